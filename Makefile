@@ -1,0 +1,33 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+PYTHON ?= python3
+EXTRAS ?= dev
+BIN := .venv/bin
+LOCKS := requirements/base.lock $(foreach extra,$(EXTRAS),requirements/$(extra).lock)
+INSTALLED := .venv/.installed-$(subst $() ,-,$(sort $(EXTRAS)))
+
+.PHONY: install quickstart test lint bench clean
+
+install: $(INSTALLED)
+
+# --no-deps: the lock is the whole truth; t5's own requirements would unpack two nightlies over it.
+$(INSTALLED): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "switchx needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(addprefix -r ,$(LOCKS))
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+quickstart: $(INSTALLED)
+	$(BIN)/switchx train
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

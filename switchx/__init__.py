@@ -1,0 +1,1 @@
+"""switchx: pretraining Switch Transformers end to end in JAX and Flax."""
