@@ -1,0 +1,98 @@
+"""What the user chose about data, and the checks that need nothing but these values."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from switchx.errors import UserError
+
+FEATURES = ("inputs", "targets")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data of a run. Each field names the gin macro that sets it.
+
+    Attributes:
+      mixture_or_task_name: MIXTURE_OR_TASK_NAME, a name registered with seqio.
+      feature_lengths: TASK_FEATURE_LENGTHS, tokens in a row of 'inputs' and of 'targets'.
+      batch_size: BATCH_SIZE, rows of one training batch over all devices and hosts.
+      eval_batch_size: EVAL_BATCH_SIZE, rows of one evaluation batch; batch_size where None.
+      eval_batches: EVAL_STEPS, batches of the validation split in one evaluation.
+      seed: SEED of everything random in the pipeline.
+      vocabulary: VOCABULARY: 'default' (the task's own), 't5', 'python_docs', 'bytes' or the path
+        of a SentencePiece model.
+      task_module: TASK_MODULE, a Python module that registers seqio tasks when imported.
+      tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
+      json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split.
+      json_validation_glob: C4_JSON_VALIDATION, the same for the validation split.
+      max_broken_share: MAX_BROKEN_LINES, the share of unreadable lines that is still tolerated.
+      cache_dir: CACHE_DIR; $SWITCHX_CACHE or ~/.cache/switchx where None.
+    """
+
+    mixture_or_task_name: str
+    feature_lengths: Mapping[str, int]
+    batch_size: int
+    eval_batch_size: int | None = None
+    eval_batches: int = 20
+    seed: int = 0
+    vocabulary: str = "default"
+    task_module: str | None = None
+    tfds_data_dir: str | None = None
+    json_train_glob: str | None = None
+    json_validation_glob: str | None = None
+    max_broken_share: float = 0.01
+    cache_dir: str | None = None
+
+    @property
+    def rows_per_eval_batch(self) -> int:
+        """Rows of one evaluation batch."""
+        return self.batch_size if self.eval_batch_size is None else self.eval_batch_size
+
+    @property
+    def cache_path(self) -> Path:
+        """The folder everything that can be made again is kept in."""
+        chosen = self.cache_dir or os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx"
+        return Path(chosen).expanduser()
+
+
+def check_values(config: DataConfig) -> None:
+    """Raises UserError for the first value that no pipeline could be built from."""
+    if not config.mixture_or_task_name:
+        raise UserError("MIXTURE_OR_TASK_NAME is empty; give the name of a task or mixture.")
+    _check_lengths(config.feature_lengths)
+    _check_positive("BATCH_SIZE", config.batch_size)
+    if config.eval_batch_size is not None:
+        _check_positive("EVAL_BATCH_SIZE", config.eval_batch_size)
+    _check_positive("EVAL_STEPS", config.eval_batches)
+    if not _is_int(config.seed) or not 0 <= config.seed < 2**31:
+        raise UserError(f"SEED is {config.seed!r}; give a whole number from 0 to {2**31 - 1}.")
+    if not 0 <= config.max_broken_share <= 1:
+        raise UserError(
+            f"MAX_BROKEN_LINES is {config.max_broken_share!r}; give a share from 0 to 1."
+        )
+
+
+def _check_lengths(lengths: Mapping[str, int]) -> None:
+    if not isinstance(lengths, Mapping) or sorted(lengths) != sorted(FEATURES):
+        shown = dict(lengths) if isinstance(lengths, Mapping) else lengths
+        raise UserError(
+            f"TASK_FEATURE_LENGTHS is {shown!r}; give the lengths of exactly 'inputs' and "
+            "'targets', as in {'inputs': 512, 'targets': 114}."
+        )
+    for feature in FEATURES:
+        if not _is_int(lengths[feature]) or lengths[feature] < 2:
+            raise UserError(
+                f"TASK_FEATURE_LENGTHS['{feature}'] is {lengths[feature]!r}; "
+                "give a whole number of at least 2 (one token and the end of sequence)."
+            )
+
+
+def _check_positive(name: str, value: object) -> None:
+    if not _is_int(value) or value < 1:  # type: ignore[operator]
+        raise UserError(f"{name} is {value!r}; give a whole number of at least 1.")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,60 @@
+"""Imports TensorFlow the way a JAX program needs it: quiet, and with its hands off accelerators."""
+
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+# What TensorFlow's C++ side writes before it reads its own log settings.
+_NOISE = re.compile(rb"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:|\s*$)")
+
+
+def load_tensorflow() -> Any:
+    """Returns the `tensorflow` module, CPU only; the first call takes seconds."""
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _without_noise():
+            _import_all()
+    import tensorflow as tf
+
+    _hide_accelerators(tf)
+    return tf
+
+
+def _import_all() -> None:
+    # seqio and t5 are always needed next, and print while TensorFlow wakes up inside them.
+    import seqio  # noqa: F401
+    import tensorflow
+
+    _hide_accelerators(tensorflow)
+    tensorflow.get_logger().setLevel("ERROR")
+    tensorflow.constant(0)  # the CPU device reports itself at its first use
+
+
+def _hide_accelerators(tf: Any) -> None:
+    for kind in ("GPU", "TPU"):
+        # Already in use: then another library chose to, and it is too late to hide anything.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], kind)
+
+
+@contextlib.contextmanager
+def _without_noise() -> Iterator[None]:
+    """Holds back what is written to file descriptor 2, then passes on all but TensorFlow's noise."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held:
+        terminal = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            held.seek(0)
+            for line in held:
+                if not _NOISE.match(line):
+                    os.write(terminal, line)
+            os.close(terminal)
