@@ -1,0 +1,33 @@
+"""What is computed? Layers, attention, router, dispatch, experts, transformer.
+
+Arrays carry their shape in their name, a suffix of single letters:
+
+B batch, L length, M length attended to, D d_model, F d_ff, H heads, K d_kv, V vocabulary,
+E experts, G groups, S tokens per group, C capacity per expert and group, N blocks (stacked).
+
+and, where these do not reach: J choices of a token (1 for Switch), T attention's inner width
+H*K (or, within the router, J*S), Q slots of all experts E*C, R relative position buckets,
+W relative distances.
+"""
+
+from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.counts import forward_flops, parameter_count, train_flops
+from switchx.model.model import Model, Params
+from switchx.model.noise import Noise
+from switchx.model.router import RoutingStats
+from switchx.model.transformer import DecodeState, Output, Transformer
+
+__all__ = [
+    "DecodeState",
+    "Model",
+    "ModelConfig",
+    "Noise",
+    "Output",
+    "Params",
+    "RoutingStats",
+    "SwitchConfig",
+    "Transformer",
+    "forward_flops",
+    "parameter_count",
+    "train_flops",
+]

@@ -1,0 +1,125 @@
+"""T5 attention: relative position bias, no biases, no 1/sqrt(d) (folded into the query init)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from switchx.model.config import ModelConfig
+from switchx.model.layers import normal, parameter
+from switchx.model.noise import Noise, dropout
+from switchx.sharding import constrain
+
+
+class Attention(nnx.Module):
+    """Multi-head attention whose keys and values are computed apart, so they can be kept.
+
+    Projections are matrices [D, H*K]: the optimizer then factors them as T5 does.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        D, HK = config.d_model, config.num_heads * config.d_kv
+        self.config = config
+        query = normal((D * config.d_kv) ** -0.5)
+        self.query_DT = parameter(rngs, query, (D, HK), ("embed", "heads"))
+        self.key_DT = parameter(rngs, normal(D**-0.5), (D, HK), ("embed", "heads"))
+        self.value_DT = parameter(rngs, normal(D**-0.5), (D, HK), ("embed", "heads"))
+        self.out_TD = parameter(rngs, normal(HK**-0.5), (HK, D), ("heads", "embed"))
+
+    def _heads(self, x_BLD: jax.Array, kernel_DT: nnx.Param) -> jax.Array:
+        x_BLT = x_BLD @ kernel_DT[...].astype(x_BLD.dtype)
+        shape = (*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
+        return constrain(x_BLT.reshape(shape), "batch", None, "heads", None)
+
+    def keys_values(self, x_BMD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of the attended sequence, each [B, M, H, K]."""
+        return self._heads(x_BMD, self.key_DT), self._heads(x_BMD, self.value_DT)
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        key_BMHK: jax.Array,
+        value_BMHK: jax.Array,
+        bias_HLM: jax.Array | None,
+        mask_BLM: jax.Array,
+        noise: Noise | None,
+    ) -> jax.Array:
+        """Attends from `x` to the given keys and values.
+
+        Args:
+          bias_HLM: float32, added to the logits.
+          mask_BLM: bool, False where a key may not be seen; B and L may be 1.
+
+        Returns:
+          [B, L, D].
+        """
+        query_BLHK = self._heads(x_BLD, self.query_DT)
+        logits_BHLM = jnp.einsum(
+            "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
+        )
+        if bias_HLM is not None:
+            logits_BHLM = logits_BHLM + bias_HLM
+        # A finite value: a row that sees nothing then averages instead of turning into NaN.
+        logits_BHLM = jnp.where(mask_BLM[:, None], logits_BHLM, -1e10)
+        weight_BHLM = jax.nn.softmax(logits_BHLM, axis=-1).astype(x_BLD.dtype)
+        weight_BHLM = dropout(weight_BHLM, self.config.dropout_rate, noise, shared_axis=2)
+        y_BLHK = jnp.einsum("bhlm,bmhk->blhk", weight_BHLM, value_BMHK)
+        y_BLT = y_BLHK.reshape(*y_BLHK.shape[:2], -1)
+        return y_BLT @ self.out_TD[...].astype(x_BLD.dtype)
+
+
+class RelativePositionBias(nnx.Module):
+    """One learned bias per head and bucket of distance, shared by a stack's layers (T5)."""
+
+    def __init__(self, config: ModelConfig, bidirectional: bool, rngs: nnx.Rngs):
+        self.config = config
+        self.bidirectional = bidirectional
+        shape = (config.num_heads, config.relative_buckets)
+        init = normal(config.d_model**-0.5)
+        self.table_HR = parameter(rngs, init, shape, ("heads", "buckets"))
+
+    def __call__(self, L: int, M: int) -> jax.Array:
+        """float32 [H, L, M]: the bias from query l to key m depends on m - l alone."""
+        distance = np.arange(-(L - 1), M)
+        bucket = relative_position_bucket(
+            distance,
+            self.bidirectional,
+            self.config.relative_buckets,
+            self.config.relative_max_distance,
+        )
+        bias_HW = self.table_HR[...][:, bucket]
+        return _toeplitz(bias_HW, L, M)
+
+
+def _toeplitz(diagonal_HW: jax.Array, L: int, M: int) -> jax.Array:
+    """[H, L+M-1] to [H, L, M] with out[h, l, m] = diagonal[h, L-1 - l + m].
+
+    Reading rows of width W-1 out of one row of width W repeated steps back by one a row. The
+    gradient of that is a sum, where that of indexing [L, M] would scatter every element.
+    """
+    H, W = diagonal_HW.shape[0], L + M  # one wider than needed, so that L = 1 has a row to read
+    repeated = jnp.broadcast_to(jnp.pad(diagonal_HW, ((0, 0), (0, 1)))[:, None], (H, L, W))
+    shifted = repeated.reshape(H, L * W)[:, L - 1 : L - 1 + L * (W - 1)]
+    return shifted.reshape(H, L, W - 1)[:, :, :M]
+
+
+def relative_position_bucket(
+    distance: np.ndarray, bidirectional: bool, num_buckets: int, max_distance: int
+) -> np.ndarray:
+    """T5's bucket of `distance` = key position - query position, int, any shape.
+
+    Half of the buckets are exact small distances, half grow logarithmically up to
+    max_distance; bidirectional attention has one such set for each sign.
+    """
+    offset = 0
+    if bidirectional:
+        num_buckets //= 2
+        offset = np.where(distance > 0, num_buckets, 0)
+        away = np.abs(distance)
+    else:
+        away = np.maximum(-distance, 0)
+    exact = num_buckets // 2
+    log_share = np.log(np.maximum(away, 1) / exact) / np.log(max_distance / exact)
+    # The small addition keeps exact powers (16, 32, ...) from falling into the bucket below.
+    far = exact + np.floor(log_share * (num_buckets - exact) + 1e-6).astype(np.int32)
+    return offset + np.where(away < exact, away, np.minimum(far, num_buckets - 1))

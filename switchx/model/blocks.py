@@ -1,0 +1,192 @@
+"""Encoder and decoder blocks: one period of the dense/switch pattern, pre-norm and residual."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from switchx.model.attention import Attention
+from switchx.model.config import ModelConfig
+from switchx.model.layers import FeedForward, RMSNorm
+from switchx.model.noise import Noise, dropout
+from switchx.model.router import RoutingStats
+from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.sharding import constrain
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderContext:
+    """What every encoder block sees: bias [H, L, L], mask of real tokens [B, L], the grouping."""
+
+    bias_HLL: jax.Array
+    mask_BL: jax.Array
+    grouping: Grouping | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderContext:
+    """What every decoder block sees.
+
+    Attributes:
+      bias_HLM: self-attention's relative bias.
+      visible_BLM: bool, which positions self-attention may see; B may be 1.
+      mask_BL: bool, real tokens, for routing.
+      encoded_BMD: the encoder's output; None once its keys and values are in the cache.
+      encoder_mask_BM: bool, real encoder tokens.
+      position: int32 scalar, where a cache is written; None without one.
+    """
+
+    bias_HLM: jax.Array
+    visible_BLM: jax.Array
+    mask_BL: jax.Array
+    encoded_BMD: jax.Array | None
+    encoder_mask_BM: jax.Array
+    grouping: Grouping | None
+    position: jax.Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LayerCache:
+    """Keys and values of one decoder layer: of the tokens so far [B, L, H, K], of the encoder's."""
+
+    key_BLHK: jax.Array
+    value_BLHK: jax.Array
+    cross_key_BMHK: jax.Array
+    cross_value_BMHK: jax.Array
+
+
+class FeedForwardSublayer(nnx.Module):
+    """x + dropout(f(norm(x))) where f is dense or a switch layer."""
+
+    def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
+        self.config = config
+        self.sparse = sparse
+        self.norm = RMSNorm(config, rngs)
+        self.inner = SwitchLayer(config, rngs) if sparse else FeedForward(config, rngs)
+
+    def __call__(
+        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping | None, noise: Noise | None
+    ) -> tuple[jax.Array, RoutingStats | None]:
+        h_BLD, stats = self.norm(x_BLD), None
+        inner_noise = None if noise is None else noise.fold(0)
+        if self.sparse:
+            h_BLD, stats = self.inner(h_BLD, mask_BL, grouping, inner_noise)
+        else:
+            h_BLD = self.inner(h_BLD, inner_noise)
+        return _residual(self.config, x_BLD, h_BLD, noise), stats
+
+
+def _residual(
+    config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: Noise | None
+) -> jax.Array:
+    noise = None if noise is None else noise.fold(1)
+    x_BLD = x_BLD + dropout(h_BLD, config.dropout_rate, noise, shared_axis=1)
+    return constrain(x_BLD, "batch", None, "embed")
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and feed-forward."""
+
+    def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
+        self.config = config
+        self.attention_norm = RMSNorm(config, rngs)
+        self.attention = Attention(config, rngs)
+        self.feed_forward = FeedForwardSublayer(config, sparse, rngs)
+
+    def __call__(
+        self, x_BLD: jax.Array, context: EncoderContext, noise: Noise | None, cache: None
+    ) -> tuple[jax.Array, RoutingStats | None, None]:
+        at, ff = (None, None) if noise is None else (noise.fold(0), noise.fold(1))
+        h_BLD = self.attention_norm(x_BLD)
+        key_BLHK, value_BLHK = self.attention.keys_values(h_BLD)
+        visible_B1L = context.mask_BL[:, None]
+        h_BLD = self.attention(h_BLD, key_BLHK, value_BLHK, context.bias_HLL, visible_B1L, at)
+        x_BLD = _residual(self.config, x_BLD, h_BLD, at)
+        x_BLD, stats = self.feed_forward(x_BLD, context.mask_BL, context.grouping, ff)
+        return x_BLD, stats, None
+
+
+class DecoderLayer(nnx.Module):
+    """Causal self-attention, attention to the encoder, feed-forward."""
+
+    def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
+        self.config = config
+        self.attention_norm = RMSNorm(config, rngs)
+        self.attention = Attention(config, rngs)
+        self.cross_norm = RMSNorm(config, rngs)
+        self.cross_attention = Attention(config, rngs)
+        self.feed_forward = FeedForwardSublayer(config, sparse, rngs)
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        context: DecoderContext,
+        noise: Noise | None,
+        cache: LayerCache | None,
+    ) -> tuple[jax.Array, RoutingStats | None, LayerCache | None]:
+        at, cross, ff = (None,) * 3 if noise is None else map(noise.fold, range(3))
+        h_BLD = self.attention_norm(x_BLD)
+        key, value = self.attention.keys_values(h_BLD)
+        if cache is not None:
+            cache = _append(cache, key, value, context.position)
+            key, value = cache.key_BLHK, cache.value_BLHK
+        h_BLD = self.attention(h_BLD, key, value, context.bias_HLM, context.visible_BLM, at)
+        x_BLD = _residual(self.config, x_BLD, h_BLD, at)
+
+        h_BLD = self.cross_norm(x_BLD)
+        if cache is not None:
+            key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
+        else:
+            key, value = self.cross_attention.keys_values(context.encoded_BMD)
+        visible_B1M = context.encoder_mask_BM[:, None]
+        h_BLD = self.cross_attention(h_BLD, key, value, None, visible_B1M, cross)
+        x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
+
+        x_BLD, stats = self.feed_forward(x_BLD, context.mask_BL, context.grouping, ff)
+        return x_BLD, stats, cache
+
+    def start_cache(self, encoded_BMD: jax.Array, length: int) -> LayerCache:
+        """An empty cache for `length` tokens, the encoder's keys and values filled in."""
+        cross_key, cross_value = self.cross_attention.keys_values(encoded_BMD)
+        B, _, H, K = cross_key.shape
+        empty_BLHK = jnp.zeros((B, length, H, K), cross_key.dtype)
+        return LayerCache(empty_BLHK, empty_BLHK, cross_key, cross_value)
+
+
+def _append(
+    cache: LayerCache, key_B1HK: jax.Array, value_B1HK: jax.Array, position: jax.Array | None
+) -> LayerCache:
+    start = (0, position, 0, 0)
+    return dataclasses.replace(
+        cache,
+        key_BLHK=jax.lax.dynamic_update_slice(cache.key_BLHK, key_B1HK, start),
+        value_BLHK=jax.lax.dynamic_update_slice(cache.value_BLHK, value_B1HK, start),
+    )
+
+
+class Block(nnx.Module):
+    """`config.period` layers, of which the last is sparse if the model is a switch model."""
+
+    def __init__(self, config: ModelConfig, layer: type[nnx.Module], rngs: nnx.Rngs):
+        self.config = config
+        for i in range(config.period):
+            sparse = config.switch is not None and i == config.period - 1
+            setattr(self, f"layer_{i}", layer(config, sparse, rngs))
+
+    @property
+    def layers(self) -> list[Any]:
+        return [getattr(self, f"layer_{i}") for i in range(self.config.period)]
+
+    def __call__(
+        self, x_BLD: jax.Array, context: Any, noise: Noise | None, cache: list[LayerCache] | None
+    ) -> tuple[jax.Array, RoutingStats | None, list[LayerCache] | None]:
+        stats, caches = None, []
+        for i, layer in enumerate(self.layers):
+            layer_noise = None if noise is None else noise.fold(i)
+            layer_cache = None if cache is None else cache[i]
+            x_BLD, stats, layer_cache = layer(x_BLD, context, layer_noise, layer_cache)
+            caches.append(layer_cache)
+        return x_BLD, stats, None if cache is None else caches

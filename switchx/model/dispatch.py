@@ -1,0 +1,157 @@
+"""Dispatchers: tokens to the slots of their experts, and back. One interface, equal results."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from switchx.model.router import Assignment
+
+
+class Dispatcher(Protocol):
+    """Moves tokens of an assignment; slots that no token takes hold zeros."""
+
+    def dispatch(
+        self, x_GSD: jax.Array, assignment: Assignment, num_experts: int, capacity: int
+    ) -> jax.Array:
+        """Returns expert_in [G, E, C, D], in the dtype of `x`."""
+        ...
+
+    def combine(self, expert_out_GECD: jax.Array, assignment: Assignment) -> jax.Array:
+        """Returns [G, S, D]: each token's kept outputs times their gates; zero where none is."""
+        ...
+
+
+class EinsumDispatcher:
+    """One-hot products, as Mesh-TensorFlow does it: costs 2 G S E C D FLOPs each way."""
+
+    def dispatch(
+        self, x_GSD: jax.Array, assignment: Assignment, num_experts: int, capacity: int
+    ) -> jax.Array:
+        where_GSEC = _one_hot(assignment, num_experts, capacity, assignment.kept_GSJ, x_GSD.dtype)
+        return jnp.einsum("gsec,gsd->gecd", where_GSEC, x_GSD)
+
+    def combine(self, expert_out_GECD: jax.Array, assignment: Assignment) -> jax.Array:
+        _, E, C, _ = expert_out_GECD.shape
+        where_GSEC = _one_hot(assignment, E, C, assignment.gate_GSJ, expert_out_GECD.dtype)
+        return jnp.einsum("gsec,gecd->gsd", where_GSEC, expert_out_GECD)
+
+
+def _one_hot(
+    assignment: Assignment, E: int, C: int, value_GSJ: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+    """[G, S, E, C] with each choice's value at its expert and slot; J is summed out."""
+    expert_GSJE = jax.nn.one_hot(assignment.expert_GSJ, E, dtype=dtype)
+    slot_GSJC = jax.nn.one_hot(assignment.slot_GSJ, C, dtype=dtype)
+    return jnp.einsum("gsje,gsjc,gsj->gsec", expert_GSJE, slot_GSJC, value_GSJ.astype(dtype))
+
+
+class IndexDispatcher:
+    """Gathers rows by index, forward and backward: no FLOPs, each row moved once."""
+
+    def dispatch(
+        self, x_GSD: jax.Array, assignment: Assignment, num_experts: int, capacity: int
+    ) -> jax.Array:
+        flat_GSJ, choice_GQ = _indices(assignment, num_experts, capacity)
+        y_GQD = _gather_tokens(x_GSD, choice_GQ, flat_GSJ)
+        return y_GQD.reshape(x_GSD.shape[0], num_experts, capacity, -1)
+
+    def combine(self, expert_out_GECD: jax.Array, assignment: Assignment) -> jax.Array:
+        G, E, C, D = expert_out_GECD.shape
+        flat_GSJ, choice_GQ = _indices(assignment, E, C)
+        out_GQD = expert_out_GECD.reshape(G, E * C, D)
+        return _gather_outputs(out_GQD, assignment.gate_GSJ, flat_GSJ, choice_GQ)
+
+
+# Q numbers the slots of all experts, E * C of them. Each slot holds at most one choice and each
+# choice at most one slot, so the transpose of either gather is the other gather: JAX's own
+# transpose would be a scatter-add, which is slow everywhere and needs the indices' uniqueness.
+
+
+def _indices(assignment: Assignment, E: int, C: int) -> tuple[jax.Array, jax.Array]:
+    """flat_GSJ: the slot of each choice, E*C if not kept. choice_GQ: the inverse, S*J if empty."""
+    G, S, J = assignment.slot_GSJ.shape
+    flat_GSJ = assignment.expert_GSJ * C + assignment.slot_GSJ
+    flat_GSJ = jnp.where(assignment.kept_GSJ, flat_GSJ, E * C)
+    number_SJ = jnp.arange(S * J, dtype=jnp.int32)
+
+    def invert(flat_SJ: jax.Array) -> jax.Array:
+        empty_Q = jnp.full((E * C,), S * J, jnp.int32)
+        return empty_Q.at[flat_SJ.reshape(-1)].set(number_SJ, mode="drop")
+
+    return flat_GSJ, jax.vmap(invert)(flat_GSJ)
+
+
+def _rows(x_GND: jax.Array, index_GM: jax.Array) -> jax.Array:
+    """x[g, index[g, m]], zero where the index is out of bounds: [G, M, D]."""
+    take = lambda x, i: jnp.take(x, i, axis=0, mode="fill", fill_value=0)  # noqa: E731
+    return jax.vmap(take)(x_GND, index_GM)
+
+
+@jax.custom_vjp
+def _gather_tokens(x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array) -> jax.Array:
+    return _rows(x_GSD, choice_GQ // flat_GSJ.shape[-1])
+
+
+def _gather_tokens_fwd(
+    x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    return _gather_tokens(x_GSD, choice_GQ, flat_GSJ), flat_GSJ
+
+
+def _gather_tokens_bwd(
+    flat_GSJ: jax.Array, dy_GQD: jax.Array
+) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+    dx_GSD = sum(_rows(dy_GQD, flat_GSJ[..., j]) for j in range(flat_GSJ.shape[-1]))
+    return dx_GSD, None, None
+
+
+_gather_tokens.defvjp(_gather_tokens_fwd, _gather_tokens_bwd)
+
+
+@jax.custom_vjp
+def _gather_outputs(
+    out_GQD: jax.Array, gate_GSJ: jax.Array, flat_GSJ: jax.Array, choice_GQ: jax.Array
+) -> jax.Array:
+    gate_GSJ = gate_GSJ.astype(out_GQD.dtype)
+    return sum(
+        gate_GSJ[..., j, None] * _rows(out_GQD, flat_GSJ[..., j]) for j in range(flat_GSJ.shape[-1])
+    )
+
+
+def _gather_outputs_fwd(out_GQD, gate_GSJ, flat_GSJ, choice_GQ):
+    y_GSD = _gather_outputs(out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
+    return y_GSD, (out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
+
+
+def _gather_outputs_bwd(residuals, dy_GSD):
+    out_GQD, gate_GSJ, flat_GSJ, choice_GQ = residuals
+    G, S, J = flat_GSJ.shape
+    gate_of_slot_GQ = _rows(gate_GSJ.reshape(G, S * J, 1), choice_GQ)
+    dout_GQD = gate_of_slot_GQ.astype(out_GQD.dtype) * _rows(dy_GSD, choice_GQ // J)
+    dgate_GSJ = jnp.stack(
+        [
+            jnp.sum((_rows(out_GQD, flat_GSJ[..., j]) * dy_GSD).astype(jnp.float32), axis=-1)
+            for j in range(J)
+        ],
+        axis=-1,
+    )
+    return dout_GQD, dgate_GSJ, None, None
+
+
+_gather_outputs.defvjp(_gather_outputs_fwd, _gather_outputs_bwd)
+
+
+DISPATCHERS: dict[str, Dispatcher] = {"einsum": EinsumDispatcher(), "index": IndexDispatcher()}
+
+# Measured by scripts/bench_step.py; see the README. On a TPU the one-hot products run on the
+# matrix unit and gathers do not.
+_FASTEST = {"cpu": "index", "gpu": "index", "tpu": "einsum"}
+
+
+def dispatcher(name: str) -> Dispatcher:
+    """The dispatcher of that name; "auto" is the default of the platform the program runs on."""
+    if name == "auto":
+        name = _FASTEST.get(jax.default_backend(), "einsum")
+    return DISPATCHERS[name]

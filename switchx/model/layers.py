@@ -1,0 +1,103 @@
+"""The small parts: parameters with logical axes, normalisation, feed-forward, embedding."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from switchx.model.config import ModelConfig
+from switchx.model.noise import Noise, dropout
+from switchx.sharding import constrain
+
+Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+
+
+def normal(stddev: float) -> Initializer:
+    """Normal of mean 0."""
+    return lambda key, shape: stddev * jax.random.normal(key, shape, jnp.float32)
+
+
+def truncated_normal(scale: float, fan_in: int) -> Initializer:
+    """Normal of deviation sqrt(scale / fan_in), redrawn beyond two deviations (paper, section 2.4).
+
+    As in the original code the variance is not corrected for the truncation; the initializers
+    of jax.nn would, and make it 1.29 times larger.
+    """
+    stddev = math.sqrt(scale / fan_in)
+    return lambda key, shape: stddev * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+
+
+def parameter(
+    rngs: nnx.Rngs, init: Initializer, shape: tuple[int, ...], axes: tuple[str | None, ...]
+) -> nnx.Param:
+    """A float32 parameter that carries the logical names of its dimensions as `axes`."""
+    return nnx.Param(init(rngs.params(), shape), axes=axes)
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + 1e-6) * scale, in float32; no mean, no bias (T5)."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        ones: Initializer = lambda key, shape: jnp.ones(shape, jnp.float32)  # noqa: E731
+        self.scale_D = parameter(rngs, ones, (config.d_model,), ("embed",))
+
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        x32_BLD = x_BLD.astype(jnp.float32)
+        mean_square_BL1 = jnp.mean(jnp.square(x32_BLD), axis=-1, keepdims=True)
+        y_BLD = x32_BLD * jax.lax.rsqrt(mean_square_BL1 + 1e-6) * self.scale_D[...]
+        return y_BLD.astype(x_BLD.dtype)
+
+
+class FeedForward(nnx.Module):
+    """relu(x wi) wo, or (gelu(x wi_gate) * (x wi)) wo, without biases."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        D, F = config.d_model, config.d_ff
+        self.config = config
+        into = truncated_normal(config.init_scale, D)
+        if config.activation == "geglu":
+            self.gate_DF = parameter(rngs, into, (D, F), ("embed", "mlp"))
+        self.wi_DF = parameter(rngs, into, (D, F), ("embed", "mlp"))
+        outof = truncated_normal(config.init_scale, F)
+        self.wo_FD = parameter(rngs, outof, (F, D), ("mlp", "embed"))
+
+    def __call__(self, x_BLD: jax.Array, noise: Noise | None) -> jax.Array:
+        dtype = x_BLD.dtype
+        h_BLF = x_BLD @ self.wi_DF[...].astype(dtype)
+        if self.config.activation == "geglu":
+            h_BLF = jax.nn.gelu(x_BLD @ self.gate_DF[...].astype(dtype)) * h_BLF
+        else:
+            h_BLF = jax.nn.relu(h_BLF)
+        h_BLF = dropout(h_BLF, self.config.dropout_rate, noise, shared_axis=1)
+        h_BLF = constrain(h_BLF, "batch", None, "mlp")
+        return h_BLF @ self.wo_FD[...].astype(dtype)
+
+
+class Embedding(nnx.Module):
+    """Token embedding N(0, 1), and the logits, tied (scaled by d_model^-0.5) or not."""
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        V, D = config.vocab_size, config.d_model
+        self.config = config
+        self.table_VD = parameter(rngs, normal(1.0), (V, D), ("vocab", "embed"))
+        if not config.tied_embeddings:
+            out = truncated_normal(config.init_scale, D)
+            self.logits_DV = parameter(rngs, out, (D, V), ("embed", "vocab"))
+
+    def embed(self, token_BL: jax.Array) -> jax.Array:
+        """int [B, L] to the compute dtype, [B, L, D]."""
+        return self.table_VD[...].astype(self.config.dtype)[token_BL]
+
+    def logits(self, x_BLD: jax.Array) -> jax.Array:
+        """[B, L, D] to float32 logits [B, L, V]."""
+        if self.config.tied_embeddings:
+            x_BLD = x_BLD * jnp.asarray(self.config.d_model**-0.5, x_BLD.dtype)
+            weights = self.table_VD[...].astype(x_BLD.dtype)
+            equation = "bld,vd->blv"
+        else:
+            weights = self.logits_DV[...].astype(x_BLD.dtype)
+            equation = "bld,dv->blv"
+        y_BLV = jnp.einsum(equation, x_BLD, weights, preferred_element_type=jnp.float32)
+        return constrain(y_BLV, "batch", None, "vocab")

@@ -1,0 +1,88 @@
+"""Randomness as a function of (seed, step, row of the batch, site in the model).
+
+Dropout and jitter must not change when the same step runs on another mesh, in microbatches or
+scanned. So every random number is a hash of where it is used: a key per sequence, folded with
+the layer and the site, and the element's index within the sequence. The hash is elementwise, so
+it fuses into its use, shards like any other elementwise code, and is recomputed in the backward
+pass for less than reading it back would cost. (Threefry has the same property but takes a large
+share of a CPU step; the hardware generators change their numbers with the mesh.)
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """A bijection of uint32 in which every input bit flips each output bit half the time.
+
+    The constants are Chris Wellons' "lowbias32", the least biased found of this form.
+    """
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """One 64-bit key per row: `low_B` and `high_B`, uint32 [B]. B may also count groups."""
+
+    low_B: jax.Array
+    high_B: jax.Array
+
+    @classmethod
+    def for_rows(cls, seed: int | jax.Array, step: jax.Array, row_B: jax.Array) -> "Noise":
+        """Keys of the rows `row_B` (int, [B], index in the global batch) at `step`."""
+        zero_B = jnp.zeros(row_B.shape, jnp.uint32)
+        return cls(zero_B, zero_B).fold(seed).fold(step).fold(row_B)
+
+    def fold(self, site: int | jax.Array) -> "Noise":
+        """Independent keys for a site: a number, or one number per row, int [B]."""
+        low_B = _mix(self.low_B + jnp.asarray(site).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
+        return Noise(low_B, _mix(self.high_B ^ _mix(low_B + jnp.uint32(0x85EBCA6B))))
+
+    def regroup(self, num_groups: int, tokens_per_row: int) -> "Noise":
+        """Keys per group, [G], where the rows' tokens are cut in order into equal groups.
+
+        A group's key depends on the row and position of its first token alone, so it is the
+        same in whichever microbatch the group runs.
+        """
+        group_size = self.low_B.shape[0] * tokens_per_row // num_groups
+        start_G = jnp.arange(num_groups, dtype=jnp.uint32) * jnp.uint32(group_size)
+        row_G, offset_G = start_G // tokens_per_row, start_G % tokens_per_row
+        return Noise(self.low_B[row_G], self.high_B[row_G]).fold(offset_G)
+
+    def bits(self, shape: tuple[int, ...]) -> jax.Array:
+        """Uniform uint32 of shape [B, *shape]."""
+        full = (self.low_B.shape[0], *shape)
+        index = jnp.zeros((1,) * len(full), jnp.uint32)
+        for axis in range(1, len(full)):
+            along = tuple(n if a == axis else 1 for a, n in enumerate(full))
+            stride = jnp.uint32(math.prod(full[axis + 1 :]) % 2**32)
+            index = index + stride * jax.lax.broadcasted_iota(jnp.uint32, along, axis)
+        low, high = (key.reshape(-1, *(1,) * len(shape)) for key in (self.low_B, self.high_B))
+        return _mix(_mix(index + low) ^ high)
+
+    def uniform(self, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
+        """float32 in [low, high), of shape [B, *shape]."""
+        unit = (self.bits(shape) >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
+        return low + (high - low) * unit
+
+
+def dropout(
+    x: jax.Array, rate: float, noise: Noise | None, shared_axis: int | None = None
+) -> jax.Array:
+    """Zeroes elements of `x` [B, ...] with probability `rate` and scales the rest to keep the mean.
+
+    Args:
+      noise: one key per row of `x`; None is evaluation, and returns `x`.
+      shared_axis: an axis along which one decision holds, as T5 does along the length.
+    """
+    if noise is None or rate == 0.0:
+        return x
+    shape = tuple(1 if axis == shared_axis else n for axis, n in enumerate(x.shape))
+    keep = noise.bits(shape[1:]) >= jnp.uint32(round(rate * 2**32))
+    return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), 0)

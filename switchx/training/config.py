@@ -1,0 +1,114 @@
+"""What a training run is: the dataclasses that gin fills and the trainer reads."""
+
+import dataclasses
+
+from switchx.errors import UserError
+from switchx.model import ModelConfig
+from switchx.sharding import MeshConfig
+
+OPTIMIZERS = ("adafactor", "adamw")
+SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchShape:
+    """Sequences per step over all devices, tokens per input and per target."""
+
+    batch_size: int
+    input_length: int
+    target_length: int
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """How gradients become updates.
+
+    Attributes:
+      name: "adafactor" as T5 uses it (parameter scaling, factored second moment with decay
+        1 - t^-0.8, no first moment, update clipped to RMS 1), or "adamw" (macro OPTIMIZER).
+      schedule: "inverse_sqrt" is learning_rate / sqrt(max(step, warmup_steps)), T5's; the
+        others rise linearly over warmup_steps to learning_rate, then stay ("constant") or
+        fall to 0 at the last step ("linear", "cosine") (macro SCHEDULE).
+      learning_rate: the schedule's factor; relative to each parameter's RMS under adafactor
+        (macro LEARNING_RATE).
+      warmup_steps: macro WARMUP_STEPS.
+      weight_decay: decoupled, AdamW only.
+      beta1, beta2: AdamW's moments.
+      clip_global_norm: gradients are scaled down to this global norm; None leaves them.
+    """
+
+    name: str = "adafactor"
+    schedule: str = "inverse_sqrt"
+    learning_rate: float = 1.0
+    warmup_steps: int = 10_000
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    clip_global_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in OPTIMIZERS:
+            raise UserError(f"OPTIMIZER={self.name!r} is not one of {', '.join(OPTIMIZERS)}.")
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"SCHEDULE={self.schedule!r} is not one of {', '.join(SCHEDULES)}.")
+        if self.warmup_steps < 1:
+            raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be at least 1.")
+        if self.learning_rate <= 0:
+            raise UserError(f"LEARNING_RATE={self.learning_rate} must be above 0.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerConfig:
+    """How long, how carefully and how often.
+
+    Attributes:
+      train_steps: the run ends after this step (macro TRAIN_STEPS).
+      seed: of initialization, dropout, jitter and data order (macro SEED).
+      microbatches: the batch is computed in this many parts, one after the other; changes
+        memory, not results (macro MICROBATCHES).
+      z_loss: weight of log(Z)^2 of the output logits.
+      label_smoothing: share of the target spread over the vocabulary (macro LABEL_SMOOTHING).
+      log_period: steps between rows of metrics (macro LOG_PERIOD).
+      eval_period: steps between evaluations (macro EVAL_PERIOD).
+      checkpoint_period: steps between checkpoints (macro CHECKPOINT_PERIOD).
+      keep_checkpoints: the newest so many are kept, and the best by validation loss
+        (macro KEEP_CHECKPOINTS).
+    """
+
+    train_steps: int
+    seed: int = 0
+    microbatches: int = 1
+    z_loss: float = 1e-4
+    label_smoothing: float = 0.0
+    log_period: int = 100
+    eval_period: int = 1000
+    checkpoint_period: int = 1000
+    keep_checkpoints: int = 3
+
+    def __post_init__(self) -> None:
+        for name in (
+            "train_steps",
+            "microbatches",
+            "log_period",
+            "eval_period",
+            "checkpoint_period",
+            "keep_checkpoints",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(f"{name.upper()}={value!r} must be a whole number of at least 1.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"LABEL_SMOOTHING={self.label_smoothing} must be at least 0 and below 1."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything the compiled step depends on."""
+
+    model: ModelConfig
+    batch: BatchShape
+    trainer: TrainerConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
