@@ -71,7 +71,7 @@ class IndexDispatcher:
 
 def _indices(assignment: Assignment, E: int, C: int) -> tuple[jax.Array, jax.Array]:
     """flat_GSJ: the slot of each choice, E*C if not kept. choice_GQ: the inverse, S*J if empty."""
-    G, S, J = assignment.slot_GSJ.shape
+    _, S, J = assignment.slot_GSJ.shape
     flat_GSJ = assignment.expert_GSJ * C + assignment.slot_GSJ
     flat_GSJ = jnp.where(assignment.kept_GSJ, flat_GSJ, E * C)
     number_SJ = jnp.arange(S * J, dtype=jnp.int32)

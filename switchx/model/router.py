@@ -53,7 +53,7 @@ class RoutingStats:
 
 
 def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> int:
-    """Slots per expert and group (eq. 3, per group): the factor times an equal share of the choices.
+    """Slots per expert and group (eq. 3 within a group): factor times an equal share of choices.
 
     Rounded down as in the original code, at least min_capacity, at most the group.
     """

@@ -76,7 +76,7 @@ class Transformer(nnx.Module):
         groups = switch and Grouping.of(switch, switch.encoder_group_size, train)
         encoded_BMD, stats = self.encode(encoder_token_BM, groups, enc)
 
-        B, L = decoder_token_BL.shape
+        L = decoder_token_BL.shape[1]
         context = DecoderContext(
             bias_HLM=self.decoder_bias(L, L),
             visible_BLM=jnp.tril(jnp.ones((1, L, L), bool)),

@@ -110,5 +110,5 @@ class RunConfig:
     model: ModelConfig
     batch: BatchShape
     trainer: TrainerConfig
-    optimizer: OptimizerConfig = OptimizerConfig()
-    mesh: MeshConfig = MeshConfig()
+    optimizer: OptimizerConfig
+    mesh: MeshConfig
