@@ -1,0 +1,67 @@
+"""What the model is fed: tasks, vocabularies and batches.
+
+Importing this is free; TensorFlow, seqio and t5 are imported when a pipeline is built.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from switchx.data.config import Batch, DataConfig
+from switchx.data.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from switchx.data.stream import TrainStream
+
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "TrainStream",
+    "Vocabulary",
+    "eval_batches",
+    "preflight",
+    "train_stream",
+    "vocabulary",
+]
+
+
+def preflight(config: DataConfig) -> None:
+    """Raises UserError with the one thing that is missing or wrong about a config's data."""
+    from switchx.data.config import check_values
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    check_values(config)
+    load_tensorflow()
+    from switchx.data.preflight import run_preflight
+
+    run_preflight(config)
+
+
+def vocabulary(config: DataConfig) -> Vocabulary:
+    """Returns a config's vocabulary; for the tasks of this package without importing TensorFlow.
+
+    Raises:
+      UserError: it is not there or cannot be read.
+    """
+    from switchx.data.vocabulary_choice import open_vocabulary
+
+    return open_vocabulary(config)
+
+
+def train_stream(config: DataConfig) -> "TrainStream":
+    """Returns the endless stream of training batches; UserError where something is missing."""
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    from switchx.data.stream import TrainStream
+
+    return TrainStream(config)
+
+
+def eval_batches(config: DataConfig) -> Iterator[Batch]:
+    """Returns the evaluation batches, the same at every call; UserError as `train_stream`."""
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    from switchx.data.stream import evaluation_batches
+
+    return evaluation_batches(config)

@@ -5,8 +5,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from switchx.errors import UserError
 
+# encoder_input_tokens int32 [B, L_inputs]; decoder_target_tokens and decoder_input_tokens int32
+# [B, L_targets]; decoder_loss_weights float32 [B, L_targets].
+Batch = dict[str, np.ndarray]
 FEATURES = ("inputs", "targets")
 
 

@@ -1,0 +1,121 @@
+"""Finds the seqio task or mixture that the user named."""
+
+import contextlib
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from switchx.data import vocabulary_choice
+from switchx.data.config import FEATURES, DataConfig
+from switchx.data.files import first_line
+from switchx.data.tensorflow_loader import load_tensorflow
+from switchx.errors import UserError
+
+
+def find_provider(config: DataConfig) -> Any:
+    """Returns the seqio Task or Mixture of a config, with its vocabulary and data folder applied.
+
+    Raises:
+      UserError: there is none of that name, its module cannot be imported, or it lacks features.
+    """
+    load_tensorflow()
+    import seqio
+
+    from switchx.data import tasks
+
+    tasks.register(config)
+    _import_task_module(config.task_module)
+    provider = _named(config)
+    _check_features(provider, config)
+    for task in seqio.get_subtasks(provider):
+        if isinstance(task.source, tasks.PythonDocsSource):
+            task.source.ensure()
+        if isinstance(task.source, seqio.TfdsDataSource) and config.tfds_data_dir:
+            task.source.tfds_dataset.override_data_dir(config.tfds_data_dir)
+    choice = vocabulary_choice.chosen(config)
+    return provider if config.vocabulary == "default" else _revoiced(provider, config, choice)
+
+
+def _import_task_module(name: str | None) -> None:
+    if not name:
+        return
+    with _working_folder_on_path():
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # it is the user's code: anything can come out of it
+            raise UserError(
+                f"TASK_MODULE {name!r} cannot be imported ({type(error).__name__}: "
+                f"{first_line(error)}); give the dotted name of a module on the Python path or in "
+                "the working folder."
+            ) from error
+
+
+@contextlib.contextmanager
+def _working_folder_on_path() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.append(folder)  # last: nothing lying there can stand in for an installed package
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _named(config: DataConfig) -> Any:
+    import seqio
+
+    name = config.mixture_or_task_name
+    if name not in _all_names():
+        # The tasks of t5 take time to import: only where the name may be one of them.
+        import t5.data.mixtures  # noqa: F401  (imports t5.data.tasks)
+    known = _all_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        advice = f"near it are {_listed(close)}" if close else "no name is near it"
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {name!r} is not registered with seqio; {advice}, and "
+            "TASK_MODULE names a module that registers your own."
+        )
+    return seqio.get_mixture_or_task(name)
+
+
+def _all_names() -> list[str]:
+    import seqio
+
+    return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _check_features(provider: Any, config: DataConfig) -> None:
+    features = provider.output_features
+    missing = [name for name in FEATURES if name not in features]
+    if missing:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} has the features "
+            f"{_listed(sorted(features))} and lacks {_listed(missing)}; name a task for "
+            "encoder-decoders, with 'inputs' and 'targets'."
+        )
+
+
+def _revoiced(provider: Any, config: DataConfig, choice: str) -> Any:
+    """A copy of a task, not registered, whose features use the vocabulary of a choice."""
+    import dataclasses
+
+    import seqio
+
+    if not isinstance(provider, seqio.Task):
+        raise UserError(
+            f"VOCABULARY is {config.vocabulary!r} but {config.mixture_or_task_name!r} is a "
+            "mixture, whose tasks bring their own; leave VOCABULARY at 'default'."
+        )
+    vocabulary = vocabulary_choice.seqio_choice(config, choice)
+    features = {
+        name: dataclasses.replace(feature, vocabulary=vocabulary)
+        for name, feature in provider.output_features.items()
+    }
+    return provider.replace(output_features=features)

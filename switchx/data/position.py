@@ -1,0 +1,83 @@
+"""The bytes a training stream's position is kept in: a zip archive of plain files, nothing else.
+
+It holds the identity of the data as JSON and the files of TensorFlow's iterator checkpoint.
+"""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+from switchx.data.config import DataConfig
+from switchx.errors import UserError
+
+PREFIX = "iterator"
+_FORMAT = 1
+_IDENTITY = "identity.json"
+_CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def identity_of(config: DataConfig, vocabulary_fingerprint: str) -> dict[str, Any]:
+    """The settings that a position is only valid for, by macro name."""
+    return {
+        "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
+        "TASK_FEATURE_LENGTHS": dict(sorted(config.feature_lengths.items())),
+        "BATCH_SIZE": config.batch_size,
+        "SEED": config.seed,
+        "VOCABULARY": vocabulary_fingerprint[:16],
+    }
+
+
+def pack(
+    identity: Mapping[str, Any], counts: list[list[int]], files: Mapping[str, bytes]
+) -> bytes:
+    """Returns one archive of an identity, the counts of lines read, and the checkpoint's files."""
+    header = {"format": _FORMAT, "identity": identity, "counts": counts}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(_IDENTITY, _EPOCH), json.dumps(header))
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), files[name])
+    return buffer.getvalue()
+
+
+def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, bytes]]:
+    """Returns the counts and the checkpoint's files, by names that lead nowhere else.
+
+    Raises:
+      UserError: the bytes are damaged, or the identity is not this one.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(state)) as archive:
+            content = {name: archive.read(name) for name in archive.namelist()}
+        header = json.loads(content.pop(_IDENTITY))
+        saved, counts = dict(header["identity"]), list(header["counts"])
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError) as error:
+        raise damaged(type(error).__name__) from error
+    if header["format"] != _FORMAT:
+        raise damaged(f"format {header['format']!r}, not {_FORMAT}")
+    stray = [name for name in content if not _CHECKPOINT_FILE.fullmatch(name)]
+    if stray:
+        raise damaged(f"it holds {stray[0]!r}")
+    _check_identity(saved, identity)
+    return counts, content
+
+
+def damaged(why: str) -> UserError:
+    """The error for a position that cannot be used."""
+    return UserError(
+        f"The data position in the checkpoint of MODEL_DIR cannot be read ({why}); "
+        "resume from another checkpoint or start a new MODEL_DIR."
+    )
+
+
+def _check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for setting, value in wanted.items():
+        if saved.get(setting) != value:
+            raise UserError(
+                f"{setting} is {value!r} but the data position in the checkpoint was saved with "
+                f"{saved.get(setting)!r}; give that again or start a new MODEL_DIR."
+            )

@@ -1,0 +1,147 @@
+"""Text to token ids and back, in plain Python: what generation and reports need of a vocabulary.
+
+The pipelines tokenise inside TensorFlow with seqio's classes; the ids here are the same.
+"""
+
+import abc
+import hashlib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from switchx.errors import UserError
+
+PAD_ID = 0
+EXTRA_IDS = 100  # sentinels added to a vocabulary that brings none
+_SENTINEL = re.compile(r"<extra_id_(\d+)>")
+
+
+class Vocabulary(abc.ABC):
+    """Token ids of a vocabulary with sentinels at its end, the first sentinel last.
+
+    Attributes:
+      size: number of ids, sentinels included, not padded to any multiple.
+      fingerprint: SHA-256 of what defines the vocabulary, in hexadecimal.
+    """
+
+    size: int
+    fingerprint: str
+    pad_id: int = PAD_ID
+    eos_id: int = 1
+
+    def sentinel_id(self, index: int) -> int:
+        """The id of <extra_id_index>."""
+        return self.size - 1 - index
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of a text, no end of sequence added; '<extra_id_3>' is a sentinel."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of ids up to the first end of sequence; sentinels as <extra_id_0>."""
+        kept = []
+        for token in map(int, ids):
+            if token == self.eos_id:
+                break
+            if token != self.pad_id:
+                kept.append(token)
+        return self._decode(kept)
+
+    @abc.abstractmethod
+    def _decode(self, ids: list[int]) -> str:
+        """Text of ids without pad or end of sequence; an id past the size is unknown text."""
+
+
+class SentencePieces(Vocabulary):
+    """A SentencePiece model, with sentinels appended where it has none of its own."""
+
+    def __init__(self, model: bytes, extra_ids: int | None = None, name: str = "") -> None:
+        """Raises UserError where the bytes are no model, or its special ids are not T5's."""
+        import sentencepiece
+
+        proto = parse_model(model, name)
+        for i in reversed(range(sentinels_to_add(proto) if extra_ids is None else extra_ids)):
+            kind = proto.SentencePiece.USER_DEFINED
+            proto.pieces.add(piece=f"▁<extra_id_{i}>", score=0.0, type=kind)
+        self._processor = sentencepiece.SentencePieceProcessor(
+            model_proto=proto.SerializeToString()
+        )
+        self.size = self._processor.get_piece_size()
+        self.eos_id = self._processor.eos_id()
+        self.fingerprint = hashlib.sha256(model).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        # The pieces begin with a space: without one, '<extra_id_0>' is seven ordinary pieces.
+        return self._processor.encode(re.sub(r"\s*(<extra_id_\d+>)", r" \1", text))
+
+    def _decode(self, ids: list[int]) -> str:
+        unknown = self._processor.unk_id()
+        return self._processor.decode([i if 0 <= i < self.size else unknown for i in ids])
+
+
+class Bytes(Vocabulary):
+    """The 256 bytes of UTF-8 as ids 3 to 258, after pad, end of sequence and unknown."""
+
+    _FIRST = 3
+
+    def __init__(self, extra_ids: int = EXTRA_IDS) -> None:
+        self._extra_ids = extra_ids
+        self.size = self._FIRST + 256 + extra_ids
+        self.fingerprint = hashlib.sha256(f"bytes with {extra_ids} sentinels".encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        end = 0
+        for match in _SENTINEL.finditer(text):
+            if int(match[1]) < self._extra_ids:
+                ids += self._plain(text[end : match.start()])
+                ids.append(self.sentinel_id(int(match[1])))
+                end = match.end()
+        return ids + self._plain(text[end:])
+
+    def _plain(self, text: str) -> list[int]:
+        return [byte + self._FIRST for byte in text.encode()]
+
+    def _decode(self, ids: list[int]) -> str:
+        text = b"".join(map(self._rendered, ids))
+        return text.decode(errors="replace")
+
+    def _rendered(self, token: int) -> bytes:
+        if self._FIRST <= token < self._FIRST + 256:
+            return bytes([token - self._FIRST])
+        if self._FIRST + 256 <= token < self.size:
+            return f"<extra_id_{self.size - 1 - token}>".encode()
+        return "\N{REPLACEMENT CHARACTER}".encode()
+
+
+def sentinels_to_add(proto: Any) -> int:
+    """How many sentinels a model proto still needs: none where it ends with its own."""
+    return 0 if proto.pieces[-1].piece.endswith("<extra_id_0>") else EXTRA_IDS
+
+
+def parse_model(model: bytes, name: str) -> Any:
+    """Returns the proto of a SentencePiece model whose special ids are those seqio counts on.
+
+    Raises:
+      UserError: the bytes are no model, or pad is not 0, or there is no end of sequence.
+    """
+    from google.protobuf.message import DecodeError
+    from sentencepiece import sentencepiece_model_pb2
+
+    try:
+        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+    except DecodeError:
+        proto = sentencepiece_model_pb2.ModelProto()
+    if not proto.pieces:
+        raise UserError(
+            f"VOCABULARY {name!r} is not a SentencePiece model; give 'default', 't5', "
+            "'python_docs', 'bytes' or the path of a .model file."
+        )
+    trained = proto.trainer_spec
+    if trained.pad_id != PAD_ID or trained.eos_id < 1 or trained.unk_id < 1:
+        raise UserError(
+            f"VOCABULARY {name!r} has pad id {trained.pad_id}, end-of-sequence id "
+            f"{trained.eos_id} and unknown id {trained.unk_id}; give a model trained with "
+            "pad_id=0, eos_id=1 and unk_id=2."
+        )
+    return proto
