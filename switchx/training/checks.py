@@ -1,0 +1,53 @@
+"""Whether a run's numbers fit together, before anything is compiled."""
+
+from jax.sharding import Mesh
+
+from switchx.errors import UserError
+from switchx.training.config import BatchShape, RunConfig
+
+
+def check_run(run: RunConfig, mesh: Mesh) -> None:
+    """Raises UserError, naming the numbers to change, where something does not divide."""
+    model, switch = run.model, run.model.switch
+    _divides("ModelConfig.num_heads", model.num_heads, "MESH_MODEL", mesh.shape["model"])
+    _divides("ModelConfig.d_ff", model.d_ff, "MESH_MODEL", mesh.shape["model"])
+    _divides("ModelConfig.vocab_size", model.vocab_size, "MESH_MODEL", mesh.shape["model"])
+    if switch:
+        _divides("NUM_EXPERTS", switch.num_experts, "MESH_EXPERT", mesh.shape["expert"])
+    elif mesh.shape["expert"] > 1:
+        raise UserError(
+            f"MESH_EXPERT={mesh.shape['expert']}, but the model has no experts: use MESH_DATA."
+        )
+    check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
+
+
+def check_batch(
+    run: RunConfig, batch: BatchShape, mesh: Mesh, microbatches: int, setting: str
+) -> None:
+    """The batch must divide over devices and microbatches, in whole groups of tokens."""
+    shards = mesh.shape["data"] * mesh.shape["expert"]
+    parts = shards * microbatches
+    what = f"MESH_DATA x MESH_EXPERT = {shards}"
+    if microbatches > 1:
+        what += f", times MICROBATCHES={microbatches}, = {parts}"
+    if batch.batch_size % parts:
+        raise UserError(f"{setting}={batch.batch_size} must be a multiple of {what}.")
+    switch = run.model.switch
+    if switch is None:
+        return
+    rows = batch.batch_size // parts
+    for stack, feature, length, size in (
+        ("ENCODER", "inputs", batch.input_length, switch.encoder_group_size),
+        ("DECODER", "targets", batch.target_length, switch.decoder_group_size),
+    ):
+        if rows * length % size:
+            raise UserError(
+                f"{stack}_GROUP_SIZE={size} does not divide the {rows * length} tokens that "
+                f"{rows} of {setting}={batch.batch_size} sequences x {length} (TASK_FEATURE_LENGTHS"
+                f"['{feature}']) give each part ({what}): use a divisor, such as {length}."
+            )
+
+
+def _divides(name: str, value: int, by: str, size: int) -> None:
+    if value % size:
+        raise UserError(f"{name}={value} must be a multiple of {by}={size}.")

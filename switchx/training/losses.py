@@ -1,0 +1,67 @@
+"""The objective: cross-entropy with label smoothing and z-loss, summed and counted in float32."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TokenSums:
+    """Sums over weighted target tokens, float32 scalars: add them, then divide by `weight`.
+
+    Attributes:
+      cross_entropy: nats, against the target alone.
+      objective: what is minimised: smoothed cross-entropy plus z-loss.
+      z_loss: its share of the objective.
+      correct: targets whose logit is the highest.
+      weight: target tokens.
+    """
+
+    cross_entropy: jax.Array
+    objective: jax.Array
+    z_loss: jax.Array
+    correct: jax.Array
+    weight: jax.Array
+
+
+def token_sums(
+    logits_BLV: jax.Array,
+    target_BL: jax.Array,
+    weight_BL: jax.Array,
+    label_smoothing: float,
+    z_loss: float,
+) -> TokenSums:
+    """Losses of next-token prediction.
+
+    Label smoothing as in T5X: the target keeps 1 - s, each other token gets s / (V - 1), and
+    the distribution's own entropy is taken off, so a perfect fit scores 0. The z-loss is
+    z_loss * log(Z)^2 (MTF).
+
+    Args:
+      logits_BLV: float32.
+      weight_BL: float32, 0 for padding.
+    """
+    V = logits_BLV.shape[-1]
+    log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
+    # A masked sum instead of indexing, so that a vocabulary shared out over devices stays there.
+    is_target_BLV = jnp.arange(V, dtype=target_BL.dtype) == target_BL[..., None]
+    chosen_BL = jnp.sum(jnp.where(is_target_BLV, logits_BLV, 0.0), axis=-1)
+    cross_entropy_BL = log_z_BL - chosen_BL
+    objective_BL = cross_entropy_BL
+    if label_smoothing:
+        keep, low = 1.0 - label_smoothing, label_smoothing / (V - 1)
+        others_BL = V * log_z_BL - jnp.sum(logits_BLV, axis=-1) - cross_entropy_BL
+        own_entropy = keep * jnp.log(keep) + label_smoothing * jnp.log(low)
+        objective_BL = keep * cross_entropy_BL + low * others_BL + own_entropy
+    z_loss_BL = z_loss * jnp.square(log_z_BL)
+    correct_BL = chosen_BL >= jnp.max(jax.lax.stop_gradient(logits_BLV), axis=-1)
+    total = lambda value_BL: jnp.sum(value_BL * weight_BL)  # noqa: E731
+    return TokenSums(
+        cross_entropy=total(cross_entropy_BL),
+        objective=total(objective_BL + z_loss_BL),
+        z_loss=total(z_loss_BL),
+        correct=total(correct_BL),
+        weight=jnp.sum(weight_BL),
+    )

@@ -1,0 +1,72 @@
+"""What training carries from step to step, and where each part of it lies."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from switchx.model import Model, Params
+from switchx.sharding import spec
+from switchx.training.config import RunConfig
+from switchx.training.optimizer import make_optimizer, state_axes
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Steps done (int32 scalar), parameters, optimizer state. Randomness follows from the step."""
+
+    step: jax.Array
+    params: Params
+    opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A run before it has any numbers: model, optimizer, mesh, and the state's layout.
+
+    Attributes:
+      abstract: the state as jax.ShapeDtypeStruct with shardings.
+      shardings: the state's shardings alone.
+    """
+
+    run: RunConfig
+    model: Model
+    optimizer: optax.GradientTransformation
+    mesh: Mesh
+    abstract: TrainState
+    shardings: TrainState
+
+    @classmethod
+    def of(cls, run: RunConfig, mesh: Mesh) -> "Setup":
+        """Allocates nothing."""
+        model = Model.of(run.model)
+        optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
+        opt_shapes = jax.eval_shape(optimizer.init, model.shapes)
+        shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), model.shapes, opt_shapes)
+        axes = TrainState((), model.axes, state_axes(opt_shapes, model.shapes, model.axes))
+        shardings = jax.tree.map(
+            lambda own: NamedSharding(mesh, spec(*own)),
+            axes,
+            is_leaf=lambda x: type(x) is tuple and all(a is None or isinstance(a, str) for a in x),
+        )
+        abstract = jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            shapes,
+            shardings,
+        )
+        return cls(run, model, optimizer, mesh, abstract, shardings)
+
+    def init(self) -> TrainState:
+        """Fresh state from the run's seed, every shard made on the device where it belongs."""
+
+        def make(key: jax.Array) -> TrainState:
+            params = self.model.init(key)
+            return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+
+        with jax.set_mesh(self.mesh):
+            key = jax.random.key(self.run.trainer.seed)
+            return jax.jit(make, out_shardings=self.shardings)(key)
