@@ -1,0 +1,1 @@
+"""What did the user ask for? One thin file per command; flags and gin end here."""

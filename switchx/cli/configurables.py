@@ -1,0 +1,32 @@
+"""What gin may fill: the one place where names in gin files meet our dataclasses.
+
+Model, data and training code know nothing of gin.
+"""
+
+import dataclasses
+
+from switchx.data.config import DataConfig
+from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.sharding import MeshConfig
+from switchx.training.config import OptimizerConfig, TrainerConfig
+
+CONFIGURABLES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        ModelConfig,
+        SwitchConfig,
+        DataConfig,
+        TrainerConfig,
+        OptimizerConfig,
+        MeshConfig,
+    )
+}
+
+# Built for every run. The others are built where a value refers to them, as @SwitchConfig().
+ROOTS = ("ModelConfig", "DataConfig", "TrainerConfig", "OptimizerConfig", "MeshConfig")
+
+PARAMETERS = [
+    f"{name}.{field.name}"
+    for name, cls in CONFIGURABLES.items()
+    for field in dataclasses.fields(cls)
+]

@@ -1,0 +1,71 @@
+"""The entry point: picks a command, and turns every mistake into one line and an exit status.
+
+Nothing heavy is imported here, and a command's module only once it is chosen, so that
+`switchx --help` is there at once.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from switchx.cli.flags import Parser, add_common_arguments, prepare_devices, rewrite_gin_flags
+from switchx.errors import UserError
+
+# Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
+COMMANDS = {
+    "train": "train a model; without arguments, a small one on the embedded corpus",
+    "eval": "measure a trained model on its validation split",
+    "infer": "fill blanks with a trained model",
+    "info": "parameters, FLOPs and memory of a configuration",
+}
+# These work on what a run left behind: given only --model_dir, they read its config.gin.
+READ_A_RUN = ("eval", "infer")
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line. Returns 0, 2 for a mistake of the user, 130 after ctrl-C."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"switchx: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("switchx: interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] not in COMMANDS:
+        _overview().parse_args(argv or ["--help"])
+        return 0
+    command = importlib.import_module(f"switchx.cli.{argv[0]}")
+    parser = Parser(prog=f"switchx {argv[0]}", description=f"{COMMANDS[argv[0]].capitalize()}.")
+    parser.set_defaults(reads_a_run=argv[0] in READ_A_RUN)
+    add_common_arguments(parser)
+    command.add_arguments(parser)
+    args = parser.parse_args(rewrite_gin_flags(argv[1:]))
+    prepare_devices(args.cpu_devices)
+    return command.run(args) or 0
+
+
+def _overview() -> Parser:
+    """The parser for help; it knows the commands' names alone."""
+    parser = Parser(
+        prog="switchx",
+        description="Pretrains Switch Transformers. `switchx COMMAND --help` says more.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, purpose in COMMANDS.items():
+        commands.add_parser(name, help=purpose)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
