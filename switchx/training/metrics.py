@@ -1,0 +1,168 @@
+"""What a run measured: one JSON line per row, and the same as TensorBoard event files."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from switchx.errors import UserError
+from switchx.model import ModelConfig
+from switchx.training.run_directory import write_atomically
+
+FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+    """Writes rows of metrics to `model_dir`. In a job of several processes, the first one does.
+
+    Args:
+      model_dir: metrics.jsonl and tensorboard/<split>/ are written here.
+      start_step: the checkpoint from which the run goes on, 0 for a fresh start. What an earlier
+        attempt wrote beyond it is dropped, so that the file holds one run's curve.
+      layer_names: of the rows of arrays, as `layer_names` gives them; they name the tags in
+        TensorBoard.
+    """
+
+    def __init__(self, model_dir: str | Path, start_step: int, layer_names: Sequence[str] = ()):
+        self._path = Path(model_dir) / FILE
+        self._start_step = start_step
+        self._layer_names = layer_names
+        self._events: dict[str, Any] = {}
+        _drop_after(self._path, start_step)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def write(
+        self,
+        step: int,
+        split: str,
+        scalars: Mapping[str, float],
+        arrays: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Appends one row.
+
+        Args:
+          split: "train" or "validation".
+          arrays: one row per switch layer: [layers], or [layers, experts] for shares of a whole.
+        """
+        arrays = {name: np.asarray(array) for name, array in (arrays or {}).items()}
+        row: dict[str, Any] = {"step": int(step), "split": split, "time": round(time.time(), 3)}
+        row |= {name: _plain(value) for name, value in scalars.items()}
+        row |= {name: _plain(array.tolist()) for name, array in arrays.items()}
+        self._file.write(json.dumps(row, allow_nan=False) + "\n")
+        self._file.flush()
+        events = self._writer(split)
+        for name, value in {**scalars, **self._flat(arrays)}.items():
+            events.add_scalar(name, float(value), int(step))
+
+    def close(self) -> None:
+        """Flushes and closes all files."""
+        self._file.close()
+        for events in self._events.values():
+            events.close()
+
+    def _writer(self, split: str) -> Any:
+        if split not in self._events:
+            from tensorboardX import SummaryWriter
+
+            # Two attempts within a second would otherwise write to the same file name.
+            self._events[split] = SummaryWriter(
+                str(self._path.parent / "tensorboard" / split),
+                purge_step=self._start_step + 1 if self._start_step else 0,
+                flush_secs=10,
+                filename_suffix=f".from-{self._start_step}",
+            )
+        return self._events[split]
+
+    def _flat(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """TensorBoard takes numbers: one per layer, or the layer's extremes over its experts."""
+        flat = {}
+        for name, array in arrays.items():
+            for layer, values in enumerate(array):
+                prefix = f"switch/{self._tag(layer)}"
+                if array.ndim == 1:
+                    flat[f"{prefix}/{name}"] = float(values)
+                else:  # as multiples of an even share
+                    flat[f"{prefix}/max_{name}"] = float(values.max() * values.size)
+                    flat[f"{prefix}/min_{name}"] = float(values.min() * values.size)
+        return flat
+
+    def _tag(self, layer: int) -> str:
+        names = self._layer_names
+        return names[layer].replace(" ", "_") if layer < len(names) else f"layer_{layer}"
+
+
+def read(model_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl in order; none without the file.
+
+    Values that were not finite are None. A last line cut short by a crash is left out.
+    """
+    return _read(Path(model_dir) / FILE)
+
+
+def layer_names(config: ModelConfig) -> list[str]:
+    """The switch layers in the order in which statistics come, e.g. "encoder 1", "decoder 3"."""
+    if config.switch is None:
+        return []
+    sparse = range(config.period - 1, config.num_layers, config.period)
+    return [f"{stack} {layer}" for stack in ("encoder", "decoder") for layer in sparse]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Turns elapsed time into rates.
+
+    Attributes:
+      tokens_per_step: input and target tokens of one batch.
+      flops_per_step: the model's, forward and backward (`switchx.model.train_flops` per sequence).
+      peak_flops: of all devices together, per second; None where it is not known.
+    """
+
+    tokens_per_step: int
+    flops_per_step: float
+    peak_flops: float | None = None
+
+    def over(self, steps: int, seconds: float) -> dict[str, float]:
+        """Rates of `steps` steps that took `seconds`; `utilisation` only with a known peak."""
+        speed = steps / max(seconds, 1e-9)
+        rates = {
+            "steps_per_second": speed,
+            "tokens_per_second": speed * self.tokens_per_step,
+            "model_flops_per_second": speed * self.flops_per_step,
+        }
+        if self.peak_flops:
+            rates["utilisation"] = rates["model_flops_per_second"] / self.peak_flops
+        return rates
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise UserError(f"{path} is damaged: line {number} is not JSON.") from None
+    return rows
+
+
+def _drop_after(path: Path, start_step: int) -> None:
+    """Rewrites the file without the rows after `start_step`, and without a torn last line."""
+    if not path.exists():
+        return
+    # Nothing that stands before the first step of a fresh start is part of it.
+    kept = [row for row in _read(path) if row["step"] <= start_step] if start_step else []
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _plain(value: Any) -> Any:
+    """What any JSON reader reads: eight digits, as float32 has no more; None if not finite."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    value = float(value)
+    return float(f"{value:.8g}") if math.isfinite(value) else None

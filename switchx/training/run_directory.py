@@ -1,0 +1,122 @@
+"""The run directory: made or refused before anything is computed, and what is written at start."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from switchx.errors import UserError
+from switchx.model import Model
+from switchx.sharding import describe, spec
+
+
+def prepare(model_dir: str | Path) -> Path:
+    """Makes the directory with its parents, and makes sure that files can be written to it.
+
+    Raises:
+      UserError: if it is a file, or cannot be made or written to.
+    """
+    path = Path(model_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"MODEL_DIR={str(path)!r} is a file or lies below one: name a directory."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"MODEL_DIR={str(path)!r} cannot be written to ({error.strerror}): "
+            "name a directory in which you may create files."
+        ) from None
+    return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all, whenever the process is killed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read; these are to be shared.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_config(model_dir: str | Path, text: str) -> Path:
+    """Writes config.gin; another one, of an earlier start, is kept as config.0.gin and so on."""
+    path = Path(model_dir) / "config.gin"
+    earlier = path.read_text(encoding="utf-8") if path.exists() else text
+    if earlier != text:
+        number = 0
+        while (kept := path.with_name(f"config.{number}.gin")).exists():
+            number += 1
+        write_atomically(kept, earlier)
+    write_atomically(path, text)
+    return path
+
+
+def write_model_info(model_dir: str | Path, model: Model, mesh: Mesh) -> Path:
+    """Writes model_info.txt: each parameter's shape, logical axes, partition, bytes per device."""
+    path = Path(model_dir) / "model_info.txt"
+    write_atomically(path, model_info(model, mesh))
+    return path
+
+
+def model_info(model: Model, mesh: Mesh) -> str:
+    """The table of `write_model_info`. Allocates nothing, whatever the model's size."""
+    shapes = jax.tree_util.tree_leaves_with_path(model.shapes)
+    axes = jax.tree.leaves(model.axes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    rows = [("parameter", "shape", "axes", "partition", "bytes per device")]
+    total, per_device = 0, 0
+    for (path, leaf), names in zip(shapes, axes, strict=True):
+        held = _bytes_per_device(leaf, names, mesh)
+        total, per_device = total + leaf.size, per_device + held
+        name = "/".join(str(key.key) for key in path)
+        shape = " x ".join(map(str, leaf.shape))
+        rows.append((name, shape, ", ".join(map(_axis, names)), _partition(names), f"{held:,}"))
+    return "\n".join(
+        [
+            f"mesh: {describe(mesh)}",
+            f"parameters: {total:,}",
+            f"bytes per device: {per_device:,} (parameters alone, without optimizer state)",
+            "",
+            *_table(rows),
+            "",
+        ]
+    )
+
+
+def _bytes_per_device(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...], mesh: Mesh) -> int:
+    shard = NamedSharding(mesh, spec(*names)).shard_shape(leaf.shape)
+    return jax.ShapeDtypeStruct(shard, leaf.dtype).size * leaf.dtype.itemsize
+
+
+def _partition(names: tuple[str | None, ...]) -> str:
+    return ", ".join(map(_axis, spec(*names)))
+
+
+def _axis(axis: Any) -> str:
+    if axis is None:
+        return "-"
+    return axis if isinstance(axis, str) else "+".join(axis)
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns wide enough for their longest cell; the last one flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[-1] = row[-1].rjust(widths[-1])
+        lines.append("  ".join(cells))
+    return lines

@@ -1,0 +1,176 @@
+"""Rows of metrics: written, read, resumed, turned into rates; progress; peaks."""
+
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from switchx.errors import UserError
+from switchx.training.metrics import MetricWriter, Rates, layer_names, read
+from switchx.training.peak import measured_matmul_rate, peak_flops
+from switchx.training.progress import Progress, clock
+from tests.helpers import tiny_config, with_switch
+
+
+def write(model_dir, steps, start_step=0, loss=1.0):
+    writer = MetricWriter(model_dir, start_step, ["encoder 1", "decoder 1"])
+    for step in steps:
+        arrays = {"load": np.array([[0.75, 0.25], [0.5, 0.5]]), "z_loss": np.array([1.0, 2.0])}
+        writer.write(step, "train", {"loss": np.float32(loss)}, arrays)
+        writer.write(step, "validation", {"loss": loss + 1})
+    writer.close()
+
+
+def events(model_dir, split):
+    """(step, tag, value) of all event files, in order of writing; purge markers as (step, None)."""
+    from tensorboardX.proto import event_pb2
+
+    found = []
+    for path in sorted((model_dir / "tensorboard" / split).iterdir(), key=lambda p: p.name):
+        data = path.read_bytes()
+        while data:
+            (size,) = struct.unpack("<Q", data[:8])
+            event = event_pb2.Event.FromString(data[12 : 12 + size])
+            data = data[16 + size :]
+            if event.HasField("session_log"):
+                found.append((event.step, None, None))
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return found
+
+
+def test_rows_are_read_as_written(tmp_path):
+    write(tmp_path, [10])
+    train, validation = read(tmp_path)
+    assert train["step"] == 10
+    assert train["split"] == "train"
+    assert train["loss"] == 1.0
+    assert train["load"] == [[0.75, 0.25], [0.5, 0.5]]
+    assert train["z_loss"] == [1.0, 2.0]
+    assert validation["split"] == "validation"
+    assert validation["loss"] == 2.0
+    assert "load" not in validation
+
+
+def test_float32_is_written_in_its_own_digits(tmp_path):
+    write(tmp_path, [1], loss=np.float32(0.1))
+    assert '"loss": 0.1,' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_what_is_not_finite_stays_valid_json(tmp_path):
+    write(tmp_path, [1], loss=float("nan"))
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["loss"] is None
+
+
+def test_event_files_hold_scalars_and_layers(tmp_path):
+    write(tmp_path, [10])
+    train = {tag: (step, value) for step, tag, value in events(tmp_path, "train") if tag}
+    assert train["loss"] == (10, 1.0)
+    assert train["switch/encoder_1/z_loss"] == (10, 1.0)
+    assert train["switch/decoder_1/z_loss"] == (10, 2.0)
+    assert train["switch/encoder_1/max_load"] == (10, 1.5)
+    assert train["switch/encoder_1/min_load"] == (10, 0.5)
+    assert [tag for _, tag, _ in events(tmp_path, "validation") if tag] == ["loss"]
+
+
+def test_resuming_drops_what_came_after(tmp_path):
+    write(tmp_path, [10, 20, 30])
+    write(tmp_path, [30, 40], start_step=20, loss=5.0)
+    steps_losses = [(row["step"], row["loss"]) for row in read(tmp_path) if row["split"] == "train"]
+    assert steps_losses == [(10, 1.0), (20, 1.0), (30, 5.0), (40, 5.0)]
+    # TensorBoard drops earlier events from this step on.
+    assert (21, None, None) in events(tmp_path, "train")
+
+
+def test_a_fresh_start_begins_an_empty_file(tmp_path):
+    write(tmp_path, [0, 10])
+    write(tmp_path, [10])
+    assert [row["step"] for row in read(tmp_path)] == [10, 10]
+
+
+def test_a_torn_last_line_is_left_out_and_then_dropped(tmp_path):
+    write(tmp_path, [10])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "spl')
+    assert len(read(tmp_path)) == 2
+    write(tmp_path, [20], start_step=10)
+    assert [row["step"] for row in read(tmp_path)] == [10, 10, 20, 20]
+
+
+def test_damage_elsewhere_is_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 1"):
+        read(tmp_path)
+
+
+def test_no_file_no_rows(tmp_path):
+    assert read(tmp_path) == []
+
+
+def test_layer_names_count_as_the_released_models_do():
+    config = tiny_config(num_layers=4)
+    assert layer_names(config) == ["encoder 1", "encoder 3", "decoder 1", "decoder 3"]
+    assert layer_names(with_switch(tiny_config(), every=1)) == [
+        "encoder 0",
+        "encoder 1",
+        "decoder 0",
+        "decoder 1",
+    ]
+    assert layer_names(tiny_config(switch=None)) == []
+
+
+def test_rates():
+    rates = Rates(tokens_per_step=100, flops_per_step=5e9, peak_flops=1e11).over(20, 2.0)
+    assert rates == {
+        "steps_per_second": 10.0,
+        "tokens_per_second": 1000.0,
+        "model_flops_per_second": 5e10,
+        "utilisation": 0.5,
+    }
+    assert "utilisation" not in Rates(100, 5e9).over(20, 2.0)
+
+
+def test_peaks_by_device_kind():
+    assert peak_flops("TPU v5 lite", "bfloat16") == 197e12
+    assert peak_flops("TPU v5p", "bfloat16") == 459e12
+    assert peak_flops("TPU v4", "bfloat16") == 275e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "float32") == 156e12
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == 989.5e12
+    assert peak_flops("NVIDIA H100 PCIe", "bfloat16") == 756e12
+    assert peak_flops("cpu", "float32") is None
+
+
+def test_this_machine_multiplies():
+    assert measured_matmul_rate("float32", seconds=0.05) > 1e8
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    stream = io.StringIO()
+    progress = Progress(1000, stream=stream)
+    progress.update(99)
+    row = {"loss": 3.25, "tokens_per_second": 12345.6, "steps_per_second": 2.0}
+    progress.update(100, row)
+    progress.message("saved")
+    progress.close()
+    assert stream.getvalue() == ("step  100/1000  loss 3.2500  12,346 tokens/s  eta 7:30\nsaved\n")
+
+
+def test_a_bar_on_a_terminal():
+    stream = Terminal()
+    progress = Progress(1000, start_step=500, stream=stream)
+    progress.update(750, {"loss": 3.25})
+    progress.message("saved")
+    progress.close()
+    assert "750/1000" in stream.getvalue()
+    assert "loss 3.25" in stream.getvalue()
+    assert "saved\n" in stream.getvalue()
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 59.6, 187, 93787)] == ["0:00", "1:00", "3:07", "26:03:07"]
