@@ -58,7 +58,7 @@ class Attention(nnx.Module):
             "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
         )
         if bias_HLM is not None:
-            logits_BHLM = logits_BHLM + bias_HLM
+            logits_BHLM = _add_bias(logits_BHLM, bias_HLM)
         # A finite value: a row that sees nothing then averages instead of turning into NaN.
         logits_BHLM = jnp.where(mask_BLM[:, None], logits_BHLM, -1e10)
         weight_BHLM = jax.nn.softmax(logits_BHLM, axis=-1).astype(x_BLD.dtype)
@@ -66,6 +66,24 @@ class Attention(nnx.Module):
         y_BLHK = jnp.einsum("bhlm,bmhk->blhk", weight_BHLM, value_BMHK)
         y_BLT = y_BLHK.reshape(*y_BLHK.shape[:2], -1)
         return y_BLT @ self.out_TD[...].astype(x_BLD.dtype)
+
+
+@jax.custom_vjp
+def _add_bias(logits_BHLM: jax.Array, bias_HLM: jax.Array) -> jax.Array:
+    """logits + bias, with the bias's gradient as a product: XLA's CPU sum over rows is 10x slower."""
+    return logits_BHLM + bias_HLM
+
+
+def _add_bias_fwd(logits_BHLM: jax.Array, bias_HLM: jax.Array) -> tuple[jax.Array, None]:
+    return _add_bias(logits_BHLM, bias_HLM), None
+
+
+def _add_bias_bwd(_: None, d_BHLM: jax.Array) -> tuple[jax.Array, jax.Array]:
+    ones_B = jnp.ones(d_BHLM.shape[0], d_BHLM.dtype)
+    return d_BHLM, jnp.einsum("b,bhlm->hlm", ones_B, d_BHLM)
+
+
+_add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
 
 
 class RelativePositionBias(nnx.Module):

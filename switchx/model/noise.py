@@ -85,4 +85,5 @@ def dropout(
         return x
     shape = tuple(1 if axis == shared_axis else n for axis, n in enumerate(x.shape))
     keep = noise.bits(shape[1:]) >= jnp.uint32(round(rate * 2**32))
-    return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), 0)
+    # A product, not a selection: what is kept for the backward pass is then as small as `shape`.
+    return x * jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(x.dtype)
