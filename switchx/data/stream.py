@@ -10,7 +10,7 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from switchx.data import lookup, position, sources, vocabulary_choice
+from switchx.data import lookup, position, sources, tasks, vocabulary_choice
 from switchx.data.config import Batch, DataConfig, check_values
 from switchx.data.files import first_line
 from switchx.data.json_lines import JsonLinesSource, LineCounter
@@ -34,9 +34,8 @@ class TrainStream:
         sources.check_sources(self._provider, config)
         vocabulary = vocabulary_choice.open_vocabulary(config, self._provider)
         self._identity = position.identity_of(config, vocabulary.fingerprint)
-        rows = _rows(self._provider, config, "train", config.seed, shuffle=True, num_epochs=None)
-        batches = rows.batch(config.batch_size, drop_remainder=True).prefetch(_PREFETCHED_BATCHES)
-        self._iterator = iter(batches.with_options(_options()))
+        self._batches = self._build()
+        self._iterator: Any = None  # from the first batch, or the first position, on
 
     def __iter__(self) -> "TrainStream":
         return self
@@ -44,7 +43,7 @@ class TrainStream:
     def __next__(self) -> Batch:
         """Returns the next batch; UserError where the data turns out to be broken or empty."""
         with reporting_errors(self._provider, self._config):
-            batch = next(self._iterator, None)
+            batch = next(self._started(), None)
         if batch is None:
             raise UserError(
                 f"MIXTURE_OR_TASK_NAME {self._config.mixture_or_task_name!r} fills no batch of "
@@ -55,7 +54,8 @@ class TrainStream:
     def state(self) -> bytes:
         """Returns the position after the batches returned so far, for `restore`."""
         with tempfile.TemporaryDirectory() as folder:
-            tf.train.Checkpoint(iterator=self._iterator).write(str(Path(folder) / position.PREFIX))
+            checkpoint = tf.train.Checkpoint(iterator=self._started())
+            checkpoint.write(str(Path(folder) / position.PREFIX))
             saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         counts = [[c.lines, c.broken, c.texts] for c in self._counters()]
         return position.pack(self._identity, counts, saved)
@@ -67,13 +67,16 @@ class TrainStream:
           UserError: the position is damaged, or of other data than this stream's.
         """
         counts, saved = position.unpack(state, self._identity)
+        if self._iterator is not None:
+            # Shuffling keeps part of its state outside the iterator: a used one is not clean.
+            self._batches, self._iterator = self._build(), None
         with tempfile.TemporaryDirectory() as folder:
             for name, content in saved.items():
                 (Path(folder) / name).write_bytes(content)
             try:
-                reader = tf.train.Checkpoint(iterator=self._iterator)
-                reader.read(str(Path(folder) / position.PREFIX))
-            except (tf.errors.OpError, ValueError) as error:
+                checkpoint = tf.train.Checkpoint(iterator=self._started())
+                checkpoint.read(str(Path(folder) / position.PREFIX)).assert_consumed()
+            except (tf.errors.OpError, ValueError, AssertionError) as error:
                 raise position.damaged(first_line(error)) from error
         for counter, count in zip(self._counters(), counts, strict=False):
             counter.lines, counter.broken, counter.texts = count
@@ -87,6 +90,17 @@ class TrainStream:
             "lines": sum(counter.lines for counter in counters),
             "broken_lines": sum(counter.broken for counter in counters),
         }
+
+    def _build(self) -> tf.data.Dataset:
+        config = self._config
+        rows = _rows(self._provider, config, "train", config.seed, shuffle=True, num_epochs=None)
+        batches = rows.batch(config.batch_size, drop_remainder=True)
+        return batches.prefetch(_PREFETCHED_BATCHES).with_options(_options())
+
+    def _started(self) -> Any:
+        if self._iterator is None:
+            self._iterator = iter(self._batches)
+        return self._iterator
 
     def _counters(self) -> list[LineCounter]:
         return _counters(self._provider)
@@ -149,22 +163,35 @@ def _filled(x_BL: np.ndarray, rows: int) -> np.ndarray:
 def _rows(
     provider: Any, config: DataConfig, split: str, seed: int, shuffle: bool, num_epochs: int | None
 ) -> tf.data.Dataset:
-    lengths = dict(config.feature_lengths)
+    build = _build_rows
+    if not tasks.needs_autograph(provider):
+        build = tf.autograph.experimental.do_not_convert(build)
     try:
-        rows = provider.get_dataset(
-            lengths,
-            split=split,
-            shuffle=shuffle,
-            seed=seed,
-            num_epochs=num_epochs,
-            try_in_mem_cache=False,  # a cache would be part of every saved position
-        )
-        rows = seqio.EncDecFeatureConverter(pack=False)(rows, task_feature_lengths=lengths)
+        return build(provider, dict(config.feature_lengths), split, seed, shuffle, num_epochs)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be built with "
-            f"TASK_FEATURE_LENGTHS {lengths}: {first_line(error)}"
+            f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)}: {first_line(error)}"
         ) from error
+
+
+def _build_rows(
+    provider: Any,
+    lengths: dict[str, int],
+    split: str,
+    seed: int,
+    shuffle: bool,
+    num_epochs: int | None,
+) -> tf.data.Dataset:
+    rows = provider.get_dataset(
+        lengths,
+        split=split,
+        shuffle=shuffle,
+        seed=seed,
+        num_epochs=num_epochs,
+        try_in_mem_cache=False,  # a cache would be part of every saved position
+    )
+    rows = seqio.EncDecFeatureConverter(pack=False)(rows, task_feature_lengths=lengths)
     return rows.map(_with_float_weights)
 
 
@@ -174,8 +201,8 @@ def _with_float_weights(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def _counters(provider: Any) -> list[LineCounter]:
-    tasks = seqio.get_subtasks(provider)
-    return [task.source.counter for task in tasks if isinstance(task.source, JsonLinesSource)]
+    sources_read = (task.source for task in seqio.get_subtasks(provider))
+    return [source.counter for source in sources_read if isinstance(source, JsonLinesSource)]
 
 
 def _options() -> tf.data.Options:

@@ -24,6 +24,15 @@ SPAN_CORRUPTION = (
     preprocessors.span_corruption,
     seqio.preprocessors.append_eos_after_trim,
 )
+_TRACED_AS_WRITTEN = frozenset(
+    (
+        preprocessors.rekey,
+        preprocessors.span_corruption,
+        seqio.preprocessors.append_eos_after_trim,
+        seqio.preprocessors.rekey,
+        seqio.preprocessors.tokenize,
+    )
+)
 
 
 class PythonDocsSource(seqio.FileDataSource):
@@ -57,6 +66,20 @@ def register(config: DataConfig) -> None:
     _replace(PYTHON_DOCS, PythonDocsSource(config), docs_vocabulary)
     _replace(C4_TFDS, seqio.TfdsDataSource(tfds_name="c4/en:3.1.0"), t5_vocabulary)
     _replace(C4_JSON, json_source, t5_vocabulary)
+
+
+def needs_autograph(provider: Any) -> bool:
+    """Whether TensorFlow has to translate a provider's Python control flow before tracing it.
+
+    The steps of span corruption branch on nothing that is a tensor, and translating them takes
+    most of the time until the first batch.
+    """
+    return any(
+        getattr(step, "func", step) not in _TRACED_AS_WRITTEN
+        and not isinstance(step, seqio.CacheDatasetPlaceholder)
+        for task in seqio.get_subtasks(provider)
+        for step in task.preprocessors
+    )
 
 
 def span_settings(task: Any) -> tuple[float, float] | None:
