@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _axis(axis: Any) -> str:
     return axis if isinstance(axis, str) else "+".join(axis)
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns wide enough for their longest cell; the last one flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

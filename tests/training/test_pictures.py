@@ -1,4 +1,4 @@
-"""Pictures from metrics alone: that they are drawn. What they look like is for a person to judge."""
+"""Pictures are drawn from metrics alone. How they look is for a person to judge."""
 
 import subprocess
 import sys
