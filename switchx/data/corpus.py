@@ -8,6 +8,7 @@ depends on the installation alone and is kept in a folder named after its finger
 import concurrent.futures
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import platform
@@ -205,9 +206,10 @@ def train_vocabulary(texts: Iterable[str], path: Path) -> int:
     """Trains a SentencePiece model with T5's special ids; returns its number of pieces."""
     import sentencepiece
 
+    model = io.BytesIO()  # not model_prefix: the model would carry the name of a temporary folder
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(texts),
-        model_prefix=str(path.with_suffix("")),
+        model_writer=model,
         vocab_size=VOCABULARY_PIECES,
         hard_vocab_limit=False,  # a small installation gives fewer pieces
         byte_fallback=True,  # no text is ever unknown
@@ -218,8 +220,8 @@ def train_vocabulary(texts: Iterable[str], path: Path) -> int:
         num_threads=4,  # fixed: the sums of each thread decide the last bits of the scores
         minloglevel=2,
     )
-    path.with_suffix(".vocab").unlink()
-    return sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
+    path.write_bytes(model.getvalue())
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
 
 
 def _sentences(texts: Iterable[str]) -> Iterable[str]:
