@@ -1,0 +1,27 @@
+"""How does a trained model answer? Decoding, scoring, filled blanks.
+
+Array names follow the legend of switchx.model, where M is the encoder's length and L the
+answer's. Here, besides: P beams, K candidates for them, C the vocabulary sorted by probability.
+"""
+
+from switchx.inference.beam import beam_search
+from switchx.inference.blanks import Answer, Vocabulary, answer, to_tokens
+from switchx.inference.config import DecodingConfig, Sampling
+from switchx.inference.decoding import greedy, sample
+from switchx.inference.prediction import fill_blanks, predict
+from switchx.inference.scoring import score
+
+__all__ = [
+    "Answer",
+    "DecodingConfig",
+    "Sampling",
+    "Vocabulary",
+    "answer",
+    "beam_search",
+    "fill_blanks",
+    "greedy",
+    "predict",
+    "sample",
+    "score",
+    "to_tokens",
+]

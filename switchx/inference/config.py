@@ -1,0 +1,72 @@
+"""What the user chose about decoding, checked where it is made."""
+
+import dataclasses
+from typing import Any
+
+from switchx.errors import UserError
+
+METHODS = ("greedy", "sample", "beam")
+
+
+def _check(name: str, value: Any, good: bool, accepted: str) -> None:
+    if not good:
+        raise UserError(f"--{name}={value} must be {accepted}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Which tokens are drawn from, and how boldly.
+
+    Attributes:
+      temperature: divides the logits; 0 takes the most probable token (--temperature).
+      top_k: only so many most probable tokens are drawn from; 0 is all (--top_k).
+      top_p: only the fewest most probable tokens that together reach this probability, after
+        top_k, are drawn from; 1 is all (nucleus sampling, --top_p).
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check("temperature", self.temperature, 0 <= self.temperature < float("inf"), "from 0 up")
+        _check("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more")
+        _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodingConfig:
+    """How answers are found.
+
+    Attributes:
+      length: most tokens of an answer, its end of sequence included (--max_length).
+      method: "greedy", "sample" or "beam" (--method).
+      sampling: for "sample".
+      seed: for "sample" (--seed).
+      num_beams: hypotheses kept, for "beam" (--num_beams).
+      length_penalty: alpha of beam_search's score, for "beam" (--length_penalty).
+      batch_size: rows decoded at a time (--batch_size).
+    """
+
+    length: int
+    method: str = "greedy"
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    num_beams: int = 4
+    length_penalty: float = 0.6
+    batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        _check("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
+        penalty = self.length_penalty
+        _check("length_penalty", penalty, 0 <= penalty < float("inf"), "from 0 up")
+        for name, value in (
+            ("max_length", self.length),
+            ("num_beams", self.num_beams),
+            ("batch_size", self.batch_size),
+        ):
+            _check(name, value, value >= 1, "at least 1")
