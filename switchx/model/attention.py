@@ -70,7 +70,7 @@ class Attention(nnx.Module):
 
 @jax.custom_vjp
 def _add_bias(logits_BHLM: jax.Array, bias_HLM: jax.Array) -> jax.Array:
-    """logits + bias, with the bias's gradient as a product: XLA's CPU sum over rows is 10x slower."""
+    """logits + bias, the bias's gradient as a product: XLA's CPU sum over rows is 10x slower."""
     return logits_BHLM + bias_HLM
 
 
@@ -129,13 +129,12 @@ def relative_position_bucket(
     Half of the buckets are exact small distances, half grow logarithmically up to
     max_distance; bidirectional attention has one such set for each sign.
     """
-    offset = 0
+    offset = np.zeros_like(distance)
+    away = np.maximum(-distance, 0)
     if bidirectional:
         num_buckets //= 2
         offset = np.where(distance > 0, num_buckets, 0)
         away = np.abs(distance)
-    else:
-        away = np.maximum(-distance, 0)
     exact = num_buckets // 2
     log_share = np.log(np.maximum(away, 1) / exact) / np.log(max_distance / exact)
     # The small addition keeps exact powers (16, 32, ...) from falling into the bucket below.

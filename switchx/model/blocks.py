@@ -65,7 +65,10 @@ class FeedForwardSublayer(nnx.Module):
         self.config = config
         self.sparse = sparse
         self.norm = RMSNorm(config, rngs)
-        self.inner = SwitchLayer(config, rngs) if sparse else FeedForward(config, rngs)
+        if sparse:
+            self.switch = SwitchLayer(config, rngs)
+        else:
+            self.dense = FeedForward(config, rngs)
 
     def __call__(
         self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping | None, noise: Noise | None
@@ -73,9 +76,10 @@ class FeedForwardSublayer(nnx.Module):
         h_BLD, stats = self.norm(x_BLD), None
         inner_noise = None if noise is None else noise.fold(0)
         if self.sparse:
-            h_BLD, stats = self.inner(h_BLD, mask_BL, grouping, inner_noise)
+            assert grouping is not None
+            h_BLD, stats = self.switch(h_BLD, mask_BL, grouping, inner_noise)
         else:
-            h_BLD = self.inner(h_BLD, inner_noise)
+            h_BLD = self.dense(h_BLD, inner_noise)
         return _residual(self.config, x_BLD, h_BLD, noise), stats
 
 
@@ -140,6 +144,7 @@ class DecoderLayer(nnx.Module):
         if cache is not None:
             key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
         else:
+            assert context.encoded_BMD is not None
             key, value = self.cross_attention.keys_values(context.encoded_BMD)
         visible_B1M = context.encoder_mask_BM[:, None]
         h_BLD = self.cross_attention(h_BLD, key, value, None, visible_B1M, cross)
@@ -159,6 +164,7 @@ class DecoderLayer(nnx.Module):
 def _append(
     cache: LayerCache, key_B1HK: jax.Array, value_B1HK: jax.Array, position: jax.Array | None
 ) -> LayerCache:
+    assert position is not None
     start = (0, position, 0, 0)
     return dataclasses.replace(
         cache,

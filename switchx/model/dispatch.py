@@ -1,10 +1,11 @@
 """Dispatchers: tokens to the slots of their experts, and back. One interface, equal results."""
 
+import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from switchx.model.router import Assignment
 
@@ -100,14 +101,13 @@ def _gather_tokens_fwd(
     return _gather_tokens(x_GSD, choice_GQ, flat_GSJ), flat_GSJ
 
 
-def _gather_tokens_bwd(
-    flat_GSJ: jax.Array, dy_GQD: jax.Array
-) -> tuple[jax.Array, np.ndarray, np.ndarray]:
-    dx_GSD = sum(_rows(dy_GQD, flat_GSJ[..., j]) for j in range(flat_GSJ.shape[-1]))
-    return dx_GSD, None, None
+def _gather_tokens_bwd(flat_GSJ: jax.Array, dy_GQD: jax.Array) -> tuple[jax.Array, None, None]:
+    return _sum_choices(lambda j: _rows(dy_GQD, flat_GSJ[..., j]), flat_GSJ), None, None
 
 
 _gather_tokens.defvjp(_gather_tokens_fwd, _gather_tokens_bwd)
+
+Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @jax.custom_vjp
@@ -115,32 +115,39 @@ def _gather_outputs(
     out_GQD: jax.Array, gate_GSJ: jax.Array, flat_GSJ: jax.Array, choice_GQ: jax.Array
 ) -> jax.Array:
     gate_GSJ = gate_GSJ.astype(out_GQD.dtype)
-    return sum(
-        gate_GSJ[..., j, None] * _rows(out_GQD, flat_GSJ[..., j]) for j in range(flat_GSJ.shape[-1])
+    return _sum_choices(
+        lambda j: gate_GSJ[..., j, None] * _rows(out_GQD, flat_GSJ[..., j]), gate_GSJ
     )
 
 
-def _gather_outputs_fwd(out_GQD, gate_GSJ, flat_GSJ, choice_GQ):
+def _gather_outputs_fwd(
+    out_GQD: jax.Array, gate_GSJ: jax.Array, flat_GSJ: jax.Array, choice_GQ: jax.Array
+) -> tuple[jax.Array, Residuals]:
     y_GSD = _gather_outputs(out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
     return y_GSD, (out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
 
 
-def _gather_outputs_bwd(residuals, dy_GSD):
+def _gather_outputs_bwd(
+    residuals: Residuals, dy_GSD: jax.Array
+) -> tuple[jax.Array, jax.Array, None, None]:
     out_GQD, gate_GSJ, flat_GSJ, choice_GQ = residuals
     G, S, J = flat_GSJ.shape
-    gate_of_slot_GQ = _rows(gate_GSJ.reshape(G, S * J, 1), choice_GQ)
-    dout_GQD = gate_of_slot_GQ.astype(out_GQD.dtype) * _rows(dy_GSD, choice_GQ // J)
-    dgate_GSJ = jnp.stack(
-        [
-            jnp.sum((_rows(out_GQD, flat_GSJ[..., j]) * dy_GSD).astype(jnp.float32), axis=-1)
-            for j in range(J)
-        ],
-        axis=-1,
-    )
-    return dout_GQD, dgate_GSJ, None, None
+    gate_of_slot_GQ1 = _rows(gate_GSJ.reshape(G, S * J, 1), choice_GQ)
+    dout_GQD = gate_of_slot_GQ1.astype(out_GQD.dtype) * _rows(dy_GSD, choice_GQ // J)
+
+    def dgate(j: int) -> jax.Array:
+        products_GSD = _rows(out_GQD, flat_GSJ[..., j]) * dy_GSD
+        return jnp.sum(products_GSD, axis=-1, dtype=jnp.float32)
+
+    return dout_GQD, jnp.stack([dgate(j) for j in range(J)], axis=-1), None, None
 
 
 _gather_outputs.defvjp(_gather_outputs_fwd, _gather_outputs_bwd)
+
+
+def _sum_choices(of: Callable[[int], jax.Array], per_choice_GSJ: jax.Array) -> jax.Array:
+    """The sum of `of(j)` over the J choices."""
+    return functools.reduce(jnp.add, map(of, range(per_choice_GSJ.shape[-1])))
 
 
 DISPATCHERS: dict[str, Dispatcher] = {"einsum": EinsumDispatcher(), "index": IndexDispatcher()}

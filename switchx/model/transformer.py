@@ -72,9 +72,8 @@ class Transformer(nnx.Module):
         """
         train = noise is not None
         enc, dec = (None, None) if noise is None else (noise.fold(0), noise.fold(1))
-        switch = self.config.switch
-        groups = switch and Grouping.of(switch, switch.encoder_group_size, train)
-        encoded_BMD, stats = self.encode(encoder_token_BM, groups, enc)
+        encoder_groups, decoder_groups = self._groupings(train)
+        encoded_BMD, stats = self.encode(encoder_token_BM, encoder_groups, enc)
 
         L = decoder_token_BL.shape[1]
         context = DecoderContext(
@@ -83,7 +82,7 @@ class Transformer(nnx.Module):
             mask_BL=decoder_mask_BL,
             encoded_BMD=encoded_BMD,
             encoder_mask_BM=encoder_token_BM > 0,
-            grouping=switch and Grouping.of(switch, switch.decoder_group_size, train),
+            grouping=decoder_groups,
         )
         x_BLD = self._embed(decoder_token_BL, dec)
         x_BLD, decoder_stats, _ = self.decoder(x_BLD, context, dec)
@@ -108,7 +107,8 @@ class Transformer(nnx.Module):
         Each sequence is a group of its own with room for every token, so nothing is dropped
         and an answer does not depend on its neighbours in the batch.
         """
-        grouping = self.config.switch and Grouping(*(encoder_token_BM.shape[1],) * 2)
+        M = encoder_token_BM.shape[1]
+        grouping = Grouping(size=M, capacity=M) if self.config.switch else None
         encoded_BMD, _ = self.encode(encoder_token_BM, grouping, None)
         graphdef, params_N = nnx.split(self.decoder.blocks)
 
@@ -130,13 +130,20 @@ class Transformer(nnx.Module):
             mask_BL=jnp.ones((token_B.shape[0], 1), bool),
             encoded_BMD=None,
             encoder_mask_BM=state.encoder_mask_BM,
-            grouping=self.config.switch and Grouping(1, 1),
+            grouping=Grouping(size=1, capacity=1) if self.config.switch else None,
             position=position,
         )
         x_B1D = self._embed(token_B[:, None], None)
         x_B1D, _, cache_N = self.decoder(x_B1D, context, None, state.cache_N)
         logits_B1V = self.embedding.logits(self.decoder_norm(x_B1D))
         return logits_B1V[:, 0], dataclasses.replace(state, cache_N=cache_N)
+
+    def _groupings(self, train: bool) -> tuple[Grouping | None, Grouping | None]:
+        switch = self.config.switch
+        if switch is None:
+            return None, None
+        encoder = Grouping.of(switch, switch.encoder_group_size, train)
+        return encoder, Grouping.of(switch, switch.decoder_group_size, train)
 
     def _embed(self, token_BL: jax.Array, noise: Noise | None) -> jax.Array:
         x_BLD = constrain(self.embedding.embed(token_BL), "batch", None, "embed")

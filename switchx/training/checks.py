@@ -18,10 +18,11 @@ def check_run(run: RunConfig, mesh: Mesh) -> None:
         raise UserError(
             f"MESH_EXPERT={mesh.shape['expert']}, but the model has no experts: use MESH_DATA."
         )
-    check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
+    _check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
+    _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
 
 
-def check_batch(
+def _check_batch(
     run: RunConfig, batch: BatchShape, mesh: Mesh, microbatches: int, setting: str
 ) -> None:
     """The batch must divide over devices and microbatches, in whole groups of tokens."""

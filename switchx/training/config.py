@@ -105,10 +105,11 @@ class TrainerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything the compiled step depends on."""
+    """Everything the compiled steps depend on: a training batch's shape and an evaluation's."""
 
     model: ModelConfig
     batch: BatchShape
+    eval_batch: BatchShape
     trainer: TrainerConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig

@@ -182,7 +182,7 @@ def _title(layer_names: Sequence[str], layer: int, layers: int) -> str:
 
 
 def _draw_load(axes: Any, edges_T: np.ndarray, load_TE: np.ndarray) -> Any:
-    """Heat map of load in even shares: white is an even share, black a dead expert (or one close to it)."""
+    """Heat map of load in even shares: white is an even share, black a dead expert."""
     import matplotlib
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import MaxNLocator

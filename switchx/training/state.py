@@ -17,9 +17,12 @@ from switchx.training.optimizer import make_optimizer, state_axes
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Steps done (int32 scalar), parameters, optimizer state. Randomness follows from the step."""
+    """Steps done (int32 scalar), parameters, optimizer state. Randomness follows from the step.
 
-    step: jax.Array
+    Also the shape of their shapes, axes and shardings.
+    """
+
+    step: Any
     params: Params
     opt_state: Any
 

@@ -14,7 +14,7 @@ from switchx.training.losses import TokenSums, token_sums
 from switchx.training.schedules import make_schedule
 from switchx.training.state import Setup, TrainState
 
-Batch = dict[str, jax.Array]
+Batch = dict[str, Any]
 
 
 def abstract_batch(shape: BatchShape, setup: Setup) -> Batch:
@@ -46,7 +46,7 @@ def lower_train_step(setup: Setup) -> jax.stages.Lowered:
         return jitted.lower(setup.abstract, abstract_batch(setup.run.batch, setup))
 
 
-def compile_eval_step(setup: Setup, shape: BatchShape) -> Callable[[Params, Batch], dict]:
+def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
     """Compiles (params, batch) to summed losses and mean routing statistics."""
 
     def step(params: Params, batch: Batch) -> dict:
@@ -54,8 +54,8 @@ def compile_eval_step(setup: Setup, shape: BatchShape) -> Callable[[Params, Batc
         return {"sums": sums, "stats": stats}
 
     with jax.set_mesh(setup.mesh):
-        lowered = jax.jit(step).lower(setup.abstract.params, abstract_batch(shape, setup))
-        return lowered.compile()
+        batch = abstract_batch(setup.run.eval_batch, setup)
+        return jax.jit(step).lower(setup.abstract.params, batch).compile()
 
 
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
@@ -166,10 +166,10 @@ def scalars(config: ModelConfig, metrics: dict) -> dict[str, float]:
     values |= {k: float(metrics[k]) for k in ("learning_rate", "gradient_norm") if k in metrics}
     if stats is not None:
         values |= {
-            "balance_loss": float(stats.balance_loss.mean()),
-            "router_z_loss": float(stats.z_loss.mean()),
-            "dropped_fraction": float(stats.dropped_fraction.mean()),
-            "router_entropy": float(stats.entropy.mean()),
+            "mean_balance_loss": float(stats.balance_loss.mean()),
+            "mean_router_z_loss": float(stats.z_loss.mean()),
+            "mean_dropped_fraction": float(stats.dropped_fraction.mean()),
+            "mean_router_entropy": float(stats.entropy.mean()),
         }
     return values
 
@@ -180,11 +180,11 @@ def layer_arrays(metrics: dict) -> dict[str, Any]:
     if stats is None:
         return {}
     return {
-        "balance_loss_per_layer": stats.balance_loss,
-        "router_z_loss_per_layer": stats.z_loss,
-        "dropped_fraction_per_layer": stats.dropped_fraction,
-        "router_entropy_per_layer": stats.entropy,
-        "gate_mean_per_layer": stats.gate_mean,
+        "balance_loss": stats.balance_loss,
+        "router_z_loss": stats.z_loss,
+        "dropped_fraction": stats.dropped_fraction,
+        "router_entropy": stats.entropy,
+        "gate_mean": stats.gate_mean,
         "load": stats.load_E,
     }
 

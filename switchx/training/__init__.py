@@ -1,0 +1,15 @@
+"""How does a model learn? State, losses, optimizer, step, loop, checkpoints, metrics."""
+
+from switchx.training.config import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
+from switchx.training.evaluation import evaluate
+from switchx.training.loop import TrainResult, train
+
+__all__ = [
+    "BatchShape",
+    "OptimizerConfig",
+    "RunConfig",
+    "TrainResult",
+    "TrainerConfig",
+    "evaluate",
+    "train",
+]

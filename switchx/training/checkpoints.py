@@ -1,0 +1,245 @@
+"""Checkpoints: saved in the background, restored onto any mesh, never for the wrong model."""
+
+import base64
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding
+from orbax.checkpoint import checkpoint_managers
+
+from switchx.errors import RunError, UserError
+from switchx.model import Model, ModelConfig, Params
+from switchx.sharding import spec
+from switchx.training.state import Setup, TrainState
+
+# The fields that decide which parameters a model has.
+_SHAPE_FIELDS = (
+    "vocab_size",
+    "d_model",
+    "d_ff",
+    "d_kv",
+    "num_heads",
+    "num_layers",
+    "activation",
+    "tied_embeddings",
+    "relative_buckets",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A state, and the data position saved with it (None if the stream had none)."""
+
+    state: TrainState
+    position: bytes | None
+
+
+class Checkpoints:
+    """The checkpoints of a run, under `model_dir`/checkpoints/<step>/.
+
+    Each holds the parameters, the optimizer's state with the step, the data position, and the
+    identity of model and vocabulary. The newest `keep` stay, and the one of lowest validation
+    loss.
+    """
+
+    def __init__(self, model_dir: str | Path, keep: int = 1, read_only: bool = False):
+        self._model_dir = model_dir
+        self._directory = Path(model_dir).resolve() / "checkpoints"
+        best = checkpoint_managers.BestN(
+            get_metric_fn=lambda metrics: metrics["loss"],
+            reverse=True,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [checkpoint_managers.LatestN(keep), best]
+        )
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, create=not read_only, read_only=read_only
+            ),
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self,
+        state: TrainState,
+        position: bytes | None,
+        identity: dict[str, Any],
+        validation_loss: float | None,
+    ) -> None:
+        """Starts saving; the state may be donated once this returns.
+
+        Raises:
+          RunError: if this or the save before it failed.
+        """
+        step = int(state.step)
+        encoded = None if position is None else base64.b64encode(position).decode()
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            position=ocp.args.JsonSave({"stream": encoded}),
+            identity=ocp.args.JsonSave(identity),
+        )
+        metrics = None if validation_loss is None else {"loss": validation_loss}
+        try:
+            self._manager.save(step, args=items, metrics=metrics, force=True)
+        except (OSError, ValueError) as error:
+            raise RunError(f"The checkpoint of step {step} could not be saved: {error}") from error
+
+    def check(self, identity: dict[str, Any]) -> None:
+        """Refuses a directory whose newest readable checkpoint is of something else.
+
+        Raises:
+          UserError: naming the first setting that differs.
+        """
+        for step in reversed(self.steps()):
+            saved = self._identity(step)
+            if saved is not None:
+                _compare(self._model_dir, saved, identity)
+                return
+
+    def restore_newest(self, setup: Setup) -> Restored | None:
+        """The newest checkpoint that can be read, laid out for `setup`; None if there are none.
+
+        A damaged one is named on standard error and passed over.
+
+        Raises:
+          RunError: if there are checkpoints, but none can be read.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return self._restore(step, setup)
+            except Exception as error:  # a damaged file can fail in any layer below
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                print(
+                    f"switchx: the checkpoint of step {step} cannot be read ({reason[:200]}); "
+                    "trying the one before it.",
+                    file=sys.stderr,
+                )
+        if steps:
+            raise RunError(
+                f"None of the {len(steps)} checkpoints in {self._directory} can be read; "
+                "move them away to start afresh."
+            )
+        return None
+
+    def _restore(self, step: int, setup: Setup) -> Restored:
+        target = setup.abstract
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(target.params),
+                optimizer=ocp.args.StandardRestore(
+                    {"step": target.step, "state": target.opt_state}
+                ),
+                position=ocp.args.JsonRestore(),
+            ),
+        )
+        encoded = items.position["stream"]
+        state = TrainState(items.optimizer["step"], items.params, items.optimizer["state"])
+        return Restored(state, None if encoded is None else base64.b64decode(encoded))
+
+    def restore_params(self, step: int | None, target: Params) -> tuple[Params, int]:
+        """The parameters alone, of `step` or the newest, laid out like `target`.
+
+        Raises:
+          UserError: if there is no such checkpoint.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"MODEL_DIR={str(self._model_dir)!r} holds no checkpoint.")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            there = ", ".join(map(str, steps))
+            raise UserError(f"--step={step}: the checkpoints in {self._model_dir} are {there}.")
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
+        return self._manager.restore(step, args=args).params, step
+
+    def _identity(self, step: int) -> dict[str, Any] | None:
+        try:
+            args = ocp.args.Composite(identity=ocp.args.JsonRestore())
+            return self._manager.restore(step, args=args).identity
+        except Exception:  # damaged: `restore_newest` says so
+            return None
+
+    def wait(self) -> None:
+        """Returns once what was saved is on disk.
+
+        Raises:
+          RunError: if saving failed in the background.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise RunError(f"A checkpoint could not be saved: {error}") from error
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def identity(
+    config: ModelConfig, optimizer: str | None = None, vocabulary: str | None = None
+) -> dict[str, Any]:
+    """What a checkpoint must match: settings as the user names them, and the vocabulary's hash."""
+    model: dict[str, Any] = {f"ModelConfig.{name}": getattr(config, name) for name in _SHAPE_FIELDS}
+    if config.switch:
+        model["NUM_EXPERTS"] = config.switch.num_experts
+        model["SwitchConfig.every"] = config.switch.every
+    return {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
+
+
+def restore_params(
+    model: Model, model_dir: str | Path, mesh: Mesh, step: int | None = None
+) -> tuple[Params, int]:
+    """Parameters of a run's checkpoint for inference: (params on `mesh`, step).
+
+    Args:
+      step: which one; None is the newest.
+
+    Raises:
+      UserError: if there is none, or it is of another model.
+    """
+    if not (Path(model_dir) / "checkpoints").is_dir():
+        raise UserError(f"MODEL_DIR={str(model_dir)!r} holds no checkpoint.")
+    checkpoints = Checkpoints(model_dir, read_only=True)
+    checkpoints.check(identity(model.config))
+    target = jax.tree.map(
+        lambda leaf, own: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec(*own))
+        ),
+        model.shapes,
+        model.axes,
+    )
+    found = checkpoints.restore_params(step, target)
+    checkpoints.close()
+    return found
+
+
+def _compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for name in sorted({*saved["model"], *wanted["model"]}):
+        there, here = saved["model"].get(name), wanted["model"].get(name)
+        if there != here:
+            raise UserError(
+                f"MODEL_DIR={str(model_dir)!r} holds a checkpoint of another model: {name} is "
+                f"{there!r} there and {here!r} here; choose another MODEL_DIR or that setting."
+            )
+    if wanted["optimizer"] and saved["optimizer"] != wanted["optimizer"]:
+        raise UserError(
+            f"OPTIMIZER={wanted['optimizer']!r}, but the checkpoint in MODEL_DIR="
+            f"{str(model_dir)!r} was trained with {saved['optimizer']!r}."
+        )
+    if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
+        raise UserError(
+            f"The vocabulary does not match the checkpoint in MODEL_DIR={str(model_dir)!r}: set "
+            "VOCABULARY to the one it was trained with, or choose another MODEL_DIR."
+        )

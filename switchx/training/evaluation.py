@@ -1,0 +1,78 @@
+"""Evaluation on fixed batches, and the entropy that a model must beat to have learned anything."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from switchx.sharding import batch_sharding, make_mesh
+from switchx.training.checkpoints import restore_params
+from switchx.training.checks import check_run
+from switchx.training.config import RunConfig
+from switchx.training.state import Setup
+from switchx.training.step import compile_eval_step, layer_arrays, mean_of, scalars
+
+HostBatch = Mapping[str, np.ndarray]
+
+
+class Evaluator:
+    """Evaluates parameters on the same batches every time. Compiles at first use."""
+
+    def __init__(self, setup: Setup, make_batches: Callable[[], Iterable[HostBatch]]):
+        self._setup = setup
+        self._make_batches = make_batches
+        self._batches: list[HostBatch] | None = None
+        self._step: Callable | None = None
+
+    def __call__(self, params: Any) -> tuple[dict[str, float], dict[str, Any]]:
+        """Returns scalars and per-layer arrays over the validation batches."""
+        if self._batches is None or self._step is None:
+            self._batches = list(self._make_batches())
+            self._step = compile_eval_step(self._setup)
+        results = [
+            jax.device_get(self._step(params, put_batch(batch, self._setup)))
+            for batch in self._batches
+        ]
+        result = mean_of(results)
+        values = scalars(self._setup.run.model, result)
+        values["unigram_entropy"] = unigram_entropy(self._batches)
+        values["perplexity"] = float(np.exp(values["loss"]))
+        return values, layer_arrays(result)
+
+
+def put_batch(batch: HostBatch, setup: Setup) -> dict[str, jax.Array]:
+    """This host's rows onto its devices."""
+    sharding = batch_sharding(setup.mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }
+
+
+def unigram_entropy(batches: Iterable[HostBatch]) -> float:
+    """Entropy in nats of the target tokens' own frequencies.
+
+    No predictor that ignores the context can have a lower loss on these batches.
+    """
+    targets = [
+        batch["decoder_target_tokens"][batch["decoder_loss_weights"] > 0] for batch in batches
+    ]
+    counts = np.bincount(np.concatenate(targets))
+    share = counts[counts > 0] / counts.sum()
+    return float(-np.sum(share * np.log(share)))
+
+
+def evaluate(
+    run: RunConfig,
+    model_dir: str,
+    make_batches: Callable[[], Iterable[HostBatch]],
+    step: int | None = None,
+) -> dict[str, float]:
+    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches."""
+    mesh = make_mesh(run.mesh)
+    check_run(run, mesh)
+    setup = Setup.of(run, mesh)
+    params, step = restore_params(setup.model, model_dir, mesh, step)
+    values, _ = Evaluator(setup, make_batches)(params)
+    return {"step": step, **values}
