@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         flags = [*self._option_string_actions, "--gin."]
         close = difflib.get_close_matches(unknown.split("=")[0], flags, n=1)
         if close:
-            return f"; did you mean {close[0]}"
+            return f"; the nearest is {close[0]}"
         if unknown.startswith("--"):
             return "; settings are given as --gin.NAME=VALUE"
         return f" (see `{self.prog} --help`)"
@@ -72,7 +72,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def rewrite_gin_flags(argv: list[str]) -> list[str]:
-    """Turns T5X's --gin.NAME=VALUE, which argparse does not know, into --gin_bindings=NAME=VALUE."""
+    """Turns T5X's --gin.NAME=VALUE into --gin_bindings=NAME=VALUE, which argparse can read."""
     return [_rewrite(argument) for argument in argv]
 
 

@@ -101,7 +101,8 @@ class Reader:
         raise UserError(f"{wanted_by} was not found{places}{_near_file(name)}.")
 
     def _folders(self) -> list[Path]:
-        return [Path.cwd(), *map(Path, self.search_paths), REPOSITORY]
+        folders = [Path.cwd(), *map(Path, self.search_paths), REPOSITORY]
+        return list(dict.fromkeys(folders))
 
 
 def read_flag(flag: str) -> Binding:
@@ -179,7 +180,7 @@ def _bindings(statement: Any, origin: str) -> Iterator[Binding]:
     for reference in references(statement.value):
         if reference.name not in CONFIGURABLES:
             known = near(reference.name, CONFIGURABLES)
-            raise UserError(f"{origin}: {reference!r} is not known{known}.")
+            raise UserError(f"{origin}: there is no {reference!r}{known}.")
 
 
 def references(value: Any) -> Iterator[Reference]:
@@ -206,13 +207,13 @@ def _check_parameter(name: str, parameter: str, origin: str) -> None:
         own = [known for known in PARAMETERS if known.startswith(f"{name}.")]
         raise UserError(f"{origin}: {name} has no parameter {parameter!r}{near(target, own)}.")
     advice = near(target, PARAMETERS) or f"; there are {', '.join(CONFIGURABLES)}"
-    raise UserError(f"{origin}: nothing is named {name!r}{advice}.")
+    raise UserError(f"{origin}: there is no {name!r}{advice}.")
 
 
 def near(name: str, known: Sequence[str] | dict[str, Any]) -> str:
-    """"; did you mean X?" without its question mark, or nothing."""
+    """Advice to end a sentence with: the known name nearest to `name`, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}" if close else ""
+    return f"; the nearest name is {close[0]}" if close else ""
 
 
 def _near_file(name: str) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from switchx.cli.flags import Parser, add_common_arguments, prepare_devices, rewrite_gin_flags
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 
 # Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
 COMMANDS = {
@@ -26,12 +26,16 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line. Returns 0, 2 for a mistake of the user, 130 after ctrl-C."""
+    """Runs a command line. Returns 0, 2 for a mistake of the user, 1 for a run that could not go
+    on, 128 and the signal's number for one that was stopped (130 after ctrl-C)."""
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"switchx: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"switchx: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("switchx: interrupted.", file=sys.stderr)
         return INTERRUPTED

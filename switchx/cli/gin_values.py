@@ -1,0 +1,187 @@
+"""What bindings mean together: macros resolved, dataclasses built, mistakes named."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from switchx.cli.configurables import CONFIGURABLES, ROOTS
+from switchx.cli.gin_files import REQUIRED, Binding, Macro, Reference, leaves, near
+from switchx.errors import UserError
+
+# Read by the command line itself, so that no parameter has to refer to it.
+MODEL_DIR = "MODEL_DIR"
+
+# Names that T5X's users bring along, and what to do with them here.
+FROM_T5X = {
+    "USE_CACHED_TASKS": "tasks are read as seqio registers them; leave it out",
+    "NUM_MICROBATCHES": "its name here is MICROBATCHES",
+    "NUM_MODEL_PARTITIONS": "its name here is MESH_MODEL",
+    "NUM_EXPERT_PARTITIONS": "its name here is MESH_EXPERT",
+    "MODEL_PARALLEL_SUBMESH": "set MESH_DATA, MESH_EXPERT and MESH_MODEL",
+    "RANDOM_SEED": "its name here is SEED",
+    "TRAIN_EVAL_STEPS": "its name here is EVAL_STEPS",
+    "TASK_MODULE": "its name here, as in T5X, is MIXTURE_OR_TASK_MODULE",
+    "AUX_LOSS_FACTOR": "set SwitchConfig.balance_loss_weight",
+    "ROUTER_Z_LOSS_FACTOR": "set SwitchConfig.router_z_loss_weight",
+    "JITTER_NOISE": "set SwitchConfig.jitter",
+    "GROUP_SIZE": "set ENCODER_GROUP_SIZE and DECODER_GROUP_SIZE",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class GinConfig:
+    """Bindings by target, the last one of each: macros and parameters."""
+
+    bindings: Mapping[str, Binding]
+
+    @classmethod
+    def of(cls, bindings: list[Binding]) -> "GinConfig":
+        return cls({binding.target: binding for binding in bindings})
+
+    def with_defaults(self, **macros: Any) -> "GinConfig":
+        """Fills in macros that are still required, for a command that can do without them."""
+        filled = {
+            name: Binding(name, value, "a default")
+            for name, value in macros.items()
+            if name in self.bindings and self.bindings[name].value == REQUIRED
+        }
+        return GinConfig({**self.bindings, **filled})
+
+    def build(self, name: str) -> Any:
+        """The dataclass of that name, from its bindings.
+
+        Raises:
+          UserError: something required is missing, or a value has the wrong type or is refused.
+        """
+        cls = CONFIGURABLES[name]
+        hints = typing.get_type_hints(cls)
+        values = {}
+        for field in dataclasses.fields(cls):
+            target = f"{name}.{field.name}"
+            if target in self.bindings:
+                values[field.name] = self._checked(target, hints[field.name])
+            elif field.default is dataclasses.MISSING:
+                raise UserError(
+                    f"{target} is not set; name a model, as in "
+                    "--gin_file=configs/models/switch_base_8.gin."
+                )
+        return cls(**values)
+
+    def macro(self, name: str) -> Any:
+        """A macro's value."""
+        return self._resolve(Macro(name), name)
+
+    def _checked(self, target: str, hint: Any) -> Any:
+        value = self._resolve(self.bindings[target].value, target)
+        if not _fits(value, hint):
+            name = self._name_to_set(target)
+            raise UserError(f"{name}={value!r} must be {_in_words(hint)}.")
+        return value
+
+    def _resolve(self, value: Any, setting: str, using: tuple[str, ...] = ()) -> Any:
+        """Replaces macros and references within a value; `setting` is what it is for."""
+        if value == REQUIRED:
+            raise UserError(f"{setting} is required and not set: add --gin.{setting}=VALUE.")
+        if isinstance(value, Reference):
+            return self.build(value.name)
+        if isinstance(value, Macro):
+            if value.name in using:
+                raise UserError(f"{value!r} is defined by itself.")
+            if value.name not in self.bindings:
+                raise UserError(f"{setting} uses {value!r}, which is not set.")
+            inner = self.bindings[value.name].value
+            return self._resolve(inner, value.name, (*using, value.name))
+        if isinstance(value, dict):
+            return {k: self._resolve(v, setting, using) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._resolve(part, setting, using) for part in value)
+        return value
+
+    def _name_to_set(self, target: str) -> str:
+        """The macro that gives a parameter its value, where one does: what the user would type."""
+        while isinstance(value := self.bindings[target].value, Macro):
+            target = value.name
+        return target
+
+    def used(self) -> set[str]:
+        """Targets that have a part in what is built."""
+        found = {MODEL_DIR}
+        waiting = list(ROOTS)
+        while waiting:
+            prefix = f"{waiting.pop()}."
+            for target in self.bindings:
+                if target.startswith(prefix) and target not in found:
+                    for name in self._behind(target, found):
+                        waiting.append(name)
+        return found
+
+    def _behind(self, target: str, found: set[str]) -> Iterator[str]:
+        """Adds a target and the macros behind it to `found`; yields the references met."""
+        found.add(target)
+        for part in leaves(self.bindings[target].value):
+            if isinstance(part, Reference):
+                yield part.name
+            elif isinstance(part, Macro) and part.name in self.bindings and part.name not in found:
+                yield from self._behind(part.name, found)
+
+    def check_all_used(self) -> None:
+        """Raises UserError for a setting that would be ignored.
+
+        In files, a macro that nothing refers to. On the command line, also one that does not
+        reach what is built, such as NUM_EXPERTS of a dense model. (Files are more general than
+        one run: they may carry settings for a model that a later file replaces.)
+        """
+        known = {MODEL_DIR, *(m.name for b in self.bindings.values() for m in _macros(b.value))}
+        used = self.used()
+        for binding in self.bindings.values():
+            if binding.is_macro and binding.target not in known:
+                advice = FROM_T5X.get(binding.target, "")
+                advice = f"; {advice}" if advice else near(binding.target, sorted(known))
+                raise UserError(f"{binding.origin}: nothing uses {binding.target}{advice}.")
+            if binding.file is None and binding.target not in used:
+                raise UserError(f"{binding.origin}: nothing in this configuration uses it.")
+
+    def text(self) -> str:
+        """Gin that gives the same configuration when read alone."""
+        used = self.used()
+        kept = [binding for binding in self.bindings.values() if binding.target in used]
+        macros = [f"{b.target} = {b.value!r}" for b in kept if b.is_macro]
+        parameters = [f"{b.target} = {b.value!r}" for b in kept if not b.is_macro]
+        parameters.sort(key=lambda line: line.split(".")[0])
+        return "\n".join([*macros, "", *parameters, ""])
+
+
+def _macros(value: Any) -> Iterator[Macro]:
+    return (part for part in leaves(value) if isinstance(part, Macro))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint in (int, float):
+        accepted = (int, float) if hint is float else int
+        return isinstance(value, accepted) and not isinstance(value, bool)
+    return isinstance(value, origin or hint)
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    bool: "True or False",
+    types.NoneType: "None",
+}
+
+
+def _in_words(hint: Any) -> str:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return " or ".join(_option_in_words(option) for option in options)
+
+
+def _option_in_words(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):
+        return f"@{hint.__name__}()"  # type: ignore[union-attr]
+    return _WORDS.get(hint, "a dictionary such as {'inputs': 512, 'targets': 114}")

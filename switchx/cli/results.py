@@ -1,0 +1,42 @@
+"""What a finished run shows: how good it is, how its experts are used, where its pictures are."""
+
+from collections.abc import Sequence
+
+from switchx.cli.gin_config import Settings
+from switchx.training import TrainResult
+
+DEAD = 0.1  # an expert with less than this share of an equal load serves next to no tokens
+
+
+def show(settings: Settings, result: TrainResult) -> None:
+    """Prints the end of `switchx train`."""
+    print(f"\nTrained {result.step:,} steps in {settings.model_dir}")
+    for line in (*_quality(result), *_experts(result), *_pictures(result)):
+        print(line)
+
+
+def _quality(result: TrainResult) -> list[str]:
+    if not result.validation:
+        return []
+    values = result.validation
+    return [
+        f"  validation loss     {values['loss']:.4f} nats per token",
+        f"  unigram entropy     {values['unigram_entropy']:.4f} nats, "
+        "what knowing only the words' frequencies gives",
+        f"  accuracy            {values['accuracy']:.1%}",
+    ]
+
+
+def _experts(result: TrainResult) -> list[str]:
+    if result.load is None:
+        return []
+    shares = [share * len(layer) for layer in result.load.tolist() for share in layer]
+    dead = sum(share < DEAD for share in shares)
+    return [
+        f"  experts             least used {min(shares):.2f} of an equal share, "
+        f"most used {max(shares):.2f}; {dead or 'none'} dead",
+    ]
+
+
+def _pictures(result: TrainResult) -> Sequence[str]:
+    return [f"  picture             {path}" for path in result.pictures]

@@ -1,0 +1,161 @@
+"""What a configuration amounts to, without building any of it: counts, FLOPs, bytes."""
+
+import collections
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh, NamedSharding
+
+from switchx.model import Model, ModelConfig, Params, forward_flops, train_flops
+from switchx.model.router import expert_capacity
+from switchx.sharding import MESH_AXES, MeshConfig, spec
+from switchx.training.config import RunConfig
+from switchx.training.optimizer import make_optimizer, state_axes
+
+GROUPS = ("embedding", "attention", "dense feed-forward", "experts", "router", "norms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes:
+    """Bytes of everything that stays in memory, over all devices or on one."""
+
+    parameters: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.gradients + self.optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Figures of a run.
+
+    Attributes:
+      parameters: per group of GROUPS.
+      parameters_per_token: without the experts that a token does not use.
+      forward_flops: of one sequence.
+      step_flops: of one training step, backward pass included.
+      capacity: slots per expert and group, by stack and by "train" and "eval"; {} when dense.
+      memory: of one copy of the state.
+      memory_per_device: of one device's part; None where the mesh is left open or where
+        something does not divide over it.
+    """
+
+    parameters: dict[str, int]
+    parameters_per_token: int
+    forward_flops: int
+    step_flops: int
+    capacity: dict[str, dict[str, int]]
+    memory: Bytes
+    memory_per_device: Bytes | None
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(self.parameters.values())
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "Summary":
+        """Traces the model and the optimizer; allocates nothing, whatever their size."""
+        model, batch = Model.of(run.model), run.batch
+        lengths = (batch.input_length, batch.target_length)
+        parameters = parameters_by_group(model.shapes)
+        return cls(
+            parameters=parameters,
+            parameters_per_token=sum(parameters.values()) - _unused(run.model, parameters),
+            forward_flops=forward_flops(run.model, *lengths),
+            step_flops=batch.batch_size * train_flops(run.model, *lengths),
+            capacity=_capacity(run.model),
+            memory=_memory(model, run, None),
+            memory_per_device=_memory_per_device(model, run),
+        )
+
+
+def parameters_by_group(shapes: Params) -> dict[str, int]:
+    """Number of parameters in each of GROUPS."""
+    counts = collections.Counter(dict.fromkeys(GROUPS, 0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        counts[_group([key.key for key in path])] += leaf.size
+    return dict(counts)
+
+
+def _group(path: list[str]) -> str:
+    if any("norm" in name for name in path):
+        return "norms"
+    for name in ("embedding", "router", "experts"):
+        if name in path:
+            return name
+    return "dense feed-forward" if "feed_forward" in path else "attention"
+
+
+def _unused(model: ModelConfig, parameters: dict[str, int]) -> int:
+    """Parameters of the experts that a token does not visit."""
+    switch = model.switch
+    if switch is None:
+        return 0
+    return parameters["experts"] // switch.num_experts * (switch.num_experts - switch.top_k)
+
+
+def _capacity(model: ModelConfig) -> dict[str, dict[str, int]]:
+    switch = model.switch
+    if switch is None:
+        return {}
+    sizes = {"encoder": switch.encoder_group_size, "decoder": switch.decoder_group_size}
+    return {
+        stack: {
+            "group_size": size,
+            "train": expert_capacity(switch, size, train=True),
+            "eval": expert_capacity(switch, size, train=False),
+        }
+        for stack, size in sizes.items()
+    }
+
+
+def abstract_mesh(config: MeshConfig) -> AbstractMesh | None:
+    """The configured mesh without devices; None where its sizes depend on how many there are.
+
+    MESH_DATA may stay open: no part of the state is split over it.
+    """
+    sizes = [getattr(config, axis) for axis in MESH_AXES]
+    if sizes[0] == -1:
+        sizes[0] = 1
+    if any(size < 1 for size in sizes):
+        return None
+    return AbstractMesh(tuple(sizes), MESH_AXES)
+
+
+def _memory_per_device(model: Model, run: RunConfig) -> Bytes | None:
+    mesh = abstract_mesh(run.mesh)
+    try:
+        return None if mesh is None else _memory(model, run, mesh)
+    except ValueError:  # of shard_shape, where a dimension does not divide
+        return None
+
+
+def _memory(model: Model, run: RunConfig, mesh: AbstractMesh | None) -> Bytes:
+    optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
+    state = jax.eval_shape(optimizer.init, model.shapes)
+    parameters = _bytes(model.shapes, model.axes, mesh)
+    slots = _bytes(state, state_axes(state, model.shapes, model.axes), mesh)
+    return Bytes(parameters, gradients=parameters, optimizer=slots)
+
+
+def _bytes(shapes: Any, axes: Any, mesh: AbstractMesh | None) -> int:
+    leaves = jax.tree.leaves(shapes)
+    names = jax.tree.leaves(axes, is_leaf=_is_axes)
+    return sum(_leaf_bytes(leaf, own, mesh) for leaf, own in zip(leaves, names, strict=True))
+
+
+def _is_axes(value: Any) -> bool:
+    return type(value) is tuple and all(a is None or isinstance(a, str) for a in value)
+
+
+def _leaf_bytes(
+    leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...], mesh: AbstractMesh | None
+) -> int:
+    shape = leaf.shape
+    if mesh is not None:
+        shape = NamedSharding(mesh, spec(*names)).shard_shape(shape)
+    return jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
