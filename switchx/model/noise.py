@@ -13,6 +13,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def _mix(x: jax.Array) -> jax.Array:
@@ -41,6 +42,8 @@ class Noise:
 
     def fold(self, site: int | jax.Array) -> "Noise":
         """Independent keys for a site: a number, or one number per row, int [B]."""
+        if isinstance(site, int):
+            site = np.uint32(site % 2**32)  # a seed may be larger than JAX's integers
         low_B = _mix(self.low_B + jnp.asarray(site).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
         return Noise(low_B, _mix(self.high_B ^ _mix(low_B + jnp.uint32(0x85EBCA6B))))
 
