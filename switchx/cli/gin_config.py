@@ -98,15 +98,17 @@ def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:
 
 def _default_model_dir(bindings: list[Binding], data: DataConfig) -> str:
     """runs/<file> for a file that holds a whole run, else runs/<model's file>-<task>."""
-    model = _file_that_sets("ModelConfig.d_model", bindings)
-    if model == _file_that_sets(_TASK, bindings):
+    file = _last("ModelConfig.d_model", [b for b in bindings if b.file]).file
+    model = Path(file or "model").stem
+    if _last(_TASK, bindings).file == file:
         return f"runs/{model}"
     return f"runs/{model}-{data.mixture_or_task_name}"
 
 
-def _file_that_sets(target: str, bindings: list[Binding]) -> str:
-    files = [binding.file for binding in bindings if binding.target == target and binding.file]
-    return Path(files[-1]).stem if files else "model"
+def _last(target: str, bindings: list[Binding]) -> Binding:
+    """The binding that gives a target its value."""
+    found = [binding for binding in bindings if binding.target == target]
+    return found[-1] if found else Binding(target, None, "nowhere")
 
 
 def _resolved(bindings: list[Binding], model_dir: str) -> str:

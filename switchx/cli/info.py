@@ -75,7 +75,7 @@ def _parameters(summary: "Summary") -> list[str]:
     ]
     rows.append(("  used by one token", summary.parameters_per_token, ""))
     return [
-        f"{name:<24}{count:>22,}  {human(count):>9}  {share}".rstrip()
+        f"{name:<24}{count:>22,}  {human(count, 'B'):>9}  {share}".rstrip()
         for name, count, share in rows
     ]
 

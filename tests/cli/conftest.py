@@ -1,0 +1,31 @@
+"""A command line to call in tests: in this process, from an empty working folder."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from switchx.cli.main import main
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Calls `switchx` with these arguments in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv: str) -> Outcome:
+        capsys.readouterr()
+        status = main(list(argv))
+        return Outcome(status, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,92 @@
+"""The entry point: what starts, what is imported, what comes back."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from switchx.cli import info
+from switchx.cli.flags import prepare_devices
+from switchx.cli.main import COMMANDS, main
+from switchx.errors import RunError, UserError
+
+HEAVY = ("jax", "flax", "optax", "numpy", "gin", "seqio", "tensorflow", "matplotlib")
+
+
+def test_help_imports_nothing_heavy():
+    asked = [["--help"], *([name, "--help"] for name in COMMANDS)]
+    code = f"""
+import sys
+from switchx.cli.main import main
+for argv in {asked!r}:
+    try:
+        main(argv)
+    except SystemExit as end:
+        assert end.code == 0, argv
+print("IMPORTED", [name for name in {HEAVY!r} if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "IMPORTED []" in out.stdout
+    for name in COMMANDS:
+        assert f"usage: switchx {name}" in out.stdout
+
+
+def test_no_arguments_show_the_commands(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["trian"], "'trian'"),
+        (["info", "--model_dri=x"], "'--model_dri=x'; the nearest is --model_dir."),
+        (["info", "--batch_size=8"], "settings are given as --gin.NAME=VALUE."),
+        (["info", "extra"], "'extra'"),
+        (["info", "--gin.BATCH_SIZE"], "--gin.BATCH_SIZE needs a name and a value"),
+        (["info", "--gin.BATCH_SIZE="], "--gin.BATCH_SIZE= needs a name and a value"),
+        (["info", "--cpu_devices=none"], "--cpu_devices=none must be a whole number"),
+        (["info", "--gin_file"], "--gin_file"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(command, argv, said):
+    outcome = command(*argv)
+    assert outcome.status == 2
+    assert outcome.err.startswith("switchx: ")
+    assert outcome.err.count("\n") == 1
+    assert said in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("Wrong."), 2, "switchx: Wrong.\n"),
+        (RunError("The loss is not finite."), 1, "switchx: The loss is not finite.\n"),
+        (KeyboardInterrupt(), 130, "switchx: interrupted.\n"),
+    ],
+)
+def test_exit_status(command, monkeypatch, error, status, said):
+    def fail(args):
+        raise error
+
+    monkeypatch.setattr(info, "run", fail)
+    outcome = command("info")
+    assert (outcome.status, outcome.err) == (status, said)
+
+
+def test_cpu_devices_replace_an_earlier_count_and_keep_other_flags(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_foo=1 --xla_force_host_platform_device_count=8")
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    prepare_devices(3)
+    assert os.environ["XLA_FLAGS"] == "--xla_foo=1 --xla_force_host_platform_device_count=3"
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+
+
+def test_without_cpu_devices_the_environment_stays(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    prepare_devices(None)
+    assert os.environ["JAX_PLATFORMS"] == "tpu"
