@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import seqio
@@ -57,20 +57,23 @@ class LineCounter:
         with self._lock:
             self._check_share()
             if not self.texts:
-                self.error = UserError(
+                self._stop(
                     f"{pattern!r} has no text: {self.lines} lines were read and none has a "
                     "non-empty field 'text'; give JSON-lines shards as C4 is distributed."
                 )
-                raise self.error
 
     def _check_share(self) -> None:
         if self.broken > self._max_broken_share * self.lines:
-            self.error = UserError(
+            self._stop(
                 f"MAX_BROKEN_LINES is {self._max_broken_share} but {self.broken} of "
                 f"{self.lines} lines are not JSON objects with a text in the field 'text', "
                 f"the first {self._first_broken}; mend the files or raise MAX_BROKEN_LINES."
             )
-            raise self.error
+
+    def _stop(self, reason: str) -> NoReturn:
+        # The first reason stays: threads ahead of the batches read on until they are stopped.
+        self.error = self.error or UserError(reason)
+        raise self.error
 
 
 class JsonLinesSource(seqio.FileDataSource):

@@ -16,6 +16,7 @@ from switchx.data.vocabulary_choice import T5_MODEL
 PYTHON_DOCS = "python_docs_span_corruption"
 C4_TFDS = "c4_v310_span_corruption"
 C4_JSON = "c4_json_span_corruption"
+SHUFFLED_ROWS = 1_000  # rows of a batch are drawn from so many, on top of the order of the files
 # Text to token ids, then T5's objective: 15 % of the tokens in spans of 3 on average, rows filled
 # by concatenating documents, an end of sequence on both sides.
 SPAN_CORRUPTION = (
@@ -112,6 +113,7 @@ def _replace(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary) 
         source=source,
         preprocessors=list(SPAN_CORRUPTION),
         output_features={"inputs": feature, "targets": feature},
+        shuffle_buffer_size=SHUFFLED_ROWS,
     )
 
 

@@ -1,0 +1,173 @@
+"""Batches depend on seed and step; a position brings back the very next one."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from switchx.data import eval_batches, train_stream
+from switchx.data.tensorflow_loader import load_tensorflow
+from switchx.errors import UserError
+
+from .conftest import digest, docs_config, record, sentences, write_lines
+
+
+def take(stream, count):
+    return [digest(next(stream)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_shuffled_rows():
+    """An epoch of the tiny task is 12 batches: 20 rows to shuffle keep the epochs apart."""
+    load_tensorflow()
+    from switchx.data import tasks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "SHUFFLED_ROWS", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, t5_model):
+    """A JSON task of so little text that an epoch is a few batches; two shards, broken lines."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for shard in range(2):
+        lines = [record(text) for text in sentences(30, seed=shard)]
+        write_lines(folder / f"train-{shard}.json.gz", [*lines[:9], "{broken", *lines[9:]])
+    write_lines(folder / "validation.json", map(record, sentences(20, seed=9)))
+    return docs_config(
+        mixture_or_task_name="c4_json_span_corruption",
+        json_train_glob=str(folder / "train-*.json.gz"),
+        json_validation_glob=str(folder / "validation.json"),
+        vocabulary=t5_model,
+        max_broken_share=0.05,
+    )
+
+
+RESUME = """
+import sys
+from tests.data.conftest import digest, docs_config
+from switchx.data import DataConfig, train_stream
+from switchx.data.tensorflow_loader import load_tensorflow
+load_tensorflow()
+from switchx.data import tasks
+tasks.SHUFFLED_ROWS = 20
+stream = train_stream(eval(sys.argv[1]))
+stream.restore(open(sys.argv[2], "rb").read())
+print(*(digest(next(stream)) for _ in range(3)))
+"""
+
+
+@pytest.mark.parametrize("task", ["docs", "tiny"])
+def test_restart_in_another_process(task, tmp_path, request):
+    config = docs_config() if task == "docs" else request.getfixturevalue("tiny")
+    stream = train_stream(config)
+    take(stream, 7 if task == "docs" else 40)
+    (tmp_path / "state").write_bytes(stream.state())
+    expected = take(stream, 3)
+    command = [sys.executable, "-c", RESUME, repr(config), str(tmp_path / "state")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout.split() == expected
+
+
+def test_restart_in_this_process_from_any_step(tiny):
+    stream = train_stream(tiny)
+    expected, states = [], []
+    for _ in range(50):
+        states.append(stream.state())
+        expected += take(stream, 1)
+    assert len(set(expected)) == 50  # also: epochs are shuffled and corrupted anew
+    for step in (30, 1, 0):
+        stream.restore(states[step])
+        assert take(stream, 20) == expected[step : step + 20]
+    assert take(train_stream(tiny), 50) == expected  # taking positions changed nothing
+
+
+def test_seed_decides(tiny):
+    first = take(train_stream(tiny), 5)
+    other = take(train_stream(dataclasses.replace(tiny, seed=1)), 5)
+    assert not set(first) & set(other)
+
+
+def test_report_counts_lines(tiny):
+    stream = train_stream(tiny)
+    assert stream.report() == {"lines": 0, "broken_lines": 0}
+    next(stream)
+    report = stream.report()
+    assert report["lines"] % 31 == 0  # whole shards
+    assert report["broken_lines"] * 31 == report["lines"]
+    state = stream.state()
+    fresh = train_stream(tiny)
+    fresh.restore(state)
+    assert fresh.report()["lines"] >= report["lines"]
+    assert train_stream(docs_config()).report() == {}
+
+
+@pytest.fixture(scope="module")
+def tiny_state(tiny):
+    return train_stream(tiny).state()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"batch_size": 2}, "BATCH_SIZE is 2 but the data position .* was saved with 4;"),
+        ({"seed": 5}, "SEED is 5 but"),
+        ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS is .*32.*64"),
+        ({"vocabulary": "bytes"}, "VOCABULARY is"),
+    ],
+)
+def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train_stream(dataclasses.replace(tiny, **change)).restore(tiny_state)
+
+
+def test_a_position_of_another_task(tiny_state):
+    with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME is 'python_docs_span_corruption'"):
+        train_stream(docs_config()).restore(tiny_state)
+
+
+def with_entry(state: bytes, name: str) -> bytes:
+    buffer = io.BytesIO(state)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def test_damaged_positions(tiny, tmp_path):
+    stream = train_stream(tiny)
+    state = stream.state()
+    outside = f"../{tmp_path.name}-outside"
+    for broken in (b"", b"nonsense", state[:-100], with_entry(state, outside)):
+        with pytest.raises(UserError, match="data position in the checkpoint of MODEL_DIR cannot"):
+            stream.restore(broken)
+    kept = [n for n in zipfile.ZipFile(io.BytesIO(state)).namelist() if n != "iterator.index"]
+    smaller = io.BytesIO()
+    with zipfile.ZipFile(smaller, "w") as archive, zipfile.ZipFile(io.BytesIO(state)) as whole:
+        for name in kept:
+            archive.writestr(name, whole.read(name))
+    with pytest.raises(UserError, match="data position in the checkpoint of MODEL_DIR cannot"):
+        stream.restore(smaller.getvalue())
+
+
+def test_evaluation_is_the_same_at_every_call_and_seed(tiny):
+    first = [digest(batch) for batch in eval_batches(tiny)]
+    assert first == [digest(b) for b in eval_batches(dataclasses.replace(tiny, seed=3))]
+    assert len(first) == tiny.eval_batches
+
+
+def test_evaluation_fills_up_the_last_batch(tiny):
+    config = dataclasses.replace(tiny, eval_batch_size=7, eval_batches=1000)
+    batches = list(eval_batches(config))
+    assert {x.shape[0] for batch in batches for x in batch.values()} == {7}
+    rows = np.concatenate([batch["encoder_input_tokens"].any(axis=1) for batch in batches])
+    weights_BL = np.concatenate([batch["decoder_loss_weights"] for batch in batches])
+    assert rows.sum() % 7  # or there was nothing to fill up
+    assert rows[: rows.sum()].all()  # all padding rows come last
+    assert not weights_BL[~rows].any()
+    one_by_one = dataclasses.replace(config, eval_batch_size=1)
+    assert sum(1 for _ in eval_batches(one_by_one)) == rows.sum()
