@@ -14,8 +14,8 @@ FILES = sorted(path.relative_to(REPOSITORY) for path in CONFIGS.glob("**/*.gin")
 MODELS = [path.stem for path in FILES if path.parent.name == "models"]
 ABSTRACT = ("switch_base",)  # included by others, which say how many experts
 
-# Paper, Table 9 and the released models (reference/paper.md, section 7); T5: section 5. The
-# small T5 1.1 is not in it: 8 layers of 512, 1024, 6 heads of 64 by the same formula.
+# Of the paper's Table 9, the released models and T5X's T5 files; each agrees with the published,
+# rounded number of parameters. The tiny pair is our own.
 PARAMETERS = {
     "t5_small": 60_506_624,
     "t5_base": 222_903_552,

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def load(args: argparse.Namespace, defaults: Mapping[str, Any] | None = None) ->
     model_dir = config.macro(MODEL_DIR) or _default_model_dir(bindings, data)
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
+    model_dir = os.path.expanduser(model_dir)  # shells leave the ~ of --model_dir=~/x alone
     return Settings(run, data, model_dir, _resolved(bindings, model_dir))
 
 
@@ -74,7 +76,7 @@ def _default_file(args: argparse.Namespace) -> str:
     if not args.reads_a_run:
         return DEFAULT_RUN
     model_dir = args.model_dir or f"runs/{Path(DEFAULT_RUN).stem}"
-    saved = Path(model_dir) / SAVED
+    saved = Path(model_dir).expanduser() / SAVED
     if not saved.is_file():
         raise UserError(
             f"--model_dir={model_dir} holds no {SAVED}, so no run was started there; "

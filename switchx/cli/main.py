@@ -5,6 +5,7 @@ Nothing heavy is imported here, and a command's module only once it is chosen, s
 """
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def _dispatch(argv: list[str]) -> int:
     command.add_arguments(parser)
     args = parser.parse_args(rewrite_gin_flags(argv[1:]))
     prepare_devices(args.cpu_devices)
+    # Orbax remarks on settings that are our choice; what goes wrong is raised, not logged.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     return command.run(args) or 0
 
 

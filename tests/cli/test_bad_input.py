@@ -48,7 +48,7 @@ def refused(outcome) -> str:
         # values
         (["--gin.TRAIN_STEPS=many"], ["TRAIN_STEPS='many' must be a whole number"]),
         (["--gin.TRAIN_STEPS=1e5"], ["TRAIN_STEPS=100000.0 must be a whole number"]),
-        (["--gin.TRAIN_STEPS=True"], ["TRAIN_STEPS=True must be a whole number"]),
+        (["--gin.WARMUP_STEPS=True"], ["WARMUP_STEPS=True must be a whole number"]),
         (["--gin.DROPOUT_RATE=low"], ["DROPOUT_RATE='low' must be a number"]),
         (["--gin.EXPERT_DROPOUT_RATE=low"], ["EXPERT_DROPOUT_RATE='low'", "a number or None"]),
         (["--gin.ModelConfig.scan=1"], ["ModelConfig.scan=1 must be True or False"]),

@@ -129,10 +129,12 @@ def _sizes():
             "runs/switch_base_8-my_task",
         ),
         (["--gin.MODEL_DIR=x"], "x"),
+        (["--model_dir=~/x"], "/home/me/x"),
         (["--gin.MODEL_DIR=x", "--model_dir=gs://bucket/y"], "gs://bucket/y"),
     ],
 )
-def test_model_dir(tmp_path, argv, model_dir):
+def test_model_dir(tmp_path, monkeypatch, argv, model_dir):
+    monkeypatch.setenv("HOME", "/home/me")
     whole = "include 'configs/models/tiny_dense.gin'\n"
     whole += "MIXTURE_OR_TASK_NAME = 'my_task'\nTRAIN_STEPS = 1\n"
     (tmp_path / "whole.gin").write_text(whole)
