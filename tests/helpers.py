@@ -1,6 +1,8 @@
 """Small models and random inputs that several tests share."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,8 +35,29 @@ def with_switch(config: ModelConfig, **changes: Any) -> ModelConfig:
 
 
 def init(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
-    """Parameters of a model, as numbers a test may change."""
-    return jax.jit(Model.of(config).init)(jax.random.key(seed))
+    """Parameters of a model, in a dict of the caller's own."""
+    return jax.tree.map(lambda param: param, _init(config, seed))
+
+
+@functools.cache
+def _init(config: ModelConfig, seed: int) -> dict[str, Any]:
+    return jit(Model.of(config).init)(jax.random.key(seed))
+
+
+def jit(function: Callable[..., Any], **options: Any) -> Any:
+    """jax.jit for tests: what is small and runs once is better compiled fast than well."""
+    return jax.jit(function, compiler_options=_quickly(), **options)
+
+
+@functools.cache
+def _quickly() -> dict[str, Any]:
+    """A third off the time to compile, or two thirds where JAX knows the second option."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(jnp.negative, compiler_options=options)(0.0)
+    except jax.errors.JaxRuntimeError:
+        del options["xla_cpu_use_fusion_emitters"]
+    return options
 
 
 def random_mask(rng: np.random.Generator, rows: int, length: int, least: int = 1) -> np.ndarray:

@@ -1,0 +1,153 @@
+"""Normalisation, feed-forward, embedding and initial values, against their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from switchx.model import Model
+from switchx.model.layers import Embedding, FeedForward, RMSNorm
+from tests.helpers import init, noise, tiny_config, with_switch
+from tests.model import oracle
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_rms_norm(dtype):
+    norm = RMSNorm(tiny_config(), nnx.Rngs(params=0))
+    scale = np.linspace(0.5, 2, 16).astype(np.float32)
+    norm.scale_D[...] = jnp.asarray(scale)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 16)), dtype)
+    exact = np.array(x, np.float64)
+    expected = exact / np.sqrt((exact**2).mean(-1, keepdims=True) + 1e-6) * scale
+    found = norm(x)
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == jnp.float32 else 1e-2
+    np.testing.assert_allclose(np.array(found, np.float64), expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("activation", ["relu", "geglu"])
+def test_feed_forward(activation):
+    layer = FeedForward(tiny_config(activation=activation), nnx.Rngs(params=0))
+    names = ["wi_DF", "wo_FD"] + ["gate_DF"] * (activation == "geglu")
+    weights = {name: np.array(getattr(layer, name)[...], float) for name in names}
+    x = 3 * np.random.default_rng(0).normal(size=(2, 3, 16))
+    expected = oracle.feed_forward(x, **weights)
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32), None), expected, atol=1e-4)
+
+
+def test_feed_forward_dropout_shares_its_mask_along_the_length():
+    layer = FeedForward(tiny_config(dropout_rate=0.5), nnx.Rngs(params=0))
+    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (4, 1, 16)), (4, 5, 16))
+    y = np.array(layer(x, noise(4)))
+    np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1], y.shape))
+    assert not np.allclose(y, layer(x, None))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_embedding_and_logits(tied):
+    embedding = Embedding(tiny_config(tied_embeddings=tied), nnx.Rngs(params=0))
+    table = np.array(embedding.table_VD[...])
+    np.testing.assert_array_equal(embedding.embed(jnp.array([[3, 0]])), table[[3, 0]][None])
+    x = np.random.default_rng(0).normal(size=(1, 2, 16)).astype(np.float32)
+    weights = table.T * 16**-0.5 if tied else np.array(embedding.logits_DV[...])
+    np.testing.assert_allclose(embedding.logits(jnp.asarray(x)), x @ weights, rtol=1e-4, atol=1e-5)
+
+
+# Deviations of the initial values by the last part of a parameter's name, and whether they are
+# truncated at two of them. D 64, F 128, K 8, H 4 and init_scale 0.1.
+D, F, K, H = 64, 128, 8, 4
+EXPECTED = {
+    "table_VD": (1.0, False),
+    "logits_DV": ((0.1 / D) ** 0.5, True),
+    "table_HR": (D**-0.5, False),
+    "query_DT": ((D * K) ** -0.5, False),
+    "key_DT": (D**-0.5, False),
+    "value_DT": (D**-0.5, False),
+    "out_TD": ((H * K) ** -0.5, False),
+    "wi_DF": ((0.1 / D) ** 0.5, True),
+    "gate_DF": ((0.1 / D) ** 0.5, True),
+    "wo_FD": ((0.1 / F) ** 0.5, True),
+    "wi_EDF": ((0.1 / D) ** 0.5, True),
+    "gate_EDF": ((0.1 / D) ** 0.5, True),
+    "wo_EFD": ((0.1 / F) ** 0.5, True),
+    "kernel_DE": ((0.1 / D) ** 0.5, True),
+}
+
+
+@pytest.fixture(scope="module")
+def initial():
+    """All initial values of a model by the last part of their names, each [copies, size]."""
+    config = with_switch(
+        tiny_config(
+            d_model=D,
+            d_ff=F,
+            d_kv=K,
+            num_heads=H,
+            num_layers=4,
+            init_scale=0.1,
+            activation="geglu",
+            tied_embeddings=False,
+            vocab_size=256,
+        ),
+        num_experts=16,
+    )
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(init(config)):
+        name = path[-1].key
+        copies = leaf.shape[0] if "blocks" in [key.key for key in path] else 1
+        found.setdefault(name, []).extend(np.array(leaf, np.float64).reshape(copies, -1))
+    return found
+
+
+def test_every_kind_of_parameter_is_known(initial):
+    assert set(initial) == set(EXPECTED) | {"scale_D"}
+    assert all(np.all(scale == 1) for scale in initial["scale_D"])
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_initial_statistics(initial, name):
+    """Not corrected for truncation: the deviation is then 0.8796 of the nominal one."""
+    sigma, truncated = EXPECTED[name]
+    values = np.concatenate(initial[name])
+    n = values.size
+    deviation = 0.87963 * sigma if truncated else sigma
+    assert abs(values.mean()) < 5 * deviation / np.sqrt(n)
+    assert abs(values.std() / deviation - 1) < 5 / np.sqrt(2 * n)
+    most = np.abs(values).max()
+    assert (1.9 * sigma < most <= 2 * sigma) if truncated else most > 2.2 * sigma
+
+
+def test_blocks_and_experts_start_different(initial):
+    for name, copies in initial.items():
+        if name != "scale_D":
+            assert len({copy.tobytes() for copy in copies}) == len(copies), name
+    per_expert = initial["wi_EDF"][0].reshape(16, -1)
+    assert np.abs(np.corrcoef(per_expert) - np.eye(16)).max() < 0.1
+
+
+def test_seeds_differ_and_repeat():
+    draw = jax.jit(Model.of(tiny_config()).init)
+    a, b, again = (draw(jax.random.key(seed)) for seed in (0, 1, 0))
+    same = jax.tree.map(np.array_equal, a, b)
+    assert not any(
+        value
+        for path, value in jax.tree_util.tree_leaves_with_path(same)
+        if path[-1].key != "scale_D"
+    )
+    jax.tree.map(np.testing.assert_array_equal, a, again)
+
+
+def test_shapes_are_those_of_init_and_axes_name_every_dimension():
+    model = Model.of(tiny_config())
+    params = init(model.config)
+    describe = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype.name), tree)  # noqa: E731
+    assert describe(params) == describe(model.shapes)
+    is_axes = lambda leaf: isinstance(leaf, tuple)  # noqa: E731
+    jax.tree.map(
+        lambda axes, shape: np.testing.assert_equal(len(axes), len(shape.shape)),
+        model.axes,
+        model.shapes,
+        is_leaf=is_axes,
+    )
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(model.shapes)} == {"float32"}
