@@ -39,7 +39,8 @@ def beam_search(
     """
     encoder_token_BM = jnp.asarray(encoder_token_BM)
     alpha = jnp.float32(length_penalty)
-    return _search(model.config, params, encoder_token_BM, alpha, length, num_beams, eos_id)
+    best = _search(model.config, params, encoder_token_BM, alpha, length, num_beams, eos_id)
+    return best.token_BPL, best.rank_BP
 
 
 class _Beams(NamedTuple):
@@ -66,7 +67,7 @@ def _search(
     length: int,
     num_beams: int,
     eos_id: int,
-) -> tuple[jax.Array, jax.Array]:
+) -> _Beams:
     transformer = Model.of(config).bind(params)
 
     def step(loop: _Loop) -> _Loop:
@@ -99,9 +100,7 @@ def _search(
         loop.position == length, loop.alive.rank_BP / penalty(length, alpha), -jnp.inf
     )
     best, _ = _best(_both(loop.done, loop.alive._replace(rank_BP=cut_off_BP)), num_beams)
-    # An empty place may hold the tokens of something that scored -inf.
-    token_BPL = jnp.where(jnp.isneginf(best.rank_BP)[..., None], 0, best.token_BPL)
-    return token_BPL, best.rank_BP
+    return best
 
 
 def penalty(length: jax.Array | int, alpha: jax.Array | float) -> jax.Array:

@@ -26,8 +26,8 @@ class Toy:
 
     def __init__(self):
         config = answering_config(length=SHORT, vocab_size=5)
-        self.model, self.params = Model.of(config), lively(config, seed=3)
-        self.encoder_token_BM = inputs(2) % 5
+        self.model, self.params = Model.of(config), lively(config, seed=8)
+        self.encoder_token_BM = inputs(4) % 5
         self.logp = []  # per row: log-probabilities [V] of what follows a prefix
         prefixes = np.array(list(itertools.product(TOKENS, repeat=SHORT - 1)), np.int32)
         shifted_BL = np.pad(prefixes, ((0, 0), (1, 0)))
@@ -39,9 +39,9 @@ class Toy:
                 table |= {tuple(prefix[:n]): logp_LV[n] for n in range(SHORT)}
             self.logp.append(table)
 
-    def search(self, num_beams: int, alpha: float):
+    def search(self, rows: slice, num_beams: int, alpha: float):
         token_BPL, score_BP = beam_search(
-            self.model, self.params, self.encoder_token_BM, SHORT, num_beams, alpha
+            self.model, self.params, self.encoder_token_BM[rows], SHORT, num_beams, alpha
         )
         return np.asarray(token_BPL), np.asarray(score_BP)
 
@@ -92,21 +92,23 @@ def assert_same(token_PL: np.ndarray, score_P: np.ndarray, expected: list) -> No
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 3.0])
 def test_a_wide_beam_equals_exhaustive_search(toy, alpha):
     width = len(TOKENS) ** SHORT  # as many as can be alive at once
-    token_BPL, score_BP = toy.search(width, alpha)
+    token_BPL, score_BP = toy.search(slice(None), width, alpha)
     for row, table in enumerate(toy.logp):
         assert_same(token_BPL[row], score_BP[row], exhaustive(table, alpha)[:width])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 3.0])
-@pytest.mark.parametrize("num_beams", [2, 5])
+@pytest.mark.parametrize("num_beams", [2, 3])
 def test_a_narrow_beam_equals_a_plain_one(toy, num_beams, alpha):
-    token_BPL, score_BP = toy.search(num_beams, alpha)
+    # Of these rows, some have their best answer after num_beams others have ended. They are
+    # searched apart: in a batch, a row that goes on would hide that another ended too early.
     for row, table in enumerate(toy.logp):
-        assert_same(token_BPL[row], score_BP[row], plain_beam(table, num_beams, alpha))
+        token_BPL, score_BP = toy.search(slice(row, row + 1), num_beams, alpha)
+        assert_same(token_BPL[0], score_BP[0], plain_beam(table, num_beams, alpha))
 
 
 def test_places_without_a_hypothesis_are_empty(toy):
-    token_BPL, score_BP = beam_search(toy.model, toy.params, toy.encoder_token_BM, 1, 8)
+    token_BPL, score_BP = beam_search(toy.model, toy.params, toy.encoder_token_BM[:2], 1, 8)
     assert np.isfinite(score_BP).sum(axis=1).tolist() == [4, 4]  # the end and three tokens
     assert not np.asarray(token_BPL)[:, 4:].any()
 
