@@ -95,7 +95,7 @@ def assign(probs_GSE: jax.Array, mask_GS: jax.Array, top_k: int, capacity: int) 
       probs_GSE: float32 router probabilities; ties go to the lower expert.
       mask_GS: bool, False for padding, which takes no slot.
     """
-    prob_GSJ, expert_GSJ = jax.lax.top_k(probs_GSE, top_k)
+    prob_GSJ, expert_GSJ = top_choices(probs_GSE, top_k)
     gate_GSJ = prob_GSJ
     if top_k > 1:
         gate_GSJ = prob_GSJ / (jnp.sum(prob_GSJ, axis=-1, keepdims=True) + 1e-9)
@@ -103,6 +103,24 @@ def assign(probs_GSE: jax.Array, mask_GS: jax.Array, top_k: int, capacity: int) 
     kept_GSJ = (slot_GSJ < capacity) & mask_GS[..., None]
     gate_GSJ = jnp.where(kept_GSJ, gate_GSJ, 0.0)
     return Assignment(expert_GSJ, slot_GSJ, gate_GSJ, kept_GSJ)
+
+
+def top_choices(probs_GSE: jax.Array, top_k: int) -> tuple[jax.Array, jax.Array]:
+    """The largest probabilities of each token and their experts, [G, S, J]; ties go to the lower.
+
+    jax.lax.top_k says the same, but XLA does not partition it: every device would gather the
+    probabilities of all tokens.
+    """
+    number_E = jnp.arange(probs_GSE.shape[-1], dtype=jnp.int32)
+    left_GSE = jax.lax.stop_gradient(probs_GSE)
+    probs, experts = [], []
+    for _ in range(top_k):
+        expert_GS = jnp.argmax(left_GSE, axis=-1).astype(jnp.int32)
+        chosen_GSE = expert_GS[..., None] == number_E
+        probs.append(jnp.sum(jnp.where(chosen_GSE, probs_GSE, 0.0), axis=-1))
+        experts.append(expert_GS)
+        left_GSE = jnp.where(chosen_GSE, -1.0, left_GSE)
+    return jnp.stack(probs, axis=-1), jnp.stack(experts, axis=-1)
 
 
 def places(expert_GSJ: jax.Array, mask_GS: jax.Array, num_experts: int) -> jax.Array:
