@@ -9,11 +9,13 @@ share of a CPU step; the hardware generators change their numbers with the mesh.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+_GOLDEN, _OTHER = 0x9E3779B9, 0x85EBCA6B
 
 
 def _mix(x: jax.Array) -> jax.Array:
@@ -26,26 +28,45 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-@jax.tree_util.register_dataclass
+def _mix_int(x: int) -> int:
+    """`_mix` of a Python integer."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x846CA68B & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["low_B", "high_B"], meta_fields=["site"]
+)
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """One 64-bit key per row: `low_B` and `high_B`, uint32 [B]. B may also count groups."""
+    """One 64-bit key per row: `low_B` and `high_B`, uint32 [B]. B may also count groups.
+
+    `site` is the part of the key that is known while tracing, and costs no operation.
+    """
 
     low_B: jax.Array
     high_B: jax.Array
+    site: int = 0
 
     @classmethod
-    def for_rows(cls, seed: int | jax.Array, step: jax.Array, row_B: jax.Array) -> "Noise":
+    def for_rows(cls, seed: int, step: jax.Array, row_B: jax.Array) -> "Noise":
         """Keys of the rows `row_B` (int, [B], index in the global batch) at `step`."""
         zero_B = jnp.zeros(row_B.shape, jnp.uint32)
         return cls(zero_B, zero_B).fold(seed).fold(step).fold(row_B)
 
     def fold(self, site: int | jax.Array) -> "Noise":
-        """Independent keys for a site: a number, or one number per row, int [B]."""
+        """Independent keys for a site: a number, a scalar, or one number per row, int [B]."""
         if isinstance(site, int):
-            site = np.uint32(site % 2**32)  # a seed may be larger than JAX's integers
-        low_B = _mix(self.low_B + jnp.asarray(site).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
-        return Noise(low_B, _mix(self.high_B ^ _mix(low_B + jnp.uint32(0x85EBCA6B))))
+            mixed = _mix_int((_mix_int((self.site + _GOLDEN) % 2**32) + site + _OTHER) % 2**32)
+            return dataclasses.replace(self, site=mixed)
+        low_B, high_B = self._key()
+        low_B = _mix(low_B + site.astype(jnp.uint32) + jnp.uint32(_GOLDEN))
+        return Noise(low_B, _mix(high_B ^ _mix(low_B + jnp.uint32(_OTHER))))
+
+    def _key(self) -> tuple[jax.Array, jax.Array]:
+        low, high = self.site, _mix_int(self.site ^ _OTHER)
+        return self.low_B + jnp.uint32(low), self.high_B + jnp.uint32(high)
 
     def regroup(self, num_groups: int, tokens_per_row: int) -> "Noise":
         """Keys per group, [G], where the rows' tokens are cut in order into equal groups.
@@ -56,7 +77,7 @@ class Noise:
         group_size = self.low_B.shape[0] * tokens_per_row // num_groups
         start_G = jnp.arange(num_groups, dtype=jnp.uint32) * jnp.uint32(group_size)
         row_G, offset_G = start_G // tokens_per_row, start_G % tokens_per_row
-        return Noise(self.low_B[row_G], self.high_B[row_G]).fold(offset_G)
+        return Noise(self.low_B[row_G], self.high_B[row_G], self.site).fold(offset_G)
 
     def bits(self, shape: tuple[int, ...]) -> jax.Array:
         """Uniform uint32 of shape [B, *shape]."""
@@ -66,7 +87,7 @@ class Noise:
             along = tuple(n if a == axis else 1 for a, n in enumerate(full))
             stride = jnp.uint32(math.prod(full[axis + 1 :]) % 2**32)
             index = index + stride * jax.lax.broadcasted_iota(jnp.uint32, along, axis)
-        low, high = (key.reshape(-1, *(1,) * len(shape)) for key in (self.low_B, self.high_B))
+        low, high = (key.reshape(-1, *(1,) * len(shape)) for key in self._key())
         return _mix(_mix(index + low) ^ high)
 
     def uniform(self, shape: tuple[int, ...], low: float, high: float) -> jax.Array:

@@ -61,8 +61,6 @@ def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
     """One update from one global batch. Pure; randomness from the run's seed and `state.step`."""
     grads, sums, stats = gradients(setup, state, batch)
-    updates, opt_state = setup.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
     schedule = make_schedule(setup.run.optimizer, setup.run.trainer.train_steps)
     metrics = {
         "sums": sums,
@@ -70,7 +68,14 @@ def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainStat
         "gradient_norm": optax.global_norm(grads),
         "learning_rate": schedule(state.step),
     }
-    return TrainState(state.step + 1, params, opt_state), metrics
+    return apply_gradients(setup, state, grads), metrics
+
+
+def apply_gradients(setup: Setup, state: TrainState, grads: Params) -> TrainState:
+    """The state after the optimizer's update."""
+    updates, opt_state = setup.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state)
 
 
 def gradients(

@@ -1,0 +1,98 @@
+"""A tiny run with a stream that a test can drive, break and move."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from switchx.model import ModelConfig, SwitchConfig
+from switchx.sharding import MeshConfig
+from switchx.training import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
+
+BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
+
+
+def run_config(**changes: Any) -> RunConfig:
+    """8 experts, dropout and jitter on, widths of 128 so that Adafactor factors.
+
+    Changes go to the part that has a field of that name; `model`, `mesh` ... replace a part.
+    """
+    switch = SwitchConfig(
+        num_experts=8, min_capacity=1, encoder_group_size=INPUTS, decoder_group_size=TARGETS
+    )
+    model = ModelConfig(
+        vocab_size=VOCAB,
+        d_model=128,
+        d_ff=128,
+        d_kv=16,
+        num_heads=8,
+        num_layers=2,
+        dropout_rate=0.1,
+        init_scale=0.1,
+        dtype="float32",
+        switch=switch,
+    )
+    shape = BatchShape(BATCH, INPUTS, TARGETS)
+    run = RunConfig(
+        model=model,
+        batch=shape,
+        eval_batch=shape,
+        trainer=TrainerConfig(
+            train_steps=6, log_period=1, eval_period=100, checkpoint_period=2, keep_checkpoints=10
+        ),
+        optimizer=OptimizerConfig(warmup_steps=100),
+        mesh=MeshConfig(),
+    )
+    for name, value in changes.items():
+        run = _replace(run, name, value)
+    return run
+
+
+def _replace(run: RunConfig, name: str, value: Any) -> RunConfig:
+    if name in {field.name for field in dataclasses.fields(run)}:
+        return dataclasses.replace(run, **{name: value})
+    for part in ("model", "trainer", "optimizer", "mesh"):
+        config = getattr(run, part)
+        if name in {field.name for field in dataclasses.fields(config)}:
+            return dataclasses.replace(run, **{part: dataclasses.replace(config, **{name: value})})
+    raise ValueError(name)
+
+
+def batch(number: int) -> dict[str, np.ndarray]:
+    """Random tokens with padding: a pure function of the number. Targets repeat the inputs."""
+    rng = np.random.default_rng(number)
+    inputs = rng.integers(1, VOCAB, (BATCH, INPUTS)).astype(np.int32)
+    inputs *= np.arange(INPUTS) < rng.integers(INPUTS // 2, INPUTS + 1, (BATCH, 1))
+    targets = inputs[:, :TARGETS] * (np.arange(TARGETS) < rng.integers(4, TARGETS + 1, (BATCH, 1)))
+    shifted = np.pad(targets[:, :-1], ((0, 0), (1, 0)))
+    return {
+        "encoder_input_tokens": inputs,
+        "decoder_input_tokens": shifted.astype(np.int32),
+        "decoder_target_tokens": targets.astype(np.int32),
+        "decoder_loss_weights": (targets > 0).astype(np.float32),
+    }
+
+
+class Stream:
+    """Batches 0, 1, 2, ...; its position is the number of the next."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        self.number += 1
+        return batch(self.number - 1)
+
+    def state(self) -> bytes:
+        return str(self.number).encode()
+
+    def restore(self, state: bytes) -> None:
+        self.number = int(state)
+
+    def report(self) -> dict[str, int]:
+        return {}
+
+
+def eval_batches() -> Iterator[dict[str, np.ndarray]]:
+    yield from (batch(10**6 + i) for i in range(2))

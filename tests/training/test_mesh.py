@@ -1,0 +1,82 @@
+"""The mesh contract: a step computes the same on every mesh, in parts, scanned, rematerialised."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.evaluation import put_batch
+from switchx.training.state import Setup, TrainState
+from switchx.training.step import apply_gradients, gradients
+from tests.training.helpers import batch, run_config
+
+FACTORISATIONS = [m for m in itertools.product((1, 2, 4, 8), repeat=3) if np.prod(m) == 8]
+
+
+def one_step(run, devices):
+    """(gradients, sums, stats, updated state) of the third step, on the host."""
+    setup = Setup.of(run, make_mesh(run.mesh, devices))
+    state = setup.init()
+
+    # Moments far from zero make the update smooth in the gradient: from zero moments Adafactor's
+    # first step is the gradient's sign, which rounding decides where the true gradient is zero.
+    def used(leaf):
+        return jnp.ones_like(leaf) * (10 if leaf.dtype == jnp.int32 else 1e-4)
+
+    state = TrainState(state.step + 3, state.params, jax.tree.map(used, state.opt_state))
+
+    def both(state, batch):
+        grads, sums, stats = gradients(setup, state, batch)
+        return (grads, sums, stats), apply_gradients(setup, state, grads)
+
+    with jax.set_mesh(setup.mesh):
+        placed = jax.device_put(state, setup.shardings)
+        return jax.device_get(jax.jit(both)(placed, put_batch(batch(0), setup)))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return one_step(run_config(mesh=MeshConfig(1, 1, 1)), jax.devices()[:1])
+
+
+def assert_same(actual, expected):
+    """Float32 sums in another order: 1e-5 of each array's largest value."""
+    for (path, a), (_, b) in zip(
+        jax.tree_util.tree_leaves_with_path(actual),
+        jax.tree_util.tree_leaves_with_path(expected),
+        strict=True,
+    ):
+        scale = np.abs(np.asarray(b)).max() + 1e-12
+        np.testing.assert_allclose(
+            a, b, rtol=1e-5, atol=1e-5 * scale, err_msg=jax.tree_util.keystr(path)
+        )
+
+
+def test_the_reference_drops_tokens_and_moves_every_parameter(reference):
+    (grads, _, stats), _ = reference
+    assert stats.dropped_fraction.max() > 0.05
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("sizes", FACTORISATIONS, ids=lambda s: "x".join(map(str, s)))
+def test_every_factorisation_of_eight_devices(sizes, reference):
+    assert_same(one_step(run_config(mesh=MeshConfig(*sizes)), jax.devices()), reference)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"microbatches": 2}, {"scan": False}, {"remat": "full"}, {"remat": "dots"}],
+    ids=str,
+)
+def test_how_it_is_computed_changes_nothing(changes, reference):
+    run = run_config(mesh=MeshConfig(2, 2, 2), **changes)
+    assert_same(one_step(run, jax.devices()), reference)
+
+
+def test_another_seed_and_another_step_do_change_it(reference):
+    other = one_step(run_config(mesh=MeshConfig(8, 1, 1), seed=1), jax.devices())
+    with pytest.raises(AssertionError):
+        assert_same(other, reference)
