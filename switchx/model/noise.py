@@ -60,11 +60,12 @@ class Noise:
         if isinstance(site, int):
             mixed = _mix_int((_mix_int((self.site + _GOLDEN) % 2**32) + site + _OTHER) % 2**32)
             return dataclasses.replace(self, site=mixed)
-        low_B, high_B = self._key()
+        low_B, high_B = self.key()
         low_B = _mix(low_B + site.astype(jnp.uint32) + jnp.uint32(_GOLDEN))
         return Noise(low_B, _mix(high_B ^ _mix(low_B + jnp.uint32(_OTHER))))
 
-    def _key(self) -> tuple[jax.Array, jax.Array]:
+    def key(self) -> tuple[jax.Array, jax.Array]:
+        """The key in full, uint32 [B] twice, the site included."""
         low, high = self.site, _mix_int(self.site ^ _OTHER)
         return self.low_B + jnp.uint32(low), self.high_B + jnp.uint32(high)
 
@@ -87,7 +88,7 @@ class Noise:
             along = tuple(n if a == axis else 1 for a, n in enumerate(full))
             stride = jnp.uint32(math.prod(full[axis + 1 :]) % 2**32)
             index = index + stride * jax.lax.broadcasted_iota(jnp.uint32, along, axis)
-        low, high = (key.reshape(-1, *(1,) * len(shape)) for key in self._key())
+        low, high = (key.reshape(-1, *(1,) * len(shape)) for key in self.key())
         return _mix(_mix(index + low) ^ high)
 
     def uniform(self, shape: tuple[int, ...], low: float, high: float) -> jax.Array:

@@ -81,8 +81,8 @@ def test_keys_do_not_collide():
     for step in range(64):
         keys = noise(64, step=step)
         for site in range(8):
-            folded = keys.fold(site)
-            found |= set(zip(folded.low_B.tolist(), folded.high_B.tolist(), strict=True))
+            low_B, high_B = keys.fold(site).key()
+            found |= set(zip(low_B.tolist(), high_B.tolist(), strict=True))
     assert len(found) == 64 * 64 * 8
 
 
