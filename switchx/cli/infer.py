@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> None:
     model = Model.of(settings.run.model)
     with jax.set_mesh(mesh), writing(args.output) as output:
         params, step = checkpoints.restore_params(model, settings.model_dir, mesh, args.step)
+        trained = checkpoints.identity(model.config, vocabulary=vocabulary.fingerprint)
+        checkpoints.Checkpoints(settings.model_dir, read_only=True).check(trained)
         print(
             f"{len(rows)} lines, checkpoint of step {step}, {decoding.method}, "
             f"{decoding.batch_size} at a time",

@@ -2,16 +2,23 @@
 
 from collections.abc import Sequence
 
+from switchx.cli import examples
 from switchx.cli.gin_config import Settings
 from switchx.training import TrainResult
 
+BLANKS = 10
 DEAD = 0.1  # an expert with less than this share of an equal load serves next to no tokens
 
 
 def show(settings: Settings, result: TrainResult) -> None:
     """Prints the end of `switchx train`."""
     print(f"\nTrained {result.step:,} steps in {settings.model_dir}")
-    for line in (*_quality(result), *_experts(result), *_pictures(result)):
+    for line in (*_quality(result), *_experts(result)):
+        print(line)
+    print("  blanks it fills     (text: what the model put there | what stood there)")
+    for line in _blanks(settings):
+        print(line)
+    for line in _pictures(result):
         print(line)
 
 
@@ -35,6 +42,13 @@ def _experts(result: TrainResult) -> list[str]:
     return [
         f"  experts             least used {min(shares):.2f} of an equal share, "
         f"most used {max(shares):.2f}; {dead or 'none'} dead",
+    ]
+
+
+def _blanks(settings: Settings) -> list[str]:
+    return [
+        f"    {blank.before:>36} ____ {blank.after:<36} : {blank.given or '-'} | {blank.truth}"
+        for blank in examples.fill(settings, BLANKS)
     ]
 
 

@@ -50,7 +50,7 @@ class Noise:
     site: int = 0
 
     @classmethod
-    def for_rows(cls, seed: int, step: jax.Array, row_B: jax.Array) -> "Noise":
+    def for_rows(cls, seed: int | jax.Array, step: jax.Array, row_B: jax.Array) -> "Noise":
         """Keys of the rows `row_B` (int, [B], index in the global batch) at `step`."""
         zero_B = jnp.zeros(row_B.shape, jnp.uint32)
         return cls(zero_B, zero_B).fold(seed).fold(step).fold(row_B)

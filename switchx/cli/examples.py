@@ -1,0 +1,67 @@
+"""A few blanks of the validation split, as a trained model fills them, beside the truth."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+
+from switchx import data, inference
+from switchx.cli.gin_config import Settings
+from switchx.inference.blanks import spans
+from switchx.model import Model
+from switchx.sharding import make_mesh
+from switchx.training.checkpoints import restore_params
+
+_SENTINEL = re.compile(r"\s*<extra_id_(\d+)>\s*")
+_AROUND = 36  # characters of text shown on each side of a blank
+
+
+@dataclasses.dataclass(frozen=True)
+class Blank:
+    """One blank: the text around it, what the model put there, what stood there."""
+
+    before: str
+    given: str
+    truth: str
+    after: str
+
+
+def fill(settings: Settings, count: int) -> list[Blank]:
+    """The first `count` blanks of the first validation rows, filled greedily."""
+    vocabulary = data.vocabulary(settings.data)
+    mesh, model = make_mesh(settings.run.mesh), Model.of(settings.run.model)
+    batch = next(iter(data.eval_batches(settings.data)))
+    shards = mesh.shape["data"] * mesh.shape["expert"]
+    inputs = batch["encoder_input_tokens"][:shards]
+    decoding = inference.DecodingConfig(
+        length=settings.data.feature_lengths["targets"], batch_size=shards
+    )
+    rows = [[token for token in row if token] for row in inputs.tolist()]
+    with jax.set_mesh(mesh):
+        params, _ = restore_params(model, settings.model_dir, mesh)
+        limit = settings.data.feature_lengths["inputs"]
+        answers = list(inference.predict(model, params, rows, decoding, limit))
+    blanks: list[Blank] = []
+    for row, target, answer in zip(rows, batch["decoder_target_tokens"], answers, strict=False):
+        blanks += _blanks(vocabulary, row, answer, target)
+    return blanks[:count]
+
+
+def _blanks(
+    vocabulary: data.Vocabulary, row: list[int], answer: list[int], target_L: np.ndarray
+) -> list[Blank]:
+    text = vocabulary.decode(row)
+    given, truth = (spans(vocabulary.decode(tokens)) for tokens in (answer, target_L.tolist()))
+    blanks = []
+    for match in _SENTINEL.finditer(text):
+        number = int(match[1])
+        before = _plain(text[: match.start()])[-_AROUND:]
+        after = _plain(text[match.end() :])[:_AROUND]
+        blanks.append(Blank(before, given.get(number, ""), truth.get(number, ""), after))
+    return blanks
+
+
+def _plain(text: str) -> str:
+    """One line, other blanks as dots."""
+    return " ".join(_SENTINEL.sub(" … ", text).split())
