@@ -130,7 +130,9 @@ def ensure(cache: Path, installation: Installation | None = None) -> Corpus:
 
 def _build_and_publish(installation: Installation, folder: Path) -> None:
     """Builds beside the final place and renames: nobody ever sees half a corpus."""
-    print("switchx: building the python_docs corpus (once) ...", file=sys.stderr, end=" ", flush=True)
+    print(
+        "switchx: building the python_docs corpus (once) ...", file=sys.stderr, end=" ", flush=True
+    )
     start = time.monotonic()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as work:

@@ -31,9 +31,7 @@ def identity_of(config: DataConfig, vocabulary_fingerprint: str) -> dict[str, An
     }
 
 
-def pack(
-    identity: Mapping[str, Any], counts: list[list[int]], files: Mapping[str, bytes]
-) -> bytes:
+def pack(identity: Mapping[str, Any], counts: list[list[int]], files: Mapping[str, bytes]) -> bytes:
     """Returns one archive of an identity, the counts of lines read, and the checkpoint's files."""
     header = {"format": _FORMAT, "identity": identity, "counts": counts}
     buffer = io.BytesIO()

@@ -1,5 +1,6 @@
 """Checks that the data behind a task is there, before any of it is read."""
 
+import functools
 import os
 from typing import Any
 
@@ -79,8 +80,8 @@ def _prepared(source: seqio.TfdsDataSource) -> Any:
 def _check_files(task: Any, config: DataConfig) -> None:
     setting = f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r}"
     for split in task.splits:
-        paths = files.within_limit(lambda s=split: task.source.list_shards(s), task.name, setting)
-        if not paths:
+        shards = functools.partial(task.source.list_shards, split)
+        if not files.within_limit(shards, task.name, setting):
             raise UserError(
                 f"{setting} reads no file for the split {split!r}; see which files its source "
                 "names."

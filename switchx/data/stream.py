@@ -1,22 +1,21 @@
 """Batches of a task: an endless, resumable stream to train on and a fixed pass to evaluate on."""
 
+import atexit
 import contextlib
 import tempfile
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import seqio
 import tensorflow as tf
 
-from switchx.data import lookup, position, sources, tasks, vocabulary_choice
+from switchx.data import lookup, pipeline, position, sources, vocabulary_choice
 from switchx.data.config import Batch, DataConfig, check_values
 from switchx.data.files import first_line
-from switchx.data.json_lines import JsonLinesSource, LineCounter
 from switchx.errors import UserError
 
-_EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 _PREFETCHED_BATCHES = 2
 
 
@@ -36,13 +35,14 @@ class TrainStream:
         self._identity = position.identity_of(config, vocabulary.fingerprint)
         self._batches = self._build()
         self._iterator: Any = None  # from the first batch, or the first position, on
+        _until_exit(self)
 
     def __iter__(self) -> "TrainStream":
         return self
 
     def __next__(self) -> Batch:
         """Returns the next batch; UserError where the data turns out to be broken or empty."""
-        with reporting_errors(self._provider, self._config):
+        with pipeline.reporting_errors(self._provider, self._config):
             batch = next(self._started(), None)
         if batch is None:
             raise UserError(
@@ -57,7 +57,7 @@ class TrainStream:
             checkpoint = tf.train.Checkpoint(iterator=self._started())
             checkpoint.write(str(Path(folder) / position.PREFIX))
             saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-        counts = [[c.lines, c.broken, c.texts] for c in self._counters()]
+        counts = [[c.lines, c.broken, c.texts] for c in pipeline.line_counters(self._provider)]
         return position.pack(self._identity, counts, saved)
 
     def restore(self, state: bytes) -> None:
@@ -78,12 +78,12 @@ class TrainStream:
                 checkpoint.read(str(Path(folder) / position.PREFIX)).assert_consumed()
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 raise position.damaged(first_line(error)) from error
-        for counter, count in zip(self._counters(), counts, strict=False):
+        for counter, count in zip(pipeline.line_counters(self._provider), counts, strict=False):
             counter.lines, counter.broken, counter.texts = count
 
     def report(self) -> dict[str, int]:
         """What the user should know about the data read so far, ahead of the batches; or {}."""
-        counters = self._counters()
+        counters = pipeline.line_counters(self._provider)
         if not counters:
             return {}
         return {
@@ -91,19 +91,19 @@ class TrainStream:
             "broken_lines": sum(counter.broken for counter in counters),
         }
 
+    def close(self) -> None:
+        """Stops reading ahead; the stream gives no batch afterwards."""
+        self._iterator = iter(())
+
     def _build(self) -> tf.data.Dataset:
-        config = self._config
-        rows = _rows(self._provider, config, "train", config.seed, shuffle=True, num_epochs=None)
-        batches = rows.batch(config.batch_size, drop_remainder=True)
-        return batches.prefetch(_PREFETCHED_BATCHES).with_options(_options())
+        rows = pipeline.endless(self._provider, self._config)
+        batches = rows.batch(self._config.batch_size, drop_remainder=True)
+        return batches.prefetch(_PREFETCHED_BATCHES).with_options(pipeline.reproducible())
 
     def _started(self) -> Any:
         if self._iterator is None:
             self._iterator = iter(self._batches)
         return self._iterator
-
-    def _counters(self) -> list[LineCounter]:
-        return _counters(self._provider)
 
 
 def evaluation_batches(config: DataConfig) -> Iterator[Batch]:
@@ -115,36 +115,15 @@ def evaluation_batches(config: DataConfig) -> Iterator[Batch]:
     check_values(config)
     provider = lookup.find_provider(config)
     sources.check_sources(provider, config)
-    batches = one_pass(provider, config, "validation").batch(config.rows_per_eval_batch)
-    return _filled_batches(batches.take(config.eval_batches), provider, config)
-
-
-def one_pass(provider: Any, config: DataConfig, split: str) -> tf.data.Dataset:
-    """The rows of a split once, in order."""
-    rows = _rows(provider, config, split, _EVAL_SEED, shuffle=False, num_epochs=1)
-    return rows.with_options(_options())
-
-
-@contextlib.contextmanager
-def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
-    """Turns what TensorFlow raises while it reads into one sentence."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        for counter in _counters(provider):
-            if counter.error is not None:
-                raise counter.error from None
-        raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be read: "
-            f"{first_line(error)}"
-        ) from error
+    batches = pipeline.one_pass(provider, config, "validation").batch(config.rows_per_eval_batch)
+    return _until_exit(_filled_batches(batches.take(config.eval_batches), provider, config))
 
 
 def _filled_batches(
     batches: tf.data.Dataset, provider: Any, config: DataConfig
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     empty = True
-    with reporting_errors(provider, config):
+    with pipeline.reporting_errors(provider, config):
         for batch in batches:
             empty = False
             arrays = {name: tensor.numpy() for name, tensor in batch.items()}
@@ -160,54 +139,22 @@ def _filled(x_BL: np.ndarray, rows: int) -> np.ndarray:
     return np.pad(x_BL, ((0, rows - x_BL.shape[0]), (0, 0)))
 
 
-def _rows(
-    provider: Any, config: DataConfig, split: str, seed: int, shuffle: bool, num_epochs: int | None
-) -> tf.data.Dataset:
-    build = _build_rows
-    if not tasks.needs_autograph(provider):
-        build = tf.autograph.experimental.do_not_convert(build)
-    try:
-        return build(provider, dict(config.feature_lengths), split, seed, shuffle, num_epochs)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be built with "
-            f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)}: {first_line(error)}"
-        ) from error
+T = TypeVar("T")
+_open: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _build_rows(
-    provider: Any,
-    lengths: dict[str, int],
-    split: str,
-    seed: int,
-    shuffle: bool,
-    num_epochs: int | None,
-) -> tf.data.Dataset:
-    rows = provider.get_dataset(
-        lengths,
-        split=split,
-        shuffle=shuffle,
-        seed=seed,
-        num_epochs=num_epochs,
-        try_in_mem_cache=False,  # a cache would be part of every saved position
-    )
-    rows = seqio.EncDecFeatureConverter(pack=False)(rows, task_feature_lengths=lengths)
-    return rows.map(_with_float_weights)
+def _until_exit(closable: T) -> T:
+    """Closes something when the program ends, if it still exists by then.
+
+    A TensorFlow thread that asks for Python while Python shuts down waits forever, and the
+    program with it.
+    """
+    _open.add(closable)
+    return closable
 
 
-def _with_float_weights(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    weights = tf.cast(row["decoder_loss_weights"], tf.float32)
-    return {**row, "decoder_loss_weights": weights}
-
-
-def _counters(provider: Any) -> list[LineCounter]:
-    sources_read = (task.source for task in seqio.get_subtasks(provider))
-    return [source.counter for source in sources_read if isinstance(source, JsonLinesSource)]
-
-
-def _options() -> tf.data.Options:
-    options = tf.data.Options()
-    options.deterministic = True
-    # Parsing JSON is Python, which a saved position cannot hold and does not need to.
-    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return options
+@atexit.register
+def _close_all() -> None:
+    for closable in list(_open):
+        with contextlib.suppress(ValueError):  # a generator that another thread is in
+            closable.close()

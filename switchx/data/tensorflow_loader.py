@@ -43,7 +43,7 @@ def _hide_accelerators(tf: Any) -> None:
 
 @contextlib.contextmanager
 def _without_noise() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, then passes on all but TensorFlow's noise."""
+    """Holds back what goes to file descriptor 2, then passes on all but TensorFlow's noise."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         terminal = os.dup(2)

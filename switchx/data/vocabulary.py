@@ -128,10 +128,11 @@ def parse_model(model: bytes, name: str) -> Any:
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
+    proto_class: Any = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
     try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)
+        proto = proto_class.FromString(model)
     except DecodeError:
-        proto = sentencepiece_model_pb2.ModelProto()
+        proto = proto_class()
     if not proto.pieces:
         raise UserError(
             f"VOCABULARY {name!r} is not a SentencePiece model; give 'default', 't5', "

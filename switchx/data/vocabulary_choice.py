@@ -50,7 +50,7 @@ def open_vocabulary(config: DataConfig, provider: Any = None) -> Vocabulary:
 
 
 def seqio_choice(config: DataConfig, choice: str) -> Any:
-    """Returns the seqio vocabulary of a choice other than 'default'; nothing is read yet for 't5'."""
+    """Returns the seqio vocabulary of a choice other than 'default'; 't5' is not read yet."""
     import seqio
 
     if choice == "bytes":

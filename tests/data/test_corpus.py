@@ -128,7 +128,7 @@ def test_an_installation_without_documentation(tmp_path):
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="CACHE_DIR '.*file' cannot hold the python_docs corpus"):
+    with pytest.raises(UserError, match=r"CACHE_DIR '.*file' cannot hold the python_docs corpus"):
         corpus.ensure(tmp_path / "file", fake_installation(tmp_path))
 
 
@@ -138,7 +138,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
         (PROSE, True),
         ("Too short.", False),
         ("0 1 2 3 | 4 5 6 7 | " * 10, False),
-        ("Направляет каждый токен к эксперту с наибольшей вероятностью. " * 3, False),
+        ("トークンを最も確率の高い専門家に送る。" * 5, False),
     ],
 )
 def test_prose_only(tmp_path, text, kept):

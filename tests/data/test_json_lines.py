@@ -84,16 +84,16 @@ def test_too_many_broken_lines(shards, entrance):
 
 def test_evaluation_stops_as_well(shards):
     config = shards(list(map(record, sentences(40))), validation=["{"] * 5, max_broken_share=0.5)
-    with pytest.raises(UserError, match="MAX_BROKEN_LINES is 0.5 but 5 of 5 lines"):
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.5 but 5 of 5 lines"):
         list(eval_batches(config))
 
 
 @pytest.mark.parametrize("lines", [[], [""], ['{"text": ""}'] * 9, ["{"] * 9, [record(" \n")] * 2])
 def test_no_text_is_an_error_and_no_endless_loop(shards, lines):
     config = shards(lines, max_broken_share=1.0)
-    with pytest.raises(UserError, match="has no text: [0-9]+ lines were read"):
+    with pytest.raises(UserError, match=r"has no text: [0-9]+ lines were read"):
         preflight(config)
-    with pytest.raises(UserError, match="has no text: [0-9]+ lines were read"):
+    with pytest.raises(UserError, match=r"has no text: [0-9]+ lines were read"):
         next(train_stream(config))
 
 
@@ -108,11 +108,11 @@ def test_damaged_compression(shards, tmp_path):
 def test_globs(shards, tmp_path):
     config = shards(map(record, sentences(40)))
     preflight(config)
-    with pytest.raises(UserError, match="C4_JSON_TRAIN is not set; give the JSON-lines shards"):
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN is not set; give the JSON-lines shards"):
         preflight(dataclasses.replace(config, json_train_glob=None))
-    with pytest.raises(UserError, match="C4_JSON_VALIDATION is not set; .*c4-validation"):
+    with pytest.raises(UserError, match=r"C4_JSON_VALIDATION is not set; .*c4-validation"):
         preflight(dataclasses.replace(config, json_validation_glob=None))
-    with pytest.raises(UserError, match="C4_JSON_TRAIN '.*none-.*' matches no file"):
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN '.*none-.*' matches no file"):
         preflight(dataclasses.replace(config, json_train_glob=str(tmp_path / "none-*.json")))
 
 
@@ -124,7 +124,7 @@ def test_batches_hold_the_text(shards):
 
 
 def test_text_is_kept_as_it_is(shards):
-    texts = ["line one\nline two", "Grüße \u2014 東京", "tab\tand \\ \"quotes\"", "a\ud800b"]
+    texts = ["line one\nline two", "Grüße \u2014 東京", 'tab\tand \\ "quotes"', "a\ud800b"]
     lines = [json.dumps({"text": text}) for text in texts]
     _, found = one_pass(shards(lines))
     assert found == [*texts[:3], "a?b"]

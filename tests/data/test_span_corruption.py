@@ -23,7 +23,7 @@ def full_length_rows():
 
 
 def spans_of(tokens, first_sentinel, sentinels=100):
-    """Splits ids at sentinels: {number of the sentinel: the ids after it}, None before the first."""
+    """Splits ids at sentinels: {number of a sentinel: ids after it}, None: before the first."""
     spans, current = {None: []}, None
     for token in tokens:
         if first_sentinel - sentinels < token <= first_sentinel:

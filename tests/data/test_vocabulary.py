@@ -45,7 +45,10 @@ def test_sentinels(choice):
     words = vocabulary(docs_config(vocabulary=choice))
     assert [words.sentinel_id(i) for i in (0, 1, 99)] == [words.size - 1 - i for i in (0, 1, 99)]
     ids = words.encode("the <extra_id_0> of <extra_id_99>")
-    assert [i for i in ids if i >= words.size - 100] == [words.sentinel_id(0), words.sentinel_id(99)]
+    assert [i for i in ids if i >= words.size - 100] == [
+        words.sentinel_id(0),
+        words.sentinel_id(99),
+    ]
     assert words.decode(ids) == "the <extra_id_0> of <extra_id_99>"
     inside = words.encode("arr<extra_id_1>s <extra_id_2><extra_id_3>")
     assert [i for i in inside if i >= words.size - 100] == [words.sentinel_id(i) for i in (1, 2, 3)]

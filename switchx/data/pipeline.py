@@ -1,0 +1,97 @@
+"""From a seqio task to a tf.data pipeline of rows, and what it reports when it cannot read."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from switchx.data import tasks
+from switchx.data.config import DataConfig
+from switchx.data.files import first_line
+from switchx.data.json_lines import JsonLinesSource, LineCounter
+from switchx.errors import UserError
+
+_EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
+
+
+def endless(provider: Any, config: DataConfig) -> tf.data.Dataset:
+    """The rows of the train split without end, shuffled and corrupted anew each epoch."""
+    return _rows(provider, config, "train", config.seed, shuffle=True, num_epochs=None)
+
+
+def one_pass(provider: Any, config: DataConfig, split: str) -> tf.data.Dataset:
+    """The rows of a split once, in order."""
+    rows = _rows(provider, config, split, _EVAL_SEED, shuffle=False, num_epochs=1)
+    return rows.with_options(reproducible())
+
+
+def reproducible() -> tf.data.Options:
+    """Options under which a pipeline gives the same rows each time, and can be saved."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # Parsing JSON is Python, which a saved position cannot hold and does not need to.
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    return options
+
+
+def line_counters(provider: Any) -> list[LineCounter]:
+    """The counters of a provider's JSON-lines sources."""
+    sources = (task.source for task in seqio.get_subtasks(provider))
+    return [source.counter for source in sources if isinstance(source, JsonLinesSource)]
+
+
+@contextlib.contextmanager
+def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
+    """Turns what TensorFlow raises while it reads into one sentence."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for counter in line_counters(provider):
+            if counter.error is not None:
+                raise counter.error from None
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be read: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _rows(
+    provider: Any, config: DataConfig, split: str, seed: int, shuffle: bool, num_epochs: int | None
+) -> tf.data.Dataset:
+    build = _build_rows
+    if not tasks.needs_autograph(provider):
+        build = tf.autograph.experimental.do_not_convert(build)
+    try:
+        return build(provider, dict(config.feature_lengths), split, seed, shuffle, num_epochs)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be built with "
+            f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)}: {first_line(error)}"
+        ) from error
+
+
+def _build_rows(
+    provider: Any,
+    lengths: dict[str, int],
+    split: str,
+    seed: int,
+    shuffle: bool,
+    num_epochs: int | None,
+) -> tf.data.Dataset:
+    rows = provider.get_dataset(
+        lengths,
+        split=split,
+        shuffle=shuffle,
+        seed=seed,
+        num_epochs=num_epochs,
+        try_in_mem_cache=False,  # a cache would be part of every saved position
+    )
+    rows = seqio.EncDecFeatureConverter(pack=False)(rows, task_feature_lengths=lengths)
+    return rows.map(_with_float_weights)
+
+
+def _with_float_weights(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    weights = tf.cast(row["decoder_loss_weights"], tf.float32)
+    return {**row, "decoder_loss_weights": weights}

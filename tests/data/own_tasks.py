@@ -1,0 +1,64 @@
+"""What a user's TASK_MODULE looks like; the tests name it."""
+
+import functools
+
+import seqio
+import tensorflow as tf
+from t5.data import preprocessors
+
+TEXTS = [f"number {i} is followed by number {i + 1}" for i in range(50)]
+
+
+def _texts(split, shuffle_files, seed=None):
+    dataset = tf.data.Dataset.from_tensor_slices(TEXTS if split == "train" else TEXTS[:7])
+    return dataset.map(lambda text: {"inputs": text, "targets": tf.strings.upper(text)})
+
+
+def _add(name, dataset_fn=_texts, splits=("train", "validation"), features=None, steps=()):
+    feature = seqio.Feature(seqio.ByteVocabulary(100))
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(dataset_fn, splits),
+        preprocessors=[*steps, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        output_features=features or {"inputs": feature, "targets": feature},
+    )
+
+
+def _nothing(split, shuffle_files, seed=None):
+    return _texts(split, shuffle_files).take(0)
+
+
+def _needs_autograph(dataset):
+    def shorten(row):
+        if tf.strings.length(row["inputs"]) > 10:  # a branch on a tensor
+            row["inputs"] = tf.strings.substr(row["inputs"], 0, 10)
+        return row
+
+    return dataset.map(shorten)
+
+
+_add("own_shouting")
+_add("own_branching", steps=[_needs_autograph])
+_add("own_without_validation", splits=("train",))
+_add("own_empty", dataset_fn=_nothing)
+_add(
+    "own_language_model",
+    features={"targets": seqio.Feature(seqio.ByteVocabulary(100))},
+)
+seqio.MixtureRegistry.add("own_mixture", ["own_shouting", "own_branching"], default_rate=1.0)
+seqio.MixtureRegistry.add("own_with_docs", [("python_docs_span_corruption", 1.0)])
+seqio.TaskRegistry.add(
+    "own_longer_spans",
+    source=seqio.FunctionDataSource(
+        lambda split, shuffle_files, seed=None: _texts(split, shuffle_files),
+        ("train", "validation"),
+    ),
+    preprocessors=[
+        seqio.preprocessors.tokenize,
+        functools.partial(preprocessors.span_corruption, noise_density=0.5),
+        seqio.preprocessors.append_eos_after_trim,
+    ],
+    output_features={
+        name: seqio.Feature(seqio.ByteVocabulary(100)) for name in ("inputs", "targets")
+    },
+)
