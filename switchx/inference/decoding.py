@@ -46,7 +46,7 @@ def sample(
     """Draws each next token as `sampling` says; everything else as for `greedy`.
 
     Args:
-      seed: 0 to 2**32 - 1.
+      seed: at least 0.
       row_B: the rows' numbers (default 0, 1, ...). A draw depends on seed, number and position
         only, so rows keep their numbers to keep their answers in another batch.
 
@@ -58,8 +58,7 @@ def sample(
         model.config,
         params,
         jnp.asarray(encoder_token_BM),
-        jnp.asarray(row_B, jnp.uint32),
-        jnp.uint32(seed),
+        Noise.for_rows(seed, jnp.uint32(0), jnp.asarray(row_B, jnp.uint32)),
         length,
         sampling,
         eos_id,
@@ -79,8 +78,7 @@ def _generate(
     config: ModelConfig,
     params: Params,
     encoder_token_BM: jax.Array,
-    row_B: jax.Array,
-    seed: jax.Array,
+    noise_B: Noise,
     length: int,
     sampling: Sampling,
     eos_id: int,
@@ -90,8 +88,7 @@ def _generate(
 
     def step(loop: _Loop) -> _Loop:
         logits_BV, state = transformer.decode_step(loop.last_B, loop.position, loop.state)
-        noise_B = Noise.for_rows(seed, loop.position, row_B)
-        token_B = next_token(logits_BV, sampling, noise_B)
+        token_B = next_token(logits_BV, sampling, noise_B.fold(loop.position))
         token_B = jnp.where(loop.ended_B, 0, token_B)
         token_BL = jax.lax.dynamic_update_slice(loop.token_BL, token_B[:, None], (0, loop.position))
         ended_B = loop.ended_B | (token_B == eos_id)

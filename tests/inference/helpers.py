@@ -64,6 +64,7 @@ class Characters:
     sentinels: int = 4
     eos_id: int = EOS
     pad_id: int = 0
+    fingerprint: str = "characters"
 
     @property
     def size(self) -> int:

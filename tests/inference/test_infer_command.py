@@ -19,6 +19,15 @@ VOCABULARY = Characters()
 LINES = [{"text": "a __ b", "name": "é"}, {"text": "no blank"}, {"text": "__ __", "n": [1, None]}]
 
 
+class TrainedOnCharacters:
+    def __init__(self, model_dir, read_only):
+        assert (model_dir, read_only) == ("somewhere", True)
+
+    def check(self, identity):
+        if identity["vocabulary"] != "characters":
+            raise UserError("The vocabulary does not match the checkpoint.")
+
+
 @pytest.fixture
 def infer(monkeypatch, tmp_path):
     """Runs the command on a model that never was on a disk; returns its exit status."""
@@ -38,6 +47,7 @@ def infer(monkeypatch, tmp_path):
         return lively(model.config), 30
 
     monkeypatch.setattr(checkpoints, "restore_params", restore)
+    monkeypatch.setattr(checkpoints, "Checkpoints", TrainedOnCharacters)
 
     def run(lines, *flags: str) -> int:
         text = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
@@ -126,6 +136,13 @@ def test_a_bad_flag_is_named(infer, capsys, flags, complaint):
     out, err = capsys.readouterr()
     assert complaint in err
     assert (out, err.count("\n")) == ("", 1)
+
+
+def test_another_vocabulary_than_the_trained_one_is_refused(infer, monkeypatch, capsys):
+    monkeypatch.setattr(data, "vocabulary", lambda config: Characters(fingerprint="other"))
+    assert infer(LINES) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "switchx: The vocabulary does not match the checkpoint.\n")
 
 
 def test_an_existing_file_is_not_written_over(infer, tmp_path, capsys):
