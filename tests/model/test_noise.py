@@ -95,13 +95,13 @@ def test_batch_split_changes_nothing():
 # Groups smaller than a row, of a row, of several rows, and straddling rows.
 @pytest.mark.parametrize(("tokens", "group"), [(12, 3), (12, 12), (12, 24), (12, 16)])
 def test_groups_have_the_same_keys_whatever_the_microbatch(tokens, group):
-    whole = noise(8).regroup(8 * tokens // group, tokens)
-    halves = [noise(4, first_row=row).regroup(4 * tokens // group, tokens) for row in (0, 4)]
-    for name in ("low_B", "high_B"):
-        joined = np.concatenate([getattr(half, name) for half in halves])
-        np.testing.assert_array_equal(getattr(whole, name), joined)
-    keys = set(zip(whole.low_B.tolist(), whole.high_B.tolist(), strict=True))
-    assert len(keys) == 8 * tokens // group
+    def keys(rows, first_row):
+        regrouped = noise(rows, first_row=first_row).fold(3).regroup(rows * tokens // group, tokens)
+        return np.array(regrouped.key())
+
+    whole = keys(8, 0)
+    np.testing.assert_array_equal(whole, np.concatenate([keys(4, 0), keys(4, 4)], axis=1))
+    assert len(set(zip(*whole.tolist(), strict=True))) == 8 * tokens // group
 
 
 def test_uniform_range():
@@ -134,6 +134,19 @@ def test_no_noise_no_dropout():
     x = jnp.arange(6.0).reshape(2, 3)
     assert dropout(x, 0.5, None) is x
     assert dropout(x, 0.0, noise(2)) is x
+
+
+def test_a_site_known_while_tracing_is_as_good_as_any():
+    """Static sites, array sites and per-row sites all lead to keys of their own."""
+    keys = noise(4)
+    sites = [
+        keys.fold(1),
+        keys.fold(jnp.uint32(1)),
+        keys.fold(10 + jnp.arange(4)),
+        keys.fold(1).fold(0),
+    ]
+    found = {key for site in sites for key in zip(*np.array(site.key()).tolist(), strict=True)}
+    assert len(found) == 4 * len(sites)
 
 
 def test_a_traced_step_gives_the_same_numbers():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from switchx.model import Model
+from switchx.model import Model, Noise
 from switchx.model.switch_layer import Grouping
 from tests.helpers import init, jit, noise, random_inputs, tiny_config, with_switch
 
@@ -79,6 +79,28 @@ def test_training_is_noisy_and_evaluation_is_not():
     np.testing.assert_array_equal(train[0], train[1])
     assert not np.allclose(train[0], train[2])
     np.testing.assert_array_equal(run(config, params, inputs)[0], run(config, params, inputs)[0])
+
+
+def test_every_use_of_randomness_has_keys_of_its_own(monkeypatch):
+    """Every dropout and jitter of every layer of both stacks: no site repeats another's numbers."""
+    config = dataclasses.replace(BY_ROW, dropout_rate=0.2, scan=False)
+    model, inputs, used = Model.of(config), random_inputs(batch=2), []
+    bits = Noise.bits
+    monkeypatch.setattr(
+        Noise, "bits", lambda self, shape: used.append(self.key()) or bits(self, shape)
+    )
+
+    @jit
+    def keys_used(params):
+        used.clear()
+        model.bind(params)(*inputs, noise(2))
+        return used
+
+    # Per dense layer of the encoder: weights, residual, activations, residual. A switch layer has
+    # its jitter too, a decoder layer another attention, a stack a dropout at either end.
+    keys = [tuple(np.array(key)[:, 0].tolist()) for key in keys_used(init(config))]
+    assert len(keys) == (4 + 5) * 2 + (6 + 7) * 2 + 2 * 2
+    assert len(set(keys)) == len(keys)
 
 
 def test_capacity_is_that_of_training_or_of_evaluation():
