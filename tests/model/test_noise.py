@@ -75,6 +75,14 @@ def test_rows_sites_steps_and_seeds_are_independent():
     assert np.abs(np.corrcoef(rows) - np.eye(ROWS)).max() < 5 / np.sqrt(rows.shape[1])
 
 
+def test_all_64_bits_of_a_key_count():
+    """Keys whose low halves are near would else give the same numbers, shifted."""
+    low, high = jnp.full(ROWS, 1000, jnp.uint32), jnp.arange(ROWS, dtype=jnp.uint32)
+    x, y = (unit(Noise(*key)).reshape(ROWS, -1) for key in ((low, high), (low + 5, high + 99)))
+    assert uncorrelated(x[:, 5:], y[:, :-5])
+    assert uncorrelated(x[1:], x[:-1])
+
+
 def test_keys_do_not_collide():
     """All of 64 steps x 64 rows x 8 sites have keys of their own."""
     found = set()
