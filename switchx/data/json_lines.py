@@ -26,7 +26,7 @@ class LineCounter:
         self.lines = 0
         self.broken = 0
         self.texts = 0
-        self.error: UserError | None = None  # why the pipeline stopped
+        self.failure: str | None = None  # why the pipeline stopped, in one sentence
         self._max_broken_share = max_broken_share
         self._first_broken = ""
         self._lock = threading.Lock()
@@ -35,7 +35,7 @@ class LineCounter:
         """Returns the texts of some lines of a file, as an object array of UTF-8 bytes.
 
         Raises:
-          UserError: too large a share of all lines so far is broken; also kept as `error`.
+          UserError: too large a share of all lines so far is broken; also kept as `failure`.
         """
         texts = []
         with self._lock:
@@ -72,8 +72,9 @@ class LineCounter:
 
     def _stop(self, reason: str) -> NoReturn:
         # The first reason stays: threads ahead of the batches read on until they are stopped.
-        self.error = self.error or UserError(reason)
-        raise self.error
+        # Kept as text: an exception would keep the frames it went through, and so the pipeline.
+        self.failure = self.failure or reason
+        raise UserError(self.failure)
 
 
 class JsonLinesSource(seqio.FileDataSource):

@@ -49,8 +49,8 @@ def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         for counter in line_counters(provider):
-            if counter.error is not None:
-                raise counter.error from None
+            if counter.failure is not None:
+                raise UserError(counter.failure) from None
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be read: "
             f"{first_line(error)}"
