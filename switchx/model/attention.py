@@ -54,36 +54,98 @@ class Attention(nnx.Module):
           [B, L, D].
         """
         query_BLHK = self._heads(x_BLD, self.query_DT)
-        logits_BHLM = jnp.einsum(
-            "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
-        )
-        if bias_HLM is not None:
-            logits_BHLM = _add_bias(logits_BHLM, bias_HLM)
-        # A finite value: a row that sees nothing then averages instead of turning into NaN.
-        logits_BHLM = jnp.where(mask_BLM[:, None], logits_BHLM, -1e10)
-        weight_BHLM = jax.nn.softmax(logits_BHLM, axis=-1).astype(x_BLD.dtype)
-        weight_BHLM = dropout(weight_BHLM, self.config.dropout_rate, noise, shared_axis=2)
-        y_BLHK = jnp.einsum("bhlm,bmhk->blhk", weight_BHLM, value_BMHK)
+        # T5 drops a key for all queries of a head at once: that is dropping its value.
+        value_BMHK = dropout_values(value_BMHK, self.config.dropout_rate, noise)
+        y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)
         y_BLT = y_BLHK.reshape(*y_BLHK.shape[:2], -1)
         return y_BLT @ self.out_TD[...].astype(x_BLD.dtype)
 
 
+def dropout_values(value_BMHK: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
+    """Dropout of attention weights whose mask is shared along the queries, on the values."""
+    return dropout(value_BMHK, rate, noise, shared_axis=3)
+
+
 @jax.custom_vjp
-def _add_bias(logits_BHLM: jax.Array, bias_HLM: jax.Array) -> jax.Array:
-    """logits + bias, the bias's gradient as a product: XLA's CPU sum over rows is 10x slower."""
-    return logits_BHLM + bias_HLM
+def attend(
+    query_BLHK: jax.Array,
+    key_BMHK: jax.Array,
+    value_BMHK: jax.Array,
+    bias_HLM: jax.Array | None,
+    mask_BLM: jax.Array,
+) -> jax.Array:
+    """softmax(query key + bias) value, [B, L, H, K]; the softmax in float32.
+
+    The backward pass computes the weights again from their log-sum-exp (Dao et al. 2022,
+    FlashAttention, algorithm 4, without its tiles): keeping them costs more than the product.
+    """
+    return _attend_fwd(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)[0]
 
 
-def _add_bias_fwd(logits_BHLM: jax.Array, bias_HLM: jax.Array) -> tuple[jax.Array, None]:
-    return _add_bias(logits_BHLM, bias_HLM), None
+Residuals = tuple[
+    jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array, jax.Array
+]
 
 
-def _add_bias_bwd(_: None, d_BHLM: jax.Array) -> tuple[jax.Array, jax.Array]:
-    ones_B = jnp.ones(d_BHLM.shape[0], d_BHLM.dtype)
-    return d_BHLM, jnp.einsum("b,bhlm->hlm", ones_B, d_BHLM)
+def _logits(
+    query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HLM: jax.Array | None, mask_BLM: jax.Array
+) -> jax.Array:
+    logits_BHLM = jnp.einsum(
+        "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
+    )
+    if bias_HLM is not None:
+        logits_BHLM = logits_BHLM + bias_HLM
+    # A finite value: a row that sees nothing then averages instead of turning into NaN.
+    return jnp.where(mask_BLM[:, None], logits_BHLM, -1e10)
 
 
-_add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
+def _attend_fwd(
+    query_BLHK: jax.Array,
+    key_BMHK: jax.Array,
+    value_BMHK: jax.Array,
+    bias_HLM: jax.Array | None,
+    mask_BLM: jax.Array,
+) -> tuple[jax.Array, Residuals]:
+    dtype = query_BLHK.dtype
+    logits_BHLM = _logits(query_BLHK, key_BMHK, bias_HLM, mask_BLM)
+    max_BHL1 = jnp.max(logits_BHLM, axis=-1, keepdims=True)
+    weight_BHLM = jnp.exp(logits_BHLM - max_BHL1)
+    sum_BHL1 = jnp.sum(weight_BHLM, axis=-1, keepdims=True)
+    y_BLHK = jnp.einsum(
+        "bhlm,bmhk->blhk", weight_BHLM.astype(dtype), value_BMHK, preferred_element_type=jnp.float32
+    )
+    y_BLHK = (y_BLHK / sum_BHL1.swapaxes(1, 2)).astype(dtype)
+    log_sum_BHL1 = max_BHL1 + jnp.log(sum_BHL1)
+    return y_BLHK, (query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM, y_BLHK, log_sum_BHL1)
+
+
+def _attend_bwd(
+    residuals: Residuals, dy_BLHK: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, None]:
+    query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM, y_BLHK, log_sum_BHL1 = residuals
+    dtype = query_BLHK.dtype
+    logits_BHLM = _logits(query_BLHK, key_BMHK, bias_HLM, mask_BLM)
+    # Masked again: where a row sees nothing, its log-sum-exp is too large to hold the sum.
+    weight_BHLM = jnp.where(mask_BLM[:, None], jnp.exp(logits_BHLM - log_sum_BHL1), 0.0)
+    dvalue_BMHK = jnp.einsum("bhlm,blhk->bmhk", weight_BHLM.astype(dtype), dy_BLHK)
+    dweight_BHLM = jnp.einsum(
+        "blhk,bmhk->bhlm", dy_BLHK, value_BMHK, preferred_element_type=jnp.float32
+    )
+    inner_BLH = jnp.sum(dy_BLHK.astype(jnp.float32) * y_BLHK.astype(jnp.float32), axis=-1)
+    inner_BHL1 = inner_BLH.swapaxes(1, 2)[..., None]
+    dlogits_BHLM = weight_BHLM * (dweight_BHLM - inner_BHL1)
+    dbias_HLM = None
+    if bias_HLM is not None:
+        # A product with ones: XLA's CPU sum over the leading dimension is ten times slower.
+        ones_B = jnp.ones(dlogits_BHLM.shape[0], jnp.float32)
+        dbias_HLM = jnp.einsum("b,bhlm->hlm", ones_B, dlogits_BHLM)
+    dlogits_BHLM = dlogits_BHLM.astype(dtype)
+    dquery_BLHK = jnp.einsum("bhlm,bmhk->blhk", dlogits_BHLM, key_BMHK)
+    dkey_BMHK = jnp.einsum("bhlm,blhk->bmhk", dlogits_BHLM, query_BLHK)
+    return dquery_BLHK, dkey_BMHK, dvalue_BMHK, dbias_HLM, None
+
+
+attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 class RelativePositionBias(nnx.Module):

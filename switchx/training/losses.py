@@ -44,7 +44,7 @@ def token_sums(
       weight_BL: float32, 0 for padding.
     """
     V = logits_BLV.shape[-1]
-    log_z_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
+    log_z_BL = log_partition(logits_BLV)
     # A masked sum instead of indexing, so that a vocabulary shared out over devices stays there.
     is_target_BLV = jnp.arange(V, dtype=target_BL.dtype) == target_BL[..., None]
     chosen_BL = jnp.sum(jnp.where(is_target_BLV, logits_BLV, 0.0), axis=-1)
@@ -65,3 +65,25 @@ def token_sums(
         correct=total(correct_BL),
         weight=jnp.sum(weight_BL),
     )
+
+
+@jax.custom_vjp
+def log_partition(logits_BLV: jax.Array) -> jax.Array:
+    """log sum exp over the vocabulary; the backward pass reads the logits again.
+
+    JAX's own keeps the exponentials, a second array as large as the logits.
+    """
+    return jax.nn.logsumexp(logits_BLV, axis=-1)
+
+
+def _log_partition_fwd(logits_BLV: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    log_z_BL = log_partition(logits_BLV)
+    return log_z_BL, (logits_BLV, log_z_BL)
+
+
+def _log_partition_bwd(residuals: tuple[jax.Array, jax.Array], d_BL: jax.Array) -> tuple[jax.Array]:
+    logits_BLV, log_z_BL = residuals
+    return (d_BL[..., None] * jnp.exp(logits_BLV - log_z_BL[..., None]),)
+
+
+log_partition.defvjp(_log_partition_fwd, _log_partition_bwd)
