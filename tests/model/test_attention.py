@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from switchx.model.attention import Attention, RelativePositionBias, relative_position_bucket
-from tests.helpers import noise, random_mask, tiny_config
+from tests.helpers import jit, noise, random_mask, tiny_config
 from tests.model import oracle
 
 
@@ -29,7 +29,7 @@ def test_attention_equals_the_oracle(L, M):
     visible = rng.random((2, L, M)) < 0.6
     visible[..., 0] = True
 
-    @jax.jit
+    @jit
     def call(x, memory, bias, visible):
         return attention(x, *attention.keys_values(memory), bias, visible, None)
 
@@ -76,8 +76,8 @@ def test_the_gradient_of_the_bias_is_the_sum_over_rows():
     def loss(bias):
         return jnp.sum(jnp.sin(attention(x, *attention.keys_values(x), bias, visible, None)))
 
-    found = jax.jit(jax.grad(loss))(bias)
-    value = jax.jit(loss)
+    found = jit(jax.grad(loss))(bias)
+    value = jit(loss)
     for at in [(0, 0, 0), (1, 2, 3), (3, 3, 1)]:
         difference = (value(bias.at[at].add(1e-2)) - value(bias.at[at].add(-1e-2))) / 2e-2
         np.testing.assert_allclose(found[at], difference, rtol=2e-2, atol=1e-3)
@@ -123,7 +123,7 @@ def test_known_buckets_of_t5():
 def test_bias_equals_direct_indexing(bidirectional, L, M):
     bias = RelativePositionBias(tiny_config(), bidirectional, nnx.Rngs(params=0))
     table = np.array(bias.table_HR[...])
-    found = jax.jit(lambda: bias(L, M))()
+    found = jit(lambda: bias(L, M))()
     for l, m in np.ndindex(L, M):
         bucket = oracle.bucket(m - l, bidirectional, 32, 128)
         np.testing.assert_array_equal(found[:, l, m], table[:, bucket])

@@ -9,6 +9,7 @@ import pytest
 
 from switchx.model.dispatch import DISPATCHERS, dispatcher
 from switchx.model.router import assign
+from tests.helpers import jit
 from tests.model import oracle
 
 NAMES = sorted(DISPATCHERS)
@@ -24,13 +25,15 @@ def problem(seed, G=2, S=12, E=4, D=3, top_k=1, room=2):
     return x, logits, jnp.asarray(mask), scale
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def move(name, x, logits, mask, scale, top_k):
+def transport(name, x, logits, mask, scale, top_k):
     """Dispatch, an expert that scales each slot by its own number, combine."""
     E, C = scale.shape[1:3]
     assignment = assign(jax.nn.softmax(logits), mask, top_k, C)
     expert_in = DISPATCHERS[name].dispatch(x, assignment, E, C)
     return expert_in, DISPATCHERS[name].combine(expert_in * scale, assignment)
+
+
+move = jit(transport, static_argnums=(0, 5))
 
 
 def by_hand(x, logits, mask, scale, top_k):
@@ -61,12 +64,12 @@ def test_tokens_go_where_the_oracle_sends_them(name, S, E, top_k, room):
             np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-6)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
+@functools.partial(jit, static_argnums=(0, 5))
 def gradients(name, x, logits, mask, scale, top_k):
     weights = np.random.default_rng(9).normal(size=x.shape).astype(np.float32)
 
     def loss(x, logits, scale):
-        return jnp.sum(move(name, x, logits, mask, scale, top_k)[1] * weights)
+        return jnp.sum(transport(name, x, logits, mask, scale, top_k)[1] * weights)
 
     return jax.grad(loss, argnums=(0, 1, 2))(x, logits, scale)
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from switchx.model import Model
 from switchx.model.layers import Embedding, FeedForward, RMSNorm
-from tests.helpers import init, noise, tiny_config, with_switch
+from tests.helpers import init, jit, noise, tiny_config, with_switch
 from tests.model import oracle
 
 
@@ -127,7 +127,7 @@ def test_blocks_and_experts_start_different(initial):
 
 
 def test_seeds_differ_and_repeat():
-    draw = jax.jit(Model.of(tiny_config()).init)
+    draw = jit(Model.of(tiny_config()).init)
     a, b, again = (draw(jax.random.key(seed)) for seed in (0, 1, 0))
     same = jax.tree.map(np.array_equal, a, b)
     assert not any(

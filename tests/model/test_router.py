@@ -1,6 +1,5 @@
 """Contract "oracle": router, capacity, drops and losses equal plain NumPy, at every policy."""
 
-import functools
 import math
 
 import jax
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchx.model.router import assign, expert_capacity, routing_stats
-from tests.helpers import random_mask, switch_config
+from tests.helpers import jit, random_mask, switch_config
 from tests.model import oracle
 
 # (tokens per group, experts, choices): one expert, few, more than tokens. Few shapes and many
@@ -31,12 +30,14 @@ def random_logits(seed, tokens, experts, ties):
     return logits.astype(np.float32), mask
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def route(logits_GSE, mask_GS, top_k, capacity):
+def routing(logits_GSE, mask_GS, top_k, capacity):
     probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
     assignment = assign(probs_GSE, mask_GS, top_k, capacity)
     stats = routing_stats(logits_GSE, probs_GSE, assignment, mask_GS)
     return probs_GSE, assignment, stats
+
+
+route = jit(routing, static_argnums=2)
 
 
 @pytest.mark.parametrize(("S", "E", "top_k"), SHAPES)
@@ -144,7 +145,8 @@ def test_balance_loss_has_its_gradient_through_probabilities_alone():
     """d/dlogits of E * sum f_e P_e with f fixed, by hand."""
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(1, 6, 3)).astype(np.float32)
-    found = jax.grad(lambda x: stats_of(x).balance_loss)(jnp.asarray(logits))[0]
+    mask = jnp.ones((1, 6), bool)
+    found = jit(jax.grad(lambda x: routing(x, mask, 1, 6)[2].balance_loss))(logits)[0]
     probs = np.stack([oracle.softmax(row) for row in logits[0].astype(float)])
     f = np.bincount(probs.argmax(-1), minlength=3) / 6
     expected = 3 / 6 * probs * (f - (probs * f).sum(-1, keepdims=True))

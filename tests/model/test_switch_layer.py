@@ -11,12 +11,12 @@ from flax import nnx
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.model.switch_layer import Grouping, SwitchLayer, num_groups
-from tests.helpers import noise, random_inputs, random_mask, tiny_config, with_switch
+from tests.helpers import jit, noise, random_inputs, random_mask, tiny_config, with_switch
 from tests.model import oracle
 
 
 def run(layer, x, mask, grouping, keys=None):
-    return jax.jit(lambda *arrays: layer(*arrays, grouping, keys))(x, mask)
+    return jit(lambda *arrays: layer(*arrays, grouping, keys))(x, mask)
 
 
 def layer_params(layer):
@@ -81,8 +81,10 @@ def test_jitter_is_uniform_multiplicative_and_for_training_only():
     kernel[:4] = np.eye(4)
     layer.router.kernel_DE[...] = jnp.asarray(kernel)  # logits are the first four inputs
     x = jnp.full((64, 32, 16), 2.0)
-    np.testing.assert_array_equal(layer.router(x, None), np.full((64, 32, 4), 2.0))
-    factor = np.array(layer.router(x, noise(64))) / 2.0
+    np.testing.assert_array_equal(
+        jit(lambda x: layer.router(x, None))(x), np.full((64, 32, 4), 2.0)
+    )
+    factor = np.array(jit(lambda x: layer.router(x, noise(64)))(x)) / 2.0
     assert factor.min() >= 1 - eps
     assert factor.max() <= 1 + eps
     assert abs(factor.mean() - 1) < 5 * eps / np.sqrt(3 * factor.size)
