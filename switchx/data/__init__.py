@@ -4,13 +4,13 @@ Importing this is free; TensorFlow, seqio and t5 are imported when a pipeline is
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from switchx.data.config import Batch, DataConfig
-from switchx.data.vocabulary import Vocabulary
+from switchx.data.vocabularies import Vocabulary
 
 if TYPE_CHECKING:
-    from switchx.data.stream import TrainStream
+    from switchx.data.stream import TrainStream  # otherwise from __getattr__
 
 __all__ = [
     "Batch",
@@ -31,7 +31,7 @@ def preflight(config: DataConfig) -> None:
 
     check_values(config)
     load_tensorflow()
-    from switchx.data.preflight import run_preflight
+    from switchx.data.preflight_checks import run_preflight
 
     run_preflight(config)
 
@@ -65,3 +65,14 @@ def eval_batches(config: DataConfig) -> Iterator[Batch]:
     from switchx.data.stream import evaluation_batches
 
     return evaluation_batches(config)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "TrainStream":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    from switchx.data.stream import TrainStream
+
+    return TrainStream

@@ -1,5 +1,6 @@
 """Reads small files from wherever TensorFlow's file systems reach, without ever hanging."""
 
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
 REMOTE_SECONDS = 20.0
+_NODE_NAMES = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:[^\]]*\]( name:)?")
 T = TypeVar("T")
 
 
@@ -69,6 +71,6 @@ def within_limit(read: Callable[[], T], path: str, setting: str) -> T:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    lines = str(error).strip().splitlines()
+    """The first line of an error's text without TensorFlow's own names, or the error's type."""
+    lines = _NODE_NAMES.sub("", str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__

@@ -10,7 +10,7 @@ from t5.data import preprocessors
 from switchx.data import corpus
 from switchx.data.config import DataConfig
 from switchx.data.json_lines import JsonLinesSource
-from switchx.data.vocabulary import EXTRA_IDS
+from switchx.data.vocabularies import EXTRA_IDS
 from switchx.data.vocabulary_choice import T5_MODEL
 
 PYTHON_DOCS = "python_docs_span_corruption"

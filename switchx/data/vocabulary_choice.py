@@ -5,7 +5,7 @@ from typing import Any
 
 from switchx.data import corpus, files
 from switchx.data.config import DataConfig
-from switchx.data.vocabulary import (
+from switchx.data.vocabularies import (
     EXTRA_IDS,
     Bytes,
     SentencePieces,

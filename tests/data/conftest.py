@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from switchx.data import DataConfig
+from switchx.data.tensorflow_loader import load_tensorflow
 
 T5_MODEL = (
     Path(__file__).parents[3] / "shared/data/vocabs/cc_all.32000.100extra/sentencepiece.model"
@@ -53,6 +54,17 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     words = ["the", "router", "sends", "each", "token", "of", "a", "batch", "to", "one", "expert"]
     random = np.random.default_rng(seed)
     return [f"Document {i}: " + " ".join(random.choice(words, 40)) for i in range(count)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_shuffled_rows() -> Iterator[None]:
+    """Our tasks fill 20 rows to shuffle in place of 1,000, which is most of a short test."""
+    load_tensorflow()
+    from switchx.data import tasks
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "SHUFFLED_ROWS", 20)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -41,6 +41,15 @@ def test_every_entrance_checks_values(entrance):
         entrance(docs_config(batch_size=0))
 
 
+def test_entrances_can_be_called_again():
+    import switchx.data as data
+
+    for _ in range(2):
+        data.preflight(docs_config())
+        assert data.vocabulary(docs_config()).size
+        assert next(data.eval_batches(docs_config()))
+
+
 def test_defaults():
     config = docs_config(cache_dir="~/somewhere")
     check_values(config)

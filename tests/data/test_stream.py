@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from switchx.data import eval_batches, train_stream
-from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
 from .conftest import digest, docs_config, record, sentences, write_lines
@@ -18,17 +17,6 @@ from .conftest import digest, docs_config, record, sentences, write_lines
 
 def take(stream, count):
     return [digest(next(stream)) for _ in range(count)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_shuffled_rows():
-    """An epoch of the tiny task is 12 batches: 20 rows to shuffle keep the epochs apart."""
-    load_tensorflow()
-    from switchx.data import tasks
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "SHUFFLED_ROWS", 20)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 
 from switchx.data import vocabulary
-from switchx.data.vocabulary import Bytes, SentencePieces
+from switchx.data.vocabularies import Bytes, SentencePieces
 from switchx.errors import UserError
 
 from .conftest import docs_config

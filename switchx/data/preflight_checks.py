@@ -7,7 +7,7 @@ import seqio
 from switchx.data import lookup, sources, vocabulary_choice
 from switchx.data.config import DataConfig, check_values
 from switchx.data.pipeline import one_pass, reporting_errors
-from switchx.data.vocabulary import EXTRA_IDS
+from switchx.data.vocabularies import EXTRA_IDS
 from switchx.errors import UserError
 
 
