@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from switchx.cli.flags import Parser, add_common_arguments, prepare_devices, rewrite_gin_flags
+from switchx.cli.memory import restart_with_huge_pages
 from switchx.errors import RunError, UserError
 
 # Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
@@ -23,6 +24,8 @@ COMMANDS = {
 # These work on what a run left behind: given only --model_dir, they read its config.gin.
 READ_A_RUN = ("eval", "infer")
 
+COMPUTE = ("train", "eval", "infer")
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -30,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line. Returns 0, 2 for a mistake of the user, 1 for a run that could not go
     on, 128 and the signal's number for one that was stopped (130 after ctrl-C)."""
     try:
+        if argv is None and sys.argv[1:2] and sys.argv[1] in COMPUTE:
+            restart_with_huge_pages()
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"switchx: {error}", file=sys.stderr)

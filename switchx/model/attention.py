@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from switchx.model.config import ModelConfig
-from switchx.model.layers import normal, parameter
+from switchx.model.layers import normal, parameter, project
 from switchx.model.noise import Noise, dropout
 from switchx.sharding import constrain
 
@@ -27,7 +27,7 @@ class Attention(nnx.Module):
         self.out_TD = parameter(rngs, normal(HK**-0.5), (HK, D), ("heads", "embed"))
 
     def _heads(self, x_BLD: jax.Array, kernel_DT: nnx.Param) -> jax.Array:
-        x_BLT = x_BLD @ kernel_DT[...].astype(x_BLD.dtype)
+        x_BLT = project(x_BLD, kernel_DT[...])
         shape = (*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
         return constrain(x_BLT.reshape(shape), "batch", None, "heads", None)
 
@@ -57,8 +57,7 @@ class Attention(nnx.Module):
         # T5 drops a key for all queries of a head at once: that is dropping its value.
         value_BMHK = dropout_values(value_BMHK, self.config.dropout_rate, noise)
         y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)
-        y_BLT = y_BLHK.reshape(*y_BLHK.shape[:2], -1)
-        return y_BLT @ self.out_TD[...].astype(x_BLD.dtype)
+        return project(y_BLHK, self.out_TD[...])
 
 
 def dropout_values(value_BMHK: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
@@ -138,7 +137,8 @@ def _attend_bwd(
     if bias_HLM is not None:
         # A product with ones: XLA's CPU sum over the leading dimension is ten times slower.
         ones_B = jnp.ones(dlogits_BHLM.shape[0], jnp.float32)
-        dbias_HLM = jnp.einsum("b,bhlm->hlm", ones_B, dlogits_BHLM)
+        highest = jax.lax.Precision.HIGHEST
+        dbias_HLM = jnp.einsum("b,bhlm->hlm", ones_B, dlogits_BHLM, precision=highest)
     dlogits_BHLM = dlogits_BHLM.astype(dtype)
     dquery_BLHK = jnp.einsum("bhlm,bmhk->blhk", dlogits_BHLM, key_BMHK)
     dkey_BMHK = jnp.einsum("bhlm,blhk->bmhk", dlogits_BHLM, query_BLHK)

@@ -186,8 +186,7 @@ class _Loop:
             self.progress.update(step)
             return
         now, values = time.monotonic(), scalars(self.setup.run.model, metrics)
-        if step > self.logged_step + 1 or step == 1:
-            values |= self.rates.over(step - self.logged_step, now - self.logged_time)
+        values |= self.rates.over(step - self.logged_step, now - self.logged_time)
         self.logged_step, self.logged_time = step, now
         self.writer.write(step, "train", values, layer_arrays(metrics))
         self.progress.update(step, values)
