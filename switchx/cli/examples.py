@@ -27,25 +27,25 @@ class Blank:
     after: str
 
 
-def fill(settings: Settings, count: int) -> list[Blank]:
-    """The first `count` blanks of the first validation rows, filled greedily."""
+def fill(settings: Settings, rows: int, per_row: int) -> list[Blank]:
+    """The first blanks of each of the first validation rows, filled greedily."""
     vocabulary = data.vocabulary(settings.data)
     mesh, model = make_mesh(settings.run.mesh), Model.of(settings.run.model)
     batch = next(iter(data.eval_batches(settings.data)))
     shards = mesh.shape["data"] * mesh.shape["expert"]
-    inputs = batch["encoder_input_tokens"][:shards]
     decoding = inference.DecodingConfig(
-        length=settings.data.feature_lengths["targets"], batch_size=shards
+        length=settings.data.feature_lengths["targets"], batch_size=-(-rows // shards) * shards
     )
-    rows = [[token for token in row if token] for row in inputs.tolist()]
+    inputs = [[token for token in row if token] for row in batch["encoder_input_tokens"].tolist()]
+    inputs = [row for row in inputs if row][:rows]
     with jax.set_mesh(mesh):
         params, _ = restore_params(model, settings.model_dir, mesh)
         limit = settings.data.feature_lengths["inputs"]
-        answers = list(inference.predict(model, params, rows, decoding, limit))
+        answers = list(inference.predict(model, params, inputs, decoding, limit))
     blanks: list[Blank] = []
-    for row, target, answer in zip(rows, batch["decoder_target_tokens"], answers, strict=False):
-        blanks += _blanks(vocabulary, row, answer, target)
-    return blanks[:count]
+    for row, target, answer in zip(inputs, batch["decoder_target_tokens"], answers, strict=False):
+        blanks += _blanks(vocabulary, row, answer, target)[:per_row]
+    return blanks
 
 
 def _blanks(

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+from pathlib import Path
 from typing import NoReturn
 
 from switchx.errors import UserError
@@ -92,6 +93,13 @@ def prepare_devices(cpu_devices: int | None) -> None:
     others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICE_COUNT not in flag]
     os.environ["XLA_FLAGS"] = " ".join([*others, f"--{_DEVICE_COUNT}={cpu_devices}"])
     os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def prepare_compile_cache() -> None:
+    """What one run compiled, the next one reads, unless the user's own environment says where."""
+    root = Path(os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx").expanduser()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from switchx.cli.flags import Parser, add_common_arguments, prepare_devices, rewrite_gin_flags
+from switchx.cli.flags import (
+    Parser,
+    add_common_arguments,
+    prepare_compile_cache,
+    prepare_devices,
+    rewrite_gin_flags,
+)
 from switchx.cli.memory import restart_with_huge_pages
 from switchx.errors import RunError, UserError
 
@@ -62,6 +68,7 @@ def _dispatch(argv: list[str]) -> int:
     command.add_arguments(parser)
     args = parser.parse_args(rewrite_gin_flags(argv[1:]))
     prepare_devices(args.cpu_devices)
+    prepare_compile_cache()
     # Orbax remarks on settings that are our choice; what goes wrong is raised, not logged.
     logging.getLogger("absl").setLevel(logging.ERROR)
     return command.run(args) or 0

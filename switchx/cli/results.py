@@ -6,7 +6,7 @@ from switchx.cli import examples
 from switchx.cli.gin_config import Settings
 from switchx.training import TrainResult
 
-BLANKS = 10
+ROWS, BLANKS_PER_ROW = 5, 2
 DEAD = 0.1  # an expert with less than this share of an equal load serves next to no tokens
 
 
@@ -48,7 +48,7 @@ def _experts(result: TrainResult) -> list[str]:
 def _blanks(settings: Settings) -> list[str]:
     return [
         f"    {blank.before:>36} ____ {blank.after:<36} : {blank.given or '-'} | {blank.truth}"
-        for blank in examples.fill(settings, BLANKS)
+        for blank in examples.fill(settings, ROWS, BLANKS_PER_ROW)
     ]
 
 
