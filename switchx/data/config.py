@@ -28,7 +28,7 @@ class DataConfig:
       seed: SEED of everything random in the pipeline.
       vocabulary: VOCABULARY: 'default' (the task's own), 't5', 'python_docs', 'bytes' or the path
         of a SentencePiece model.
-      task_module: TASK_MODULE, a Python module that registers seqio tasks when imported.
+      task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
       json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split.
       json_validation_glob: C4_JSON_VALIDATION, the same for the validation split.

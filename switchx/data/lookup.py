@@ -47,7 +47,7 @@ def _import_task_module(name: str | None) -> None:
             importlib.import_module(name)
         except Exception as error:  # it is the user's code: anything can come out of it
             raise UserError(
-                f"TASK_MODULE {name!r} cannot be imported ({type(error).__name__}: "
+                f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported ({type(error).__name__}: "
                 f"{first_line(error)}); give the dotted name of a module on the Python path or in "
                 "the working folder."
             ) from error
@@ -76,7 +76,7 @@ def _named(config: DataConfig) -> Any:
         advice = f"near it are {_listed(close)}" if close else "no name is near it"
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {name!r} is not registered with seqio; {advice}, and "
-            "TASK_MODULE names a module that registers your own."
+            "MIXTURE_OR_TASK_MODULE names a module that registers your own."
         )
     return seqio.get_mixture_or_task(name)
 

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Checkpoints:
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return self._restore(step, setup)
+                restored = self._restore(step, setup)
             except Exception as error:  # a damaged file can fail in any layer below
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 print(
@@ -126,12 +127,25 @@ class Checkpoints:
                     "trying the one before it.",
                     file=sys.stderr,
                 )
+                continue
+            self._put_aside([damaged for damaged in steps if damaged > step])
+            return restored
         if steps:
             raise RunError(
                 f"None of the {len(steps)} checkpoints in {self._directory} can be read; "
                 "move them away to start afresh."
             )
         return None
+
+    def _put_aside(self, steps: list[int]) -> None:
+        """Moves damaged checkpoints to `model_dir`/damaged/, where no later save meets them."""
+        for step in steps:
+            aside = self._directory.parent / "damaged" / f"{step}-{time.time_ns()}"
+            aside.parent.mkdir(exist_ok=True)
+            (self._directory / str(step)).rename(aside)
+            print(f"switchx: the checkpoint of step {step} is now {aside}.", file=sys.stderr)
+        if steps:
+            self._manager.reload()
 
     def _restore(self, step: int, setup: Setup) -> Restored:
         target = setup.abstract

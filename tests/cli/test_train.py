@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from switchx import data, training
+from switchx.cli import examples
 from switchx.training import TrainResult
 
 VALUES = {"loss": 2.5, "unigram_entropy": 6.25, "accuracy": 0.5}
@@ -36,6 +37,8 @@ def calls(monkeypatch):
     monkeypatch.setattr(data, "eval_batches", lambda config: ("batches", config))
     vocabulary = types.SimpleNamespace(fingerprint="abc")
     monkeypatch.setattr(data, "vocabulary", lambda config: vocabulary)
+    blank = examples.Blank("returns the", "size", "shape", "of it")
+    monkeypatch.setattr(examples, "fill", lambda settings, rows, per_row: [blank])
     return calls
 
 
@@ -53,7 +56,7 @@ def test_train_hands_on_the_settings(command, calls):
 
 def test_train_shows_what_it_made(command, calls):
     shown = command("train", "--gin.BATCH_SIZE=32").out
-    for part in ("2.5000", "6.2500", "50.0%", "2 dead", "runs/quickstart/loss.png"):
+    for part in ("2.5000", "6.2500", "50.0%", "2 dead", "runs/quickstart/loss.png", "size | shape"):
         assert part in shown
 
 

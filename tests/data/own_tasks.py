@@ -1,4 +1,4 @@
-"""What a user's TASK_MODULE looks like; the tests name it."""
+"""What a user's MIXTURE_OR_TASK_MODULE looks like; the tests name it."""
 
 import functools
 

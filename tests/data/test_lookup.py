@@ -92,7 +92,7 @@ MISTAKES = {
     ),
     "no module": (
         own_config("own_shouting", task_module="no.such.module"),
-        r"TASK_MODULE 'no.such.module' cannot be imported \(ModuleNotFoundError: No module named",
+        r"MIXTURE_OR_TASK_MODULE 'no.such.module' cannot be imported \(ModuleNotFoundError: No module named",
     ),
     "no validation": (
         own_config("own_without_validation"),
@@ -144,7 +144,9 @@ def test_preflight_of_the_embedded_task():
 def test_a_module_that_fails(tmp_path, monkeypatch):
     (tmp_path / "failing.py").write_text("raise RuntimeError('in the middle')\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"TASK_MODULE 'failing' .*RuntimeError: in the middle"):
+    with pytest.raises(
+        UserError, match=r"MIXTURE_OR_TASK_MODULE 'failing' .*RuntimeError: in the middle"
+    ):
         preflight(own_config("own_shouting", task_module="failing"))
 
 

@@ -159,6 +159,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, capfd):
     result = go(tmp_path)
     assert result.step == 6
     assert "checkpoint of step 6 cannot be read" in capfd.readouterr().err
+    assert Checkpoints(tmp_path, read_only=True).steps() == [2, 4, 6]
+    assert [path.name.split("-")[0] for path in (tmp_path / "damaged").iterdir()] == ["6"]
+    assert_same_end(tmp_path, undisturbed)
 
 
 def test_another_models_directory_is_refused_and_left_alone(undisturbed):
