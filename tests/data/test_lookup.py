@@ -92,7 +92,8 @@ MISTAKES = {
     ),
     "no module": (
         own_config("own_shouting", task_module="no.such.module"),
-        r"MIXTURE_OR_TASK_MODULE 'no.such.module' cannot be imported \(ModuleNotFoundError: No module named",
+        r"MIXTURE_OR_TASK_MODULE 'no.such.module' cannot be imported \(ModuleNotFoundError: "
+        r"No module named",
     ),
     "no validation": (
         own_config("own_without_validation"),
