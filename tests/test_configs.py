@@ -37,8 +37,8 @@ PARAMETERS = {
     "switch_xxl_128": 394_675_073_024,
     "switch_c_2048": 1_571_375_798_688,
     "moe_base": 7_415_217_408,
-    "tiny_dense": 1_967_744,
-    "tiny_switch": 3_804_800,
+    "tiny_dense": 1_967_872,
+    "tiny_switch": 3_804_928,
 }
 # Paper, Table 9, in units of 1e9 per sequence of 512 and 114 tokens.
 FLOPS = {

@@ -47,9 +47,13 @@ def _experts(result: TrainResult) -> list[str]:
 
 def _blanks(settings: Settings) -> list[str]:
     return [
-        f"    {blank.before:>36} ____ {blank.after:<36} : {blank.given or '-'} | {blank.truth}"
+        f"    {blank.before:>36} ____ {blank.after:<36} : {_short(blank.given)} | {_short(blank.truth)}"
         for blank in examples.fill(settings, ROWS, BLANKS_PER_ROW)
     ]
+
+
+def _short(text: str, most: int = 24) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _pictures(result: TrainResult) -> Sequence[str]:
