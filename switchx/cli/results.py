@@ -47,7 +47,8 @@ def _experts(result: TrainResult) -> list[str]:
 
 def _blanks(settings: Settings) -> list[str]:
     return [
-        f"    {blank.before:>36} ____ {blank.after:<36} : {_short(blank.given)} | {_short(blank.truth)}"
+        f"    {blank.before:>36} ____ {blank.after:<36} : "
+        f"{_short(blank.given) or '-'} | {_short(blank.truth)}"
         for blank in examples.fill(settings, ROWS, BLANKS_PER_ROW)
     ]
 
