@@ -14,7 +14,7 @@ from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.counts import forward_flops, parameter_count, train_flops
 from switchx.model.model import Model, Params
 from switchx.model.noise import Noise
-from switchx.model.router import RoutingStats
+from switchx.model.routing_stats import RoutingStats
 from switchx.model.transformer import DecodeState, Output, Transformer
 
 __all__ = [

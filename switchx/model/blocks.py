@@ -9,9 +9,10 @@ from flax import nnx
 
 from switchx.model.attention import Attention
 from switchx.model.config import ModelConfig
+from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward, RMSNorm
 from switchx.model.noise import Noise, dropout
-from switchx.model.router import RoutingStats
+from switchx.model.routing_stats import RoutingStats
 from switchx.model.switch_layer import Grouping, SwitchLayer
 from switchx.sharding import constrain
 
@@ -66,7 +67,7 @@ class FeedForwardSublayer(nnx.Module):
         self.sparse = sparse
         self.norm = RMSNorm(config, rngs)
         if sparse:
-            self.switch = SwitchLayer(config, rngs)
+            self.switch = SwitchLayer(config, Experts(config, rngs), rngs)
         else:
             self.dense = FeedForward(config, rngs)
 

@@ -1,13 +1,18 @@
 """What a model is: the dataclasses that gin fills and every layer reads."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from switchx.errors import UserError
 
 ACTIVATIONS = ("relu", "geglu")
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
-DISPATCHERS = ("auto", "einsum", "index")
+DISPATCHERS = ("auto", "einsum", "index", "ragged")
+EXPLORATIONS = ("argmax", "sample", "input_dropout", "jitter")
+SECOND_POLICIES = ("always", "never", "threshold", "random")
+PRIORITIES = ("sequence", "gate")
+ENCODER_ROUTINGS = ("tokens_choose", "experts_choose")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +32,28 @@ class SwitchConfig:
       encoder_group_size: tokens per group in the encoder. Capacity and drops are decided
         within a group, so this is part of the model, whatever the mesh.
       decoder_group_size: the same in the decoder.
-      jitter: while training, the router's input is multiplied by U(1 - jitter, 1 + jitter).
+      exploration: what disturbs the choice while training (appendix C): "jitter" multiplies
+        the router's input by U(1 - jitter, 1 + jitter); "input_dropout" drops elements of it
+        at router_dropout_rate; "sample" draws experts from the router's distribution;
+        "argmax" is none.
+      jitter: see exploration.
+      router_dropout_rate: see exploration.
+      second_policy: with top_k above 1, which choices after the first are used: "always",
+        "never", "threshold" (gate above second_threshold), or "random" (with probability
+        gate / second_threshold; in evaluation as "threshold").
+      second_threshold: see second_policy; the original code's 0.2.
+      priority: who takes an expert's slots first in the encoder: "sequence", or "gate", the
+        tokens with the likeliest first choice (batch-prioritised routing). The decoder always
+        goes by sequence, since a later token must not take an earlier one's room.
+      reroute_rounds: No-Token-Left-Behind (appendix B): how many times the tokens that found
+        their expert full try their next choice.
+      encoder_routing: "tokens_choose", or "experts_choose" (Zhou et al. 2022): each expert takes
+        the tokens likeliest for it. The decoder's tokens always choose.
       balance_loss_weight: alpha of eq. 4; the losses of all layers are summed.
       router_z_loss_weight: weight of ST-MoE's router z-loss, summed over layers.
       expert_dropout_rate: dropout inside experts; None means the model's rate.
-      dispatcher: "einsum", "index", or "auto", which takes the faster one on the platform.
+      dispatcher: "einsum" or "index", which fill each expert's capacity and agree; "auto", the
+        faster of the two on the platform; or "ragged", which has no capacity and drops nothing.
     """
 
     num_experts: int
@@ -42,7 +64,14 @@ class SwitchConfig:
     min_capacity: int = 4
     encoder_group_size: int = 4096
     decoder_group_size: int = 912
+    exploration: str = "jitter"
     jitter: float = 1e-2
+    router_dropout_rate: float = 0.1
+    second_policy: str = "always"
+    second_threshold: float = 0.2
+    priority: str = "sequence"
+    reroute_rounds: int = 0
+    encoder_routing: str = "tokens_choose"
     balance_loss_weight: float = 1e-2
     router_z_loss_weight: float = 0.0
     expert_dropout_rate: float | None = None
@@ -55,11 +84,17 @@ class SwitchConfig:
         _at_least("SwitchConfig.min_capacity", self.min_capacity, 1)
         _at_least("ENCODER_GROUP_SIZE", self.encoder_group_size, 1)
         _at_least("DECODER_GROUP_SIZE", self.decoder_group_size, 1)
+        _at_least("SwitchConfig.reroute_rounds", self.reroute_rounds, 0)
         _one_of("SwitchConfig.dispatcher", self.dispatcher, DISPATCHERS)
-        for name in ("train_capacity_factor", "eval_capacity_factor"):
+        _one_of("SwitchConfig.exploration", self.exploration, EXPLORATIONS)
+        _one_of("SwitchConfig.second_policy", self.second_policy, SECOND_POLICIES)
+        _one_of("SwitchConfig.priority", self.priority, PRIORITIES)
+        _one_of("SwitchConfig.encoder_routing", self.encoder_routing, ENCODER_ROUTINGS)
+        for name in ("train_capacity_factor", "eval_capacity_factor", "second_threshold"):
             if getattr(self, name) <= 0:
                 raise UserError(f"SwitchConfig.{name}={getattr(self, name)} must be above 0.")
         _rate("SwitchConfig.jitter", self.jitter)
+        _rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
         if self.expert_dropout_rate is not None:
             _rate("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
         if self.top_k > self.num_experts:
@@ -67,6 +102,38 @@ class SwitchConfig:
                 f"SwitchConfig.top_k={self.top_k} needs at least as many experts, "
                 f"but NUM_EXPERTS={self.num_experts}."
             )
+        if self.reroute_rounds >= self.num_experts:
+            raise UserError(
+                f"SwitchConfig.reroute_rounds={self.reroute_rounds} must be below "
+                f"NUM_EXPERTS={self.num_experts}: a token has no more experts to try."
+            )
+        for given, other, reason in self._conflicts():
+            raise UserError(f"SwitchConfig.{given} does not go with {other}: {reason}.")
+
+    def _conflicts(self) -> Iterator[tuple[str, str, str]]:
+        """Pairs of settings that make no sense together, and why."""
+        dropless = self.dispatcher == "ragged"
+        experts_choose = self.encoder_routing == "experts_choose"
+        if self.second_policy != "always" and self.top_k == 1:
+            yield f"second_policy={self.second_policy!r}", "top_k=1", "there is no second choice"
+        if self.reroute_rounds and self.top_k > 1:
+            yield (
+                f"reroute_rounds={self.reroute_rounds}",
+                f"top_k={self.top_k}",
+                "tokens of several choices are not rerouted",
+            )
+        for name in ("reroute_rounds", "priority", "encoder_routing"):
+            value = getattr(self, name)
+            if dropless and value not in (0, "sequence", "tokens_choose"):
+                yield f"{name}={value!r}", "dispatcher='ragged'", "without capacity none is full"
+        for name in ("reroute_rounds", "priority", "top_k"):
+            value = getattr(self, name)
+            if experts_choose and value not in (0, "sequence", 1):
+                yield (
+                    f"{name}={value!r}",
+                    "encoder_routing='experts_choose'",
+                    "its encoder tokens make no choice",
+                )
 
 
 @dataclasses.dataclass(frozen=True)

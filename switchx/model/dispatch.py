@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from switchx.model.router import Assignment
+from switchx.model.routing import Assignment
 
 
 class Dispatcher(Protocol):
@@ -55,14 +55,14 @@ class IndexDispatcher:
         self, x_GSD: jax.Array, assignment: Assignment, num_experts: int, capacity: int
     ) -> jax.Array:
         flat_GSJ, choice_GQ = _indices(assignment, num_experts, capacity)
-        y_GQD = _gather_tokens(x_GSD, choice_GQ, flat_GSJ)
+        y_GQD = gather_tokens(x_GSD, choice_GQ, flat_GSJ)
         return y_GQD.reshape(x_GSD.shape[0], num_experts, capacity, -1)
 
     def combine(self, expert_out_GECD: jax.Array, assignment: Assignment) -> jax.Array:
         G, E, C, D = expert_out_GECD.shape
         flat_GSJ, choice_GQ = _indices(assignment, E, C)
         out_GQD = expert_out_GECD.reshape(G, E * C, D)
-        return _gather_outputs(out_GQD, assignment.gate_GSJ, flat_GSJ, choice_GQ)
+        return gather_outputs(out_GQD, assignment.gate_GSJ, flat_GSJ, choice_GQ)
 
 
 # Q numbers the slots of all experts, E * C of them. Each slot holds at most one choice and each
@@ -84,50 +84,61 @@ def _indices(assignment: Assignment, E: int, C: int) -> tuple[jax.Array, jax.Arr
     return flat_GSJ, jax.vmap(invert)(flat_GSJ)
 
 
+def rows(x_ND: jax.Array, index: jax.Array) -> jax.Array:
+    """x[index], zeros where the index is out of bounds: [*index.shape, D]."""
+    return jnp.take(x_ND, index, axis=0, mode="fill", fill_value=0)
+
+
 def _rows(x_GND: jax.Array, index_GM: jax.Array) -> jax.Array:
-    """x[g, index[g, m]], zero where the index is out of bounds: [G, M, D]."""
-    take = lambda x, i: jnp.take(x, i, axis=0, mode="fill", fill_value=0)  # noqa: E731
-    return jax.vmap(take)(x_GND, index_GM)
+    """`rows` of each group: [G, M, D]."""
+    return jax.vmap(rows)(x_GND, index_GM)
 
 
 @jax.custom_vjp
-def _gather_tokens(x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array) -> jax.Array:
+def gather_tokens(x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array) -> jax.Array:
+    """[G, Q, D]: in each slot the token of the choice that took it, `choice // J`.
+
+    Args:
+      choice_GQ: the choice in each slot, S * J where there is none.
+      flat_GSJ: the slot of each choice, Q where it has none.
+    """
     return _rows(x_GSD, choice_GQ // flat_GSJ.shape[-1])
 
 
-def _gather_tokens_fwd(
+def gather_tokens_fwd(
     x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    return _gather_tokens(x_GSD, choice_GQ, flat_GSJ), flat_GSJ
+    return gather_tokens(x_GSD, choice_GQ, flat_GSJ), flat_GSJ
 
 
-def _gather_tokens_bwd(flat_GSJ: jax.Array, dy_GQD: jax.Array) -> tuple[jax.Array, None, None]:
+def gather_tokens_bwd(flat_GSJ: jax.Array, dy_GQD: jax.Array) -> tuple[jax.Array, None, None]:
     return _sum_choices(lambda j: _rows(dy_GQD, flat_GSJ[..., j]), flat_GSJ), None, None
 
 
-_gather_tokens.defvjp(_gather_tokens_fwd, _gather_tokens_bwd)
+gather_tokens.defvjp(gather_tokens_fwd, gather_tokens_bwd)
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 @jax.custom_vjp
-def _gather_outputs(
+def gather_outputs(
     out_GQD: jax.Array, gate_GSJ: jax.Array, flat_GSJ: jax.Array, choice_GQ: jax.Array
 ) -> jax.Array:
+    """[G, S, D]: of each token the outputs in its choices' slots, times their gates, summed."""
     gate_GSJ = gate_GSJ.astype(out_GQD.dtype)
     return _sum_choices(
         lambda j: gate_GSJ[..., j, None] * _rows(out_GQD, flat_GSJ[..., j]), gate_GSJ
     )
 
 
-def _gather_outputs_fwd(
+def gather_outputs_fwd(
     out_GQD: jax.Array, gate_GSJ: jax.Array, flat_GSJ: jax.Array, choice_GQ: jax.Array
 ) -> tuple[jax.Array, Residuals]:
-    y_GSD = _gather_outputs(out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
+    y_GSD = gather_outputs(out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
     return y_GSD, (out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
 
 
-def _gather_outputs_bwd(
+def gather_outputs_bwd(
     residuals: Residuals, dy_GSD: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     out_GQD, gate_GSJ, flat_GSJ, choice_GQ = residuals
@@ -142,7 +153,7 @@ def _gather_outputs_bwd(
     return dout_GQD, jnp.stack([dgate(j) for j in range(J)], axis=-1), None, None
 
 
-_gather_outputs.defvjp(_gather_outputs_fwd, _gather_outputs_bwd)
+gather_outputs.defvjp(gather_outputs_fwd, gather_outputs_bwd)
 
 
 def _sum_choices(of: Callable[[int], jax.Array], per_choice_GSJ: jax.Array) -> jax.Array:

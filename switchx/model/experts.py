@@ -1,47 +1,70 @@
 """The experts: feed-forward networks stacked on a leading E axis."""
 
+from collections.abc import Callable
+
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from switchx.model.config import ModelConfig
 from switchx.model.layers import parameter, truncated_normal
-from switchx.model.noise import Noise, dropout
-from switchx.sharding import constrain
+
+# Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
+# [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
+Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Experts(nnx.Module):
-    """E feed-forward networks of the model's activation, each on its own tokens."""
+    """E feed-forward networks of the model's activation, each on its own tokens.
+
+    Attributes:
+      kernel_axes: logical axes of what `kernels` returns.
+      output_axis: logical axis of the last dimension of what `compute` returns.
+    """
+
+    output_axis = "embed"
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         assert config.switch is not None
         E, D, F = config.switch.num_experts, config.d_model, config.d_ff
         self.config = config
         into = truncated_normal(config.init_scale, D)
+        axes = self.kernel_axes
         if config.activation == "geglu":
-            self.gate_EDF = parameter(rngs, into, (E, D, F), ("expert", "embed", "mlp"))
-        self.wi_EDF = parameter(rngs, into, (E, D, F), ("expert", "embed", "mlp"))
+            self.gate_EDF = parameter(rngs, into, (E, D, F), axes["gate_EDF"])
+        self.wi_EDF = parameter(rngs, into, (E, D, F), axes["wi_EDF"])
         outof = truncated_normal(config.init_scale, F)
-        self.wo_EFD = parameter(rngs, outof, (E, F, D), ("expert", "mlp", "embed"))
+        self.wo_EFD = parameter(rngs, outof, (E, F, D), axes["wo_EFD"])
 
-    def __call__(self, x_EGCD: jax.Array, noise_G: Noise | None) -> jax.Array:
-        """[E, G, C, D] to the same; `noise_G` drops the interim activations (expert dropout)."""
-        h_EGCF = self._project(x_EGCD, self.wi_EDF)
+    @property
+    def kernel_axes(self) -> dict[str, tuple[str, ...]]:
+        into: dict[str, tuple[str, ...]] = {"wi_EDF": ("expert", "embed", "mlp")}
         if self.config.activation == "geglu":
-            h_EGCF = jax.nn.gelu(self._project(x_EGCD, self.gate_EDF)) * h_EGCF
+            into["gate_EDF"] = into["wi_EDF"]
+        return into | {"wo_EFD": ("expert", "mlp", "embed")}
+
+    def kernels(self) -> dict[str, jax.Array]:
+        """The parameters by name, each [E, ...], in the compute dtype."""
+        return {
+            name: getattr(self, name)[...].astype(self.config.dtype) for name in self.kernel_axes
+        }
+
+    @staticmethod
+    def compute(
+        kernels: dict[str, jax.Array],
+        x: jax.Array,
+        product: Product,
+        drop: Callable[[jax.Array], jax.Array],
+    ) -> jax.Array:
+        """relu(x wi) wo, or (gelu(x gate) * (x wi)) wo, of every expert on its rows.
+
+        Args:
+          kernels: as `kernels()` gives them, or a device's share of them.
+          x: the experts' inputs, in whichever form `product` takes.
+          drop: dropout of the interim activations (the paper's expert dropout).
+        """
+        h = product(x, kernels["wi_EDF"])
+        if "gate_EDF" in kernels:
+            h = jax.nn.gelu(product(x, kernels["gate_EDF"])) * h
         else:
-            h_EGCF = jax.nn.relu(h_EGCF)
-        h_EGCF = self._dropout(h_EGCF, noise_G)
-        h_EGCF = constrain(h_EGCF, "expert", "expert_group", None, "mlp")
-        return jnp.einsum("egcf,efd->egcd", h_EGCF, self.wo_EFD[...].astype(x_EGCD.dtype))
-
-    def _project(self, x_EGCD: jax.Array, kernel_EDF: nnx.Param) -> jax.Array:
-        return jnp.einsum("egcd,edf->egcf", x_EGCD, kernel_EDF[...].astype(x_EGCD.dtype))
-
-    def _dropout(self, h_EGCF: jax.Array, noise_G: Noise | None) -> jax.Array:
-        assert self.config.switch is not None
-        rate = self.config.switch.expert_dropout_rate
-        if rate is None:
-            rate = self.config.dropout_rate
-        # The groups lead for their keys' sake only: the swaps fuse away.
-        return dropout(h_EGCF.swapaxes(0, 1), rate, noise_G).swapaxes(0, 1)
+            h = jax.nn.relu(h)
+        return product(drop(h), kernels["wo_EFD"])

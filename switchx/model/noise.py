@@ -78,7 +78,21 @@ class Noise:
         group_size = self.low_B.shape[0] * tokens_per_row // num_groups
         start_G = jnp.arange(num_groups, dtype=jnp.uint32) * jnp.uint32(group_size)
         row_G, offset_G = start_G // tokens_per_row, start_G % tokens_per_row
-        return Noise(self.low_B[row_G], self.high_B[row_G], self.site).fold(offset_G)
+        return self.take(row_G).fold(offset_G)
+
+    def per_choice(self, tokens: int, choices: int) -> "Noise":
+        """Keys per choice of each token of a group, in that order: [G * tokens * choices]."""
+        number_R = jnp.arange(self.low_B.shape[0] * tokens * choices, dtype=jnp.uint32)
+        per_group = tokens * choices
+        return self.take(number_R // per_group).fold(number_R % per_group)
+
+    def shifted(self, by: int | jax.Array) -> "Noise":
+        """Keys whose numbers of shape [n] are this one's from `by` on: for a device's share."""
+        return dataclasses.replace(self, low_B=self.low_B + jnp.asarray(by, jnp.uint32))
+
+    def take(self, index_R: jax.Array) -> "Noise":
+        """The keys of these rows."""
+        return Noise(self.low_B[index_R], self.high_B[index_R], self.site)
 
     def bits(self, shape: tuple[int, ...]) -> jax.Array:
         """Uniform uint32 of shape [B, *shape]."""

@@ -1,38 +1,59 @@
 """The switch layer: group the tokens, route, dispatch, compute, combine."""
 
 import dataclasses
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from switchx.errors import UserError
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.dispatch import dispatcher
-from switchx.model.experts import Experts
-from switchx.model.noise import Noise
-from switchx.model.router import Router, RoutingStats, assign, expert_capacity, routing_stats
+from switchx.model.noise import Noise, dropout
+from switchx.model.ragged import ragged
+from switchx.model.router import Router, expert_capacity
+from switchx.model.routing import EXPERT_SITE, INPUT_SITE, Assignment, route
+from switchx.model.routing_stats import RoutingStats
 from switchx.sharding import constrain
 
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """How tokens are cut into groups: tokens per group, slots per expert and group."""
+    """How the tokens of a stack are cut into groups, and what a group's experts hold.
+
+    Attributes:
+      size: tokens per group.
+      capacity: slots per expert and group; None: as many as it takes (dropless).
+      causal: whether tokens may depend on earlier ones only, as in the decoder.
+    """
 
     size: int
-    capacity: int
+    capacity: int | None
+    causal: bool
 
     @classmethod
-    def of(cls, config: SwitchConfig, size: int, train: bool) -> "Grouping":
-        return cls(size, expert_capacity(config, size, train))
+    def of(cls, config: SwitchConfig, causal: bool, train: bool) -> "Grouping":
+        """As the configuration says."""
+        size = config.decoder_group_size if causal else config.encoder_group_size
+        dropless = config.dispatcher == "ragged"
+        return cls(size, None if dropless else expert_capacity(config, size, train), causal)
+
+    @classmethod
+    def for_answers(cls, config: SwitchConfig, length: int, causal: bool) -> "Grouping":
+        """Each sequence on its own and nothing dropped: answers do not depend on neighbours."""
+        choosing = config.encoder_routing == "experts_choose" and not causal
+        return cls(length, expert_capacity(config, length, False) if choosing else None, causal)
 
 
 class SwitchLayer(nnx.Module):
-    """A feed-forward layer of which each token uses one expert (Switch Transformers, eq. 1-6)."""
+    """A layer of which each token uses one expert or a few (Switch Transformers, eq. 1-6)."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, experts: Any, rngs: nnx.Rngs):
+        """`experts`: a module with `kernels` and `compute`, as `Experts` has them."""
         self.config = config
         self.router = Router(config, rngs)
-        self.experts = Experts(config, rngs)
+        self.experts = experts
 
     def __call__(
         self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise | None
@@ -54,18 +75,47 @@ class SwitchLayer(nnx.Module):
         mask_GS = mask_BL.reshape(G, grouping.size)
         noise_G = None if noise is None else noise.regroup(G, L)
 
-        logits_GSE = self.router(x_GSD, None if noise_G is None else noise_G.fold(0))
-        probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
-        assignment = assign(probs_GSE, mask_GS, config.top_k, grouping.capacity)
-        stats = routing_stats(logits_GSE, probs_GSE, assignment, mask_GS)
-
-        move = dispatcher(config.dispatcher)
-        x_GECD = move.dispatch(x_GSD, assignment, config.num_experts, grouping.capacity)
-        x_EGCD = to_experts(x_GECD)
-        y_EGCD = self.experts(x_EGCD, None if noise_G is None else noise_G.fold(1))
-        y_GSD = move.combine(from_experts(y_EGCD), assignment)
+        logits_GSE = self.router(x_GSD, None if noise_G is None else noise_G.fold(INPUT_SITE))
+        assignment, stats = route(
+            config, logits_GSE, mask_GS, grouping.capacity, grouping.causal, noise_G
+        )
+        expert_noise_G = None if noise_G is None else noise_G.fold(EXPERT_SITE)
+        if grouping.capacity is None:
+            y_GSD = self._dropless(x_GSD, assignment, expert_noise_G)
+        else:
+            y_GSD = self._through_slots(x_GSD, assignment, grouping.capacity, expert_noise_G)
         y_GSD = constrain(y_GSD, "group", None, "embed")
-        return y_GSD.reshape(B, L, D), stats
+        return y_GSD.reshape(B, L, y_GSD.shape[-1]), stats
+
+    def _through_slots(
+        self, x_GSD: jax.Array, assignment: Assignment, capacity: int, noise_G: Noise | None
+    ) -> jax.Array:
+        assert self.config.switch is not None
+        move = dispatcher(self.config.switch.dispatcher)
+        x_GECD = move.dispatch(x_GSD, assignment, self.config.switch.num_experts, capacity)
+
+        def drop(h_EGCF: jax.Array) -> jax.Array:
+            # The groups lead for their keys' sake only: the swaps fuse away.
+            h_EGCF = dropout(h_EGCF.swapaxes(0, 1), self._dropout_rate, noise_G).swapaxes(0, 1)
+            return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
+
+        y_EGCD = self.experts.compute(self.experts.kernels(), to_experts(x_GECD), _product, drop)
+        return move.combine(from_experts(y_EGCD), assignment)
+
+    def _dropless(
+        self, x_GSD: jax.Array, assignment: Assignment, noise_G: Noise | None
+    ) -> jax.Array:
+        return ragged(x_GSD, assignment, self.experts, self._dropout_rate, noise_G)
+
+    @property
+    def _dropout_rate(self) -> float:
+        assert self.config.switch is not None
+        rate = self.config.switch.expert_dropout_rate
+        return self.config.dropout_rate if rate is None else rate
+
+
+def _product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
+    return jnp.einsum("egcd,edf->egcf", x_EGCD, kernel_EDF)
 
 
 def to_experts(x_GECD: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from switchx.model.blocks import Block, DecoderContext, DecoderLayer, EncoderCon
 from switchx.model.config import ModelConfig
 from switchx.model.layers import Embedding, RMSNorm
 from switchx.model.noise import Noise, dropout
-from switchx.model.router import RoutingStats
+from switchx.model.routing_stats import RoutingStats
 from switchx.model.stack import Stack
 from switchx.model.switch_layer import Grouping
 from switchx.sharding import constrain
@@ -104,11 +104,12 @@ class Transformer(nnx.Module):
     def start_decoding(self, encoder_token_BM: jax.Array, length: int) -> DecodeState:
         """Encodes, and prepares to generate up to `length` tokens.
 
-        Each sequence is a group of its own with room for every token, so nothing is dropped
-        and an answer does not depend on its neighbours in the batch.
+        Each sequence is a group of its own and nothing is dropped, so an answer does not depend
+        on its neighbours in the batch.
         """
         M = encoder_token_BM.shape[1]
-        grouping = Grouping(size=M, capacity=M) if self.config.switch else None
+        switch = self.config.switch
+        grouping = None if switch is None else Grouping.for_answers(switch, M, causal=False)
         encoded_BMD, _ = self.encode(encoder_token_BM, grouping, None)
         graphdef, params_N = nnx.split(self.decoder.blocks)
 
@@ -123,14 +124,14 @@ class Transformer(nnx.Module):
         self, token_B: jax.Array, position: jax.Array, state: DecodeState
     ) -> tuple[jax.Array, DecodeState]:
         """Float32 logits [B, V] of the token after `token_B`, which stands at `position`."""
-        length = state.bias_HLL.shape[-1]
+        length, switch = state.bias_HLL.shape[-1], self.config.switch
         context = DecoderContext(
             bias_HLM=jax.lax.dynamic_slice_in_dim(state.bias_HLL, position, 1, axis=1),
             visible_BLM=(jnp.arange(length) <= position)[None, None],
             mask_BL=jnp.ones((token_B.shape[0], 1), bool),
             encoded_BMD=None,
             encoder_mask_BM=state.encoder_mask_BM,
-            grouping=Grouping(size=1, capacity=1) if self.config.switch else None,
+            grouping=None if switch is None else Grouping.for_answers(switch, 1, causal=True),
             position=position,
         )
         x_B1D = self._embed(token_B[:, None], None)
@@ -142,8 +143,8 @@ class Transformer(nnx.Module):
         switch = self.config.switch
         if switch is None:
             return None, None
-        encoder = Grouping.of(switch, switch.encoder_group_size, train)
-        return encoder, Grouping.of(switch, switch.decoder_group_size, train)
+        encoder = Grouping.of(switch, causal=False, train=train)
+        return encoder, Grouping.of(switch, causal=True, train=train)
 
     def _embed(self, token_BL: jax.Array, noise: Noise | None) -> jax.Array:
         x_BLD = constrain(self.embedding.embed(token_BL), "batch", None, "embed")

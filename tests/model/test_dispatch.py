@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from switchx.model.dispatch import DISPATCHERS, dispatcher
-from switchx.model.router import assign
-from tests.helpers import jit
+from switchx.model.routing import route
+from tests.helpers import jit, switch_config
 from tests.model import oracle
 
 NAMES = sorted(DISPATCHERS)
+
+
+def assign(logits, mask, top_k, capacity):
+    config = switch_config(num_experts=logits.shape[-1], top_k=top_k)
+    return route(config, logits, mask, capacity, True, None)[0]
 
 
 def problem(seed, G=2, S=12, E=4, D=3, top_k=1, room=2):
@@ -28,7 +33,7 @@ def problem(seed, G=2, S=12, E=4, D=3, top_k=1, room=2):
 def transport(name, x, logits, mask, scale, top_k):
     """Dispatch, an expert that scales each slot by its own number, combine."""
     E, C = scale.shape[1:3]
-    assignment = assign(jax.nn.softmax(logits), mask, top_k, C)
+    assignment = assign(logits, mask, top_k, C)
     expert_in = DISPATCHERS[name].dispatch(x, assignment, E, C)
     return expert_in, DISPATCHERS[name].combine(expert_in * scale, assignment)
 
@@ -119,7 +124,7 @@ def _exact(x, logits, mask, scale, top_k):
 def test_dropped_tokens_and_padding_come_back_as_zeros(name):
     x, logits, mask, scale = problem(1, room=1)
     mask = mask.at[0].set(False)
-    kept = assign(jax.nn.softmax(logits), mask, 1, 1).kept_GSJ[..., 0]
+    kept = assign(logits, mask, 1, 1).kept_GSJ[..., 0]
     out = move(name, x, logits, mask, np.ones_like(scale), 1)[1]
     assert not np.any(np.array(out)[~np.array(kept)])
     assert np.all(np.any(np.array(out)[np.array(kept)], axis=-1))
@@ -130,7 +135,7 @@ def test_dropped_tokens_and_padding_come_back_as_zeros(name):
 def test_tokens_are_moved_bit_by_bit_in_their_own_dtype(name):
     x, logits, mask, scale = problem(2, room=12)
     x = jnp.asarray(x, jnp.bfloat16)
-    assignment = assign(jax.nn.softmax(logits), mask, 1, 12)
+    assignment = assign(logits, mask, 1, 12)
     expert_in = DISPATCHERS[name].dispatch(x, assignment, 4, 12)
     assert expert_in.dtype == jnp.bfloat16
     expected = by_hand(np.array(x, np.float32), logits, mask, scale, 1)[0]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchx.model.router import assign, expert_capacity, routing_stats
+from switchx.model.router import expert_capacity
+from switchx.model.routing import route as route_by
 from tests.helpers import jit, random_mask, switch_config
 from tests.model import oracle
 
@@ -31,13 +32,12 @@ def random_logits(seed, tokens, experts, ties):
 
 
 def routing(logits_GSE, mask_GS, top_k, capacity):
-    probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
-    assignment = assign(probs_GSE, mask_GS, top_k, capacity)
-    stats = routing_stats(logits_GSE, probs_GSE, assignment, mask_GS)
-    return probs_GSE, assignment, stats
+    config = switch_config(num_experts=logits_GSE.shape[-1], top_k=top_k)
+    assignment, stats = route_by(config, logits_GSE, mask_GS, capacity, True, None)
+    return jax.nn.softmax(logits_GSE, axis=-1), assignment, stats
 
 
-route = jit(routing, static_argnums=2)
+route = jit(routing, static_argnums=(2, 3))
 
 
 @pytest.mark.parametrize(("S", "E", "top_k"), SHAPES)
@@ -94,14 +94,14 @@ def test_capacities_of_the_paper():
 def test_capacity_is_kept_not_one_less():
     """The pseudo-code of the paper's figure 15 loses a slot; the original code does not."""
     probs = jnp.zeros((1, 8, 2)).at[..., 0].set(1.0)
-    kept = assign(probs, jnp.ones((1, 8), bool), 1, 5).kept_GSJ[0, :, 0]
+    kept = route(probs, jnp.ones((1, 8), bool), 1, 5)[1].kept_GSJ[0, :, 0]
     assert kept.tolist() == [True] * 5 + [False] * 3
 
 
 def test_first_choices_are_placed_before_second_ones():
     # Token 0 wants expert 0, then 1; token 1 wants expert 1, then 0. One slot each.
     probs = jnp.array([[[0.6, 0.4], [0.4, 0.6]]])
-    found = assign(probs, jnp.ones((1, 2), bool), 2, 1)
+    found = route(jnp.log(probs), jnp.ones((1, 2), bool), 2, 1)[1]
     assert found.kept_GSJ[0].tolist() == [[True, False], [True, False]]
     np.testing.assert_allclose(found.gate_GSJ[0], [[0.6, 0], [0.6, 0]], rtol=1e-6)
 

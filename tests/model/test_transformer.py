@@ -140,7 +140,7 @@ def test_what_padding_holds_changes_nothing_in_the_encoder():
 
     @jit
     def encode(params):
-        return model.bind(params).encode(tokens, Grouping(32, 4), None)
+        return model.bind(params).encode(tokens, Grouping(32, 4, False), None)
 
     before, stats_before = encode(params)
     table = params["embedding"]["table_VD"]

@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from switchx.model.experts import Experts
 from switchx.model.switch_layer import Grouping, SwitchLayer
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
 from tests.helpers import jit, noise, random_mask, tiny_config, with_switch
@@ -32,13 +33,16 @@ def layer(dispatcher):
     config = with_switch(
         tiny_config(d_model=D, d_ff=F, dropout_rate=0.1), num_experts=E, dispatcher=dispatcher
     )
-    return nnx.split(SwitchLayer(config, nnx.Rngs(params=0)))
+    rngs = nnx.Rngs(params=0)
+    return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
 
 
 def forward(dispatcher):
     """(parameters, x, mask, noise) to the output and the statistics, as in training."""
     graphdef, _ = layer(dispatcher)
-    return lambda state, x, mask, keys: nnx.merge(graphdef, state)(x, mask, Grouping(16, 3), keys)
+    return lambda state, x, mask, keys: nnx.merge(graphdef, state)(
+        x, mask, Grouping(16, 3, False), keys
+    )
 
 
 def backward(dispatcher):
