@@ -147,8 +147,9 @@ def gather_outputs_bwd(
     dout_GQD = gate_of_slot_GQ1.astype(out_GQD.dtype) * _rows(dy_GSD, choice_GQ // J)
 
     def dgate(j: int) -> jax.Array:
-        products_GSD = _rows(out_GQD, flat_GSJ[..., j]) * dy_GSD
-        return jnp.sum(products_GSD, axis=-1, dtype=jnp.float32)
+        out_GSD = _rows(out_GQD, flat_GSJ[..., j])
+        # As a product: XLA's own sum over the last axis is twenty times slower on a CPU.
+        return jnp.einsum("gsd,gsd->gs", out_GSD, dy_GSD, preferred_element_type=jnp.float32)
 
     return dout_GQD, jnp.stack([dgate(j) for j in range(J)], axis=-1), None, None
 
