@@ -98,9 +98,7 @@ class SwitchConfig:
         _one_of("SwitchConfig.experts_in", self.experts_in, EXPERTS_IN)
         _one_of("SwitchConfig.attention_dtype", self.attention_dtype, DTYPES)
         if not isinstance(self.extra_dense, bool):
-            raise UserError(
-                f"SwitchConfig.extra_dense={self.extra_dense!r} must be True or False."
-            )
+            raise UserError(f"SwitchConfig.extra_dense={self.extra_dense!r} must be True or False.")
         _one_of("SwitchConfig.exploration", self.exploration, EXPLORATIONS)
         _one_of("SwitchConfig.second_policy", self.second_policy, SECOND_POLICIES)
         _one_of("SwitchConfig.priority", self.priority, PRIORITIES)

@@ -1,6 +1,7 @@
 """Self-attention whose projections are experts (Switch Transformers, appendix A)."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ class ProjectionExperts(nnx.Module):
       output_axis: logical axis of the last dimension of what `compute` returns.
     """
 
-    kernel_axes = {"heads_EDT": ("expert", "embed", "heads")}
+    kernel_axes: ClassVar = {"heads_EDT": ("expert", "embed", "heads")}
     output_axis = "heads"
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
@@ -84,7 +85,7 @@ class ExpertAttention(AttendingModule):
     def project(
         self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise | None
     ) -> tuple[jax.Array, jax.Array, RoutingStats]:
-        """Queries, and keys that are the values as well, each [B, L, H, K]; the routing's statistics.
+        """Queries, keys that are the values as well, each [B, L, H, K], and what routing did.
 
         Args:
           mask_BL, grouping, noise: as SwitchLayer takes them.

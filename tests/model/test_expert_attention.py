@@ -58,8 +58,11 @@ def projected(x_SD, mask_S, router_DE, query_EDT, key_EDT, choices, room):
             else:
                 dropped += 1 / (choices * real)
             taken_E[e] += 1
-    return query_ST, key_ST, {"load_E": f_E, "dropped_fraction": dropped} | (
-        {"balance_loss": E * (f_E @ P_E), "z_loss": z} if choices == 1 else {}
+    return (
+        query_ST,
+        key_ST,
+        {"load_E": f_E, "dropped_fraction": dropped}
+        | ({"balance_loss": E * (f_E @ P_E), "z_loss": z} if choices == 1 else {}),
     )
 
 
@@ -111,7 +114,8 @@ def test_a_layer_equals_token_by_token_numpy(dispatcher, choices):
     found, query_BLHK, stats = layer(jnp.asarray(x, jnp.float32), jnp.asarray(bias, jnp.float32))
     grouped = zip(x.reshape(*groups, D), mask.reshape(groups), strict=True)
     room = 100 if capacity is None else capacity
-    query, key, expected = zip(*(projected(*g, *kernels, choices, room) for g in grouped), strict=True)
+    routed = [projected(*group, *kernels, choices, room) for group in grouped]
+    query, key, expected = zip(*routed, strict=True)
     query, key = np.reshape(query, (B, L, -1)), np.reshape(key, (B, L, -1))
     np.testing.assert_allclose(query_BLHK.reshape(B, L, -1), query, rtol=1e-4, atol=1e-5)
     for b in range(B):
@@ -150,9 +154,9 @@ def lowered(**changes):
     return jax.jit(jax.value_and_grad(loss)).lower(model.shapes).as_text()
 
 
-@pytest.mark.parametrize(("attention_dtype", "expected"), [("float32", "f32"), ("bfloat16", "bf16")])
+@pytest.mark.parametrize(("attention_dtype", "name"), [("float32", "f32"), ("bfloat16", "bf16")])
 @pytest.mark.parametrize("dispatcher", ["einsum", "index"])
-def test_precision_in_the_lowered_program(dispatcher, attention_dtype, expected):
+def test_precision_in_the_lowered_program(dispatcher, attention_dtype, name):
     projections, feed_forwards = [], []
     for line in lowered(dispatcher=dispatcher, attention_dtype=attention_dtype).splitlines():
         if "stablehlo.dot_general" not in line:
@@ -162,7 +166,7 @@ def test_precision_in_the_lowered_program(dispatcher, attention_dtype, expected)
         for size, found in ((2 * H * 5, projections), (56, feed_forwards)):
             if sorted((7, 24, size)) in shapes:
                 found.append(line)
-                want = expected if found is projections else "bf16"
+                want = name if found is projections else "bf16"
                 assert {dtype for _, dtype in types} == {want}, line
                 if want == "f32":
                     assert "HIGHEST" in line  # or a TPU would take bfloat16 products
