@@ -75,7 +75,8 @@ class ExpertAttention(AttendingModule):
     """Multi-head self-attention: each token's expert makes its query, and its key and value.
 
     One router decides both. The projection back to the model is dense. A token that finds no
-    room has a query, key and value of zeros.
+    room has a query, key and value of zeros. The projections are linear, as the paper says; the
+    layer of its original code has a hidden layer with a ReLU before them.
     """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
