@@ -8,6 +8,7 @@ import pytest
 from switchx.cli.gin_config import Settings, load
 from switchx.cli.gin_files import REPOSITORY, Reader
 from switchx.model import Model, ModelConfig, forward_flops, parameter_count
+from switchx.model.router import expert_capacity
 
 CONFIGS = REPOSITORY / "configs"
 FILES = sorted(path.relative_to(REPOSITORY) for path in CONFIGS.glob("**/*.gin"))
@@ -37,10 +38,13 @@ PARAMETERS = {
     "switch_xxl_128": 394_675_073_024,
     "switch_c_2048": 1_571_375_798_688,
     "moe_base": 7_415_217_408,
+    "st_moe_base": 700_636_416,
+    "st_moe_large": 4_105_432_064,
+    "st_moe_32b": 269_104_551_936,
     "tiny_dense": 1_967_872,
     "tiny_switch": 3_804_928,
 }
-# Paper, Table 9, in units of 1e9 per sequence of 512 and 114 tokens.
+# Paper, Table 9, and ST-MoE, in units of 1e9 per sequence of 512 and 114 tokens.
 FLOPS = {
     "t5_base": 124,
     "t5_large": 425,
@@ -49,6 +53,7 @@ FLOPS = {
     "switch_large_128": 425,
     "switch_xxl_128": 6300,
     "switch_c_2048": 890,
+    "st_moe_32b": 20_200,
 }
 RUN = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1, "TFDS_DATA_DIR": "/tfds"}
 RUN |= {"C4_JSON_TRAIN": "*", "C4_JSON_VALIDATION": "*"}
@@ -103,7 +108,9 @@ def test_switch_models(name):
     found = config(name)
     switch = found.switch
     assert switch is not None
-    assert (found.init_scale, switch.jitter, switch.balance_loss_weight) == (0.1, 1e-2, 1e-2)
+    assert (found.init_scale, switch.balance_loss_weight) == (0.1, 1e-2)
+    if not name.startswith("st_moe"):
+        assert (switch.exploration, switch.jitter) == ("jitter", 1e-2)
     assert found.dropout_rate == 0.0
     # A group holds as many whole sequences of targets as of inputs.
     assert switch.encoder_group_size % 512 == 0
@@ -126,6 +133,23 @@ def test_released_routing(name, group, train, evaluate, least):
     assert switch.encoder_group_size == group
     assert (switch.train_capacity_factor, switch.eval_capacity_factor) == (train, evaluate)
     assert switch.min_capacity == least
+
+
+@pytest.mark.parametrize("name", ["st_moe_base", "st_moe_large", "st_moe_32b"])
+def test_the_design_of_st_moe(name):
+    found = config(name)
+    switch = found.switch
+    assert switch is not None
+    assert (found.activation, found.tied_embeddings) == ("geglu", False)
+    assert (switch.every, switch.extra_dense, switch.exploration) == (4, True, "argmax")
+    assert (switch.top_k, switch.second_policy, switch.second_threshold) == (2, "random", 0.2)
+    assert switch.priority == "gate"
+    assert (switch.balance_loss_weight, switch.router_z_loss_weight) == (1e-2, 1e-3)
+    # Published factors are slots per token: 1.25 and 2.0 of a group of 4096 over the experts.
+    assert switch.encoder_group_size == 4096
+    for train, factor in ((True, 1.25), (False, 2.0)):
+        expected = int(factor * 4096 / switch.num_experts)
+        assert expert_capacity(switch, 4096, train) == expected
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

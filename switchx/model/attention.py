@@ -11,40 +11,24 @@ from switchx.model.noise import Noise, dropout
 from switchx.sharding import constrain
 
 
-class Attention(nnx.Module):
-    """Multi-head attention whose keys and values are computed apart, so they can be kept.
-
-    Projections are matrices [D, H*K]: the optimizer then factors them as T5 does.
-    """
+class AttendingModule(nnx.Module):
+    """What follows the projections to heads: attention, and the projection back to the model."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        D, HK = config.d_model, config.num_heads * config.d_kv
+        HK = config.num_heads * config.d_kv
         self.config = config
-        query = normal((D * config.d_kv) ** -0.5)
-        self.query_DT = parameter(rngs, query, (D, HK), ("embed", "heads"))
-        self.key_DT = parameter(rngs, normal(D**-0.5), (D, HK), ("embed", "heads"))
-        self.value_DT = parameter(rngs, normal(D**-0.5), (D, HK), ("embed", "heads"))
-        self.out_TD = parameter(rngs, normal(HK**-0.5), (HK, D), ("heads", "embed"))
-
-    def _heads(self, x_BLD: jax.Array, kernel_DT: nnx.Param) -> jax.Array:
-        x_BLT = project(x_BLD, kernel_DT[...])
-        shape = (*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
-        return constrain(x_BLT.reshape(shape), "batch", None, "heads", None)
-
-    def keys_values(self, x_BMD: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values of the attended sequence, each [B, M, H, K]."""
-        return self._heads(x_BMD, self.key_DT), self._heads(x_BMD, self.value_DT)
+        self.out_TD = parameter(rngs, normal(HK**-0.5), (HK, config.d_model), ("heads", "embed"))
 
     def __call__(
         self,
-        x_BLD: jax.Array,
+        query_BLHK: jax.Array,
         key_BMHK: jax.Array,
         value_BMHK: jax.Array,
         bias_HLM: jax.Array | None,
         mask_BLM: jax.Array,
         noise: Noise | None,
     ) -> jax.Array:
-        """Attends from `x` to the given keys and values.
+        """Attends from the queries to the keys and values.
 
         Args:
           bias_HLM: float32, added to the logits.
@@ -53,11 +37,38 @@ class Attention(nnx.Module):
         Returns:
           [B, L, D].
         """
-        query_BLHK = self._heads(x_BLD, self.query_DT)
         # T5 drops a key for all queries of a head at once: that is dropping its value.
         value_BMHK = dropout_values(value_BMHK, self.config.dropout_rate, noise)
         y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)
         return project(y_BLHK, self.out_TD[...])
+
+
+class Attention(AttendingModule):
+    """Multi-head attention whose queries, keys and values are computed apart, so they can be kept.
+
+    Projections are matrices [D, H*K]: the optimizer then factors them as T5 does.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        D, HK = config.d_model, config.num_heads * config.d_kv
+        query = normal((D * config.d_kv) ** -0.5)
+        self.query_DT = parameter(rngs, query, (D, HK), ("embed", "heads"))
+        self.key_DT = parameter(rngs, normal(D**-0.5), (D, HK), ("embed", "heads"))
+        self.value_DT = parameter(rngs, normal(D**-0.5), (D, HK), ("embed", "heads"))
+        super().__init__(config, rngs)
+
+    def _heads(self, x_BLD: jax.Array, kernel_DT: nnx.Param) -> jax.Array:
+        x_BLT = project(x_BLD, kernel_DT[...])
+        shape = (*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
+        return constrain(x_BLT.reshape(shape), "batch", None, "heads", None)
+
+    def queries(self, x_BLD: jax.Array) -> jax.Array:
+        """Queries of the attending sequence, [B, L, H, K]."""
+        return self._heads(x_BLD, self.query_DT)
+
+    def keys_values(self, x_BMD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Keys and values of the attended sequence, each [B, M, H, K]."""
+        return self._heads(x_BMD, self.key_DT), self._heads(x_BMD, self.value_DT)
 
 
 def dropout_values(value_BMHK: jax.Array, rate: float, noise: Noise | None) -> jax.Array:

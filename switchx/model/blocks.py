@@ -9,6 +9,7 @@ from flax import nnx
 
 from switchx.model.attention import Attention
 from switchx.model.config import ModelConfig
+from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward, RMSNorm
 from switchx.model.noise import Noise, dropout
@@ -60,36 +61,70 @@ class LayerCache:
 
 
 class FeedForwardSublayer(nnx.Module):
-    """x + dropout(f(norm(x))) where f is dense or a switch layer."""
+    """x + dropout(f(norm(x))) where f is dense or a switch layer.
+
+    With `extra_dense` the switch layer's step is followed by a dense one, as in ST-MoE and
+    flaxformer's configuration of it. There the second step has a norm of its own; the count of
+    ST-MoE-32B that this project holds to (269,104,551,936) has none, so here the two share theirs.
+    """
 
     def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
+        switch = config.switch
         self.config = config
-        self.sparse = sparse
+        self.sparse = sparse and switch is not None and switch.in_feed_forward
         self.norm = RMSNorm(config, rngs)
-        if sparse:
+        if self.sparse:
             self.switch = SwitchLayer(config, Experts(config, rngs), rngs)
-        else:
+        if not self.sparse or (switch is not None and switch.extra_dense):
             self.dense = FeedForward(config, rngs)
 
     def __call__(
         self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping | None, noise: Noise | None
-    ) -> tuple[jax.Array, RoutingStats | None]:
-        h_BLD, stats = self.norm(x_BLD), None
-        inner_noise = None if noise is None else noise.fold(0)
+    ) -> tuple[jax.Array, list[RoutingStats]]:
+        stats = []
         if self.sparse:
             assert grouping is not None
-            h_BLD, stats = self.switch(h_BLD, mask_BL, grouping, inner_noise)
-        else:
-            h_BLD = self.dense(h_BLD, inner_noise)
-        return _residual(self.config, x_BLD, h_BLD, noise), stats
+            h_BLD, routed = self.switch(self.norm(x_BLD), mask_BL, grouping, _fold(noise, 0))
+            x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
+            stats, noise = [routed], _fold(noise, 2)
+        if hasattr(self, "dense"):
+            h_BLD = self.dense(self.norm(x_BLD), _fold(noise, 0))
+            x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
+        return x_BLD, stats
+
+
+def _fold(noise: Noise | None, site: int) -> Noise | None:
+    return None if noise is None else noise.fold(site)
 
 
 def _residual(
     config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: Noise | None
 ) -> jax.Array:
-    noise = None if noise is None else noise.fold(1)
-    x_BLD = x_BLD + dropout(h_BLD, config.dropout_rate, noise, shared_axis=1)
+    x_BLD = x_BLD + dropout(h_BLD, config.dropout_rate, _fold(noise, 1), shared_axis=1)
     return constrain(x_BLD, "batch", None, "embed")
+
+
+def _self_attention(
+    config: ModelConfig, sparse: bool, rngs: nnx.Rngs
+) -> Attention | ExpertAttention:
+    if sparse and config.switch is not None and config.switch.in_attention:
+        return ExpertAttention(config, rngs)
+    return Attention(config, rngs)
+
+
+def _project(
+    attention: Attention | ExpertAttention,
+    x_BLD: jax.Array,
+    mask_BL: jax.Array,
+    grouping: Grouping | None,
+    noise: Noise | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, list[RoutingStats]]:
+    """Queries, keys and values of self-attention, [B, L, H, K], and what their routing did."""
+    if isinstance(attention, Attention):
+        return attention.queries(x_BLD), *attention.keys_values(x_BLD), []
+    assert grouping is not None
+    query, key, stats = attention.project(x_BLD, mask_BL, grouping, _fold(noise, 2))
+    return query, key, key, [stats]
 
 
 class EncoderLayer(nnx.Module):
@@ -98,20 +133,21 @@ class EncoderLayer(nnx.Module):
     def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
-        self.attention = Attention(config, rngs)
+        self.attention = _self_attention(config, sparse, rngs)
         self.feed_forward = FeedForwardSublayer(config, sparse, rngs)
 
     def __call__(
         self, x_BLD: jax.Array, context: EncoderContext, noise: Noise | None, cache: None
-    ) -> tuple[jax.Array, RoutingStats | None, None]:
-        at, ff = (None, None) if noise is None else (noise.fold(0), noise.fold(1))
+    ) -> tuple[jax.Array, list[RoutingStats], None]:
+        at, ff = _fold(noise, 0), _fold(noise, 1)
+        mask_BL, grouping = context.mask_BL, context.grouping
         h_BLD = self.attention_norm(x_BLD)
-        key_BLHK, value_BLHK = self.attention.keys_values(h_BLD)
-        visible_B1L = context.mask_BL[:, None]
-        h_BLD = self.attention(h_BLD, key_BLHK, value_BLHK, context.bias_HLL, visible_B1L, at)
+        query, key, value, stats = _project(self.attention, h_BLD, mask_BL, grouping, at)
+        visible_B1L = mask_BL[:, None]
+        h_BLD = self.attention(query, key, value, context.bias_HLL, visible_B1L, at)
         x_BLD = _residual(self.config, x_BLD, h_BLD, at)
-        x_BLD, stats = self.feed_forward(x_BLD, context.mask_BL, context.grouping, ff)
-        return x_BLD, stats, None
+        x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
+        return x_BLD, stats + more, None
 
 
 class DecoderLayer(nnx.Module):
@@ -120,7 +156,7 @@ class DecoderLayer(nnx.Module):
     def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
-        self.attention = Attention(config, rngs)
+        self.attention = _self_attention(config, sparse, rngs)
         self.cross_norm = RMSNorm(config, rngs)
         self.cross_attention = Attention(config, rngs)
         self.feed_forward = FeedForwardSublayer(config, sparse, rngs)
@@ -131,28 +167,30 @@ class DecoderLayer(nnx.Module):
         context: DecoderContext,
         noise: Noise | None,
         cache: LayerCache | None,
-    ) -> tuple[jax.Array, RoutingStats | None, LayerCache | None]:
-        at, cross, ff = (None,) * 3 if noise is None else map(noise.fold, range(3))
+    ) -> tuple[jax.Array, list[RoutingStats], LayerCache | None]:
+        at, cross, ff = (_fold(noise, site) for site in range(3))
+        mask_BL, grouping = context.mask_BL, context.grouping
         h_BLD = self.attention_norm(x_BLD)
-        key, value = self.attention.keys_values(h_BLD)
+        query, key, value, stats = _project(self.attention, h_BLD, mask_BL, grouping, at)
         if cache is not None:
             cache = _append(cache, key, value, context.position)
             key, value = cache.key_BLHK, cache.value_BLHK
-        h_BLD = self.attention(h_BLD, key, value, context.bias_HLM, context.visible_BLM, at)
+        h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
         x_BLD = _residual(self.config, x_BLD, h_BLD, at)
 
         h_BLD = self.cross_norm(x_BLD)
+        query = self.cross_attention.queries(h_BLD)
         if cache is not None:
             key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
         else:
             assert context.encoded_BMD is not None
             key, value = self.cross_attention.keys_values(context.encoded_BMD)
         visible_B1M = context.encoder_mask_BM[:, None]
-        h_BLD = self.cross_attention(h_BLD, key, value, None, visible_B1M, cross)
+        h_BLD = self.cross_attention(query, key, value, None, visible_B1M, cross)
         x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
 
-        x_BLD, stats = self.feed_forward(x_BLD, context.mask_BL, context.grouping, ff)
-        return x_BLD, stats, cache
+        x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
+        return x_BLD, stats + more, cache
 
     def start_cache(self, encoded_BMD: jax.Array, length: int) -> LayerCache:
         """An empty cache for `length` tokens, the encoder's keys and values filled in."""
@@ -190,10 +228,12 @@ class Block(nnx.Module):
     def __call__(
         self, x_BLD: jax.Array, context: Any, noise: Noise | None, cache: list[LayerCache] | None
     ) -> tuple[jax.Array, RoutingStats | None, list[LayerCache] | None]:
-        stats, caches = None, []
+        """Runs the layers; the statistics have a leading axis: attention's, feed-forward's."""
+        stats, caches = [], []
         for i, layer in enumerate(self.layers):
-            layer_noise = None if noise is None else noise.fold(i)
             layer_cache = None if cache is None else cache[i]
-            x_BLD, stats, layer_cache = layer(x_BLD, context, layer_noise, layer_cache)
+            x_BLD, more, layer_cache = layer(x_BLD, context, _fold(noise, i), layer_cache)
+            stats += more
             caches.append(layer_cache)
-        return x_BLD, stats, None if cache is None else caches
+        stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *stats) if stats else None
+        return x_BLD, stacked, None if cache is None else caches

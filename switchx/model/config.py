@@ -12,6 +12,7 @@ DISPATCHERS = ("auto", "einsum", "index", "ragged")
 EXPLORATIONS = ("argmax", "sample", "input_dropout", "jitter")
 SECOND_POLICIES = ("always", "never", "threshold", "random")
 PRIORITIES = ("sequence", "gate")
+EXPERTS_IN = ("feed_forward", "attention", "both")
 ENCODER_ROUTINGS = ("tokens_choose", "experts_choose")
 
 
@@ -21,8 +22,8 @@ class SwitchConfig:
 
     Attributes:
       num_experts: experts per switch layer (macro NUM_EXPERTS).
-      every: every n-th feed-forward of each stack is a switch layer, counted as the released
-        models do: 2 gives layers 1, 3, 5, ...; 1 gives all of them.
+      every: every n-th layer of each stack has experts, counted as the released models do: 2
+        gives layers 1, 3, 5, ...; 4 gives 3, 7, 11, ... (ST-MoE); 1 gives all of them.
       top_k: experts per token. 1 is the Switch layer, its gate not renormalised (eq. 2); with
         more, a token's gates are divided by their sum, as in the paper's MoE baseline.
       train_capacity_factor: slots per expert and group while training, as a multiple of an
@@ -54,6 +55,11 @@ class SwitchConfig:
       expert_dropout_rate: dropout inside experts; None means the model's rate.
       dispatcher: "einsum" or "index", which fill each expert's capacity and agree; "auto", the
         faster of the two on the platform; or "ragged", which has no capacity and drops nothing.
+      extra_dense: a dense feed-forward after each of those with experts (ST-MoE).
+      experts_in: which part of a layer with experts they replace: "feed_forward"; "attention",
+        the projections to queries, keys and values of self-attention (appendix A); or "both".
+      attention_dtype: of the experts' products in attention. The paper found that with
+        "bfloat16" training diverges (Table 10).
     """
 
     num_experts: int
@@ -76,6 +82,9 @@ class SwitchConfig:
     router_z_loss_weight: float = 0.0
     expert_dropout_rate: float | None = None
     dispatcher: str = "auto"
+    extra_dense: bool = False
+    experts_in: str = "feed_forward"
+    attention_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         _at_least("NUM_EXPERTS", self.num_experts, 1)
@@ -86,6 +95,10 @@ class SwitchConfig:
         _at_least("DECODER_GROUP_SIZE", self.decoder_group_size, 1)
         _at_least("SwitchConfig.reroute_rounds", self.reroute_rounds, 0)
         _one_of("SwitchConfig.dispatcher", self.dispatcher, DISPATCHERS)
+        _one_of("SwitchConfig.experts_in", self.experts_in, EXPERTS_IN)
+        _one_of("SwitchConfig.attention_dtype", self.attention_dtype, DTYPES)
+        if not isinstance(self.extra_dense, bool):
+            raise UserError(f"SwitchConfig.extra_dense={self.extra_dense!r} must be True or False.")
         _one_of("SwitchConfig.exploration", self.exploration, EXPLORATIONS)
         _one_of("SwitchConfig.second_policy", self.second_policy, SECOND_POLICIES)
         _one_of("SwitchConfig.priority", self.priority, PRIORITIES)
@@ -134,6 +147,24 @@ class SwitchConfig:
                     "encoder_routing='experts_choose'",
                     "its encoder tokens make no choice",
                 )
+        if self.extra_dense and not self.in_feed_forward:
+            yield "extra_dense=True", "experts_in='attention'", "no feed-forward has experts"
+        if self.attention_dtype != "float32" and not self.in_attention:
+            yield (
+                f"attention_dtype={self.attention_dtype!r}",
+                "experts_in='feed_forward'",
+                "no attention has experts",
+            )
+
+    @property
+    def in_feed_forward(self) -> bool:
+        """Whether feed-forwards have experts."""
+        return self.experts_in != "attention"
+
+    @property
+    def in_attention(self) -> bool:
+        """Whether self-attention has experts."""
+        return self.experts_in != "feed_forward"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +212,11 @@ class ModelConfig:
         _one_of("DTYPE", self.dtype, DTYPES)
         _one_of("REMAT", self.remat, REMAT_POLICIES)
         _rate("DROPOUT_RATE", self.dropout_rate)
+        if self.switch and self.switch.attention_dtype == "bfloat16" and self.dtype == "float32":
+            raise UserError(
+                "SwitchConfig.attention_dtype='bfloat16' does not go with DTYPE='float32': "
+                "experts in attention need at least the precision of the model."
+            )
         if self.num_layers % self.period:
             raise UserError(
                 f"ModelConfig.num_layers={self.num_layers} is not a multiple of "

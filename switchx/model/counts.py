@@ -1,6 +1,6 @@
 """Closed forms: what a configuration costs before anything is built."""
 
-from switchx.model.config import ModelConfig
+from switchx.model.config import ModelConfig, SwitchConfig
 
 
 def parameter_count(config: ModelConfig) -> int:
@@ -9,38 +9,56 @@ def parameter_count(config: ModelConfig) -> int:
     tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.d_model
     biases = 2 * c.relative_buckets * c.num_heads
     norms = (5 * c.num_layers + 2) * c.d_model
-    attention = 3 * c.num_layers * 4 * c.d_model * c.num_heads * c.d_kv
+    projection = c.d_model * c.num_heads * c.d_kv
+    attention = 3 * c.num_layers * 4 * projection
     feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
-    sparse_layers = 2 * c.num_blocks if switch else 0
-    dense = (2 * c.num_layers - sparse_layers) * feed_forward
-    experts = switch.num_experts if switch else 0
-    sparse = sparse_layers * experts * (feed_forward + c.d_model)
-    return tables + biases + norms + attention + dense + sparse
+    dense = 2 * c.num_layers * feed_forward
+    if switch is None:
+        return tables + biases + norms + attention + dense
+    E, layers = switch.num_experts, 2 * c.num_blocks
+    router = c.d_model * E
+    if switch.in_attention:  # E queries and E keys for the dense three
+        attention += layers * (2 * E * projection + router - 3 * projection)
+    if switch.in_feed_forward:
+        dense += layers * (E * feed_forward + router - feed_forward)
+    if switch.extra_dense:
+        dense += layers * feed_forward
+    return tables + biases + norms + attention + dense
 
 
 def forward_flops(config: ModelConfig, input_length: int, target_length: int) -> int:
     """FLOPs of one sequence's forward pass, a multiplication and an addition counted as two.
 
-    Every token through one feed-forward per layer for each of its `top_k` experts, the logits,
-    and attention's products over whole lengths; no router, norms or softmax. Matches the
-    FLOPs per sequence of the paper's Table 9 to 0.63 % at lengths 512 and 114.
+    Every token through one feed-forward, or attention's projections, per layer for each of its
+    `top_k` experts, an extra dense feed-forward where there is one, the logits, and attention's
+    products over whole lengths; no router, norms or softmax. Matches the FLOPs per sequence of
+    the paper's Table 9 to 0.63 % at lengths 512 and 114, and ST-MoE-32B's 20.2 T to 0.53 %.
     """
     c, switch = config, config.switch
-    inner = c.num_heads * c.d_kv
+    projection = c.d_model * c.num_heads * c.d_kv
     feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
-    per_stack = c.num_layers * feed_forward
+    per_stack = c.num_layers * (feed_forward + 4 * projection)
     if switch:
-        per_stack += c.num_blocks * (switch.top_k - 1) * feed_forward
-    encoder = per_stack + c.num_layers * 4 * c.d_model * inner
+        per_stack += c.num_blocks * _sparse_difference(switch, feed_forward, projection)
     # Cross-attention's keys and values are counted with the target, as the published figures do.
-    decoder = per_stack + c.num_layers * 8 * c.d_model * inner
+    decoder = per_stack + c.num_layers * 4 * projection
     lengths = input_length**2 + target_length**2 + input_length * target_length
     return 2 * (
-        input_length * encoder
+        input_length * per_stack
         + target_length * decoder
         + target_length * c.vocab_size * c.d_model
-        + c.num_layers * lengths * inner
+        + c.num_layers * lengths * c.num_heads * c.d_kv
     )
+
+
+def _sparse_difference(switch: SwitchConfig, feed_forward: int, projection: int) -> int:
+    """Multiplications per token that a layer with experts has over one without."""
+    more = 0
+    if switch.in_feed_forward:
+        more += (switch.top_k - 1) * feed_forward
+    if switch.in_attention:  # two projections per choice for the dense three
+        more += (2 * switch.top_k - 3) * projection
+    return more + (feed_forward if switch.extra_dense else 0)
 
 
 def train_flops(config: ModelConfig, input_length: int, target_length: int) -> int:

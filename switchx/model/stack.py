@@ -41,7 +41,8 @@ class Stack(nnx.Module):
           cache_N: one block's cache with a leading N axis, or None.
 
         Returns:
-          [B, L, D], then the blocks' statistics and caches, each with a leading N axis.
+          [B, L, D]; the statistics of all routed layers in order, on one leading axis; the
+          blocks' caches, each with a leading N axis.
         """
         graphdef, params_N = nnx.split(self.blocks)
 
@@ -57,6 +58,8 @@ class Stack(nnx.Module):
         numbers_N = jnp.arange(self.config.num_blocks, dtype=jnp.uint32)
         loop = jax.lax.scan if self.config.scan else _unrolled
         x_BLD, (stats_N, cache_N) = loop(body, x_BLD, (params_N, numbers_N, cache_N))
+        # [blocks, routed layers of a block, ...] to [routed layers, ...].
+        stats_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stats_N)
         return x_BLD, stats_N, cache_N
 
 

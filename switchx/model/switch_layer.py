@@ -84,7 +84,7 @@ class SwitchLayer(nnx.Module):
             y_GSD = self._dropless(x_GSD, assignment, expert_noise_G)
         else:
             y_GSD = self._through_slots(x_GSD, assignment, grouping.capacity, expert_noise_G)
-        y_GSD = constrain(y_GSD, "group", None, "embed")
+        y_GSD = constrain(y_GSD, "group", None, self.experts.output_axis)
         return y_GSD.reshape(B, L, y_GSD.shape[-1]), stats
 
     def _through_slots(
@@ -100,7 +100,7 @@ class SwitchLayer(nnx.Module):
             return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
 
         y_EGCD = self.experts.compute(self.experts.kernels(), to_experts(x_GECD), _product, drop)
-        return move.combine(from_experts(y_EGCD), assignment)
+        return move.combine(from_experts(y_EGCD, self.experts.output_axis), assignment)
 
     def _dropless(
         self, x_GSD: jax.Array, assignment: Assignment, noise_G: Noise | None
@@ -128,10 +128,13 @@ def to_experts(x_GECD: jax.Array) -> jax.Array:
     return constrain(x_GECD.swapaxes(0, 1), "expert", "expert_group", None, "embed")
 
 
-def from_experts(y_EGCD: jax.Array) -> jax.Array:
-    """The way back: [E, G, C, D] to [G, E, C, D] on the groups' devices, one all-to-all."""
-    y_EGCD = constrain(y_EGCD, "expert", "expert_group", None, "embed")
-    return constrain(y_EGCD.swapaxes(0, 1), "group", None, None, "embed")
+def from_experts(y_EGCD: jax.Array, axis: str) -> jax.Array:
+    """The way back: [E, G, C, D] to [G, E, C, D] on the groups' devices, one all-to-all.
+
+    `axis` is the logical name of the last dimension.
+    """
+    y_EGCD = constrain(y_EGCD, "expert", "expert_group", None, axis)
+    return constrain(y_EGCD.swapaxes(0, 1), "group", None, None, axis)
 
 
 def num_groups(B: int, L: int, group_size: int) -> int:

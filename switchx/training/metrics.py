@@ -105,11 +105,20 @@ def read(model_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def layer_names(config: ModelConfig) -> list[str]:
-    """The switch layers in the order in which statistics come, e.g. "encoder 1", "decoder 3"."""
+    """What has experts, in the order in which statistics come, e.g. "encoder 1", "decoder 3".
+
+    With experts in attention the part is named too: "encoder 1 attention".
+    """
     if config.switch is None:
         return []
-    sparse = range(config.period - 1, config.num_layers, config.period)
-    return [f"{stack} {layer}" for stack in ("encoder", "decoder") for layer in sparse]
+    parts = {"feed_forward": [""], "attention": [" attention"]}
+    parts["both"] = [" attention", " feed-forward"]
+    return [
+        f"{stack} {layer}{part}"
+        for stack in ("encoder", "decoder")
+        for layer in range(config.period - 1, config.num_layers, config.period)
+        for part in parts[config.switch.experts_in]
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from switchx.inference import Sampling, beam_search, greedy, sample, score
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
+from tests.helpers import with_switch
 from tests.inference.helpers import (
     EOS,
     LENGTH,
@@ -22,9 +23,17 @@ from tests.inference.helpers import (
 KINDS = pytest.mark.parametrize("switch", [False, True], ids=["dense", "switch"])
 
 
-@KINDS
-def test_every_step_has_the_logits_of_the_full_forward(switch):
-    config = answering_config(switch)
+@pytest.mark.parametrize(
+    "config",
+    [
+        answering_config(False),
+        answering_config(),
+        with_switch(answering_config(), experts_in="attention"),
+        with_switch(answering_config(), experts_in="both", extra_dense=True, top_k=2),
+    ],
+    ids=["dense", "switch", "expert attention", "all of it"],
+)
+def test_every_step_has_the_logits_of_the_full_forward(config):
     params, encoder_token_BM = lively(config), inputs(4)
     decoder_token_BL = np.random.default_rng(1).integers(0, VOCAB, (4, LENGTH)).astype(np.int32)
 
@@ -40,7 +49,9 @@ def test_every_step_has_the_logits_of_the_full_forward(switch):
         return jnp.stack(logits, axis=1)
 
     expected_BLV = full_forward(config, params, encoder_token_BM, decoder_token_BL)
-    np.testing.assert_allclose(stepwise(params), expected_BLV, rtol=1e-4, atol=1e-5)
+    # Lively experts in attention make its softmax steep, which enlarges what rounding leaves.
+    atol = 1e-4 if config.switch and config.switch.in_attention else 1e-5
+    np.testing.assert_allclose(stepwise(params), expected_BLV, rtol=1e-4, atol=atol)
 
 
 @KINDS

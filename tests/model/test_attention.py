@@ -15,6 +15,10 @@ def make(seed=0, **changes):
     return Attention(tiny_config(**changes), nnx.Rngs(params=seed))
 
 
+def attend(attention, x, memory, bias, mask):
+    return attention(attention.queries(x), *attention.keys_values(memory), bias, mask, None)
+
+
 def kernels(attention):
     names = {"query": "query_DT", "key": "key_DT", "value": "value_DT", "out": "out_TD"}
     return {key: np.array(getattr(attention, name)[...], float) for key, name in names.items()}
@@ -31,7 +35,7 @@ def test_attention_equals_the_oracle(L, M):
 
     @jit
     def call(x, memory, bias, visible):
-        return attention(x, *attention.keys_values(memory), bias, visible, None)
+        return attend(attention, x, memory, bias, visible)
 
     floats = [jnp.asarray(a, jnp.float32) for a in (x, memory, bias)]
     found = call(*floats, jnp.asarray(visible))
@@ -45,7 +49,7 @@ def test_no_bias_and_masks_that_broadcast():
     attention = make()
     x = rng.normal(size=(2, 4, 16)).astype(np.float32)
     mask = random_mask(rng, 2, 4)
-    found = attention(x, *attention.keys_values(x), None, jnp.asarray(mask)[:, None], None)
+    found = attend(attention, x, x, None, jnp.asarray(mask)[:, None])
     for b in range(2):
         visible = np.broadcast_to(mask[b], (4, 4))
         expected = oracle.attention(
@@ -62,7 +66,7 @@ def test_no_bias_and_masks_that_broadcast():
 def test_a_row_that_sees_nothing_is_finite():
     attention = make()
     x = jnp.ones((1, 3, 16))
-    y = attention(x, *attention.keys_values(x), None, jnp.zeros((1, 3, 3), bool), None)
+    y = attend(attention, x, x, None, jnp.zeros((1, 3, 3), bool))
     assert np.all(np.isfinite(y))
 
 
@@ -74,7 +78,7 @@ def test_the_gradient_of_the_bias_is_the_sum_over_rows():
     visible = jnp.ones((1, 4, 4), bool)
 
     def loss(bias):
-        return jnp.sum(jnp.sin(attention(x, *attention.keys_values(x), bias, visible, None)))
+        return jnp.sum(jnp.sin(attend(attention, x, x, bias, visible)))
 
     found = jit(jax.grad(loss))(bias)
     value = jit(loss)
@@ -87,11 +91,12 @@ def test_dropout_falls_on_weights_along_the_length():
     """With one key its weight is 1, so an output is the value, doubled or gone, for all queries."""
     attention = make(dropout_rate=0.5)
     x = jax.random.normal(jax.random.key(0), (64, 3, 16))
+    query = attention.queries(x)
     key, value = (array[:, :1] for array in attention.keys_values(x))
     attention.out_TD[...] = jnp.eye(16)
     visible = jnp.ones((1, 1, 1), bool)
-    calm = np.array(attention(x, key, value, None, visible, None)).reshape(64, 3, 4, 4)
-    shaken = np.array(attention(x, key, value, None, visible, noise(64))).reshape(64, 3, 4, 4)
+    calm = np.array(attention(query, key, value, None, visible, None)).reshape(64, 3, 4, 4)
+    shaken = np.array(attention(query, key, value, None, visible, noise(64))).reshape(64, 3, 4, 4)
     ratio = (shaken / calm).mean(axis=-1)  # [B, L, H]
     assert set(np.unique(ratio.round(4))) == {0.0, 2.0}
     np.testing.assert_array_equal(ratio.round(4), ratio[:, :1].round(4).repeat(3, axis=1))

@@ -56,6 +56,10 @@ PUBLISHED = {
         t5(15, 2080, 6144, 32, 64, False, False, SwitchConfig(2048, every=1)),
         1_571_375_798_688,
     ),
+    "st-moe 32B": (
+        t5(24, 5120, 20480, 64, 128, True, False, SwitchConfig(64, 4, 2, extra_dense=True)),
+        269_104_551_936,
+    ),
 }
 
 
@@ -75,6 +79,9 @@ def test_published_numbers_of_parameters(name):
         tiny_config(activation="geglu", tied_embeddings=False, num_layers=6),
         tiny_config(num_layers=3, switch=switch_config(every=3)),
         tiny_config(relative_buckets=16),
+        tiny_config(num_layers=8, switch=switch_config(every=4, extra_dense=True)),
+        tiny_config(switch=switch_config(experts_in="attention")),
+        tiny_config(num_layers=4, switch=switch_config(experts_in="both", extra_dense=True)),
     ],
 )
 def test_the_formula_counts_what_is_built(config):
@@ -100,3 +107,23 @@ def test_experts_do_not_change_flops_but_choices_do():
     assert forward_flops(switch, 16, 8) == forward_flops(dense, 16, 8)
     extra = forward_flops(with_switch(switch, top_k=2), 16, 8) - forward_flops(switch, 16, 8)
     assert extra == 2 * (16 + 8) * 2 * 16 * 32  # one more feed-forward in one layer of each stack
+
+
+def test_an_extra_dense_feed_forward_costs_one_more():
+    plain, extra = tiny_config(), tiny_config(switch=switch_config(extra_dense=True))
+    more = forward_flops(extra, 16, 8) - forward_flops(plain, 16, 8)
+    assert more == 2 * (16 + 8) * 2 * 16 * 32  # in one layer of each stack
+
+
+@pytest.mark.parametrize(("choices", "difference"), [(1, -1), (2, 1)])
+def test_experts_in_attention_make_two_projections_of_three_for_each_choice(choices, difference):
+    plain = tiny_config()
+    experts = with_switch(plain, experts_in="attention", top_k=choices)
+    more = forward_flops(experts, 16, 8) - forward_flops(plain, 16, 8)
+    assert more == difference * 2 * (16 + 8) * 16 * 16  # [d_model, heads * d_kv]
+
+
+def test_flops_of_st_moe_32b():
+    """20.2 T per sequence, the paper says: 6 of 24 layers have three feed-forwards for one."""
+    config, _ = PUBLISHED["st-moe 32B"]
+    assert forward_flops(config, 512, 114) == pytest.approx(20.2e12, rel=0.006)

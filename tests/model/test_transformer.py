@@ -81,9 +81,14 @@ def test_training_is_noisy_and_evaluation_is_not():
     np.testing.assert_array_equal(run(config, params, inputs)[0], run(config, params, inputs)[0])
 
 
-def test_every_use_of_randomness_has_keys_of_its_own(monkeypatch):
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [({}, 0), ({"experts_in": "both", "extra_dense": True}, 3)],
+    ids=["experts", "experts in both and an extra feed-forward"],
+)
+def test_every_use_of_randomness_has_keys_of_its_own(changes, more, monkeypatch):
     """Every dropout and jitter of every layer of both stacks: no site repeats another's numbers."""
-    config = dataclasses.replace(BY_ROW, dropout_rate=0.2, scan=False)
+    config = dataclasses.replace(with_switch(BY_ROW, **changes), dropout_rate=0.2, scan=False)
     model, inputs, used = Model.of(config), random_inputs(batch=2), []
     bits = Noise.bits
     monkeypatch.setattr(
@@ -97,9 +102,10 @@ def test_every_use_of_randomness_has_keys_of_its_own(monkeypatch):
         return used
 
     # Per dense layer of the encoder: weights, residual, activations, residual. A switch layer has
-    # its jitter too, a decoder layer another attention, a stack a dropout at either end.
+    # its jitter too, a decoder layer another attention, a stack a dropout at either end. More:
+    # the jitter of attention's router, the extra feed-forward's activations and residual.
     keys = [tuple(np.array(key)[:, 0].tolist()) for key in keys_used(init(config))]
-    assert len(keys) == (4 + 5) * 2 + (6 + 7) * 2 + 2 * 2
+    assert len(keys) == (4 + 5 + more) * 2 + (6 + 7 + more) * 2 + 2 * 2
     assert len(set(keys)) == len(keys)
 
 

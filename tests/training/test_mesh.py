@@ -1,5 +1,6 @@
 """The mesh contract: a step computes the same on every mesh, in parts, scanned, rematerialised."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -79,6 +80,19 @@ def test_every_factorisation_of_eight_devices(sizes, reference):
 def test_how_it_is_computed_changes_nothing(changes, reference):
     run = smooth_run(mesh=MeshConfig(2, 2, 2), **changes)
     assert_same(one_step(run, jax.devices()), reference)
+
+
+def test_experts_in_attention_and_an_extra_feed_forward():
+    """And their microbatches: a mesh of all three axes against one device."""
+    model = smooth_run().model
+    switch = dataclasses.replace(model.switch, every=1, experts_in="both", extra_dense=True)
+    model = dataclasses.replace(model, num_layers=1, switch=switch)
+    expected = one_step(smooth_run(model=model, mesh=MeshConfig(1, 1, 1)), jax.devices()[:1])
+    (gradients_of_all, _, stats), _ = expected
+    assert stats.load_E.shape == (4, 8)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients_of_all))
+    run = smooth_run(model=model, mesh=MeshConfig(2, 2, 2), microbatches=2)
+    assert_same(one_step(run, jax.devices()), expected)
 
 
 def test_another_seed_and_another_step_do_change_it(reference):

@@ -120,6 +120,17 @@ def test_layer_names_count_as_the_released_models_do():
     assert layer_names(tiny_config(switch=None)) == []
 
 
+def test_layer_names_say_which_part_has_experts():
+    attention = with_switch(tiny_config(), experts_in="attention")
+    assert layer_names(attention) == ["encoder 1 attention", "decoder 1 attention"]
+    assert layer_names(with_switch(tiny_config(), experts_in="both")) == [
+        "encoder 1 attention",
+        "encoder 1 feed-forward",
+        "decoder 1 attention",
+        "decoder 1 feed-forward",
+    ]
+
+
 def test_rates():
     rates = Rates(tokens_per_step=100, flops_per_step=5e9, peak_flops=1e11).over(20, 2.0)
     assert rates == {

@@ -1,0 +1,97 @@
+"""Self-attention whose projections are experts (Switch Transformers, appendix A)."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from switchx.model.attention import AttendingModule
+from switchx.model.config import ModelConfig
+from switchx.model.experts import Product
+from switchx.model.layers import parameter, truncated_normal
+from switchx.model.noise import Noise
+from switchx.model.routing_stats import RoutingStats
+from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.sharding import constrain
+
+
+class ProjectionExperts(nnx.Module):
+    """E projections to queries, and E to what is key and value at once.
+
+    The initializers are those of the model's experts, the queries' variance divided by d_kv:
+    attention has no 1/sqrt(d_kv) of its own.
+
+    Attributes:
+      kernel_axes: logical axes of what `kernels` returns.
+      output_axis: logical axis of the last dimension of what `compute` returns.
+    """
+
+    kernel_axes: ClassVar = {"heads_EDT": ("expert", "embed", "heads")}
+    output_axis = "heads"
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        assert config.switch is not None
+        D, HK = config.d_model, config.num_heads * config.d_kv
+        shape, axes = (config.switch.num_experts, D, HK), ("expert", "embed", "heads")
+        self.config = config
+        query = truncated_normal(config.init_scale / config.d_kv, D)
+        self.query_EDT = parameter(rngs, query, shape, axes)
+        key_value = truncated_normal(config.init_scale, D)
+        self.key_value_EDT = parameter(rngs, key_value, shape, axes)
+
+    def kernels(self) -> dict[str, jax.Array]:
+        """Both projections as one, [E, D, H*2*K], in SwitchConfig.attention_dtype.
+
+        Each head's query stands beside its key: where heads are shared out over devices, a
+        device then holds both of its own.
+        """
+        assert self.config.switch is not None
+        dtype, (E, D, _) = self.config.switch.attention_dtype, self.query_EDT.shape
+        heads = (E, D, self.config.num_heads, 1, self.config.d_kv)
+        pair = [p[...].astype(dtype).reshape(heads) for p in (self.query_EDT, self.key_value_EDT)]
+        return {"heads_EDT": jnp.concatenate(pair, axis=3).reshape(E, D, -1)}
+
+    @staticmethod
+    def compute(
+        kernels: dict[str, jax.Array],
+        x: jax.Array,
+        product: Product,
+        drop: Callable[[jax.Array], jax.Array],
+    ) -> jax.Array:
+        """Every expert's projection of its rows, in the kernels' dtype, returned in that of `x`.
+
+        The paper's experts in attention diverge when they compute in bfloat16 (Table 10).
+        """
+        kernel = kernels["heads_EDT"]
+        # A TPU would otherwise take float32 operands through bfloat16 products.
+        precision = "highest" if kernel.dtype == jnp.float32 else None
+        with jax.default_matmul_precision(precision):
+            return product(x.astype(kernel.dtype), kernel).astype(x.dtype)
+
+
+class ExpertAttention(AttendingModule):
+    """Multi-head self-attention: each token's expert makes its query, and its key and value.
+
+    One router decides both. The projection back to the model is dense. A token that finds no
+    room has a query, key and value of zeros. The projections are linear, as the paper says; the
+    layer of its original code has a hidden layer with a ReLU before them.
+    """
+
+    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+        self.switch = SwitchLayer(config, ProjectionExperts(config, rngs), rngs)
+        super().__init__(config, rngs)
+
+    def project(
+        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise | None
+    ) -> tuple[jax.Array, jax.Array, RoutingStats]:
+        """Queries, keys that are the values as well, each [B, L, H, K], and what routing did.
+
+        Args:
+          mask_BL, grouping, noise: as SwitchLayer takes them.
+        """
+        y_BLT, stats = self.switch(x_BLD, mask_BL, grouping, noise)
+        shape = (*y_BLT.shape[:2], self.config.num_heads, 2, self.config.d_kv)
+        y_BLH2K = constrain(y_BLT.reshape(shape), "batch", None, "heads", None, None)
+        return y_BLH2K[..., 0, :], y_BLH2K[..., 1, :], stats
