@@ -1,0 +1,20 @@
+"""How do weights enter and leave? transformers' folders, T5X's checkpoints."""
+
+import importlib
+
+from switchx.interop.source import Source
+
+# Each module has open_source(path) -> Source.
+SOURCES = {"hf": "switchx.interop.hf"}
+
+
+def open_source(kind: str, path: str) -> Source:
+    """Opens a model of another program; `kind` is a key of SOURCES.
+
+    Raises:
+      UserError: it is not there, damaged, or not a model that switchx can represent.
+    """
+    return importlib.import_module(SOURCES[kind]).open_source(path)
+
+
+__all__ = ["SOURCES", "Source", "open_source"]
