@@ -48,7 +48,8 @@ def build(leaf: jax.ShapeDtypeStruct, leading: int, read: Callable[..., np.ndarr
         dimensions, and index is what is wanted of the rest.
     """
 
-    def shard(index: Index) -> np.ndarray:
+    def shard(index: Index | None) -> np.ndarray:
+        assert index is not None
         index = tuple(slice(*s.indices(n)) for s, n in zip(index, leaf.shape, strict=True))
         out = np.empty([s.stop - s.start for s in index], leaf.dtype)
         for numbers in places(index[:leading]):
