@@ -75,18 +75,22 @@ def open_source(path: str) -> "HFSource":
 
 
 class HFSource:
-    """A folder of transformers (`switchx.interop.Source`)."""
+    """A folder of transformers (`switchx.interop.Source`).
+
+    Attributes:
+      config: the model, with defaults for what config.json does not decide.
+    """
 
     step = None
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor]):
         self.model_fields = hf_config.model_fields(config)
-        self._config, self._tensors = config, tensors
+        self.config, self._tensors = config, tensors
 
     def params(self, abstract: Params) -> Params:
         """The parameters, float32; see `switchx.interop.Source`."""
         by_path: dict[tuple[str, ...], dict[tuple[int, ...], Piece]] = {}
-        for piece in pieces(self._config):
+        for piece in pieces(self.config):
             self._check_shape(piece, abstract)
             by_path.setdefault(piece.path, {})[piece.place] = piece
         params: Params = {}
