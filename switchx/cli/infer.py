@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--length_penalty",
         type=float,
-        help="beam: alpha in log-probability / ((5 + length) / 6)^alpha (0.6)",
+        help="beam: alpha of logp / ((5 + length) / 6)^alpha (0.6)",
     )
     add("--max_length", type=int, help="most tokens of an answer (the length of 'targets')")
     add("--batch_size", type=int, help="lines at a time (8, or what the mesh needs)")

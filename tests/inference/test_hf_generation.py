@@ -7,7 +7,7 @@ from switchx.inference import beam_search, greedy
 from tests.interop.peers import LENGTH, VOCAB, ours, peer, torch
 
 EOS, ROWS = 1, 6
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 def inputs(seed: int, padded: bool) -> np.ndarray:
@@ -36,6 +36,8 @@ def theirs(kind: str, seed: int, token_BM: np.ndarray, num_beams: int, returned:
         )
     answers = answers[:, 1:].numpy()
     answers = np.pad(answers, ((0, 0), (0, LENGTH - answers.shape[1])))
+    # Its beam search fills up with the end of sequence where the padding is 0.
+    answers *= np.cumsum(answers == EOS, axis=1) - (answers == EOS) == 0
     return answers.reshape(ROWS, returned, LENGTH)
 
 
