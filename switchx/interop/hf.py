@@ -24,6 +24,7 @@ at 5.23.0) computes something else than the paper and switchx do:
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
 _TABLE, _LOGITS = "shared.weight", "lm_head.weight"
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # none that leaves the folder
 # In old T5 folders; transformers ignores it too.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
@@ -157,7 +159,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{folder / WEIGHTS_INDEX} has no weight_map from tensors to files.")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(named.values())):
-        if Path(name).name != name or "\\" in name or "\0" in name:
+        if not _FILE_NAME.fullmatch(name):
             raise UserError(f"{folder / WEIGHTS_INDEX}: {name[:200]!r} is not a name of a file.")
         found = read_header(folder / name)
         wrong = [tensor for tensor in found if named.get(tensor) != name]

@@ -150,4 +150,5 @@ def write_file(path: Path, entries: Sequence[Entry], arrays: Iterable[np.ndarray
         for entry, array in zip(entries, arrays, strict=True):
             if (array.dtype, array.shape) != (entry.dtype, entry.shape):
                 raise ValueError(f"{entry} announced, {array.dtype} {array.shape} to be written")
-            file.write(np.ascontiguousarray(array).data)
+            # As bytes: buffers do not know bfloat16.
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -74,7 +74,8 @@ def test_there_and_back(command, tmp_path, kind):
     )
     assert not any(report.values()), report
     assert loaded.generation_config.decoder_start_token_id == 0
-    np.testing.assert_array_equal(logits(loaded), logits(peer(kind)))
+    # The same numbers, but torch's products depend on how they lie in memory.
+    np.testing.assert_allclose(logits(loaded), logits(peer(kind)), rtol=0, atol=1e-5)
 
 
 def test_shards_on_a_mesh(command, tmp_path):
@@ -99,7 +100,7 @@ def test_shards_on_a_mesh(command, tmp_path):
     index = json.loads((tmp_path / "back/model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(a.nbytes for a in tensors(source).values())
     loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "back")
-    np.testing.assert_array_equal(logits(loaded), logits(peer("switch")))
+    np.testing.assert_allclose(logits(loaded), logits(peer("switch")), rtol=0, atol=1e-5)
 
 
 def test_bfloat16_out_and_in(command, tmp_path):

@@ -17,7 +17,7 @@ ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
     "b.c": np.arange(4, dtype=np.float16),
     "empty": np.zeros((0, 3), np.float32),
-    "scalar": np.float32(7).reshape(()),
+    "scalar": np.array(7, np.float32),
 }
 
 
