@@ -95,6 +95,13 @@ class HFSource:
         for piece in pieces(self.config):
             self._check_shape(piece, abstract)
             by_path.setdefault(piece.path, {})[piece.place] = piece
+        for found, _ in jax.tree_util.tree_leaves_with_path(abstract):
+            path = tuple(key.key for key in found)
+            if path not in by_path:
+                raise UserError(
+                    f"The configuration asks for a parameter {'/'.join(path)}, which models of "
+                    "transformers do not have; leave out the setting that adds it."
+                )
         params: Params = {}
         for path, own in by_path.items():
             inner = params
