@@ -1,7 +1,7 @@
 """Models of transformers' `switch_transformers` and `t5`: a folder of safetensors and config.json.
 
-Logits agree to float32 rounding wherever no token is dropped. Where transformers (read and run
-at 5.23.0) computes something else than the paper and switchx do:
+Logits agree to float32 rounding wherever no token is dropped. Where transformers (its code at
+5.23.0) computes something else than the paper and switchx do:
 
 - Capacity is `expert_capacity` slots per expert and row (64 in the published configs), in
   training and evaluation, whatever the number of tokens or experts; padding is routed too and
