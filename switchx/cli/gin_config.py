@@ -9,6 +9,7 @@ from typing import Any
 
 from switchx.cli.gin_files import Binding, Reader, read_flag
 from switchx.cli.gin_values import MODEL_DIR, GinConfig
+from switchx.cli.given_model import check_model, model_bindings
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
 from switchx.training.config import BatchShape, RunConfig
@@ -37,19 +38,26 @@ class Settings:
     resolved: str
 
 
-def load(args: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> Settings:
+def load(
+    args: argparse.Namespace,
+    defaults: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> Settings:
     """Reads configs/base.gin, the gin files in their order, then the flags.
 
     Args:
       args: of `flags.add_common_arguments`.
       defaults: values for required macros that the command can do without.
+      model: parameters of a model that is there already (`switchx.interop.Source.model_fields`),
+        in the place of a gin file that names one.
 
     Raises:
       UserError: for the first mistake in any of it.
     """
-    bindings = _read(args)
+    bindings = _read(args, model or {})
     config = GinConfig.of(bindings)
     config.check_all_used()
+    check_model(config, model or {})
     config = config.with_defaults(**(defaults or {}))
     data = config.build("DataConfig")
     run = _run_config(config, data)
@@ -60,10 +68,11 @@ def load(args: argparse.Namespace, defaults: Mapping[str, Any] | None = None) ->
     return Settings(run, data, model_dir, _resolved(bindings, model_dir))
 
 
-def _read(args: argparse.Namespace) -> list[Binding]:
+def _read(args: argparse.Namespace, model: Mapping[str, Any]) -> list[Binding]:
     reader = Reader([path for path in args.gin_search_paths.split(",") if path])
     bindings = reader.read_file(BASE)
-    for name in args.gin_file or [_default_file(args)]:
+    bindings += model_bindings(GinConfig.of(bindings), model)
+    for name in args.gin_file or ([] if model else [_default_file(args)]):
         bindings += reader.read_file(name)
     bindings += [read_flag(flag) for flag in args.gin_bindings]
     if args.model_dir is not None:

@@ -73,10 +73,14 @@ class GinConfig:
         """A macro's value."""
         return self._resolve(Macro(name), name)
 
+    def value(self, target: str) -> Any:
+        """A parameter's value."""
+        return self._resolve(self.bindings[target].value, target)
+
     def _checked(self, target: str, hint: Any) -> Any:
         value = self._resolve(self.bindings[target].value, target)
         if not _fits(value, hint):
-            name = self._name_to_set(target)
+            name = self.name_to_set(target)
             raise UserError(f"{name}={value!r} must be {_in_words(hint)}.")
         return value
 
@@ -99,10 +103,13 @@ class GinConfig:
             return type(value)(self._resolve(part, setting, using) for part in value)
         return value
 
-    def _name_to_set(self, target: str) -> str:
+    def name_to_set(self, target: str) -> str:
         """The macro that gives a parameter its value, where one does: what the user would type."""
-        while isinstance(value := self.bindings[target].value, Macro):
-            target = value.name
+        while target in self.bindings and isinstance(self.bindings[target].value, Macro):
+            name = self.bindings[target].value.name
+            if name == REQUIRED.name:
+                break
+            target = name
         return target
 
     def used(self) -> set[str]:

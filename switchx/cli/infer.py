@@ -45,7 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top_p", type=float, help="sample: from the fewest tokens of this mass (1.0: all)")
     add("--seed", type=int, help="sample: of the random choices (0)")
     add("--num_beams", type=int, help="beam: hypotheses kept (4)")
-    add("--length_penalty", type=float, help="beam: more favours longer answers (0.6)")
+    add(
+        "--length_penalty",
+        type=float,
+        help="beam: alpha of logp / ((5 + length) / 6)^alpha (0.6)",
+    )
     add("--max_length", type=int, help="most tokens of an answer (the length of 'targets')")
     add("--batch_size", type=int, help="lines at a time (8, or what the mesh needs)")
 

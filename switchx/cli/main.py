@@ -5,6 +5,7 @@ Nothing heavy is imported here, and a command's module only once it is chosen, s
 """
 
 import importlib
+import keyword
 import logging
 import os
 import sys
@@ -26,9 +27,11 @@ COMMANDS = {
     "eval": "measure a trained model on its validation split",
     "infer": "fill blanks with a trained model",
     "info": "parameters, FLOPs and memory of a configuration",
+    "import": "make a run of a model that another program trained",
+    "export": "write a trained model for another program",
 }
 # These work on what a run left behind: given only --model_dir, they read its config.gin.
-READ_A_RUN = ("eval", "infer")
+READ_A_RUN = ("eval", "infer", "export")
 
 COMPUTE = ("train", "eval", "infer")
 
@@ -61,7 +64,8 @@ def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv or ["--help"])
         return 0
-    command = importlib.import_module(f"switchx.cli.{argv[0]}")
+    module = f"{argv[0]}_" if keyword.iskeyword(argv[0]) else argv[0]
+    command = importlib.import_module(f"switchx.cli.{module}")
     parser = Parser(prog=f"switchx {argv[0]}", description=f"{COMMANDS[argv[0]].capitalize()}.")
     parser.set_defaults(reads_a_run=argv[0] in READ_A_RUN)
     add_common_arguments(parser)

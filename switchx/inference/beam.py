@@ -26,7 +26,13 @@ def beam_search(
 
     The score of n tokens, the end of sequence included, is their summed log-probability divided
     by ((5 + n) / 6)^alpha (Wu et al. 2016, "Google's neural machine translation system", eq. 14,
-    without coverage). The search goes on until nothing unfinished can reach the best finished.
+    without coverage). A hypothesis may end where it is among the `num_beams` best of its length;
+    the search goes on until nothing unfinished can reach the best finished.
+
+    transformers' generate(num_beams=P, length_penalty=0.0, early_stopping="never",
+    suppress_tokens=[0]) finds the same as alpha 0 does here. Its other settings mean other
+    things: it divides by n^length_penalty (default 1.0), and unless told "never" it stops at
+    what it guesses to be the best.
 
     Args:
       encoder_token_BM: int32, 0 is padding; a row of padding alone gets empty answers.
@@ -77,8 +83,9 @@ def _search(
         candidates, parent_BK, token_BK = _candidates(loop.alive, logp_BPV, loop.position)
 
         ended_BK = token_BK == eos_id
+        among_best_K = jnp.arange(token_BK.shape[1]) < num_beams
         score_BK = candidates.rank_BP / penalty(loop.position + 1, alpha)
-        ended = candidates._replace(rank_BP=jnp.where(ended_BK, score_BK, -jnp.inf))
+        ended = candidates._replace(rank_BP=jnp.where(ended_BK & among_best_K, score_BK, -jnp.inf))
         done = _best(_both(loop.done, ended), num_beams)[0]
 
         going = candidates._replace(rank_BP=jnp.where(ended_BK, -jnp.inf, candidates.rank_BP))
@@ -128,7 +135,8 @@ def _candidates(
 ) -> tuple[_Beams, jax.Array, jax.Array]:
     """The K best continuations by one token, the beam each came from [B, K], its token [B, K]."""
     B, P, V = logp_BPV.shape
-    # At most half of 2P can be ends of sequence, so P remain to go on with. A beam of one has
+    # At most half of 2P can be ends of sequence, so P remain to go on with. (The second half is
+    # there for that alone: an end of sequence in it is not among the best.) A beam of one has
     # no use for a second best: it would go on after greedy decoding has ended.
     K = 2 * P if P > 1 else 1
     total_BT = (alive.rank_BP[..., None] + logp_BPV).reshape(B, P * V)

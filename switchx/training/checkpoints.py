@@ -169,6 +169,16 @@ class Checkpoints:
         Raises:
           UserError: if there is no such checkpoint.
         """
+        step = self.choose(step)
+        args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
+        return self._manager.restore(step, args=args).params, step
+
+    def choose(self, step: int | None) -> int:
+        """`step`, or the newest if it is None.
+
+        Raises:
+          UserError: if there is no such checkpoint.
+        """
         steps = self.steps()
         if not steps:
             raise UserError(f"MODEL_DIR={str(self._model_dir)!r} holds no checkpoint.")
@@ -176,8 +186,11 @@ class Checkpoints:
         if step not in steps:
             there = ", ".join(map(str, steps))
             raise UserError(f"--step={step}: the checkpoints in {self._model_dir} are {there}.")
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
-        return self._manager.restore(step, args=args).params, step
+        return step
+
+    def folder(self, step: int) -> Path:
+        """Where a checkpoint's parameters lie, for reading them part by part."""
+        return self._directory / str(step) / "params"
 
     def _identity(self, step: int) -> dict[str, Any] | None:
         try:
@@ -223,10 +236,7 @@ def restore_params(
     Raises:
       UserError: if there is none, or it is of another model.
     """
-    if not (Path(model_dir) / "checkpoints").is_dir():
-        raise UserError(f"MODEL_DIR={str(model_dir)!r} holds no checkpoint.")
-    checkpoints = Checkpoints(model_dir, read_only=True)
-    checkpoints.check(identity(model.config))
+    checkpoints = _for_reading(model.config, model_dir)
     target = jax.tree.map(
         lambda leaf, own: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec(*own))
@@ -237,6 +247,28 @@ def restore_params(
     found = checkpoints.restore_params(step, target)
     checkpoints.close()
     return found
+
+
+def params_folder(
+    config: ModelConfig, model_dir: str | Path, step: int | None = None
+) -> tuple[Path, int]:
+    """The folder in which Orbax keeps a checkpoint's parameters, and its step.
+
+    Raises:
+      UserError: as `restore_params` does.
+    """
+    checkpoints = _for_reading(config, model_dir)
+    step = checkpoints.choose(step)
+    checkpoints.close()
+    return checkpoints.folder(step), step
+
+
+def _for_reading(config: ModelConfig, model_dir: str | Path) -> Checkpoints:
+    if not (Path(model_dir) / "checkpoints").is_dir():
+        raise UserError(f"MODEL_DIR={str(model_dir)!r} holds no checkpoint.")
+    checkpoints = Checkpoints(model_dir, read_only=True)
+    checkpoints.check(identity(config))
+    return checkpoints
 
 
 def _compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:

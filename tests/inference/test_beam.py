@@ -76,7 +76,8 @@ def plain_beam(table, num_beams: int, alpha: float) -> list[tuple[float, tuple[i
             for token in (EOS, *TOKENS)
         ]
         grown = sorted(grown, reverse=True)[: 2 * num_beams]
-        done += [(normalised(p, len(t), alpha), t) for p, t in grown if t[-1] == EOS]
+        best = grown[:num_beams]
+        done += [(normalised(p, len(t), alpha), t) for p, t in best if t[-1] == EOS]
         done = sorted(done, reverse=True)[:num_beams]
         alive = [(p, t) for p, t in grown if t[-1] != EOS][:num_beams]
     done += [(normalised(p, len(t), alpha), t) for p, t in alive]

@@ -1,0 +1,64 @@
+"""switchx export: a trained model, written for another program."""
+
+import argparse
+import re
+
+from switchx.errors import UserError
+
+_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+EPILOG = """\
+Writes model.safetensors, in several files where it is large, and config.json, which
+transformers' from_pretrained loads. The vocabulary stays where it is."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `switchx export`; those all commands share are added by the caller."""
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add("--to", required=True, choices=("hf",), help="the program: transformers")
+    add("--output", required=True, metavar="DIR", help="folder to write, which must not exist")
+    add("--step", type=int, help="checkpoint to use (default: the newest)")
+    add("--dtype", default="float32", choices=("float32", "bfloat16"), help="(%(default)s)")
+    add("--max_shard_size", default="5GB", metavar="SIZE", help="of one file (%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the folder, or nothing.
+
+    Raises:
+      UserError: a flag is wrong, there is no such checkpoint, or transformers has no such model.
+    """
+    most = num_bytes(args.max_shard_size)
+    from switchx.cli import gin_config
+    from switchx.cli.new_directory import check, new_directory
+    from switchx.interop import hf_config, hf_export
+    from switchx.interop.saved_params import SavedParams
+    from switchx.training import checkpoints
+
+    check(args.output, "--output")
+    settings = gin_config.load(args)
+    model, longest = settings.run.model, max(settings.data.feature_lengths.values())
+    hf_config.check_exportable(model)
+    folder, step = checkpoints.params_folder(model, settings.model_dir, args.step)
+    with new_directory(args.output, "--output") as output:
+        names = hf_export.export(model, SavedParams(folder), longest, output, most, args.dtype)
+    files = names[0] if len(names) == 1 else f"{len(names)} files"
+    print(f"checkpoint of step {step:,}: {files} and config.json in {args.output}")
+    if model.switch:
+        print(
+            f"expert_capacity is {longest}, the longest row: transformers counts slots per row, "
+            "without groups or capacity factors."
+        )
+
+
+def num_bytes(size: str) -> int:
+    """Bytes of "5GB", "300MB", "70KB" or a plain number.
+
+    Raises:
+      UserError: it is none of these, or 0.
+    """
+    found = re.fullmatch(r"(\d{1,15})(|KB|MB|GB)", size)
+    if not found or not int(found[1]):
+        raise UserError(f"--max_shard_size={size} must be a size such as 5GB, 300MB or 70KB.")
+    return int(found[1]) * _UNITS[found[2]]

@@ -1,0 +1,52 @@
+"""switchx import: a model that another program trained becomes a run directory."""
+
+import argparse
+
+from switchx.errors import UserError
+
+EPILOG = """\
+The model's sizes come from --input; the task, its vocabulary and everything else from gin, as for
+`switchx train`, which goes on from the checkpoint written here, as eval and infer use it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `switchx import`; those all commands share are added by the caller."""
+    from switchx.interop import SOURCES
+
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add("--from", dest="kind", required=True, choices=SOURCES, help="the program that wrote it")
+    add("--input", required=True, metavar="DIR", help="where it lies")
+    add(
+        "--step", type=int, help="steps it is taken to be trained for (default: what it says, or 0)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the run directory, which must not exist.
+
+    Raises:
+      UserError: the source or the configuration is not usable; nothing has been written then.
+    """
+    if args.model_dir is None:
+        raise UserError("--model_dir is required: name the run directory to write.")
+    if args.step is not None and args.step < 0:
+        raise UserError(f"--step={args.step} must be at least 0.")
+    from switchx.cli import gin_config
+    from switchx.cli.new_directory import check, new_directory
+    from switchx.interop import open_source
+    from switchx.interop.new_run import write_run
+    from switchx.sharding import make_mesh
+    from switchx.training.checks import check_run
+
+    check(args.model_dir, "--model_dir")
+    source = open_source(args.kind, args.input)
+    settings = gin_config.load(args, model=source.model_fields)
+    check_run(settings.run, make_mesh(settings.run.mesh))
+    step = (source.step or 0) if args.step is None else args.step
+    with new_directory(settings.model_dir, "--model_dir") as directory:
+        count, kept = write_run(settings.run, source, directory, settings.resolved, step)
+    optimizer = "goes on from its state" if kept else "starts afresh"
+    print(
+        f"{count:,} parameters, step {step:,}, in {settings.model_dir}; the optimizer {optimizer}"
+    )

@@ -1,0 +1,222 @@
+"""config.json of transformers' `switch_transformers` and `t5`, to and from a ModelConfig."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from switchx.errors import UserError
+from switchx.model import ModelConfig, SwitchConfig
+
+SWITCH, T5 = "switch_transformers", "t5"
+
+# Fields that transformers has under another name and meaning the same.
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "d_model": "d_model",
+    "d_ff": "d_ff",
+    "d_kv": "d_kv",
+    "num_heads": "num_heads",
+    "num_layers": "num_layers",
+    "relative_buckets": "relative_attention_num_buckets",
+    "relative_max_distance": "relative_attention_max_distance",
+}
+_T5_ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu"}
+
+# What we have one value for: key, that value, transformers' default.
+_FIXED = (
+    ("pad_token_id", 0, 0),
+    ("decoder_start_token_id", 0, 0),
+    ("layer_norm_epsilon", 1e-6, 1e-6),
+)
+_FIXED_SWITCH = (
+    ("dense_act_fn", "relu", "relu"),
+    ("router_bias", False, False),
+    ("router_dtype", "float32", "float32"),
+)
+
+# Settings of the switch layers that either have a counterpart in config.json, or say how to
+# train or compute and not what the trained model is. Every other must have its default.
+_FREE = {
+    "num_experts",
+    "every",
+    "jitter",
+    "balance_loss_weight",
+    "router_z_loss_weight",
+    "train_capacity_factor",
+    "eval_capacity_factor",
+    "min_capacity",
+    "encoder_group_size",
+    "decoder_group_size",
+    "expert_dropout_rate",
+    "dispatcher",
+}
+
+
+def read_config(config: Mapping[str, Any], file: str, own_logits: bool) -> ModelConfig:
+    """The model that a config.json describes.
+
+    Args:
+      file: the config's name, for messages.
+      own_logits: whether the logits' matrix is a tensor of its own.
+
+    Raises:
+      UserError: naming the first key whose value switchx has no counterpart of.
+    """
+    kind = config.get("model_type")
+    if kind not in (SWITCH, T5):
+        raise UserError(f"{file}: model_type={kind!r} is not one of {SWITCH}, {T5}.")
+    defaults: dict[str, int] = {"relative_buckets": 32, "relative_max_distance": 128}
+    sizes: dict[str, Any] = {
+        ours: _whole(config, theirs, file, defaults.get(ours)) for ours, theirs in _SIZES.items()
+    }
+    for key, accepted, default in _FIXED + (_FIXED_SWITCH if kind == SWITCH else ()):
+        if config.get(key, default) not in (accepted, None):
+            raise UserError(f"{file}: {key}={config[key]!r} is not supported; {accepted!r} is.")
+    layers = config.get("num_decoder_layers")
+    if layers not in (None, sizes["num_layers"]):
+        raise UserError(
+            f"{file}: num_decoder_layers={layers!r} differs from num_layers="
+            f"{sizes['num_layers']}; switchx's two stacks have the same number."
+        )
+    return ModelConfig(
+        **sizes,
+        activation="relu" if kind == SWITCH else _t5_activation(config, file),
+        tied_embeddings=_tied(config, kind, file, own_logits),
+        switch=_switch(config, sizes["num_layers"], file) if kind == SWITCH else None,
+    )
+
+
+def _whole(config: Mapping[str, Any], key: str, file: str, default: int | None) -> int:
+    value = config.get(key, default)
+    if type(value) is not int or value < 1:
+        raise UserError(f"{file}: {key}={value!r} must be a whole number of at least 1.")
+    return value
+
+
+def _t5_activation(config: Mapping[str, Any], file: str) -> str:
+    named = config.get("feed_forward_proj", "relu")
+    if not isinstance(named, str) or named not in _T5_ACTIVATIONS:
+        accepted = ", ".join(_T5_ACTIVATIONS)
+        raise UserError(f"{file}: feed_forward_proj={named!r} is not one of {accepted}.")
+    return _T5_ACTIVATIONS[named]
+
+
+def _tied(config: Mapping[str, Any], kind: str, file: str, own_logits: bool) -> bool:
+    """Ours are tied and scaled by d_model^-0.5, or neither.
+
+    In transformers 5, T5's tie_word_embeddings says only whether logits are scaled, and is
+    saved as scale_decoder_outputs: a T5 1.1 made there is tied and not scaled. To us that is a
+    matrix of its own with the same numbers.
+    """
+    scaled = config.get("tie_word_embeddings", True) is not False
+    if kind == T5:
+        scaled = config.get("scale_decoder_outputs", scaled) is not False
+    if scaled and own_logits:
+        raise UserError(
+            f"{file} ties logits to the embedding, but lm_head.weight differs from "
+            "shared.weight; set tie_word_embeddings to false if the logits are not scaled."
+        )
+    return scaled
+
+
+def _switch(config: Mapping[str, Any], num_layers: int, file: str) -> SwitchConfig:
+    steps = {_sparse_step(config, stack, num_layers, file) for stack in ("encoder", "decoder")}
+    if not steps <= {1, 2} or len(steps) > 1:
+        raise UserError(
+            f"{file}: sparse layers every {' and '.join(map(str, sorted(steps)))} layers of "
+            "encoder and decoder are not supported; every layer or every second in both is."
+        )
+    experts = _whole(config, "num_experts", file, None)
+    return SwitchConfig(num_experts=experts, every=steps.pop())
+
+
+def _sparse_step(config: Mapping[str, Any], stack: str, num_layers: int, file: str) -> int:
+    """transformers' rule: layer i is sparse if i % step == 1, all are if step is 1."""
+    key = f"{stack}_sparse_step"
+    if key in config:
+        return _whole(config, key, file, None)
+    layers = config.get(f"num_sparse_{stack}_layers", 3)
+    if type(layers) is not int or not 0 <= layers <= num_layers:
+        raise UserError(f"{file}: num_sparse_{stack}_layers={layers!r} must be 0 to {num_layers}.")
+    return num_layers // layers if layers else num_layers
+
+
+def model_fields(config: ModelConfig) -> dict[str, Any]:
+    """What config.json decides, by gin parameters (`switchx.interop.Source.model_fields`)."""
+    names = [*_SIZES, "activation", "tied_embeddings"]
+    fields: dict[str, Any] = {"ModelConfig.switch": config.switch is not None}
+    fields |= {f"ModelConfig.{name}": getattr(config, name) for name in names}
+    if config.switch:
+        names = ["num_experts", "every", "top_k"]
+        fields |= {f"SwitchConfig.{name}": getattr(config.switch, name) for name in names}
+    return fields
+
+
+def check_exportable(config: ModelConfig) -> None:
+    """Raises UserError for the first setting that transformers has no counterpart of."""
+    switch = config.switch
+    if switch is None:
+        return
+    if config.activation != "relu":
+        raise UserError(
+            f"ModelConfig.activation={config.activation!r}: transformers has no gated experts, "
+            "so this model cannot be exported to it."
+        )
+    if switch.every > 2:
+        raise UserError(
+            f"SwitchConfig.every={switch.every}: transformers places sparse layers elsewhere "
+            "when there are fewer than every second; 1 and 2 can be exported."
+        )
+    for field in dataclasses.fields(switch):
+        value = getattr(switch, field.name)
+        if field.name not in _FREE and value != field.default:
+            raise UserError(
+                f"SwitchConfig.{field.name}={value!r} has no counterpart in transformers, which "
+                f"only has {field.default!r}, so this model cannot be exported to it."
+            )
+
+
+def write_config(config: ModelConfig, longest: int, dtype: str) -> dict[str, Any]:
+    """The config.json of a model that `check_exportable` lets pass.
+
+    Args:
+      longest: tokens of the longest row. transformers gives each expert a fixed number of slots
+        per row, in training and evaluation alike; with this many, a row of that length drops
+        nothing, as our decoding drops nothing. It has no groups and no capacity factor.
+    """
+    common = {
+        **{theirs: getattr(config, ours) for ours, theirs in _SIZES.items()},
+        "num_decoder_layers": config.num_layers,
+        "dropout_rate": config.dropout_rate,
+        "layer_norm_epsilon": 1e-6,
+        "tie_word_embeddings": config.tied_embeddings,
+        "is_encoder_decoder": True,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+        "dtype": dtype,
+    }
+    if config.switch is None:
+        gated = {ours: theirs for theirs, ours in _T5_ACTIVATIONS.items()}
+        return {
+            "model_type": T5,
+            "architectures": ["T5ForConditionalGeneration"],
+            **common,
+            "feed_forward_proj": gated[config.activation],
+        }
+    switch = config.switch
+    return {
+        "model_type": SWITCH,
+        "architectures": ["SwitchTransformersForConditionalGeneration"],
+        **common,
+        "dense_act_fn": "relu",
+        "num_experts": switch.num_experts,
+        "expert_capacity": longest,
+        **{f"num_sparse_{stack}_layers": config.num_blocks for stack in ("encoder", "decoder")},
+        **{f"{stack}_sparse_step": switch.every for stack in ("encoder", "decoder")},
+        "router_bias": False,
+        "router_dtype": "float32",
+        "router_jitter_noise": switch.jitter,
+        "router_aux_loss_coef": switch.balance_loss_weight,
+        "router_z_loss_coef": switch.router_z_loss_weight,
+    }

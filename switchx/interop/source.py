@@ -1,0 +1,65 @@
+"""What a model of another program looks like to the import, and how its arrays are read."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from switchx.model import Params
+
+Index = tuple[slice, ...]
+
+
+class Source(Protocol):
+    """A model that another program wrote: its sizes are known, its numbers still on disk.
+
+    Attributes:
+      model_fields: what it says of the model, by names of gin parameters: "ModelConfig.d_model",
+        "SwitchConfig.num_experts". "ModelConfig.switch" is always there, True or False. Gin may
+        say the same again, but nothing else.
+      step: steps it was trained for, or None if it does not say.
+    """
+
+    model_fields: dict[str, Any]
+    step: int | None
+
+    def params(self, abstract: Params) -> Params:
+        """The parameters, laid out like `abstract` (jax.ShapeDtypeStruct with shardings).
+
+        Raises:
+          UserError: an array is missing, left over, or of another shape.
+        """
+        ...
+
+    def opt_state(self, abstract: Any) -> Any | None:
+        """The optimizer's state, laid out like `abstract`; None if the source has none."""
+        ...
+
+
+def build(leaf: jax.ShapeDtypeStruct, leading: int, read: Callable[..., np.ndarray]) -> jax.Array:
+    """One parameter out of many arrays, each shard made for the device where it belongs.
+
+    Args:
+      leaf: shape, dtype and sharding of the parameter.
+      leading: how many of its first dimensions (blocks, experts) count arrays of the source.
+      read: called as read(numbers, index), where numbers are one array's place in the leading
+        dimensions, and index is what is wanted of the rest.
+    """
+
+    def shard(index: Index | None) -> np.ndarray:
+        assert index is not None
+        index = tuple(slice(*s.indices(n)) for s, n in zip(index, leaf.shape, strict=True))
+        out = np.empty([s.stop - s.start for s in index], leaf.dtype)
+        for numbers in places(index[:leading]):
+            own = tuple(n - s.start for n, s in zip(numbers, index, strict=False))
+            out[own] = read(numbers, index[leading:])
+        return out
+
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
+
+
+def places(index: Index) -> Iterator[tuple[int, ...]]:
+    """All tuples of numbers in a box of slices."""
+    return itertools.product(*(range(s.start, s.stop) for s in index))

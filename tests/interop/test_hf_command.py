@@ -1,0 +1,337 @@
+"""`switchx import --from=hf` and `switchx export --to=hf`, as a user types them."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import safetensors.torch
+
+from switchx import data
+from switchx.cli import gin_config, results
+from switchx.cli.flags import Parser, add_common_arguments
+from switchx.model import Model
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training import checkpoints
+from tests.interop.peers import KINDS, peer, save, torch, transformers
+from tests.interop.streams import Stream, eval_batches
+
+RUN = (
+    "--gin.MIXTURE_OR_TASK_NAME=python_docs_span_corruption",
+    "--gin.TRAIN_STEPS=10",
+    "--gin.DTYPE=float32",
+)
+
+
+def tensors(folder: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for file in folder.glob("*.safetensors"):
+        found |= safetensors.numpy.load_file(file)
+    return found
+
+
+def assert_bitwise(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert found[name].dtype == array.dtype
+        np.testing.assert_array_equal(found[name].view(np.uint8), array.view(np.uint8), name)
+
+
+def imported(command, source: Path, model_dir: str = "run", *flags: str) -> None:
+    outcome = command(
+        "import", "--from=hf", f"--input={source}", f"--model_dir={model_dir}", *RUN, *flags
+    )
+    assert outcome.status == 0, outcome.err
+
+
+def exported(command, model_dir: str, output: str, *flags: str) -> str:
+    outcome = command("export", "--to=hf", f"--model_dir={model_dir}", f"--output={output}", *flags)
+    assert outcome.status == 0, outcome.err
+    return outcome.out
+
+
+def logits(model) -> np.ndarray:
+    token_BL = torch.arange(1, 9).reshape(2, 4)
+    with torch.no_grad():
+        return model(input_ids=token_BL, decoder_input_ids=token_BL).logits.numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_there_and_back(command, tmp_path, kind):
+    source = save(peer(kind), tmp_path / "source")
+    imported(command, source)
+    exported(command, "run", "back")
+    assert_bitwise(tensors(tmp_path / "back"), tensors(source))
+    there, back = (json.loads((f / "config.json").read_text()) for f in (source, tmp_path / "back"))
+    ours_alone = {"expert_capacity", "dropout_rate", "router_aux_loss_coef", "router_z_loss_coef"}
+    ours_alone |= {"tie_word_embeddings"}  # of T5: see hf_config._tied
+    assert {k: v for k, v in back.items() if k not in ours_alone} == {
+        k: v for k, v in there.items() if k in back and k not in ours_alone
+    }
+
+    loaded, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+        tmp_path / "back", output_loading_info=True
+    )
+    assert not any(report.values()), report
+    assert loaded.generation_config.decoder_start_token_id == 0
+    # The same numbers, but torch's products depend on how they lie in memory.
+    np.testing.assert_allclose(logits(loaded), logits(peer(kind)), rtol=0, atol=1e-5)
+
+
+def test_shards_on_a_mesh(command, tmp_path):
+    source = save(peer("switch"), tmp_path / "source", max_shard_size="10KB")
+    assert len(list(source.glob("*.safetensors"))) > 3
+    imported(command, source, "run", "--gin.MESH_EXPERT=2", "--gin.MESH_MODEL=2")
+    mesh = "mesh: data 2 x expert 2 x model 2"
+    assert mesh in (tmp_path / "run/model_info.txt").read_text()
+    said = exported(command, "run", "back", "--max_shard_size=10KB")
+    files = sorted(file.name for file in (tmp_path / "back").glob("*.safetensors"))
+    assert len(files) > 3
+    assert f"{len(files)} files" in said
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    assert all(
+        sum(
+            array.nbytes for array in safetensors.numpy.load_file(tmp_path / "back" / file).values()
+        )
+        <= 10_000
+        for file in files
+    )
+    assert_bitwise(tensors(tmp_path / "back"), tensors(source))
+    index = json.loads((tmp_path / "back/model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(a.nbytes for a in tensors(source).values())
+    loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "back")
+    np.testing.assert_allclose(logits(loaded), logits(peer("switch")), rtol=0, atol=1e-5)
+
+
+def test_bfloat16_out_and_in(command, tmp_path):
+    source = save(peer("t5"), tmp_path / "source")
+    imported(command, source)
+    exported(command, "run", "half", "--dtype=bfloat16")
+    half = safetensors.torch.load_file(tmp_path / "half/model.safetensors")
+    for name, array in safetensors.torch.load_file(source / "model.safetensors").items():
+        assert torch.equal(half[name], array.bfloat16())
+    imported(command, tmp_path / "half", "again")
+    exported(command, "again", "widened")
+    for name, array in tensors(tmp_path / "widened").items():
+        np.testing.assert_array_equal(array, half[name].float().numpy())
+
+
+def test_ours_there_and_back(command, tmp_path):
+    # Random parameters of ours, through transformers' own loading and saving.
+    source = save(peer("switch"), tmp_path / "source")
+    imported(command, source)
+    exported(command, "run", "out")
+    loaded = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "out")
+    imported(command, save(loaded, tmp_path / "saved"), "again")
+    first, again = (restored(folder) for folder in ("run", "again"))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+def restored(model_dir: str, step: int | None = None):
+    parser_args = parsed(model_dir)
+    settings = gin_config.load(parser_args)
+    mesh = make_mesh(MeshConfig())
+    return checkpoints.restore_params(Model.of(settings.run.model), model_dir, mesh, step)[0]
+
+
+def parsed(model_dir: str):
+    parser = Parser()
+    add_common_arguments(parser)
+    args = parser.parse_args([f"--gin_file={model_dir}/config.gin"])
+    args.reads_a_run = True
+    return args
+
+
+def test_training_goes_on_from_an_import(command, tmp_path, monkeypatch):
+    source = save(peer("switch"), tmp_path / "source")
+    flags = ("--gin.TASK_FEATURE_LENGTHS={'inputs': 16, 'targets': 8}", "--gin.BATCH_SIZE=8")
+    flags += ("--gin.ENCODER_GROUP_SIZE=16", "--gin.DECODER_GROUP_SIZE=8", "--gin.EVAL_STEPS=1")
+    imported(command, source, "run", "--step=8", *flags)
+
+    monkeypatch.setattr(data, "preflight", lambda config: None)
+    monkeypatch.setattr(data, "vocabulary", lambda config: SimpleNamespace(fingerprint="any"))
+    monkeypatch.setattr(data, "train_stream", lambda config: Stream())
+    monkeypatch.setattr(data, "eval_batches", lambda config: eval_batches())
+    monkeypatch.setattr(results, "show", lambda settings, result: None)
+    outcome = command("train", "--gin_file=run/config.gin")
+    assert outcome.status == 0, outcome.err
+    assert "resuming from step 8" in outcome.err + outcome.out
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert max(row["step"] for row in rows) == 10
+
+
+def said(outcome) -> str:
+    assert outcome.status == 2, outcome
+    assert outcome.err.startswith("switchx: ")
+    assert outcome.err.count("\n") == 1, outcome.err
+    return outcome.err
+
+
+def import_refused(command, source: Path, *flags: str) -> str:
+    argv = ("import", "--from=hf", f"--input={source}", "--model_dir=run", *RUN, *flags)
+    line = said(command(*argv))
+    assert not Path("run").exists()
+    assert not list(Path().glob(".run*"))
+    return line
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> dict[str, Path]:
+    return {kind: save(peer(kind), tmp_path_factory.mktemp(kind)) for kind in ("t5", "switch")}
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    """A saved model that the test may damage, with changes to its config.json."""
+
+    def make(kind: str = "switch", **changes: object) -> Path:
+        folder = shutil.copytree(saved[kind], tmp_path / "damaged")
+        config = json.loads((folder / "config.json").read_text()) | changes
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "parts"),
+    [
+        ("t5", {"model_type": "bert"}, ["model_type='bert'", "switch_transformers, t5"]),
+        ("t5", {"feed_forward_proj": "gated-silu"}, ["feed_forward_proj='gated-silu'", "relu"]),
+        ("t5", {"num_decoder_layers": 2}, ["num_decoder_layers=2", "num_layers=4"]),
+        ("t5", {"layer_norm_epsilon": 1e-5}, ["layer_norm_epsilon=1e-05"]),
+        ("t5", {"pad_token_id": 3}, ["pad_token_id=3", "0 is"]),
+        ("t5", {"d_model": "16"}, ["d_model='16'", "whole number"]),
+        ("t5", {"d_ff": 64}, ["wi.weight has the shape [32, 16]", "[64, 16]"]),
+        ("t5", {"num_layers": 5, "num_decoder_layers": 5}, ["no tensor encoder.block.4"]),
+        ("t5", {"num_layers": 10**15, "num_decoder_layers": 10**15}, ["no tensor encoder.block.4"]),
+        ("t5", {"num_layers": 2, "num_decoder_layers": 2}, ["has a tensor", "and 4"]),
+        ("switch", {"dense_act_fn": "gelu"}, ["dense_act_fn='gelu'", "'relu' is"]),
+        ("switch", {"router_bias": True}, ["router_bias=True"]),
+        ("switch", {"router_dtype": "bfloat16"}, ["router_dtype='bfloat16'"]),
+        ("switch", {"num_experts": 8}, ["no tensor", "expert_4"]),
+        ("switch", {"num_experts": 2}, ["has a tensor", "expert_2"]),
+        ("switch", {"encoder_sparse_step": 4}, ["every 2 and 4 layers"]),
+        ("switch", {"encoder_sparse_step": 1, "decoder_sparse_step": 1}, ["no tensor", "block.0"]),
+    ],
+)
+def test_a_config_that_is_refused(command, copy, kind, changes, parts):
+    line = import_refused(command, copy(kind, **changes))
+    assert all(part in line for part in parts), line
+
+
+def test_stacks_with_embeddings_of_their_own(command, copy):
+    folder = copy("switch", tie_word_embeddings=False)
+    found = tensors(folder)
+    found["lm_head.weight"] = found["shared.weight"] + 1
+    found["encoder.embed_tokens.weight"] = found["shared.weight"] + 2
+    safetensors.numpy.save_file(found, folder / "model.safetensors")
+    line = import_refused(command, folder)
+    assert "encoder.embed_tokens.weight differs from shared.weight" in line
+
+
+def test_logits_scaled_by_a_matrix_of_their_own(command, copy):
+    folder = copy("switch")
+    found = tensors(folder)
+    found["lm_head.weight"] = found["shared.weight"] + 1
+    safetensors.numpy.save_file(found, folder / "model.safetensors")
+    assert "lm_head.weight differs" in import_refused(command, folder)
+
+
+def test_gin_that_asks_for_more_than_there_is(command, saved):
+    line = import_refused(command, saved["switch"], "--gin.SwitchConfig.top_k=2")
+    assert "SwitchConfig.top_k=2" in line
+
+
+def test_gin_that_names_another_model(command, saved):
+    line = import_refused(command, saved["switch"], "--gin.ModelConfig.d_ff=48")
+    assert "ModelConfig.d_ff=48" in line
+    assert "has 32" in line
+    line = import_refused(command, saved["switch"], "--gin.NUM_EXPERTS=8")
+    assert "NUM_EXPERTS=8" in line
+    line = import_refused(command, saved["switch"], "--gin.ModelConfig.switch=None")
+    assert "ModelConfig.switch=None" in line
+    line = import_refused(command, saved["t5"], "--gin_file=configs/models/t5_small.gin")
+    assert "ModelConfig." in line
+
+
+def test_gin_that_names_the_same_model(command, saved):
+    imported(command, saved["switch"], "run", "--gin.NUM_EXPERTS=4", "--gin.ModelConfig.d_ff=32")
+
+
+def test_what_is_there_is_not_written_over(command, saved, tmp_path):
+    (tmp_path / "run").mkdir()
+    argv = ["import", "--from=hf", f"--input={saved['t5']}", "--model_dir=run", *RUN]
+    assert "--model_dir=run exists already" in said(command(*argv))
+    argv[3] = "--model_dir=other"
+    assert command(*argv).status == 0
+    argv = ["export", "--to=hf", "--model_dir=other", "--output=run"]
+    assert "--output=run exists already" in said(command(*argv))
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "..", "a\\b", ""])
+def test_an_index_that_leaves_its_folder(command, copy, name):
+    folder = copy()
+    shutil.move(folder / "model.safetensors", folder.parent / "x.safetensors")
+    weights = {"shared.weight": name}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weights}))
+    assert "is not a name of a file" in import_refused(command, folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "part"),
+    [
+        ({}, "no weight_map"),
+        ({"weight_map": {"a": 5}}, "no weight_map"),
+        ({"weight_map": {"a": "missing"}}, "cannot be read"),
+        ({"weight_map": {"a": "part"}}, "not named in"),
+    ],
+)
+def test_an_index_that_is_wrong(command, copy, index, part):
+    folder = copy()
+    shutil.move(folder / "model.safetensors", folder / "part")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert part in import_refused(command, folder)
+
+
+def test_files_that_are_missing_or_damaged(command, copy, tmp_path):
+    assert "is not a folder" in import_refused(command, tmp_path / "nowhere")
+    folder = copy()
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1])
+    assert "cut short" in import_refused(command, folder)
+    weights.unlink()
+    assert "holds neither model.safetensors" in import_refused(command, folder)
+    (folder / "config.json").write_text("{")
+    assert "is not JSON" in import_refused(command, folder)
+    (folder / "config.json").unlink()
+    assert "config.json cannot be read" in import_refused(command, folder)
+
+
+def test_missing_flags(command, saved):
+    assert "--from" in said(command("import", "--input=x", "--model_dir=y"))
+    assert "invalid choice" in said(command("import", "--from=onnx", "--input=x"))
+    assert "--model_dir is required" in said(command("import", "--from=hf", "--input=x"))
+    refused = command("import", "--from=hf", f"--input={saved['t5']}", "--model_dir=y")
+    assert "MIXTURE_OR_TASK_NAME is required" in said(refused)
+
+
+@pytest.mark.parametrize("size", ["0", "5TB", "5.5GB", "-1", "", "GB"])
+def test_a_shard_size_that_is_none(command, size):
+    line = said(command("export", "--to=hf", "--output=x", f"--max_shard_size={size}"))
+    assert f"--max_shard_size={size}" in line
+
+
+def test_an_export_of_nothing(command, saved, tmp_path):
+    assert "holds no config.gin" in said(
+        command("export", "--to=hf", "--model_dir=a", "--output=b")
+    )
+    imported(command, saved["t5"])
+    line = said(command("export", "--to=hf", "--model_dir=run", "--output=b", "--step=3"))
+    assert "--step=3: the checkpoints in run are 0" in line
+    assert not (tmp_path / "b").exists()
