@@ -5,7 +5,7 @@ import importlib
 from switchx.interop.source import Source
 
 # Each module has open_source(path) -> Source.
-SOURCES = {"hf": "switchx.interop.hf"}
+SOURCES = {"hf": "switchx.interop.hf", "t5x": "switchx.interop.t5x"}
 
 
 def open_source(kind: str, path: str) -> Source:
