@@ -84,11 +84,12 @@ def checkpoint_arrays(target: dict[str, np.ndarray], step=10, seed=1) -> dict[st
     arrays["state/step"] = np.array(step, np.int32)
     for name, value in target.items():
         kept = kept_dims(name, value.shape)
+        # Means of one second moment, as they are in earnest: v_row and v_col have the same mean.
+        moment = rng.uniform(0.5, 2, value.shape).astype(np.float32)
         for kind in ("m", "v", "v_row", "v_col"):
-            v = UNUSED
-            if kind in kept:
-                v = rng.uniform(0.5, 2, [value.shape[i] for i in kept[kind]]).astype(np.float32)
-            arrays[f"state/param_states/{name}/{kind}"] = v
+            dims = set(range(value.ndim)) - set(kept.get(kind, ()))
+            mean = moment.mean(axis=tuple(dims)) if kind in kept else UNUSED
+            arrays[f"state/param_states/{name}/{kind}"] = mean
     return arrays
 
 
