@@ -45,5 +45,8 @@ def run(args: argparse.Namespace) -> None:
     check_run(settings.run, make_mesh(settings.run.mesh))
     step = (source.step or 0) if args.step is None else args.step
     with new_directory(settings.model_dir, "--model_dir") as directory:
-        count = write_run(settings.run, source, directory, settings.resolved, step)
-    print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
+        count, kept = write_run(settings.run, source, directory, settings.resolved, step)
+    optimizer = "goes on from its state" if kept else "starts afresh"
+    print(
+        f"{count:,} parameters, step {step:,}, in {settings.model_dir}; the optimizer {optimizer}"
+    )

@@ -15,14 +15,16 @@ from switchx.training.config import RunConfig
 from switchx.training.state import Setup, TrainState
 
 
-def write_run(run: RunConfig, source: Source, directory: Path, resolved: str, step: int) -> int:
+def write_run(
+    run: RunConfig, source: Source, directory: Path, resolved: str, step: int
+) -> tuple[int, bool]:
     """Writes a checkpoint of `step` with its config.gin and model_info.txt into `directory`.
 
     The optimizer goes on from the source's state where it has one, and starts afresh where it
     has none; the learning rate is that of `step` in either case.
 
     Returns:
-      The number of parameters.
+      The number of parameters, and whether the optimizer goes on from the source's state.
 
     Raises:
       UserError: the source's arrays are not those of the model.
@@ -31,11 +33,14 @@ def write_run(run: RunConfig, source: Source, directory: Path, resolved: str, st
     mesh = make_mesh(run.mesh)
     setup = Setup.of(run, mesh)
     params = source.params(setup.abstract.params)
-    opt_state = source.opt_state(setup.abstract.opt_state)
-    if opt_state is None:
+    found = source.opt_state(setup.abstract.opt_state)
+    if found is None:
         with jax.set_mesh(mesh):
             init = jax.jit(setup.optimizer.init, out_shardings=setup.shardings.opt_state)
-            opt_state = _at_step(init(params), step)
+            opt_state = init(params)
+    else:
+        opt_state = found
+    opt_state = _at_step(opt_state, step)
     checkpoints = Checkpoints(directory)
     state = TrainState(jax.device_put(jnp.int32(step), setup.shardings.step), params, opt_state)
     checkpoints.save(state, None, identity(run.model, run.optimizer.name), None)
@@ -43,11 +48,11 @@ def write_run(run: RunConfig, source: Source, directory: Path, resolved: str, st
     checkpoints.close()
     run_directory.write_config(directory, resolved)
     run_directory.write_model_info(directory, setup.model, mesh)
-    return setup.model.num_params
+    return setup.model.num_params, found is not None
 
 
 def _at_step(opt_state: Any, step: int) -> Any:
-    """Moves the learning rate's schedule to `step`; moments and their own counts stay fresh."""
+    """Moves the learning rate's schedule to `step`; moments keep their own counts."""
 
     def move(node: Any) -> Any:
         if not isinstance(node, optax.ScaleByScheduleState):

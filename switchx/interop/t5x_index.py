@@ -15,6 +15,7 @@ from typing import Any
 
 import msgpack
 import numpy as np
+import tensorstore
 
 from switchx.errors import RunError, UserError
 
@@ -64,8 +65,6 @@ class StoredArray:
 
     @functools.cached_property
     def _store(self) -> Any:
-        import tensorstore
-
         # A missing chunk would otherwise be read as zeros.
         spec = {"driver": "zarr", "kvstore": self.kvstore, "fill_missing_data_reads": False}
         store = tensorstore.open(spec, open=True, read=True).result()
@@ -116,8 +115,6 @@ def _nearby(path: str) -> str:
 
 
 def _read_remote(path: str, name: str) -> bytes:
-    import tensorstore
-
     try:
         store = tensorstore.KvStore.open(_kvstore(path, "")).result(timeout=_WAIT)
         found = store.read(name).result(timeout=_WAIT)
