@@ -1,8 +1,12 @@
 """How do weights enter and leave? transformers' folders, T5X's checkpoints."""
 
-import importlib
+from __future__ import annotations
 
-from switchx.interop.source import Source
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # it imports JAX, which `switchx import --help` does without
+    from switchx.interop.source import Source
 
 # Each module has open_source(path) -> Source.
 SOURCES = {"hf": "switchx.interop.hf", "t5x": "switchx.interop.t5x"}
@@ -17,4 +21,4 @@ def open_source(kind: str, path: str) -> Source:
     return importlib.import_module(SOURCES[kind]).open_source(path)
 
 
-__all__ = ["SOURCES", "Source", "open_source"]
+__all__ = ["SOURCES", "open_source"]

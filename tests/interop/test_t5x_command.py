@@ -34,15 +34,15 @@ def imported(command, source, *flags):
     return outcome.out
 
 
-def resumed():
+def resumed(model_dir="run"):
     """(setup, state) that `switchx train` goes on from."""
     parser = Parser()
     add_common_arguments(parser)
-    args = parser.parse_args(["--gin_file=run/config.gin"])
+    args = parser.parse_args([f"--gin_file={model_dir}/config.gin"])
     args.reads_a_run = True
     settings = gin_config.load(args)
     setup = Setup.of(settings.run, make_mesh(settings.run.mesh))
-    checkpoints = Checkpoints("run")
+    checkpoints = Checkpoints(model_dir)
     checkpoints.check(identity(setup.run.model, setup.run.optimizer.name))
     state = checkpoints.restore_newest(setup).state
     checkpoints.close()
