@@ -151,7 +151,8 @@ def test_the_command(upcycling, command):
     assert experts["wi_EDF"].sharding.spec[1] == "expert"
     fresh = jit(setup.model.init)(jax.random.key(setup.run.trainer.seed))
     router = lambda p: p["encoder"]["blocks"]["layer_1"]["feed_forward"]["switch"]["router"]  # noqa: E731
-    np.testing.assert_array_equal(router(state.params)["kernel_DE"], router(fresh)["kernel_DE"])
+    ours, theirs = (router(params)["kernel_DE"] for params in (state.params, fresh))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # two programs round differently
     # The schedule goes on; the moments and their own count are fresh.
     *moments, schedule = jax.tree.leaves(state.opt_state)
     assert int(schedule) == 10
