@@ -85,6 +85,8 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
       UserError: the switch model has parameters that the dense one has no counterpart of.
     """
 
+    used: dict[tuple[str, ...], tuple[str, ...]] = {}
+
     def of(path: tuple, leaf: jax.Array) -> jax.Array:
         names = tuple(key.key for key in path)
         if names[1] != "blocks":
@@ -96,6 +98,12 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
         source, copied = rest, rest[:3] == _EXPERTS
         if copied:
             source = (*_FEED_FORWARD, _OF_EXPERT.get(rest[3], rest[3]))
+        other = used.setdefault((stack, layer, *source), names)
+        if other != names:  # SwitchConfig.extra_dense: the layer would do its work twice
+            raise UserError(
+                f"The switch model's {'/'.join(other)} and {'/'.join(names)} would both start as "
+                f"the dense model's {'/'.join(source)}; upcycling gives each part one successor."
+            )
         of_all_layers = _find(dense, (stack, "blocks", "layer_0", *source), names)
         own = of_all_layers[int(layer.removeprefix("layer_")) :: config.period]
         if copied:

@@ -196,3 +196,13 @@ def test_a_part_without_a_counterpart_is_refused():
     fresh["encoder"]["blocks"]["layer_0"]["extra"] = {"scale_D": np.ones((2, 16))}
     with pytest.raises(UserError, match="layer_0/extra/scale_D has no counterpart"):
         upcycle(sparse, init(dense), fresh)
+
+
+def test_a_part_with_two_successors_is_refused():
+    """An extra dense feed-forward beside the experts would do their work a second time."""
+    dense, sparse = configs(dict(every=2))
+    fresh = init(sparse)
+    feed_forwards = [fresh["encoder"]["blocks"][f"layer_{i}"]["feed_forward"] for i in (0, 1)]
+    feed_forwards[1]["dense"] = feed_forwards[0]["dense"]
+    with pytest.raises(UserError, match="would both start as .* feed_forward/dense/wi_DF"):
+        upcycle(sparse, init(dense), fresh)
