@@ -1,18 +1,19 @@
-"""How do weights enter and leave? transformers' folders, T5X's checkpoints."""
+"""How do weights enter and leave? transformers' folders, T5X's checkpoints.
 
-from __future__ import annotations
+Imports nothing heavy by itself: the command line asks it what there is.
+"""
 
 import importlib
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it imports JAX, which `switchx import --help` does without
+if TYPE_CHECKING:
     from switchx.interop.source import Source
 
-# Each module has open_source(path) -> Source.
+# Each is a module with open_source(path) -> Source.
 SOURCES = {"hf": "switchx.interop.hf", "t5x": "switchx.interop.t5x"}
 
 
-def open_source(kind: str, path: str) -> Source:
+def open_source(kind: str, path: str) -> "Source":
     """Opens a model of another program; `kind` is a key of SOURCES.
 
     Raises:

@@ -6,13 +6,14 @@ at 5.23.0) computes something else than the paper and switchx do:
 - Capacity is `expert_capacity` slots per expert and row (64 in the published configs), in
   training and evaluation, whatever the number of tokens or experts; padding is routed too and
   takes slots. Exported configs get the length of the longest row, which drops nothing.
-  5.0 up to the fix of issue 48293 dropped no token at all.
-- The jitter of a float32 model also reaches the experts' inputs (it is applied in place), and
-  router noise is drawn per element of the batch at hand, so results depend on the batch.
+  Releases of 5 before the fix of its issue 48293 drop no token at all.
+- The jitter of a float32 model also reaches the experts' inputs, since it is applied in place.
 - Balance and z losses: the routers of all layers are joined before the loss is taken, so that
   layers which collapse onto different experts look balanced; padding counts; both are 0 where
   every layer is sparse; and they enter the loss only with output_router_logits=True. Their
   weights default to 1e-3.
+- With tie_word_embeddings=False a Switch model's stacks each have an embedding of their own.
+  switchx has one: it is exported under all three names, and others are refused.
 - Router probabilities are rounded to the model's dtype before the expert is chosen, so ties
   occur in bfloat16.
 - There is one dropout rate: no expert dropout.
@@ -95,6 +96,13 @@ class HFSource:
         for piece in pieces(self.config):
             self._check_shape(piece, abstract)
             by_path.setdefault(piece.path, {})[piece.place] = piece
+        for found, _ in jax.tree_util.tree_leaves_with_path(abstract):
+            path = tuple(key.key for key in found)
+            if path not in by_path:
+                raise UserError(
+                    f"The configuration asks for a parameter {'/'.join(path)}, which models of "
+                    "transformers do not have; leave out the setting that adds it."
+                )
         params: Params = {}
         for path, own in by_path.items():
             inner = params

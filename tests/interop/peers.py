@@ -39,7 +39,8 @@ _SIZES = dict(
     num_heads=4,
     decoder_start_token_id=0,
 )
-KINDS = ("t5", "t5_1_1", "switch", "switch_everywhere")
+# switch_c: as the largest released one, all layers sparse and the logits' matrix its own.
+KINDS = ("t5", "t5_1_1", "switch", "switch_c")
 
 
 @functools.cache
@@ -53,15 +54,19 @@ def peer(kind: str, seed: int = 0) -> Any:
         if kind == "t5_1_1":  # transformers 5 ties what it makes anew
             model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, 16))
     else:
-        layers = 4 if kind == "switch_everywhere" else 2
+        layers = 4 if kind == "switch_c" else 2
         config = transformers.SwitchTransformersConfig(
             **_SIZES,
             num_sparse_encoder_layers=layers,
             num_sparse_decoder_layers=layers,
             num_experts=4,
             expert_capacity=64,
+            tie_word_embeddings=kind != "switch_c",
         )
         model = transformers.SwitchTransformersForConditionalGeneration(config)
+        if kind == "switch_c":  # transformers 5 then gives each stack an embedding of its own
+            model.encoder.embed_tokens.weight.data.copy_(model.shared.weight)
+            model.decoder.embed_tokens.weight.data.copy_(model.shared.weight)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "layer_norm" in name:

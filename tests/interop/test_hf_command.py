@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 
-from switchx.cli import gin_config
+from switchx import data
+from switchx.cli import gin_config, results
+from switchx.cli.flags import Parser, add_common_arguments
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import checkpoints
 from tests.interop.peers import KINDS, peer, save, torch, transformers
+from tests.interop.streams import Stream, eval_batches
 
 RUN = (
     "--gin.MIXTURE_OR_TASK_NAME=python_docs_span_corruption",
@@ -135,8 +139,6 @@ def restored(model_dir: str, step: int | None = None):
 
 
 def parsed(model_dir: str):
-    from switchx.cli.flags import Parser, add_common_arguments
-
     parser = Parser()
     add_common_arguments(parser)
     args = parser.parse_args([f"--gin_file={model_dir}/config.gin"])
@@ -145,32 +147,21 @@ def parsed(model_dir: str):
 
 
 def test_training_goes_on_from_an_import(command, tmp_path, monkeypatch):
-    from switchx import data, training
-    from switchx.cli import results
-
     source = save(peer("switch"), tmp_path / "source")
     flags = ("--gin.TASK_FEATURE_LENGTHS={'inputs': 16, 'targets': 8}", "--gin.BATCH_SIZE=8")
     flags += ("--gin.ENCODER_GROUP_SIZE=16", "--gin.DECODER_GROUP_SIZE=8", "--gin.EVAL_STEPS=1")
     imported(command, source, "run", "--step=8", *flags)
 
-    from tests.interop.streams import Stream, eval_batches
-
-    class Vocabulary:
-        fingerprint = "any"
-
     monkeypatch.setattr(data, "preflight", lambda config: None)
-    monkeypatch.setattr(data, "vocabulary", lambda config: Vocabulary())
+    monkeypatch.setattr(data, "vocabulary", lambda config: SimpleNamespace(fingerprint="any"))
     monkeypatch.setattr(data, "train_stream", lambda config: Stream())
     monkeypatch.setattr(data, "eval_batches", lambda config: eval_batches())
     monkeypatch.setattr(results, "show", lambda settings, result: None)
-    outcome = command("eval", "--model_dir=run", "--json")
-    assert json.loads(outcome.out)["step"] == 8
     outcome = command("train", "--gin_file=run/config.gin")
     assert outcome.status == 0, outcome.err
     assert "resuming from step 8" in outcome.err + outcome.out
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert max(row["step"] for row in rows) == 10
-    assert training is not None
 
 
 def said(outcome) -> str:
@@ -231,6 +222,29 @@ def copy(saved, tmp_path):
 def test_a_config_that_is_refused(command, copy, kind, changes, parts):
     line = import_refused(command, copy(kind, **changes))
     assert all(part in line for part in parts), line
+
+
+def test_stacks_with_embeddings_of_their_own(command, copy):
+    folder = copy("switch", tie_word_embeddings=False)
+    found = tensors(folder)
+    found["lm_head.weight"] = found["shared.weight"] + 1
+    found["encoder.embed_tokens.weight"] = found["shared.weight"] + 2
+    safetensors.numpy.save_file(found, folder / "model.safetensors")
+    line = import_refused(command, folder)
+    assert "encoder.embed_tokens.weight differs from shared.weight" in line
+
+
+def test_logits_scaled_by_a_matrix_of_their_own(command, copy):
+    folder = copy("switch")
+    found = tensors(folder)
+    found["lm_head.weight"] = found["shared.weight"] + 1
+    safetensors.numpy.save_file(found, folder / "model.safetensors")
+    assert "lm_head.weight differs" in import_refused(command, folder)
+
+
+def test_gin_that_asks_for_more_than_there_is(command, saved):
+    line = import_refused(command, saved["switch"], "--gin.SwitchConfig.top_k=2")
+    assert "SwitchConfig.top_k=2" in line
 
 
 def test_gin_that_names_another_model(command, saved):

@@ -1,0 +1,87 @@
+"""A run directory out of any source: what the next start finds in it."""
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from switchx.interop.new_run import write_run
+from switchx.sharding import make_mesh
+from switchx.training.checkpoints import Checkpoints, identity
+from switchx.training.state import Setup
+from tests.helpers import init, tiny_config
+from tests.training.helpers import run_config
+
+
+@dataclasses.dataclass
+class Made:
+    """A source that makes up its numbers, and an optimizer's state on request."""
+
+    params_: Any
+    own_state: Any = None
+    step: int | None = None
+    model_fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def params(self, abstract: Any) -> Any:
+        return jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), self.params_, abstract)
+
+    def opt_state(self, abstract: Any) -> Any:
+        if self.own_state is None:
+            return None
+        return jax.tree.map(
+            lambda to: jax.device_put(jnp.full(to.shape, self.own_state, to.dtype), to.sharding),
+            abstract,
+        )
+
+
+def restored(run, directory):
+    setup = Setup.of(run, make_mesh(run.mesh))
+    checkpoints = Checkpoints(directory, read_only=True)
+    checkpoints.check(identity(run.model, run.optimizer.name))
+    return checkpoints.restore_newest(setup)
+
+
+@pytest.fixture
+def run():
+    return run_config(model=tiny_config())
+
+
+def test_a_fresh_optimizer_whose_learning_rate_is_the_steps(run, tmp_path):
+    params = init(run.model)
+    count = write_run(run, Made(params), tmp_path, "# gin", 500)
+    assert count == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert (tmp_path / "config.gin").read_text() == "# gin"
+    found = restored(run, tmp_path)
+    assert (int(found.state.step), found.position) == (500, None)
+    jax.tree.map(np.testing.assert_array_equal, found.state.params, params)
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    nodes = jax.tree.leaves(found.state.opt_state, is_leaf=is_schedule)
+    assert [int(node.count) for node in nodes if is_schedule(node)] == [500]
+    assert not any(np.any(np.asarray(node)) for node in nodes if not is_schedule(node))
+
+
+def test_a_source_with_an_optimizers_state(run, tmp_path):
+    write_run(run, Made(init(run.model), own_state=3), tmp_path, "# gin", 7)
+    for leaf in jax.tree.leaves(restored(run, tmp_path).state.opt_state):
+        np.testing.assert_array_equal(leaf, np.full(leaf.shape, 3, leaf.dtype))
+
+
+def test_help_imports_nothing_heavy():
+    # JAX reads the environment when it is imported: not before --cpu_devices has set it.
+    code = "import sys, switchx.cli.main as m; m.main(sys.argv[1:])"
+    for name in ("import", "export"):
+        ran = subprocess.run(
+            [sys.executable, "-c", f"{code}; assert 'jax' not in sys.modules", name, "--input"],
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr
