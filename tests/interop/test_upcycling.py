@@ -204,5 +204,5 @@ def test_a_part_with_two_successors_is_refused():
     fresh = init(sparse)
     feed_forwards = [fresh["encoder"]["blocks"][f"layer_{i}"]["feed_forward"] for i in (0, 1)]
     feed_forwards[1]["dense"] = feed_forwards[0]["dense"]
-    with pytest.raises(UserError, match="would both start as .* feed_forward/dense/wi_DF"):
+    with pytest.raises(UserError, match=r"would both start as .* feed_forward/dense/wi_DF"):
         upcycle(sparse, init(dense), fresh)
