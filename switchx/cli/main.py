@@ -29,6 +29,7 @@ COMMANDS = {
     "info": "parameters, FLOPs and memory of a configuration",
     "import": "make a run of a model that another program trained",
     "export": "write a trained model for another program",
+    "upcycle": "make the start of a switch model of a trained dense one",
 }
 # These work on what a run left behind: given only --model_dir, they read its config.gin.
 READ_A_RUN = ("eval", "infer", "export")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from switchx.interop.source import Source
 
 # Each is a module with open_source(path) -> Source.
-SOURCES = {"hf": "switchx.interop.hf"}
+SOURCES = {"hf": "switchx.interop.hf", "t5x": "switchx.interop.t5x"}
 
 
 def open_source(kind: str, path: str) -> "Source":

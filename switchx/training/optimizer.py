@@ -11,7 +11,9 @@ from switchx.model import Params
 from switchx.training.config import OptimizerConfig
 from switchx.training.schedules import make_schedule
 
+# T5X's rule: matrices are factored where that saves memory, experts' always.
 MIN_DIM_SIZE_TO_FACTOR = 128
+MIN_EXPERT_DIM_SIZE_TO_FACTOR = 1
 
 
 def make_optimizer(
@@ -30,15 +32,15 @@ def make_optimizer(
     return optax.chain(*parts)
 
 
-def _adafactor() -> optax.GradientTransformation:
+def _adafactor(leading: int) -> optax.GradientTransformation:
     """Adafactor as T5 sets it (Shazeer and Stern 2018): no first moment, update clipped to RMS 1.
 
+    `leading` is the number of `batch_axes` of the parameters, two for those of experts.
     Steps are relative: each is scaled by its parameter's RMS, at least 1e-3.
     """
+    least = MIN_EXPERT_DIM_SIZE_TO_FACTOR if leading == 2 else MIN_DIM_SIZE_TO_FACTOR
     return optax.chain(
-        optax.scale_by_factored_rms(
-            decay_rate=0.8, min_dim_size_to_factor=MIN_DIM_SIZE_TO_FACTOR, epsilon=1e-30
-        ),
+        optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=least, epsilon=1e-30),
         optax.clip_by_block_rms(1.0),
         optax.scale_by_param_block_rms(1e-3),
     )
@@ -50,7 +52,7 @@ def batch_axes(axes: tuple[str | None, ...]) -> int:
 
 
 def _per_matrix(
-    make: Callable[[], optax.GradientTransformation], axes: Params
+    make: Callable[[int], optax.GradientTransformation], axes: Params
 ) -> optax.GradientTransformation:
     """Treats every layer's and every expert's matrix as a parameter of its own.
 
@@ -58,7 +60,7 @@ def _per_matrix(
     """
     labels = jax.tree.map(batch_axes, axes, is_leaf=lambda x: isinstance(x, tuple))
     return optax.partition(
-        {n: _mapped(make(), n) for n in sorted(set(jax.tree.leaves(labels)))}, labels
+        {n: _mapped(make(n), n) for n in sorted(set(jax.tree.leaves(labels)))}, labels
     )
 
 

@@ -15,10 +15,13 @@ from tests.training.helpers import run_config
 
 
 class NumpyAdafactor:
-    """Shazeer and Stern (2018), algorithms 4 and 5 with T5's settings, for one matrix."""
+    """Shazeer and Stern (2018), algorithms 4 and 5 with T5's settings, for one matrix.
 
-    def __init__(self, shape):
-        self.factored = len(shape) == 2 and min(shape) >= 128
+    T5X factors an expert's matrix whatever its size, others if that saves memory.
+    """
+
+    def __init__(self, shape, expert):
+        self.factored = len(shape) == 2 and (expert or min(shape) >= 128)
         self.v = np.zeros(shape)
         self.row, self.column = np.zeros(shape[0]), np.zeros(shape[-1])
 
@@ -41,6 +44,7 @@ AXES = {
     "plain": ("vocab", "embed"),
     "layers": ("layers", "embed", "mlp"),
     "experts": ("layers", "expert", "embed", "mlp"),
+    "small experts": ("layers", "expert", "embed", "mlp"),
     "narrow": ("layers", "embed", None),
     "scale": ("embed",),
 }
@@ -48,6 +52,7 @@ SHAPES = {
     "plain": (130, 128),
     "layers": (3, 128, 140),
     "experts": (3, 4, 140, 128),
+    "small experts": (3, 4, 6, 5),
     "narrow": (3, 128, 4),
     "scale": (150,),
 }
@@ -76,7 +81,8 @@ def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own():
         ours = optax.apply_updates(ours, updates)
         for name, shape in SHAPES.items():
             for index in np.ndindex(shape[: len(shape) - matrix_dims[name]]):
-                peer = peers.setdefault((name, index), NumpyAdafactor(shape[len(index) :]))
+                fresh = NumpyAdafactor(shape[len(index) :], "expert" in AXES[name])
+                peer = peers.setdefault((name, index), fresh)
                 theirs[name][index] = peer.update(theirs[name][index], grads[name][index], t, 0.1)
     for name, index in peers:
         ours_at, theirs_at = ours[name][index], theirs[name][index]

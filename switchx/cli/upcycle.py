@@ -1,0 +1,75 @@
+"""switchx upcycle: a dense model's run becomes the start of a switch model's."""
+
+import argparse
+import copy
+from pathlib import Path
+
+from switchx.errors import UserError
+
+EPILOG = """\
+Sizes, task and everything else are those of the dense run's config.gin, which --gin_file and
+--gin.NAME=VALUE then change: --gin.NUM_EXPERTS=8 is enough. Training goes on at the dense model's
+step, so TRAIN_STEPS counts from there, and reads its data from the start again: another SEED
+orders it anew."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `switchx upcycle`; those all commands share are added by the caller."""
+    parser.epilog = EPILOG
+    parser.add_argument(
+        "--from_dir", required=True, metavar="DIR", help="the run directory of a dense model"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the run directory, which must not exist.
+
+    Raises:
+      UserError: the two models do not fit; nothing has been written then.
+    """
+    if args.model_dir is None:
+        raise UserError("--model_dir is required: name the run directory to write.")
+    from switchx.cli import gin_config
+    from switchx.cli.new_directory import check, new_directory
+    from switchx.interop.new_run import write_run
+    from switchx.interop.upcycling import Upcycled, check_sizes
+    from switchx.model import Model
+    from switchx.sharding import make_mesh
+    from switchx.training.checkpoints import restore_params
+    from switchx.training.checks import check_run
+
+    check(args.model_dir, "--model_dir")
+    saved = _saved_config(args.from_dir)
+    dense = gin_config.load(_like(args, gin_file=[saved], gin_bindings=[])).run.model
+    switch = "ModelConfig.switch=@SwitchConfig()"
+    settings = gin_config.load(
+        _like(args, gin_file=[saved, *args.gin_file], gin_bindings=[switch, *args.gin_bindings])
+    )
+    check_sizes(dense, settings.run.model, args.from_dir)
+    mesh = make_mesh(settings.run.mesh)
+    check_run(settings.run, mesh)
+    params, step = restore_params(Model.of(dense), Path(saved).parent, mesh)
+    if step >= settings.run.trainer.train_steps:
+        raise UserError(
+            f"TRAIN_STEPS={settings.run.trainer.train_steps} leaves nothing to train: the dense "
+            f"model in --from_dir={args.from_dir} is at step {step}, where training goes on."
+        )
+    source = Upcycled(settings.run, mesh, params, step)
+    with new_directory(settings.model_dir, "--model_dir") as directory:
+        count, _ = write_run(settings.run, source, directory, settings.resolved, step)
+    print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
+
+
+def _saved_config(from_dir: str) -> str:
+    saved = Path(from_dir).expanduser() / "config.gin"
+    if not saved.is_file():
+        raise UserError(f"--from_dir={from_dir} holds no config.gin, so no run was started there.")
+    if not (saved.parent / "checkpoints").is_dir():
+        raise UserError(f"--from_dir={from_dir} holds no checkpoint.")
+    return str(saved)
+
+
+def _like(args: argparse.Namespace, **changes: list[str]) -> argparse.Namespace:
+    args = copy.copy(args)
+    vars(args).update(changes)
+    return args

@@ -1,0 +1,110 @@
+"""`switchx import --from=t5x`, as a user types it: what training resumes from."""
+
+import jax
+import numpy as np
+import pytest
+
+from switchx.cli import gin_config
+from switchx.cli.flags import Parser, add_common_arguments
+from switchx.interop import open_source
+from switchx.sharding import make_mesh
+from switchx.training.checkpoints import Checkpoints, identity
+from switchx.training.state import Setup
+from tests.interop.t5x_files import unpack_switch_tiny
+
+RUN = (
+    "--gin.MIXTURE_OR_TASK_NAME=python_docs_span_corruption",
+    "--gin.TRAIN_STEPS=12",
+    "--gin.DTYPE=float32",
+    "--gin.BATCH_SIZE=8",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 16}",
+    "--gin.ENCODER_GROUP_SIZE=32",
+    "--gin.DECODER_GROUP_SIZE=16",
+)
+
+
+@pytest.fixture
+def source(tmp_path):
+    return str(unpack_switch_tiny(tmp_path) / "checkpoint_10")
+
+
+def imported(command, source, *flags):
+    outcome = command("import", "--from=t5x", f"--input={source}", "--model_dir=run", *RUN, *flags)
+    assert outcome.status == 0, outcome.err
+    return outcome.out
+
+
+def resumed(model_dir="run"):
+    """(setup, state) that `switchx train` goes on from."""
+    parser = Parser()
+    add_common_arguments(parser)
+    args = parser.parse_args([f"--gin_file={model_dir}/config.gin"])
+    args.reads_a_run = True
+    settings = gin_config.load(args)
+    setup = Setup.of(settings.run, make_mesh(settings.run.mesh))
+    checkpoints = Checkpoints(model_dir)
+    checkpoints.check(identity(setup.run.model, setup.run.optimizer.name))
+    state = checkpoints.restore_newest(setup).state
+    checkpoints.close()
+    return setup, state
+
+
+def assert_same(found, expected):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def test_what_training_resumes_from_is_what_t5x_wrote(command, source):
+    said = imported(command, source)
+    assert "step 10" in said
+    assert "the optimizer goes on from its state" in said
+    setup, state = resumed()
+    theirs = open_source("t5x", source)
+    assert int(state.step) == 10
+    assert_same(state.params, theirs.params(setup.abstract.params))
+    assert_same(state.opt_state, theirs.opt_state(setup.abstract.opt_state))
+    # Counted from one statistic T5X wrote, not from a fresh one.
+    counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == np.int32]
+    assert {int(c) for count in counts for c in np.ravel(count)} == {10}
+
+
+def test_another_step_is_that_of_the_schedule_alone(command, source):
+    imported(command, source, "--step=0")
+    _, state = resumed()
+    *adafactor, schedule = (
+        set(np.ravel(leaf)) for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == np.int32
+    )
+    assert int(state.step) == 0
+    assert schedule == {0}
+    assert adafactor == [{10}] * len(adafactor)
+
+
+def test_another_optimizer_starts_afresh_and_says_so(command, source):
+    said = imported(command, source, "--gin.OPTIMIZER='adamw'")
+    assert "the optimizer starts afresh" in said
+
+
+def test_gin_that_names_another_model_is_refused(command, source):
+    outcome = command(
+        "import",
+        "--from=t5x",
+        f"--input={source}",
+        "--model_dir=run",
+        *RUN,
+        "--gin.NUM_EXPERTS=8",
+    )
+    assert outcome.status == 2
+    assert "NUM_EXPERTS=8" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_damaged_checkpoint_is_one_line(command, source, tmp_path):
+    chunk = tmp_path / "switch_tiny/checkpoint_10/target.decoder.decoder_norm.scale/0"
+    chunk.unlink()
+    outcome = command("import", "--from=t5x", f"--input={source}", "--model_dir=run", *RUN)
+    assert outcome.status == 2
+    assert "target/decoder/decoder_norm/scale" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
