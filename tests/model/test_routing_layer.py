@@ -1,4 +1,4 @@
-"""The whole layer in training against the oracle, per policy and dispatcher: output and gradients."""
+"""The whole layer in training against the oracle: output, statistics and gradients, per policy."""
 
 import functools
 

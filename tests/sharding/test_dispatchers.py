@@ -53,12 +53,8 @@ def layer(name, dispatcher):
         tiny_config(d_model=D, d_ff=F, dropout_rate=0.1),
         **{"num_experts": E, **changes, "dispatcher": dispatcher},
     )
-
-    def make():
-        rngs = nnx.Rngs(params=0)
-        return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
-
-    return make()
+    rngs = nnx.Rngs(params=0)
+    return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
 
 
 def forward(name, dispatcher):
@@ -90,9 +86,10 @@ def on_mesh(make, name, dispatcher, sizes):
         is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
     )
     shardings = (parameters, *(batch_sharding(mesh),) * 3)
+    arguments = jax.device_put((state, *inputs()), shardings)
     with jax.set_mesh(mesh):
         sharded = jit(make(name, dispatcher), in_shardings=shardings)
-        return sharded.lower(state, *inputs()).compile(), shardings
+        return sharded.lower(*arguments).compile(), shardings
 
 
 def on_eight(make, name, dispatcher, sizes, state):
