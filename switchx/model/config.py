@@ -47,7 +47,8 @@ class SwitchConfig:
         tokens with the likeliest first choice (batch-prioritised routing). The decoder always
         goes by sequence, since a later token must not take an earlier one's room.
       reroute_rounds: No-Token-Left-Behind (appendix B): how many times the tokens that found
-        their expert full try their next choice.
+        their expert full try their next choice. In the encoder only: the room that is left
+        depends on later tokens.
       encoder_routing: "tokens_choose", or "experts_choose" (Zhou et al. 2022): each expert takes
         the tokens likeliest for it. The decoder's tokens always choose.
       balance_loss_weight: alpha of eq. 4; the losses of all layers are summed.
