@@ -26,6 +26,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "at random, by gate": dict(second_policy="random", priority="gate", **_SECOND),
     "top 3 at random": dict(second_policy="random", top_k=3, second_threshold=0.4),
     "one more round": dict(reroute_rounds=1),
+    "one more round, sampled": dict(reroute_rounds=1, exploration="sample"),
     "two more rounds, by gate": dict(reroute_rounds=2, priority="gate"),
     "experts choose": dict(encoder_routing="experts_choose"),
 }
