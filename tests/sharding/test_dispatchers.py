@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from switchx.model import ragged
 from switchx.model.experts import Experts
 from switchx.model.switch_layer import Grouping, SwitchLayer
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
@@ -131,6 +132,36 @@ def test_all_rows_to_the_first_experts(sizes):
     # Two of equal experts each, in all groups but that of padding.
     np.testing.assert_allclose(expected[1][1].load_E[:2], (B - 1) / B / 2)
     same(on_eight(backward, name, "ragged", sizes, state), expected)
+
+
+def emulated_ragged_all_to_all(
+    operand, output, input_offsets, send_sizes, output_offsets, recv_sizes, *, axis_name
+):
+    """By JAX's description of it, everything gathered: the one operation that CPUs do not have."""
+    me = jax.lax.axis_index(axis_name)
+    sent, start_nn, size_nn, at_nn = (
+        jax.lax.all_gather(x, axis_name)
+        for x in (operand, input_offsets, send_sizes, output_offsets)
+    )
+    number = jnp.arange(operand.shape[0])
+    for sender in range(sent.shape[0]):
+        rows = sent[sender][jnp.minimum(start_nn[sender, me] + number, operand.shape[0] - 1)]
+        at = jnp.where(number < size_nn[sender, me], at_nn[sender, me] + number, len(output))
+        output = output.at[at].set(rows, mode="drop")
+    return jnp.where((recv_sizes == size_nn[:, me]).all(), output, 0)
+
+
+def test_the_exchange_of_accelerators(monkeypatch):
+    """The form with ragged_all_to_all, which only accelerators have: its offsets and sizes."""
+    monkeypatch.setattr(jax.lax, "ragged_all_to_all", emulated_ragged_all_to_all)
+    monkeypatch.setattr(ragged, "_send_padded", ragged._send_ragged)
+    monkeypatch.setattr(ragged, "_back_padded", ragged._back_ragged)
+    name = NAMES["ragged"]
+    _, state = layer(name, "ragged")
+    compiled, shardings = on_mesh.__wrapped__(backward, name, "ragged", (1, 4, 2))
+    assert not any(kind == "all-to-all" for kind, *_ in collectives(compiled))
+    found = compiled(*jax.device_put((state, *inputs()), shardings))
+    same(found, on_one_device(name, "ragged")(state, *inputs()))
 
 
 COLLECTIVE = re.compile(
