@@ -47,7 +47,8 @@ class SwitchConfig:
         tokens with the likeliest first choice (batch-prioritised routing). The decoder always
         goes by sequence, since a later token must not take an earlier one's room.
       reroute_rounds: No-Token-Left-Behind (appendix B): how many times the tokens that found
-        their expert full try their next choice.
+        their expert full try their next choice. In the encoder only: the room that is left
+        depends on later tokens.
       encoder_routing: "tokens_choose", or "experts_choose" (Zhou et al. 2022): each expert takes
         the tokens likeliest for it. The decoder's tokens always choose.
       balance_loss_weight: alpha of eq. 4; the losses of all layers are summed.
@@ -135,18 +136,16 @@ class SwitchConfig:
                 f"top_k={self.top_k}",
                 "tokens of several choices are not rerouted",
             )
-        for name in ("reroute_rounds", "priority", "encoder_routing"):
-            value = getattr(self, name)
-            if dropless and value not in (0, "sequence", "tokens_choose"):
-                yield f"{name}={value!r}", "dispatcher='ragged'", "without capacity none is full"
-        for name in ("reroute_rounds", "priority", "top_k"):
-            value = getattr(self, name)
-            if experts_choose and value not in (0, "sequence", 1):
-                yield (
-                    f"{name}={value!r}",
-                    "encoder_routing='experts_choose'",
-                    "its encoder tokens make no choice",
-                )
+        plain = dict(reroute_rounds=0, priority="sequence")
+        for name, value in (plain | dict(encoder_routing="tokens_choose")).items():
+            if dropless and getattr(self, name) != value:
+                given = f"{name}={getattr(self, name)!r}"
+                yield given, "dispatcher='ragged'", "without capacity none is full"
+        for name, value in (plain | dict(top_k=1)).items():
+            if experts_choose and getattr(self, name) != value:
+                given = f"{name}={getattr(self, name)!r}"
+                reason = "its encoder tokens make no choice"
+                yield given, "encoder_routing='experts_choose'", reason
         if self.extra_dense and not self.in_feed_forward:
             yield "extra_dense=True", "experts_in='attention'", "no feed-forward has experts"
         if self.attention_dtype != "float32" and not self.in_attention:

@@ -48,7 +48,8 @@ def route(
       mask_GS: bool, False for padding, which is not routed, counted or given a slot.
       capacity: slots per expert and group; None: as many as are wanted (dropless).
       causal: a token may not take room from an earlier one, nor depend on a later one: the
-        decoder. Slots then go by sequence order, and experts do not choose.
+        decoder. Slots then go token by token in sequence order, dropped tokens are not rerouted,
+        and experts do not choose.
       noise_G: keys per group while training, None for evaluation.
     """
     probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
@@ -61,17 +62,16 @@ def route(
         stats = routing_stats(logits_GSE, mask_GS, count_GE, mask_GS[..., None], found_GS1)
         return assignment, stats
 
-    order_GS = None
-    if config.priority == "gate" and not causal:
-        order_GS = jnp.argsort(-probs_GSE.max(axis=-1), axis=-1, stable=True)
-    if config.reroute_rounds and capacity is not None:
-        assignment, first_GS1 = _reroute(config, probs_GSE, mask_GS, capacity, order_GS)
+    score_GSE = _scores(config, logits_GSE, probs_GSE, noise_G)
+    if config.reroute_rounds and capacity is not None and not causal:
+        assignment, first_GS1 = _reroute(config, score_GSE, probs_GSE, mask_GS, capacity)
         choice_GSJ, wanted_GSJ = first_GS1, mask_GS[..., None]
     else:
-        choice_GSJ, gate_GSJ, wanted_GSJ = _choose(config, logits_GSE, probs_GSE, mask_GS, noise_G)
+        choice_GSJ, gate_GSJ, wanted_GSJ = _choose(config, score_GSE, probs_GSE, mask_GS, noise_G)
         slot_GSJ, kept_GSJ = jnp.zeros_like(choice_GSJ), wanted_GSJ
         if capacity is not None:
-            slot_GSJ = places(choice_GSJ, wanted_GSJ, E, order_GS)
+            order_GS = None if causal else _order(config, choice_GSJ, probs_GSE)
+            slot_GSJ = places(choice_GSJ, wanted_GSJ, E, order_GS, causal)
             kept_GSJ = wanted_GSJ & (slot_GSJ < capacity)
         gate_GSJ = jnp.where(kept_GSJ, gate_GSJ, 0.0)
         assignment = Assignment(choice_GSJ, slot_GSJ, gate_GSJ, kept_GSJ)
@@ -83,9 +83,28 @@ def _one_hot(expert_GSJ: jax.Array, E: int) -> jax.Array:
     return jax.nn.one_hot(expert_GSJ, E, dtype=jnp.int32)
 
 
+def _scores(
+    config: SwitchConfig, logits_GSE: jax.Array, probs_GSE: jax.Array, noise_G: Noise | None
+) -> jax.Array:
+    """What experts are ranked by: their probability, or numbers that draw from it."""
+    if config.exploration != "sample" or noise_G is None:
+        return probs_GSE
+    # The largest of logits with Gumbel noise are a draw without replacement.
+    u_GSE = noise_G.fold(SAMPLE_SITE).uniform(logits_GSE.shape[1:], 0.0, 1.0)
+    return logits_GSE - jnp.log(-jnp.log(u_GSE + 1e-20) + 1e-20)
+
+
+def _order(config: SwitchConfig, choice_GSJ: jax.Array, probs_GSE: jax.Array) -> jax.Array | None:
+    """Tokens [G, S] in the order in which they take slots; None: by position."""
+    if config.priority == "sequence":
+        return None
+    first_GS1 = jnp.take_along_axis(probs_GSE, choice_GSJ[..., :1], axis=-1)
+    return jnp.argsort(-first_GS1[..., 0], axis=-1, stable=True)
+
+
 def _choose(
     config: SwitchConfig,
-    logits_GSE: jax.Array,
+    score_GSE: jax.Array,
     probs_GSE: jax.Array,
     mask_GS: jax.Array,
     noise_G: Noise | None,
@@ -96,11 +115,6 @@ def _choose(
     by their sum, and the policy then decides on those after the first, as in Mesh-TensorFlow's
     top-2 gating.
     """
-    score_GSE = probs_GSE
-    if config.exploration == "sample" and noise_G is not None:
-        # The largest of logits with Gumbel noise are a draw without replacement.
-        u_GSE = noise_G.fold(SAMPLE_SITE).uniform(logits_GSE.shape[1:], 0.0, 1.0)
-        score_GSE = logits_GSE - jnp.log(-jnp.log(u_GSE + 1e-20) + 1e-20)
     expert_GSJ, gate_GSJ = top_choices(score_GSE, probs_GSE, config.top_k)
     wanted_GSJ = jnp.broadcast_to(mask_GS[..., None], expert_GSJ.shape)
     if config.top_k > 1:
@@ -144,19 +158,26 @@ def top_choices(
 
 
 def places(
-    expert_GSJ: jax.Array, wanted_GSJ: jax.Array, num_experts: int, order_GS: jax.Array | None
+    expert_GSJ: jax.Array,
+    wanted_GSJ: jax.Array,
+    num_experts: int,
+    order_GS: jax.Array | None = None,
+    causal: bool = False,
 ) -> jax.Array:
     """int32 [G, S, J]: how many earlier wanted choices of the group fell on the same expert.
 
     Earlier: first choices before second ones, then in the order of tokens `order_GS` (None: by
-    position).
+    position). Where `causal`, all of a token's choices before any of a later token's, since a
+    later token's first choice must not take the room of an earlier one's second.
     """
-    if order_GS is not None:
-        place_GSJ = places(
-            _by_token(expert_GSJ, order_GS), _by_token(wanted_GSJ, order_GS), num_experts, None
-        )
-        return _by_token(place_GSJ, jnp.argsort(order_GS, axis=-1))
     G, S, J = expert_GSJ.shape
+    if causal:
+        expert_GT1, wanted_GT1 = (x.reshape(G, S * J, 1) for x in (expert_GSJ, wanted_GSJ))
+        return places(expert_GT1, wanted_GT1, num_experts).reshape(G, S, J)
+    if order_GS is not None:
+        expert_GSJ, wanted_GSJ = (_by_token(x, order_GS) for x in (expert_GSJ, wanted_GSJ))
+        place_GSJ = places(expert_GSJ, wanted_GSJ, num_experts)
+        return _by_token(place_GSJ, jnp.argsort(order_GS, axis=-1))
     in_turn: Callable[[jax.Array], jax.Array] = lambda x: x.swapaxes(1, 2).reshape(G, J * S)  # noqa: E731
     expert_GT, wanted_GT = in_turn(expert_GSJ), in_turn(wanted_GSJ)
     chosen_GTE = _one_hot(expert_GT, num_experts) * wanted_GT[..., None]
@@ -171,10 +192,10 @@ def _by_token(x_GSJ: jax.Array, index_GS: jax.Array) -> jax.Array:
 
 def _reroute(
     config: SwitchConfig,
+    score_GSE: jax.Array,
     probs_GSE: jax.Array,
     mask_GS: jax.Array,
     capacity: int,
-    order_GS: jax.Array | None,
 ) -> tuple[Assignment, jax.Array]:
     """No-Token-Left-Behind (appendix B): tokens that found no room try their next choice.
 
@@ -182,7 +203,8 @@ def _reroute(
       The assignment, J = 1, and every token's first choice, int32 [G, S, 1].
     """
     E = probs_GSE.shape[-1]
-    choice_GSJ, prob_GSJ = top_choices(probs_GSE, probs_GSE, config.reroute_rounds + 1)
+    choice_GSJ, prob_GSJ = top_choices(score_GSE, probs_GSE, config.reroute_rounds + 1)
+    order_GS = _order(config, choice_GSJ, probs_GSE)
     expert_GS1, gate_GS1 = choice_GSJ[..., :1], jnp.zeros_like(prob_GSJ[..., :1])
     slot_GS1, kept_GS1 = jnp.zeros_like(expert_GS1), jnp.zeros_like(mask_GS[..., None])
     load_GE = jnp.zeros((probs_GSE.shape[0], E), jnp.int32)

@@ -1,0 +1,47 @@
+"""The product of sorted rows with each expert's kernel: against plain loops, in both its forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from switchx.model.grouped_product import grouped_product
+from tests.helpers import jit
+
+D, F = 3, 5
+# Rows per expert: none, one, several blocks of the CPU's form, exactly one, one more.
+SIZES = [[0, 300, 5, 128, 0, 129], [0, 0, 1, 0, 0, 0], [0] * 6, [7, 0, 0, 0, 0, 555]]
+ROWS = 600  # more than the sizes' sum: what no expert has
+
+
+def by_hand(x_RD, kernel_EDF, size_E, dy_RF):
+    y_RF, dx_RD, dkernel_EDF = np.zeros(dy_RF.shape), np.zeros(x_RD.shape), np.zeros((6, D, F))
+    start = 0
+    for e, size in enumerate(size_E):
+        at = slice(start, start + size)
+        y_RF[at] = x_RD[at] @ kernel_EDF[e]
+        dx_RD[at] = dy_RF[at] @ kernel_EDF[e].T
+        dkernel_EDF[e] = x_RD[at].T @ dy_RF[at]
+        start += size
+    return y_RF, dx_RD, dkernel_EDF
+
+
+# ragged_dot is what runs where the platform has a program for it.
+@pytest.mark.parametrize("product", [grouped_product, jax.lax.ragged_dot])
+def test_the_product_of_each_experts_rows(product):
+    rng = np.random.default_rng(0)
+    x_RD, dy_RF = (rng.normal(size=(ROWS, n)).astype(np.float32) for n in (D, F))
+    kernel_EDF = rng.normal(size=(6, D, F)).astype(np.float32)
+
+    @jit
+    def run(size_E):
+        y_RF, back = jax.vjp(lambda x, kernel: product(x, kernel, size_E), x_RD, kernel_EDF)
+        return y_RF, *back(dy_RF)
+
+    for sizes in SIZES:
+        found = jax.device_get(run(jnp.asarray(sizes, jnp.int32)))
+        assert all(np.isfinite(a).all() for a in found)
+        expected = by_hand(*(a.astype(np.float64) for a in (x_RD, kernel_EDF)), sizes, dy_RF)
+        rows = sum(sizes)
+        for a, b in zip((*(a[:rows] for a in found[:2]), found[2]), expected, strict=True):
+            np.testing.assert_allclose(a, b[:rows] if len(b) == ROWS else b, rtol=1e-4, atol=1e-5)

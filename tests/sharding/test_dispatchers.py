@@ -1,0 +1,218 @@
+"""Every dispatcher on every mesh of eight devices: the same numbers, and no needless collective."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import NamedSharding
+
+from switchx.model import ragged
+from switchx.model.experts import Experts
+from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
+from tests.helpers import jit, noise, random_mask, tiny_config, with_switch
+from tests.model.policies import DROPLESS, POLICIES
+
+# 16 groups of 16 tokens, two for each device; 8 experts, widths that no other dimension has.
+B, L, D, F, E, ROOM = 16, 16, 24, 40, 8, 3
+MESHES = [
+    (data, expert, 8 // data // expert)
+    for data in (1, 2, 4, 8)
+    for expert in (1, 2, 4, 8)
+    if data * expert <= 8
+]
+# The policy that draws most; the others on one mesh that has all three axes.
+NAMES = {"einsum": "at random", "index": "at random", "ragged": "dropless at random"}
+ON_EACH = [(NAMES[dispatcher], dispatcher, sizes) for dispatcher in NAMES for sizes in MESHES]
+OTHERS = [
+    "switch",
+    "top 2, sampled",
+    "at random, by gate",
+    "two more rounds, by gate",
+    "experts choose",
+]
+CASES = ON_EACH + [(name, "index", (2, 2, 2)) for name in OTHERS]
+
+
+def inputs():
+    rng = np.random.default_rng(0)
+    x_BLD = rng.normal(size=(B, L, D)).astype(np.float32)
+    mask_BL = random_mask(rng, B, L)
+    mask_BL[-1] = False  # a group of nothing but padding
+    return jnp.asarray(x_BLD), jnp.asarray(mask_BL), noise(B)
+
+
+@functools.cache
+def layer(name, dispatcher):
+    changes = {**POLICIES, **DROPLESS}[name]
+    config = with_switch(
+        tiny_config(d_model=D, d_ff=F, dropout_rate=0.1),
+        **{"num_experts": E, **changes, "dispatcher": dispatcher},
+    )
+    rngs = nnx.Rngs(params=0)
+    return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
+
+
+def forward(name, dispatcher):
+    """(parameters, x, mask, noise) to the output and the statistics, as in training."""
+    graphdef, _ = layer(name, dispatcher)
+    grouping = Grouping(16, None if dispatcher == "ragged" else ROOM, False)
+    return lambda state, x, mask, keys: nnx.merge(graphdef, state)(x, mask, grouping, keys)
+
+
+def backward(name, dispatcher):
+    """The same to the output, the statistics, and a loss's gradients by parameters and x."""
+
+    def loss(*arguments):
+        y_BLD, stats = forward(name, dispatcher)(*arguments)
+        total = jnp.sum(jnp.sin(y_BLD)) + stats.balance_loss + stats.z_loss
+        return total, (y_BLD, stats)
+
+    return jax.grad(loss, argnums=(0, 1), has_aux=True)
+
+
+@functools.cache
+def on_mesh(make, name, dispatcher, sizes):
+    """The compiled function on a mesh of these sizes, and how its arguments lie."""
+    _, state = layer(name, dispatcher)
+    mesh = make_mesh(MeshConfig(*sizes))
+    parameters = jax.tree.map(
+        lambda param: NamedSharding(mesh, spec(*param.axes)),
+        state,
+        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
+    )
+    shardings = (parameters, *(batch_sharding(mesh),) * 3)
+    arguments = jax.device_put((state, *inputs()), shardings)
+    with jax.set_mesh(mesh):
+        sharded = jit(make(name, dispatcher), in_shardings=shardings)
+        return sharded.lower(*arguments).compile(), shardings
+
+
+def on_eight(make, name, dispatcher, sizes, state):
+    compiled, shardings = on_mesh(make, name, dispatcher, sizes)
+    return compiled(*jax.device_put((state, *inputs()), shardings))
+
+
+@functools.cache
+def on_one_device(name, dispatcher):
+    return jit(backward(name, dispatcher))
+
+
+def same(found, expected):
+    """Equal to 1e-5 of each array's largest number: sums come in another order."""
+    found, expected = map(jax.tree.leaves, jax.device_get((found, expected)))
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("name", "dispatcher", "sizes"), CASES)
+def test_the_same_as_on_one_device(name, dispatcher, sizes):
+    _, state = layer(name, dispatcher)
+    # The index dispatcher's reference is einsum's, so that the two are held to each other.
+    one = on_one_device(name, "ragged" if dispatcher == "ragged" else "einsum")
+    expected = one(state, *inputs())
+    dropped = expected[1][1].dropped_fraction
+    assert dropped == 0.0 if dispatcher == "ragged" else dropped > 0.0
+    same(on_eight(backward, name, dispatcher, sizes, state), expected)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)])
+def test_all_rows_to_the_first_experts(sizes):
+    """Dropless has room for every choice on one device, and nothing for most others to do."""
+    name = NAMES["ragged"]
+    state = jax.tree.map(lambda x: x, layer(name, "ragged")[1])
+    state["router"]["kernel_DE"] = jax.tree.map(jnp.zeros_like, state["router"]["kernel_DE"])
+    expected = on_one_device(name, "ragged")(state, *inputs())
+    # Two of equal experts each, in all groups but that of padding.
+    np.testing.assert_allclose(expected[1][1].load_E[:2], (B - 1) / B / 2)
+    same(on_eight(backward, name, "ragged", sizes, state), expected)
+
+
+COLLECTIVE = re.compile(
+    r"= (.*) (all-to-all|all-gather|all-reduce|reduce-scatter|collective-permute)(?:-start)?\("
+)
+
+
+def collectives(compiled):
+    """(kind, dtype, sizes of the arrays it yields) of every collective in the compiled program."""
+    for types, kind in COLLECTIVE.findall(compiled.as_text()):
+        arrays = re.findall(r"(\w+)\[([\d,]*)\]", types)
+        shapes = [[int(n) for n in shape.split(",") if n] for _, shape in arrays]
+        yield kind, arrays[0][0], shapes
+
+
+@pytest.mark.parametrize(
+    ("make", "exchanges", "name", "dispatcher", "sizes"),
+    [(backward, 4, *case) for case in CASES]
+    + [(forward, 2, NAMES[dispatcher], dispatcher, (2, 2, 2)) for dispatcher in NAMES],
+)
+def test_tokens_move_by_all_to_alls_alone(make, exchanges, name, dispatcher, sizes):
+    data, expert, model = sizes
+    found = list(collectives(on_mesh(make, name, dispatcher, sizes)[0]))
+    moved = [shapes for kind, dtype, shapes in found if (kind, dtype) == ("all-to-all", "f32")]
+    assert len(moved) == (exchanges if expert > 1 else 0)
+    # Each carries one device's slots of all experts, [G, E, C, D] in all; dropless on CPUs, room
+    # for all its rows on each device.
+    size = B * E * ROOM * D // (data * expert)
+    if dispatcher == "ragged":
+        size = expert * (2 * B * L // (data * expert)) * D
+    assert all(sum(map(math.prod, shapes)) == size for shapes in moved)
+    # Otherwise rows' keys of the noise travel, and how many rows each expert has: no tokens,
+    # probabilities or weights are gathered or permuted.
+    for kind, dtype, shapes in found:
+        if kind in ("all-gather", "collective-permute"):
+            assert dtype in ("u32", "s32"), (kind, dtype, shapes)
+            assert all(math.prod(shape) <= max(B, E * expert) for shape in shapes), (kind, shapes)
+    assert not any(kind == "reduce-scatter" for kind, *_ in found)
+    # Sums: of statistics and gradients of weights over their copies, and, where d_ff is shared
+    # out, of what the experts put out (and the gradient of what they take in).
+    if dispatcher != "ragged":
+        sums = [shape for kind, _, shapes in found if kind == "all-reduce" for shape in shapes]
+        tokens = [shape for shape in sums if len(shape) == 4]
+        assert len(tokens) == (exchanges // 2 if model > 1 else 0)
+
+
+@pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 8, 1), (2, 2, 2)])
+def test_each_device_holds_its_experts_only(sizes):
+    _, state = layer(NAMES["index"], "index")
+    wi = state["experts"]["wi_EDF"]
+    held = NamedSharding(make_mesh(MeshConfig(*sizes)), spec(*wi.axes)).shard_shape(wi[...].shape)
+    assert held == (E // sizes[1], D, F // sizes[2])
+
+
+def emulated_ragged_all_to_all(
+    operand, output, input_offsets, send_sizes, output_offsets, recv_sizes, *, axis_name
+):
+    """By JAX's description of it, everything gathered: the one operation that CPUs do not have."""
+    me = jax.lax.axis_index(axis_name)
+    sent, start_nn, size_nn, at_nn = (
+        jax.lax.all_gather(x, axis_name)
+        for x in (operand, input_offsets, send_sizes, output_offsets)
+    )
+    number = jnp.arange(operand.shape[0])
+    for sender in range(sent.shape[0]):
+        rows = sent[sender][jnp.minimum(start_nn[sender, me] + number, operand.shape[0] - 1)]
+        at = jnp.where(number < size_nn[sender, me], at_nn[sender, me] + number, len(output))
+        output = output.at[at].set(rows, mode="drop")
+    return jnp.where((recv_sizes == size_nn[:, me]).all(), output, 0)
+
+
+def test_the_exchange_of_accelerators(monkeypatch):
+    """The form with ragged_all_to_all, which only accelerators have: its offsets and sizes."""
+    monkeypatch.setattr(jax.lax, "ragged_all_to_all", emulated_ragged_all_to_all)
+    monkeypatch.setattr(ragged, "_send_padded", ragged._send_ragged)
+    monkeypatch.setattr(ragged, "_back_padded", ragged._back_ragged)
+    name = NAMES["ragged"]
+    _, state = layer(name, "ragged")
+    jax.clear_caches()  # of what was traced with the functions as they are
+    compiled, shardings = on_mesh.__wrapped__(backward, name, "ragged", (1, 4, 2))
+    assert not any(kind == "all-to-all" for kind, *_ in collectives(compiled))
+    jax.clear_caches()
+    found = compiled(*jax.device_put((state, *inputs()), shardings))
+    same(found, on_one_device(name, "ragged")(state, *inputs()))
