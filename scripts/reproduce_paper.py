@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Reproduces tables of the Switch Transformer paper with models that a laptop trains.
 
-Span corruption of the embedded corpus (bytes), models of a few hundred thousand to two million
-parameters, all from the same batches in the same order. Finished runs are kept in
+Span corruption of the embedded corpus with a vocabulary of 1,000 pieces, models of one to three
+million parameters, all trained on the same batches in the same order. Finished runs are kept in
 results.jsonl and not repeated; --report makes the tables and the plot from it.
 
     python scripts/reproduce_paper.py                  # every run, then the speeds, then the report
@@ -53,7 +53,7 @@ def train_missing(path: Path, names: list[str]) -> None:
     from reproduction import data
     from reproduction.training import Trainer
 
-    batches, held_out = data.load(STEPS)
+    batches, held_out = data.load(path.parent, STEPS)
     for name, seeds in missing.items():
         trainer = Trainer(VARIANTS[name], held_out)
         for seed in seeds:

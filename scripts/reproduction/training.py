@@ -52,8 +52,7 @@ class Trainer:
         began = time.perf_counter()
         with router_of(variant):
             self.step: Callable = compile_train_step(self.setup)
-            self.evaluate = Evaluator(self.setup, lambda: held_out)
-            self.evaluate(self.init(0).params)  # compiles while the router is the variant's
+        self.evaluate = Evaluator(self.setup, lambda: held_out)
         self.compile_seconds = time.perf_counter() - began
 
     def init(self, seed: int) -> TrainState:
@@ -68,7 +67,8 @@ class Trainer:
                 state, _ = self.step(state, put_batch(batch, self.setup))
             jax.block_until_ready(state)
             seconds += time.perf_counter() - began
-            values, arrays = self.evaluate(state.params)
+            with router_of(self.variant):  # the first evaluation compiles
+                values, arrays = self.evaluate(state.params)
             losses.append([last, _finite(values["loss"])])
         load = arrays.get("load")
         return {
