@@ -184,13 +184,17 @@ TABLES = (
 
 
 def run_config(variant: Variant, seed: int) -> RunConfig:
-    """The run as `switchx train` would be given it: Adafactor as T5 sets it."""
+    """The run as `switchx train` would be given it.
+
+    Adafactor, but its rate falls to 0: what the last steps' noise does to the loss would
+    otherwise hide differences between models.
+    """
     shape = BatchShape(BATCH, INPUT_LENGTH, TARGET_LENGTH)
     return RunConfig(
         variant.config(),
         shape,
         shape,
         TrainerConfig(STEPS, seed=seed),
-        OptimizerConfig(warmup_steps=300),
+        OptimizerConfig(schedule="cosine", learning_rate=0.05, warmup_steps=50),
         MeshConfig(),
     )

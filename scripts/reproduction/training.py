@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +62,7 @@ class Trainer:
     def run(self, seed: int, batches: list[Batch]) -> dict[str, Any]:
         """Trains once; the losses are of the held-out batches, nats per token."""
         state, seconds, losses, values = self.init(seed), 0.0, [], {}
-        for first, last in zip((0, *EVAL_STEPS), EVAL_STEPS, strict=False):
+        for first, last in itertools.pairwise((0, *EVAL_STEPS)):
             began = time.perf_counter()
             for batch in batches[first:last]:
                 state, _ = self.step(state, put_batch(batch, self.setup))
