@@ -167,7 +167,8 @@ def plot(results: Results, path: Path) -> None:
             curves = [[_number(loss) for _, loss in run["losses"]] for run in runs]
             left.plot(steps, [statistics.mean(at) for at in zip(*curves, strict=True)], label=name)
     left.set(xlabel="step", ylabel="held-out loss, nats per token", title="Equal FLOPs per token")
-    left.legend()
+    if left.lines:
+        left.legend()
     names = [name for name in VARIANTS if runs_of(results, name)]
     for place, name in enumerate(names):
         losses = losses_of(results, name)
