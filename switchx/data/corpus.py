@@ -204,7 +204,7 @@ def is_validation(name: str) -> bool:
     return _hash("split:" + name) % 100 < VALIDATION_PERCENT
 
 
-def train_vocabulary(texts: Iterable[str], path: Path) -> int:
+def train_vocabulary(texts: Iterable[str], path: Path, pieces: int = VOCABULARY_PIECES) -> int:
     """Trains a SentencePiece model with T5's special ids; returns its number of pieces."""
     import sentencepiece
 
@@ -212,7 +212,7 @@ def train_vocabulary(texts: Iterable[str], path: Path) -> int:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_sentences(texts),
         model_writer=model,
-        vocab_size=VOCABULARY_PIECES,
+        vocab_size=pieces,
         hard_vocab_limit=False,  # a small installation gives fewer pieces
         byte_fallback=True,  # no text is ever unknown
         pad_id=0,

@@ -1,0 +1,1 @@
+"""The parts of scripts/reproduce_paper.py."""

@@ -1,0 +1,196 @@
+#!/usr/bin/env python
+"""Compiles the switch layer for TPUs, without having one, and counts what it would do.
+
+Forward and backward pass of the layer alone at Switch-Base sizes (d_model 768, d_ff 3072, bfloat16
+compute, float32 parameters, capacity 1.25), against the dense feed-forward of equal FLOPs on the
+same tokens. One line of JSON per program goes to --out; finished ones are not compiled again.
+
+    python scripts/tpu_layer.py                                   # the default grid, 46 programs
+    python scripts/tpu_layer.py --chips v5e v5e:4x4 --experts 128 --groups 512 1024
+    python scripts/tpu_layer.py --dispatchers ragged --chips v5p:2x2x4
+
+Needs the extra `plan` (libtpu).
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# libtpu must neither look for the TPU's metadata server nor lock the machine for itself.
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+}
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tpu_program
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from switchx.model import ModelConfig, SwitchConfig
+from switchx.model.experts import Experts
+from switchx.model.layers import FeedForward
+from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.sharding import batch_sharding, spec
+
+D_MODEL, D_FF, LENGTH = 768, 3072, 512
+# What a chip's name stands for: a topology, how many of its chips, and bytes a cycle from memory
+# (819 GB/s at 1.5 GHz and 2765 GB/s at 1.75 GHz; the clock follows from peak FLOP/s and the number
+# of matrix units).
+CHIPS = {
+    "v5e": ("v5e:2x2", 1, 546),
+    "v5e:4x4": ("v5e:4x4", 16, 546),
+    "v5p": ("v5p:2x2x1", 1, 1580),
+    "v5p:2x2x4": ("v5p:2x2x4", 16, 1580),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--chips", nargs="+", choices=CHIPS, default=list(CHIPS))
+    parser.add_argument("--experts", nargs="+", type=int, default=[8, 128])
+    parser.add_argument("--groups", nargs="+", type=int, default=[256, 1024, 4096])
+    parser.add_argument("--dispatchers", nargs="+", default=["einsum", "index", "ragged"])
+    parser.add_argument("--tokens", type=int, default=16384, help="per chip")
+    parser.add_argument("--out", type=Path, default=Path("runs/tpu_layer.jsonl"))
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    done = read(args.out)
+    for case in cases(args):
+        if not any(case.items() <= record.items() for record in done):
+            record = case | compiled(**case)
+            done.append(record)
+            with args.out.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(json.dumps(record), file=sys.stderr, flush=True)
+    print(table(done))
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def cases(args: argparse.Namespace) -> Iterator[dict]:
+    """The dense layer of each chip, then the grid. Without capacity the group changes nothing."""
+    for chips in args.chips:
+        common = {"chips": chips, "tokens": args.tokens}
+        yield common | {"dispatcher": "dense", "experts": 0, "group": 0}
+        for E, kind in itertools.product(args.experts, args.dispatchers):
+            if E % CHIPS[chips][1] == 0 or CHIPS[chips][1] == 1:
+                groups = args.groups[-1:] if kind == "ragged" else args.groups
+                for group in groups:
+                    yield common | {"dispatcher": kind, "experts": E, "group": group}
+
+
+def compiled(chips: str, tokens: int, dispatcher: str, experts: int, group: int) -> dict:
+    """What one program costs on each chip."""
+    mesh = make_mesh(chips)
+    switch = None
+    if experts:
+        switch = SwitchConfig(experts, encoder_group_size=group, dispatcher=dispatcher)
+    config = ModelConfig(
+        32128, D_MODEL, D_FF, 64, 12, 2, init_scale=0.1, dtype="bfloat16", switch=switch
+    )
+    program = compile_layer(config, tokens * mesh.size, mesh)
+    cost, memory = program.cost_analysis(), program.memory_analysis()
+    return {
+        "flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "temporary_bytes": memory.temp_size_in_bytes,
+        **tpu_program.summary(program.as_text()),
+    }
+
+
+def make_mesh(chips: str) -> Mesh:
+    """All chips on the expert axis."""
+    topology, number, _ = CHIPS[chips]
+    # A v5p chip is two cores that compute as one device only in this configuration.
+    options = {"chip_config_name": "megacore"} if topology.startswith("v5p") else {}
+    devices = topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, **options
+    ).devices[:number]
+    axes = ("data", "expert", "model")
+    return Mesh(np.array(devices).reshape(1, number, 1), axes, axis_types=(AxisType.Auto,) * 3)
+
+
+def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Compiled:
+    """The layer's output and the gradients of its parameters and its input."""
+
+    def make() -> SwitchLayer | FeedForward:
+        rngs = nnx.Rngs(params=jax.random.key(0))
+        if config.switch is None:
+            return FeedForward(config, rngs)
+        return SwitchLayer(config, Experts(config, rngs), rngs)
+
+    graphdef, abstract = nnx.split(nnx.eval_shape(make))
+
+    def objective(params: nnx.State, x_BLD: jax.Array, dy_BLD: jax.Array) -> tuple:
+        layer, balance = nnx.merge(graphdef, params), 0.0
+        if config.switch is None:
+            y_BLD = layer(x_BLD, None)
+        else:
+            mask_BL = jnp.ones(x_BLD.shape[:2], bool)
+            grouping = Grouping.of(config.switch, causal=False, train=True)
+            y_BLD, stats = layer(x_BLD, mask_BL, grouping, None)
+            balance = config.switch.balance_loss_weight * stats.balance_loss
+        return jnp.sum((y_BLD * dy_BLD).astype(jnp.float32)) + balance, y_BLD
+
+    params = jax.tree.map(
+        lambda p: p.replace(
+            jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=NamedSharding(mesh, spec(*p.axes)))
+        ),
+        abstract,
+        is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),
+    )
+    shape = (tokens // LENGTH, LENGTH, D_MODEL)
+    x_BLD = jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=batch_sharding(mesh))
+    step = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))
+    with jax.set_mesh(mesh):
+        return step.lower(params, x_BLD, x_BLD).compile()
+
+
+def table(records: list[dict]) -> str:
+    """Every program beside the dense layer on the same chips and as many tokens."""
+    lines = [
+        "| chips | experts | dispatcher | group | FLOPs x dense | Mcycles | x dense "
+        "| not estimated: ops, Mcycles at least | GB accessed | all-to-alls | other collectives |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in records:
+        dense = next(
+            d
+            for d in records
+            if (d["dispatcher"], d["chips"], d["tokens"]) == ("dense", r["chips"], r["tokens"])
+        )
+        unpriced = r["unpriced_bytes"] / CHIPS[r["chips"]][2]
+        exchanges = {k: v for k, v in r["collectives"].items() if "all-to-all" in k}
+        others = {k: v for k, v in r["collectives"].items() if "all-to-all" not in k}
+        cells = (
+            r["chips"],
+            r["experts"] or "",
+            r["dispatcher"],
+            r["group"] or "",
+            f"{r['flops'] / dense['flops']:.2f}",
+            f"{r['cycles'] / 1e6:.2f}",
+            f"{r['cycles'] / dense['cycles']:.2f}",
+            f"{r['unpriced']}, {unpriced / 1e6:.2f}",
+            f"{r['bytes_accessed'] / 1e9:.2f}",
+            ", ".join(f"{n} {kind}" for kind, n in exchanges.items()) or "none",
+            ", ".join(f"{n} {kind}" for kind, n in others.items()) or "none",
+        )
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
