@@ -25,7 +25,7 @@ STEPS = 7
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--experts", type=int, nargs="+", default=[0, 8, 32], help="0 is dense")
-    parser.add_argument("--dispatcher", default="auto", choices=("auto", "einsum", "index"))
+    parser.add_argument("--dispatcher", default="index", choices=("einsum", "index", "ragged"))
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -43,7 +43,7 @@ def train_missing(path: Path, names: list[str]) -> None:
     """Trains what the results file does not hold yet, a line of it after each run."""
     done = {(r["name"], r["seed"]) for r in report.read(path) if r["kind"] == "run"}
     missing = {
-        name: [seed for seed in range(VARIANTS[name].seeds) if (name, seed) not in done]
+        name: [seed for seed in VARIANTS[name].each_seed() if (name, seed) not in done]
         for name in names
     }
     missing = {name: seeds for name, seeds in missing.items() if seeds}

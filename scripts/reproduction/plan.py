@@ -22,7 +22,7 @@ class Variant:
     """A model that differs from the baseline (8 experts, top-1, capacity 1.25, jitter, float32).
 
     Attributes:
-      seeds: initializations to train, from 0 on.
+      seeds: how many initializations to train.
       experts: 0 is the dense model.
       switch, model: what is set otherwise in SwitchConfig and ModelConfig.
       bfloat16_router: the router computes in bfloat16, which the package itself never does.
@@ -33,6 +33,10 @@ class Variant:
     switch: dict[str, Any] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
     bfloat16_router: bool = False
+
+    def each_seed(self) -> range:
+        """Not from 0: these settings were chosen by runs of seed 0."""
+        return range(100, 100 + self.seeds)
 
     def config(self) -> ModelConfig:
         switch = None
@@ -58,17 +62,13 @@ _MODEL: dict[str, Any] = dict(
 )
 
 
-def _moe(paper_capacity: float) -> dict[str, Any]:
-    """Mesh-TensorFlow's top-2, at the capacity factor as the paper's Table 1 counts it.
-
-    The paper gives each expert factor * tokens / experts slots whatever the number of choices;
-    SwitchConfig's factor is of the choices, of which there are two per token.
-    """
+def _moe(capacity_factor: float) -> dict[str, Any]:
+    """Mesh-TensorFlow's top-2."""
     return dict(
         top_k=2,
         second_policy="random",
-        train_capacity_factor=paper_capacity / 2,
-        eval_capacity_factor=1.0,
+        train_capacity_factor=capacity_factor,
+        eval_capacity_factor=2.0,
     )
 
 

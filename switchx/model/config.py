@@ -8,7 +8,7 @@ from switchx.errors import UserError
 ACTIVATIONS = ("relu", "geglu")
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
-DISPATCHERS = ("auto", "einsum", "index", "ragged")
+DISPATCHERS = ("einsum", "index", "ragged")
 EXPLORATIONS = ("argmax", "sample", "input_dropout", "jitter")
 SECOND_POLICIES = ("always", "never", "threshold", "random")
 PRIORITIES = ("sequence", "gate")
@@ -54,13 +54,10 @@ class SwitchConfig:
       balance_loss_weight: alpha of eq. 4; the losses of all layers are summed.
       router_z_loss_weight: weight of ST-MoE's router z-loss, summed over layers.
       expert_dropout_rate: dropout inside experts; None means the model's rate.
-      dispatcher: "einsum" or "index", which fill each expert's capacity and agree; "auto", the
-        faster of the two on the platform; or "ragged", which has no capacity and drops nothing.
-      extra_dense: a dense feed-forward after each of those with experts (ST-MoE).
-      experts_in: which part of a layer with experts they replace: "feed_forward"; "attention",
-        the projections to queries, keys and values of self-attention (appendix A); or "both".
-      attention_dtype: of the experts' products in attention. The paper found that with
-        "bfloat16" training diverges (Table 10).
+      dispatcher: how tokens reach their experts: "index" or "einsum", which fill each expert's
+        capacity and agree ("index" does no more FLOPs than the slots need; "einsum", one-hot
+        products, suits TPUs with groups of a few hundred tokens); or "ragged", which has no
+        capacity and drops nothing.
     """
 
     num_experts: int
@@ -82,7 +79,7 @@ class SwitchConfig:
     balance_loss_weight: float = 1e-2
     router_z_loss_weight: float = 0.0
     expert_dropout_rate: float | None = None
-    dispatcher: str = "auto"
+    dispatcher: str = "index"
     extra_dense: bool = False
     experts_in: str = "feed_forward"
     attention_dtype: str = "float32"

@@ -163,14 +163,3 @@ def _sum_choices(of: Callable[[int], jax.Array], per_choice_GSJ: jax.Array) -> j
 
 
 DISPATCHERS: dict[str, Dispatcher] = {"einsum": EinsumDispatcher(), "index": IndexDispatcher()}
-
-# Measured by scripts/bench_step.py; see the README. On a TPU the one-hot products run on the
-# matrix unit and gathers do not.
-_FASTEST = {"cpu": "index", "gpu": "index", "tpu": "einsum"}
-
-
-def dispatcher(name: str) -> Dispatcher:
-    """The dispatcher of that name; "auto" is the default of the platform the program runs on."""
-    if name == "auto":
-        name = _FASTEST.get(jax.default_backend(), "einsum")
-    return DISPATCHERS[name]

@@ -10,13 +10,14 @@ from switchx.model.noise import Noise, dropout
 
 
 def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> int:
-    """Slots per expert and group (eq. 3 within a group): factor times an equal share of choices.
+    """Slots per expert and group (eq. 3 within a group): factor times an equal share of tokens.
 
-    Rounded down as in the original code, at least min_capacity, at most the group.
+    Rounded down as in the original code, at least min_capacity, at most the group. Tokens count
+    once whatever top_k is, as in the original code of the top-2 baseline.
     """
     factor = config.train_capacity_factor if train else config.eval_capacity_factor
     # The small addition keeps 1.1 * 10 from being rounded down to 10.
-    share = int(factor * group_size * config.top_k / config.num_experts + 1e-6)
+    share = int(factor * group_size / config.num_experts + 1e-6)
     return min(group_size, max(share, config.min_capacity))
 
 

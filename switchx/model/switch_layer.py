@@ -9,7 +9,7 @@ from flax import nnx
 
 from switchx.errors import UserError
 from switchx.model.config import ModelConfig, SwitchConfig
-from switchx.model.dispatch import dispatcher
+from switchx.model.dispatch import DISPATCHERS
 from switchx.model.noise import Noise, dropout
 from switchx.model.ragged import ragged
 from switchx.model.router import Router, expert_capacity
@@ -91,7 +91,7 @@ class SwitchLayer(nnx.Module):
         self, x_GSD: jax.Array, assignment: Assignment, capacity: int, noise_G: Noise | None
     ) -> jax.Array:
         assert self.config.switch is not None
-        move = dispatcher(self.config.switch.dispatcher)
+        move = DISPATCHERS[self.config.switch.dispatcher]
         x_GECD = move.dispatch(x_GSD, assignment, self.config.switch.num_experts, capacity)
 
         def drop(h_EGCF: jax.Array) -> jax.Array:

@@ -45,8 +45,8 @@ class Stats:
     gate_mean: float
 
 
-def capacity(factor: float, tokens: int, experts: int, choices: int, least: int) -> int:
-    share = math.floor(round(factor * tokens * choices / experts, 9))
+def capacity(factor: float, tokens: int, experts: int, least: int) -> int:
+    share = math.floor(round(factor * tokens / experts, 9))
     return min(tokens, max(share, least))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model.dispatch import DISPATCHERS, dispatcher
+from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import Assignment
 from tests.helpers import jit
 from tests.model import routing_oracle as oracle
@@ -118,7 +118,3 @@ def test_tokens_are_moved_bit_by_bit_in_their_own_dtype(name):
     assert expert_in.dtype == jnp.bfloat16
     expected = by_hand(np.array(x, np.float32), assignment, scale, weight)[0]
     np.testing.assert_array_equal(np.array(expert_in, np.float32), expected)
-
-
-def test_auto_is_one_of_them():
-    assert dispatcher("auto") in DISPATCHERS.values()

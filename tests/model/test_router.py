@@ -25,7 +25,7 @@ def test_capacity_equals_the_oracle(factor, tokens, experts, top_k, least):
         min_capacity=least,
     )
     for train, used in ((True, factor), (False, 2 * factor)):
-        expected = oracle.capacity(used, tokens, config.num_experts, top_k, least)
+        expected = oracle.capacity(used, tokens, config.num_experts, least)
         assert expert_capacity(config, tokens, train) == expected
 
 
