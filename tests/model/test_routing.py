@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchx.errors import UserError
 from switchx.model import routing
 from tests.helpers import jit, noise, random_mask, switch_config
 from tests.model import policies
@@ -286,56 +285,3 @@ def test_losses_have_their_gradients_through_probabilities_alone(name):
         z_E = 2 * math.log(np.exp(row).sum()) * probs_E / 5
         expected = balance_E + 0.1 * z_E if mask[0, s] else np.zeros(5)
         np.testing.assert_allclose(found[s], expected, rtol=1e-4, atol=1e-6)
-
-
-# Settings that make no sense together, and the names that the sentence must hold.
-REFUSED = [
-    (dict(second_policy=policy), ("second_policy", policy, "top_k"))
-    for policy in ("never", "threshold", "random")
-] + [
-    (dict(reroute_rounds=1, top_k=2), ("reroute_rounds", "top_k")),
-    (dict(reroute_rounds=1, dispatcher="ragged"), ("reroute_rounds", "dispatcher", "ragged")),
-    (dict(reroute_rounds=4, num_experts=4), ("reroute_rounds", "NUM_EXPERTS")),
-    (dict(priority="gate", dispatcher="ragged"), ("priority", "gate", "dispatcher", "ragged")),
-    (
-        dict(priority="gate", encoder_routing="experts_choose"),
-        ("priority", "gate", "encoder_routing", "experts_choose"),
-    ),
-    (
-        dict(dispatcher="ragged", encoder_routing="experts_choose"),
-        ("dispatcher", "ragged", "encoder_routing", "experts_choose"),
-    ),
-    (dict(top_k=2, encoder_routing="experts_choose"), ("top_k", "encoder_routing")),
-    (dict(reroute_rounds=1, encoder_routing="experts_choose"), ("reroute_rounds", "encoder_rout")),
-]
-
-
-@pytest.mark.parametrize(("changes", "names"), REFUSED)
-def test_settings_that_make_no_sense_together_are_refused(changes, names):
-    with pytest.raises(UserError) as refusal:
-        switch_config(**changes)
-    sentence = str(refusal.value)
-    assert all(name in sentence for name in names), sentence
-    assert "\n" not in sentence
-    # Each alone is accepted.
-    for name, value in changes.items():
-        if name != "second_policy" and name != "num_experts":
-            switch_config(num_experts=5, **{name: value})
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["exploration", "second_policy", "priority", "encoder_routing", "dispatcher"],
-)
-def test_unknown_choices_are_refused_with_the_known_ones(name):
-    with pytest.raises(UserError, match=rf"{name}='sometimes' is not one of \w+, \w+"):
-        switch_config(**{name: "sometimes"})
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("second_threshold", 0.0), ("router_dropout_rate", 1.0), ("reroute_rounds", -1)],
-)
-def test_numbers_out_of_bounds_are_refused(name, value):
-    with pytest.raises(UserError, match=f"{name}={value}"):
-        switch_config(top_k=2, **{name: value})

@@ -14,7 +14,7 @@ from switchx.model.expert_attention import ExpertAttention
 from switchx.model.switch_layer import Grouping
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
 from tests.helpers import jit, noise, random_mask, tiny_config, with_switch
-from tests.sharding.test_switch_layer import collectives
+from tests.sharding.test_dispatchers import collectives
 
 # 16 groups of 16 tokens: two for each device. 8 experts, widths that no other dimension has.
 B, L, D, H, K, E, C = 16, 16, 24, 4, 5, 8, 3
@@ -96,13 +96,13 @@ def test_the_same_as_on_one_device(make, dispatcher, sizes):
 @pytest.mark.parametrize(("make", "exchanges"), [(forward, 1), (backward, 2)])
 def test_one_exchange_there_and_one_back(make, exchanges, dispatcher, sizes):
     """Queries and keys travel together, and of their heads each device just those it holds."""
-    found = collectives(on_mesh(make, dispatcher, sizes)[0])
-    moved = [sum(map(np.prod, shapes)) for kind, shapes in found if kind == "all-to-all"]
+    found = list(collectives(on_mesh(make, dispatcher, sizes)[0]))
+    moved = [sum(map(np.prod, shapes)) for kind, _, shapes in found if kind == "all-to-all"]
     there = 16 * E * C * D // np.prod(sizes[:2])
     back = 16 * E * C * 2 * H * K // np.prod(sizes)
     assert Counter(moved) == {there: exchanges, back: exchanges}
     # Otherwise: keys of the noise, a number per row, and sums; no tokens, no weights.
-    for kind, shapes in found:
+    for kind, _, shapes in found:
         if kind in ("all-gather", "collective-permute"):
             assert all(len(shape) == 1 and shape[0] <= B for shape in shapes), (kind, shapes)
-    assert not any(kind == "reduce-scatter" for kind, _ in found)
+    assert not any(kind == "reduce-scatter" for kind, *_ in found)
