@@ -4,7 +4,8 @@
 Router, dispatch, experts and combine with the gradients of all parameters and of the input, top-1
 at capacity 1.25, the layer's own initialization. Every variant, the dense layer and a plain matrix
 product run in turn in one process, so that what else the machine does falls on all alike; the
-figures are medians over the rounds of each round's ratio.
+figures are medians over the rounds of each round's ratio. Memory is allocated as `switchx train`
+has it (switchx/cli/memory.py).
 
     python scripts/bench_layer.py       # every dispatcher at 8, 32 and 128 experts
     python scripts/bench_layer.py --experts 8 --group_size 626 5008 --d_model 256 512
@@ -16,6 +17,8 @@ import os
 import statistics
 import sys
 import time
+
+from switchx.cli.memory import restart_with_huge_pages
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -33,13 +36,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
+    restart_with_huge_pages()
     print(
         "| tokens | d_model | d_ff | experts | group | dispatcher | ms | x dense | matrix rate |\n"
         "|---|---|---|---|---|---|---|---|---|"
     )
-    for tokens, d_model, d_ff in itertools.product(args.tokens, args.d_model, args.d_ff):
+    grid = itertools.product(args.tokens, args.d_model, args.d_ff, args.experts)
+    for tokens, d_model, d_ff, experts in grid:
         sizes = args.group_size or [tokens]
-        cases = list(itertools.product(args.experts, sizes, args.dispatcher))
+        cases = list(itertools.product([experts], sizes, args.dispatcher))
         # A hundred experts' one-hot arrays of thousands of slots do not fit a laptop.
         cases = [c for c in cases if c[2] != "einsum" or c[1] <= 1252 or c[0] <= 8]
         compare(tokens, d_model, d_ff, cases, args.dtype, args.rounds)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from switchx.model.dispatch import gather_outputs, gather_tokens, rows
-from switchx.model.grouped_product import grouped_product
 from switchx.model.noise import Noise, dropout
+from switchx.model.products import sorted_product
 from switchx.model.routing import Assignment
 from switchx.sharding import LOGICAL_AXES, spec
 
@@ -97,7 +97,7 @@ class _Device:
             return dropout(h_RF, self.dropout_rate, noise_R.shifted(share * h_RF.shape[1]))
 
         def product(x_RD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-            return grouped_product(x_RD, kernel_EDF, size_E)
+            return sorted_product(x_RD, kernel_EDF, size_E)
 
         return self.experts.compute(kernels, x_RD, product, drop)
 

@@ -4,13 +4,13 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from switchx.errors import UserError
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.noise import Noise, dropout
+from switchx.model.products import slot_product
 from switchx.model.ragged import ragged
 from switchx.model.router import Router, expert_capacity
 from switchx.model.routing import EXPERT_SITE, INPUT_SITE, Assignment, route
@@ -115,7 +115,8 @@ class SwitchLayer(nnx.Module):
 
 
 def _product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    return jnp.einsum("egcd,edf->egcf", x_EGCD, kernel_EDF)
+    E, G, C, D = x_EGCD.shape
+    return slot_product(x_EGCD.reshape(E, G * C, D), kernel_EDF).reshape(E, G, C, -1)
 
 
 def to_experts(x_GECD: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model.grouped_product import grouped_product
+from switchx.model.products import sorted_product
 from tests.helpers import jit
 
 D, F = 3, 5
@@ -27,7 +27,7 @@ def by_hand(x_RD, kernel_EDF, size_E, dy_RF):
 
 
 # ragged_dot is what runs where the platform has a program for it.
-@pytest.mark.parametrize("product", [grouped_product, jax.lax.ragged_dot])
+@pytest.mark.parametrize("product", [sorted_product, jax.lax.ragged_dot])
 def test_the_product_of_each_experts_rows(product):
     rng = np.random.default_rng(0)
     x_RD, dy_RF = (rng.normal(size=(ROWS, n)).astype(np.float32) for n in (D, F))
