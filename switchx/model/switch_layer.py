@@ -99,7 +99,9 @@ class SwitchLayer(nnx.Module):
             h_EGCF = dropout(h_EGCF.swapaxes(0, 1), self._dropout_rate, noise_G).swapaxes(0, 1)
             return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
 
-        y_EGCD = self.experts.compute(self.experts.kernels(), to_experts(x_GECD), _product, drop)
+        y_EGCD = self.experts.compute(
+            self.experts.kernels(), to_experts(x_GECD), slot_product, drop
+        )
         return move.combine(from_experts(y_EGCD, self.experts.output_axis), assignment)
 
     def _dropless(
@@ -112,11 +114,6 @@ class SwitchLayer(nnx.Module):
         assert self.config.switch is not None
         rate = self.config.switch.expert_dropout_rate
         return self.config.dropout_rate if rate is None else rate
-
-
-def _product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    E, G, C, D = x_EGCD.shape
-    return slot_product(x_EGCD.reshape(E, G * C, D), kernel_EDF).reshape(E, G, C, -1)
 
 
 def to_experts(x_GECD: jax.Array) -> jax.Array:
