@@ -7,6 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+
+def _precision() -> str | None:
+    """The one in force (`jax.default_matmul_precision`), for gradients that are traced later."""
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+
+
 # ---- slots: as many rows for each expert ----
 
 
@@ -15,35 +21,40 @@ def slot_product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(
         x_EGCD,
         kernel_EDF,
-        cpu=_joined_slots,
+        cpu=functools.partial(_joined_slots, _precision()),
         default=lambda x_EGCD, kernel_EDF: jnp.einsum("egcd,edf->egcf", x_EGCD, kernel_EDF),
     )
 
 
-def _joined_slots(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
+def _joined_slots(precision: str | None, x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
     """With an expert's slots in one matrix: on a CPU a tenth faster, on a TPU a tenth slower."""
     E, G, C, D = x_EGCD.shape
-    return _batched(x_EGCD.reshape(E, G * C, D), kernel_EDF).reshape(E, G, C, -1)
+    return _batched(precision, x_EGCD.reshape(E, G * C, D), kernel_EDF).reshape(E, G, C, -1)
 
 
-@jax.custom_vjp
-def _batched(x_ERD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    return jnp.einsum("erd,edf->erf", x_ERD, kernel_EDF)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _batched(precision: str | None, x_ERD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
+    return jnp.einsum("erd,edf->erf", x_ERD, kernel_EDF, precision=precision)
 
 
-def _batched_fwd(x_ERD: jax.Array, kernel_EDF: jax.Array) -> tuple[jax.Array, tuple]:
-    return _batched(x_ERD, kernel_EDF), (x_ERD, kernel_EDF)
+def _batched_fwd(
+    precision: str | None, x_ERD: jax.Array, kernel_EDF: jax.Array
+) -> tuple[jax.Array, tuple]:
+    return _batched(precision, x_ERD, kernel_EDF), (x_ERD, kernel_EDF)
 
 
-def _batched_bwd(residuals: tuple, dy_ERF: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _batched_bwd(
+    precision: str | None, residuals: tuple, dy_ERF: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x_ERD, kernel_EDF = residuals
     # A batched product reads transposed kernels by columns: for 128 experts of few rows one
     # expert after the other is a quarter faster, as long as all of them are on this device.
     if jax.sharding.get_abstract_mesh().size <= 1:
-        dx_ERD = jax.lax.map(lambda pair: pair[0] @ pair[1].T, (dy_ERF, kernel_EDF))
+        one = lambda pair: jnp.matmul(pair[0], pair[1].T, precision=precision)  # noqa: E731
+        dx_ERD = jax.lax.map(one, (dy_ERF, kernel_EDF))
     else:
-        dx_ERD = jnp.einsum("erf,edf->erd", dy_ERF, kernel_EDF)
-    return dx_ERD, jnp.einsum("erd,erf->edf", x_ERD, dy_ERF)
+        dx_ERD = jnp.einsum("erf,edf->erd", dy_ERF, kernel_EDF, precision=precision)
+    return dx_ERD, jnp.einsum("erd,erf->edf", x_ERD, dy_ERF, precision=precision)
 
 
 _batched.defvjp(_batched_fwd, _batched_bwd)
@@ -66,7 +77,7 @@ def sorted_product(x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) ->
     Args:
       size_E: int32; rows beyond their sum come out as anything finite.
     """
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    precision = _precision()
     cpu_block = _cpu_block(x_RD.shape[0] // kernel_EDF.shape[0])
     return jax.lax.platform_dependent(
         x_RD,

@@ -164,14 +164,15 @@ def test_precision_in_the_lowered_program(dispatcher, attention_dtype, name):
         types = re.findall(r"tensor<([0-9x]+)x(\w+)>", line.rsplit(" : ", 1)[1])
         shapes = [sorted(map(int, shape.split("x"))) for shape, _ in types]
         for size, found in ((2 * H * 5, projections), (56, feed_forwards)):
-            if sorted((7, 24, size)) in shapes:
+            # The gradient of the input goes one expert after the other on a CPU.
+            if sorted((7, 24, size)) in shapes or sorted((24, size)) in shapes:
                 found.append(line)
                 want = name if found is projections else "bf16"
                 assert {dtype for _, dtype in types} == {want}, line
                 if want == "f32":
                     assert "HIGHEST" in line  # or a TPU would take bfloat16 products
     assert len(projections) == 2 * 3  # per stack: forward, gradients of input and kernel
-    assert len(feed_forwards) == 2 * 2 * 3
+    assert len(feed_forwards) == 2 * 2 * 3 * 2  # experts and the dense layers
 
 
 BOTH = dataclasses.replace(
