@@ -1,0 +1,137 @@
+"""A plan as a person reads it, and as JSON."""
+
+import dataclasses
+import json
+from typing import Any
+
+from switchx.planning.plan import Plan
+
+GB = 10**9
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values; bytes and seconds as they are."""
+    values = dataclasses.asdict(plan)
+    values["memory"]["over"] = plan.memory.over
+    return json.loads(json.dumps(values))
+
+
+def text(plan: Plan) -> str:
+    """The report, a few tables of one screen together."""
+    parts = [
+        _head(plan),
+        _memory(plan),
+        _collectives(plan),
+        _flops(plan),
+        _bound(plan),
+        _compilation(plan),
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def verdict(plan: Plan) -> str:
+    """Whether it fits, in a few words with figures."""
+    held = plan.memory
+    if held.limit is None:
+        return "no limit is known for CPU devices"
+    if held.over:
+        return f"does not fit: {_gb(held.over)} GB over"
+    spare = f"{_gb(held.limit - held.total)} GB to spare"
+    return f"fits, {spare}" if plan.fits else f"{spare} for activations: not compiled, not known"
+
+
+def refusal(plan: Plan) -> str:
+    """One line for a plan that does not fit: by how much, and what to change."""
+    held = plan.memory
+    return (
+        f"{plan.topology} does not fit this run: a chip needs {_gb(held.total)} GB and has "
+        f"{_gb(held.limit or 0)}, {_gb(held.over)} GB too little; try {', or '.join(plan.advice)}."
+    )
+
+
+def _head(plan: Plan) -> list[str]:
+    counts = [_count(plan.chips, "chip" if plan.chip else "CPU device"), _count(plan.hosts, "host")]
+    if plan.slices > 1:
+        counts.insert(0, _count(plan.slices, "slice"))
+    mesh = ", ".join(f"MESH_{axis.upper()}={size}" for axis, size in plan.mesh.items())
+    lines = [f"{plan.topology}: {', '.join(counts)}", mesh]
+    named = [f"{name}={value!r}" for name, value in plan.settings.items()]
+    lines += [", ".join(named[:4]), ", ".join(named[4:])]
+    return [*lines, *plan.notes]
+
+
+def _memory(plan: Plan) -> list[str]:
+    held = plan.memory
+    rows = [
+        ("parameters", held.parameters),
+        ("optimizer state", held.optimizer),
+        ("gradients", held.gradients),
+        ("activations and temporaries", held.activations),
+        ("batch, rounding of arguments", held.batch),
+        ("program", held.program),
+    ]
+    lines = [f"{'memory of one chip':<32}{'GB':>10}"]
+    lines += [f"  {name:<30}{_gb(value):>10}" for name, value in rows]
+    total = f"  {'together':<30}{_gb(held.total):>10}"
+    if held.limit is not None:
+        total += f"  of {_gb(held.limit)}: {verdict(plan)}"
+    lines.append(total)
+    return lines + [f"  to change: {line}" for line in plan.advice]
+
+
+def _collectives(plan: Plan) -> list[str]:
+    if plan.compilation is None or plan.fits is False:
+        return []
+    if not plan.collectives:
+        return ["no collectives"]
+    lines = [f"{'collectives of one chip, a step':<44}{'count':>8}{'GB':>10}{'GB sent':>10}"]
+    for one in plan.collectives:
+        name = f"{one.kind} of {one.dtype} over {' x '.join(one.axes)}"
+        lines.append(f"  {name:<42}{one.count:>8,}{_gb(one.bytes):>10}{_gb(one.sent):>10}")
+    return lines
+
+
+def _flops(plan: Plan) -> list[str]:
+    flops = plan.flops
+    rows = [("of the model", flops.model), ("executed", flops.executed)]
+    rows += [(f"  {name}", count) for name, count in flops.waste.items() if count]
+    lines = [f"{'PFLOPs of a step, all chips':<32}{'':>10}{'of model':>10}"]
+    for name, count in rows:
+        lines.append(f"  {name:<30}{count / 1e15:>10,.3f}{count / flops.model:>10.1%}")
+    return lines
+
+
+def _bound(plan: Plan) -> list[str]:
+    bound = plan.bound
+    if bound is None:
+        return []
+    rows = [("compute", bound.compute), ("memory", bound.memory)]
+    rows += [(f"network, {axis}", seconds) for axis, seconds in bound.network.items()]
+    lines = [f"{'least time of a step':<32}{'ms':>10}"]
+    lines += [f"  {name:<30}{1000 * seconds:>10,.1f}" for name, seconds in rows]
+    lines.append(
+        f"  {'bound':<30}{1000 * bound.seconds:>10,.1f}  limited by {bound.limited_by}: at most "
+        f"{bound.tokens_per_second:,.0f} tokens/s, {bound.utilisation:.1%} model FLOP utilisation"
+    )
+    steps = plan.settings["TRAIN_STEPS"]
+    lines.append(f"  {f'days for {steps:,} steps':<30}{bound.days:>10,.1f}  or more")
+    return lines
+
+
+def _compilation(plan: Plan) -> list[str]:
+    done = plan.compilation
+    if done is None:
+        return []
+    how = "read from the compile cache" if done.cached else "compiled"
+    return [f"{how} in {done.seconds:.0f} s, with {_gb(done.host_bytes)} GB of this machine's memory"]
+
+
+def _gb(count: int | None) -> str:
+    if count is None:
+        return "?"
+    value = count / GB
+    return f"{value:,.2f}" if value >= 0.01 or not count else f"{value:.2g}"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'s' if number != 1 else ''}"
