@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from switchx.planning.gpus import target_config
 from switchx.planning.topology import Topology
 
 # libtpu must neither look for the TPU's metadata server nor lock the machine for itself. In force
@@ -24,11 +25,10 @@ def missing_compiler(topology: Topology) -> str | None:
     """One line that says what to install to compile for these chips; None if it is there."""
     if topology.chip is None:
         return None
-    if not topology.chip.is_tpu:
-        return "GPU programs are not compiled here"
-    if importlib.util.find_spec("libtpu") is None:
-        return "libtpu, the TPU's compiler, is not installed (make install EXTRAS='dev plan')"
-    return None
+    package, extra = ("libtpu", "plan") if topology.chip.is_tpu else ("jax_cuda12_plugin", "cuda")
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return f"{package}, their compiler, is not installed (make install EXTRAS='dev {extra}')"
 
 
 def compile_only_devices(topology: Topology) -> list[jax.Device]:
@@ -37,6 +37,11 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
         return jax.devices("cpu")[: topology.num_chips]
     from jax.experimental import topologies
 
+    if not topology.chip.is_tpu:
+        shape = f"{topology.slices}x1x{topology.shape}"  # groups of hosts x hosts x GPUs of a host
+        config = target_config(topology.chip)
+        described = topologies.get_topology_desc("", "cuda", topology=shape, target_config=config)
+        return list(described.devices)
     options: dict[str, Any] = {}
     if topology.chip.cores == 2:
         options["chip_config_name"] = "megacore"  # two cores that compute as one device
@@ -44,13 +49,9 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
         options["chips_per_host_bounds"] = [1, 1, 1]
     if topology.slices > 1:
         options["num_slices"] = topology.slices
-    return list(
-        topologies.get_topology_desc(
-            platform="tpu",
-            topology_name=f"{topology.chip.name}:{topology.shape}",
-            **options,
-        ).devices
-    )
+    name = f"{topology.chip.name}:{topology.shape}"
+    described = topologies.get_topology_desc(name, "tpu", **options)
+    return list(described.devices)
 
 
 def set_environment() -> None:

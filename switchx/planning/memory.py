@@ -75,7 +75,9 @@ def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
     return Memory(parameters, optimizer, parameters, None, tokens, 0, total, limit)
 
 
-def of_program(compiled: jax.stages.Compiled, setup: Setup, batch: Any, limit: int | None) -> Memory:
+def of_program(
+    compiled: jax.stages.Compiled, setup: Setup, batch: Any, limit: int | None
+) -> Memory:
     """From the compiler's own account: its peak, which counts donated arguments once."""
     stats = compiled.memory_analysis()
     parameters, optimizer, _ = _state(setup, batch)
@@ -106,9 +108,7 @@ def of_refusal(refusal: Refusal, setup: Setup, batch: Any) -> Memory:
     total = max(total, refusal.limit + 1)
     gradients = min(parameters, max(0, total - arguments))
     activations = max(0, total - arguments - gradients)
-    return Memory(
-        parameters, optimizer, gradients, activations, tokens, 0, total, refusal.limit
-    )
+    return Memory(parameters, optimizer, gradients, activations, tokens, 0, total, refusal.limit)
 
 
 def parse_refusal(message: str) -> Refusal | None:

@@ -123,7 +123,9 @@ def _compilation(plan: Plan) -> list[str]:
     if done is None:
         return []
     how = "read from the compile cache" if done.cached else "compiled"
-    return [f"{how} in {done.seconds:.0f} s, with {_gb(done.host_bytes)} GB of this machine's memory"]
+    return [
+        f"{how} in {done.seconds:.0f} s, with {_gb(done.host_bytes)} GB of this machine's memory"
+    ]
 
 
 def _gb(count: int | None) -> str:
