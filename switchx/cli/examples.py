@@ -10,7 +10,7 @@ from switchx import data, inference
 from switchx.cli.gin_config import Settings
 from switchx.inference.blanks import spans
 from switchx.model import Model
-from switchx.sharding import make_mesh
+from switchx.sharding import batch_shards, make_mesh
 from switchx.training.checkpoints import restore_params
 
 _SENTINEL = re.compile(r"\s*<extra_id_(\d+)>\s*")
@@ -32,7 +32,7 @@ def fill(settings: Settings, rows: int, per_row: int) -> list[Blank]:
     vocabulary = data.vocabulary(settings.data)
     mesh, model = make_mesh(settings.run.mesh), Model.of(settings.run.model)
     batch = next(iter(data.eval_batches(settings.data)))
-    shards = mesh.shape["data"] * mesh.shape["expert"]
+    shards = batch_shards(mesh)
     decoding = inference.DecodingConfig(
         length=settings.data.feature_lengths["targets"], batch_size=-(-rows // shards) * shards
     )

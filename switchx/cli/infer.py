@@ -114,16 +114,18 @@ def check_flags(args: argparse.Namespace) -> None:
 def decoding_config(args: argparse.Namespace, target_length: int, mesh: "Mesh") -> "DecodingConfig":
     """What the flags say, with the defaults that need the model and the mesh."""
     from switchx.inference import DecodingConfig, Sampling
+    from switchx.sharding import batch_shards
 
     def given(*names: str) -> dict[str, Any]:
         return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
-    shards = mesh.shape["data"] * mesh.shape["expert"]
+    shards = batch_shards(mesh)
     batch_size = -(-8 // shards) * shards if args.batch_size is None else args.batch_size
     if batch_size % shards:
         raise UserError(
-            f"--batch_size={batch_size} must be a multiple of {shards}, MESH_DATA="
-            f"{mesh.shape['data']} times MESH_EXPERT={mesh.shape['expert']}."
+            f"--batch_size={batch_size} must be a multiple of {shards}, the product of "
+            f"MESH_REPLICA={mesh.shape['replica']}, MESH_DATA={mesh.shape['data']} and "
+            f"MESH_EXPERT={mesh.shape['expert']}."
         )
     return DecodingConfig(
         length=target_length if args.max_length is None else args.max_length,

@@ -103,8 +103,7 @@ def _capacity(summary: "Summary") -> list[str]:
 
 def _memory(run: "RunConfig", summary: "Summary") -> list[str]:
     whole, part = summary.memory, summary.memory_per_device
-    mesh = ", ".join(f"MESH_{axis.upper()}={size}" for axis, size in vars(run.mesh).items())
-    lines = [f"{'memory':<24}{'one copy':>12}{'per device':>12}  {mesh}"]
+    lines = [f"{'memory':<24}{'one copy':>12}{'per device':>12}  {run.mesh}"]
     for label, name in (
         ("parameters, float32", "parameters"),
         ("gradients", "gradients"),

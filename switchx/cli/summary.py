@@ -2,16 +2,15 @@
 
 import collections
 import dataclasses
-from typing import Any
 
 import jax
-from jax.sharding import AbstractMesh, NamedSharding
+from jax.sharding import AbstractMesh
 
 from switchx.model import Model, ModelConfig, Params, forward_flops, train_flops
 from switchx.model.router import expert_capacity
-from switchx.sharding import MESH_AXES, MeshConfig, spec
+from switchx.sharding import MESH_AXES, MeshConfig
 from switchx.training.config import RunConfig
-from switchx.training.optimizer import make_optimizer, state_axes
+from switchx.training.state import Setup, bytes_per_device
 
 GROUPS = ("embedding", "attention", "dense feed-forward", "experts", "router", "norms")
 
@@ -68,8 +67,8 @@ class Summary:
             forward_flops=forward_flops(run.model, *lengths),
             step_flops=batch.batch_size * train_flops(run.model, *lengths),
             capacity=_capacity(run.model),
-            memory=_memory(model, run, None),
-            memory_per_device=_memory_per_device(model, run),
+            memory=_memory(run, AbstractMesh((1,) * len(MESH_AXES), MESH_AXES)),
+            memory_per_device=_memory_per_device(run),
         )
 
 
@@ -116,46 +115,25 @@ def _capacity(model: ModelConfig) -> dict[str, dict[str, int]]:
 def abstract_mesh(config: MeshConfig) -> AbstractMesh | None:
     """The configured mesh without devices; None where its sizes depend on how many there are.
 
-    MESH_DATA may stay open: no part of the state is split over it.
+    MESH_DATA may stay open where no part of the state is split over it.
     """
-    sizes = [getattr(config, axis) for axis in MESH_AXES]
-    if sizes[0] == -1:
-        sizes[0] = 1
-    if any(size < 1 for size in sizes):
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    if sizes["data"] == -1 and not config.fully_sharded:
+        sizes["data"] = 1
+    if any(size < 1 for size in sizes.values()):
         return None
-    return AbstractMesh(tuple(sizes), MESH_AXES)
+    return AbstractMesh(tuple(sizes.values()), MESH_AXES)
 
 
-def _memory_per_device(model: Model, run: RunConfig) -> Bytes | None:
+def _memory_per_device(run: RunConfig) -> Bytes | None:
     mesh = abstract_mesh(run.mesh)
     try:
-        return None if mesh is None else _memory(model, run, mesh)
+        return None if mesh is None else _memory(run, mesh)
     except ValueError:  # of shard_shape, where a dimension does not divide
         return None
 
 
-def _memory(model: Model, run: RunConfig, mesh: AbstractMesh | None) -> Bytes:
-    optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
-    state = jax.eval_shape(optimizer.init, model.shapes)
-    parameters = _bytes(model.shapes, model.axes, mesh)
-    slots = _bytes(state, state_axes(state, model.shapes, model.axes), mesh)
-    return Bytes(parameters, gradients=parameters, optimizer=slots)
-
-
-def _bytes(shapes: Any, axes: Any, mesh: AbstractMesh | None) -> int:
-    leaves = jax.tree.leaves(shapes)
-    names = jax.tree.leaves(axes, is_leaf=_is_axes)
-    return sum(_leaf_bytes(leaf, own, mesh) for leaf, own in zip(leaves, names, strict=True))
-
-
-def _is_axes(value: Any) -> bool:
-    return type(value) is tuple and all(a is None or isinstance(a, str) for a in value)
-
-
-def _leaf_bytes(
-    leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...], mesh: AbstractMesh | None
-) -> int:
-    shape = leaf.shape
-    if mesh is not None:
-        shape = NamedSharding(mesh, spec(*names)).shard_shape(shape)
-    return jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
+def _memory(run: RunConfig, mesh: AbstractMesh) -> Bytes:
+    state = Setup.of(run, mesh).abstract
+    parameters = bytes_per_device(state.params)
+    return Bytes(parameters, gradients=parameters, optimizer=bytes_per_device(state.opt_state))

@@ -1,15 +1,26 @@
-"""Where is it computed? The mesh, the table from logical axes to it, and constraints."""
+"""Where is it computed? The mesh, the tables from logical axes to it, constraints, hosts."""
 
-from switchx.sharding.axes import LOGICAL_AXES, batch_sharding, constrain, spec
-from switchx.sharding.mesh import MESH_AXES, MeshConfig, describe, make_mesh
+from switchx.sharding.axes import (
+    LOGICAL_AXES,
+    batch_sharding,
+    batch_shards,
+    constrain,
+    spec,
+    state_spec,
+)
+from switchx.sharding.mesh import MESH_AXES, MeshConfig, describe, make_mesh, num_slices, table
 
 __all__ = [
     "LOGICAL_AXES",
     "MESH_AXES",
     "MeshConfig",
     "batch_sharding",
+    "batch_shards",
     "constrain",
     "describe",
     "make_mesh",
+    "num_slices",
     "spec",
+    "state_spec",
+    "table",
 ]

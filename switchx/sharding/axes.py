@@ -1,13 +1,16 @@
-"""The one table that maps logical axis names of parameters and activations to mesh axes."""
+"""The tables that map logical axis names of parameters and activations to mesh axes."""
+
+import math
+from collections.abc import Mapping
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 # Outside expert layers the batch is shared out over `expert` too, so that no device idles there.
 LOGICAL_AXES: dict[str, tuple[str, ...] | str | None] = {
-    "batch": ("data", "expert"),  # sequences
-    "group": ("data", "expert"),  # groups of tokens, before dispatch and after combine
-    "expert_group": "data",  # groups of tokens while they sit with their experts
+    "batch": ("replica", "data", "expert"),  # sequences
+    "group": ("replica", "data", "expert"),  # groups of tokens, before dispatch, after combine
+    "expert_group": ("replica", "data"),  # groups of tokens while they sit with their experts
     "expert": "expert",
     "heads": "model",
     "mlp": "model",
@@ -17,10 +20,20 @@ LOGICAL_AXES: dict[str, tuple[str, ...] | str | None] = {
     "buckets": None,
 }
 
+# Of parameters and optimizer state where these are fully sharded. Every matrix has one `embed`
+# dimension, and each use gathers it again, over the fast network only.
+FULLY_SHARDED_AXES = {**LOGICAL_AXES, "embed": "data"}
+
 
 def spec(*axes: str | None) -> PartitionSpec:
     """The partition of an array whose dimensions carry these logical names (None: replicated)."""
     return PartitionSpec(*(None if axis is None else LOGICAL_AXES[axis] for axis in axes))
+
+
+def state_spec(axes: tuple[str | None, ...], fully_sharded: bool) -> PartitionSpec:
+    """The partition of a parameter or of optimizer state of these logical names."""
+    table = FULLY_SHARDED_AXES if fully_sharded else LOGICAL_AXES
+    return PartitionSpec(*(None if axis is None else table[axis] for axis in axes))
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -36,3 +49,9 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """How a batch's arrays lie on the mesh: rows shared out, everything else whole."""
     return NamedSharding(mesh, spec("batch"))
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Parts that the rows of a batch are shared out in."""
+    sizes: Mapping[str, int] = mesh.shape
+    return math.prod(sizes[axis] for axis in LOGICAL_AXES["batch"] or ())

@@ -7,15 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
 
 from switchx.errors import RunError, UserError
 from switchx.model import Model, ModelConfig, Params
-from switchx.sharding import spec
-from switchx.training.state import Setup, TrainState
+from switchx.training.state import Setup, TrainState, abstract_params
 
 # The fields that decide which parameters a model has.
 _SHAPE_FIELDS = (
@@ -226,24 +224,23 @@ def identity(
 
 
 def restore_params(
-    model: Model, model_dir: str | Path, mesh: Mesh, step: int | None = None
+    model: Model,
+    model_dir: str | Path,
+    mesh: Mesh,
+    step: int | None = None,
+    fully_sharded: bool = False,
 ) -> tuple[Params, int]:
     """Parameters of a run's checkpoint for inference: (params on `mesh`, step).
 
     Args:
       step: which one; None is the newest.
+      fully_sharded: whether they are split over `data` too, as in training.
 
     Raises:
       UserError: if there is none, or it is of another model.
     """
     checkpoints = _for_reading(model.config, model_dir)
-    target = jax.tree.map(
-        lambda leaf, own: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec(*own))
-        ),
-        model.shapes,
-        model.axes,
-    )
+    target = abstract_params(model, mesh, fully_sharded)
     found = checkpoints.restore_params(step, target)
     checkpoints.close()
     return found

@@ -3,6 +3,7 @@
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
+from switchx.sharding import batch_shards
 from switchx.training.config import BatchShape, RunConfig
 
 
@@ -18,6 +19,9 @@ def check_run(run: RunConfig, mesh: Mesh) -> None:
         raise UserError(
             f"MESH_EXPERT={mesh.shape['expert']}, but the model has no experts: use MESH_DATA."
         )
+    if run.mesh.fully_sharded:
+        by = "MESH_DATA (FULLY_SHARDED splits every matrix along d_model)"
+        _divides("ModelConfig.d_model", model.d_model, by, mesh.shape["data"])
     _check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
     _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
 
@@ -26,9 +30,9 @@ def _check_batch(
     run: RunConfig, batch: BatchShape, mesh: Mesh, microbatches: int, setting: str
 ) -> None:
     """The batch must divide over devices and microbatches, in whole groups of tokens."""
-    shards = mesh.shape["data"] * mesh.shape["expert"]
+    shards = batch_shards(mesh)
     parts = shards * microbatches
-    what = f"MESH_DATA x MESH_EXPERT = {shards}"
+    what = f"{_batch_axes(mesh)} = {shards}"
     if microbatches > 1:
         what += f", times MICROBATCHES={microbatches}, = {parts}"
     if batch.batch_size % parts:
@@ -47,6 +51,12 @@ def _check_batch(
                 f"{rows} of {setting}={batch.batch_size} sequences x {length} (TASK_FEATURE_LENGTHS"
                 f"['{feature}']) give each part ({what}): use a divisor, such as {length}."
             )
+
+
+def _batch_axes(mesh: Mesh) -> str:
+    """The settings whose product shares out the batch; MESH_REPLICA only where it is used."""
+    replica = "MESH_REPLICA x " if mesh.shape["replica"] > 1 else ""
+    return f"{replica}MESH_DATA x MESH_EXPERT"
 
 
 def _divides(name: str, value: int, by: str, size: int) -> None:

@@ -73,6 +73,6 @@ def evaluate(
     mesh = make_mesh(run.mesh)
     check_run(run, mesh)
     setup = Setup.of(run, mesh)
-    params, step = restore_params(setup.model, model_dir, mesh, step)
+    params, step = restore_params(setup.model, model_dir, mesh, step, run.mesh.fully_sharded)
     values, _ = Evaluator(setup, make_batches)(params)
     return {"step": step, **values}

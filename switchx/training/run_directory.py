@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from switchx.errors import UserError
 from switchx.model import Model
-from switchx.sharding import describe, spec
+from switchx.sharding import describe
+from switchx.training.state import abstract_params, bytes_per_device
 
 
 def prepare(model_dir: str | Path) -> Path:
@@ -66,25 +67,28 @@ def write_config(model_dir: str | Path, text: str) -> Path:
     return path
 
 
-def write_model_info(model_dir: str | Path, model: Model, mesh: Mesh) -> Path:
+def write_model_info(
+    model_dir: str | Path, model: Model, mesh: Mesh, fully_sharded: bool = False
+) -> Path:
     """Writes model_info.txt: each parameter's shape, logical axes, partition, bytes per device."""
     path = Path(model_dir) / "model_info.txt"
-    write_atomically(path, model_info(model, mesh))
+    write_atomically(path, model_info(model, mesh, fully_sharded))
     return path
 
 
-def model_info(model: Model, mesh: Mesh) -> str:
+def model_info(model: Model, mesh: Mesh, fully_sharded: bool = False) -> str:
     """The table of `write_model_info`. Allocates nothing, whatever the model's size."""
-    shapes = jax.tree_util.tree_leaves_with_path(model.shapes)
+    leaves = jax.tree_util.tree_leaves_with_path(abstract_params(model, mesh, fully_sharded))
     axes = jax.tree.leaves(model.axes, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    rows = [("parameter", "shape", "axes", "partition", "bytes per device")]
+    rows: list[tuple[str, ...]] = [("parameter", "shape", "axes", "partition", "bytes per device")]
     total, per_device = 0, 0
-    for (path, leaf), names in zip(shapes, axes, strict=True):
-        held = _bytes_per_device(leaf, names, mesh)
+    for (path, leaf), names in zip(leaves, axes, strict=True):
+        held = bytes_per_device(leaf)
         total, per_device = total + leaf.size, per_device + held
         name = "/".join(str(key.key) for key in path)
         shape = " x ".join(map(str, leaf.shape))
-        rows.append((name, shape, ", ".join(map(_axis, names)), _partition(names), f"{held:,}"))
+        axes_and_partition = (", ".join(map(_axis, of)) for of in (names, leaf.sharding.spec))
+        rows.append((name, shape, *axes_and_partition, f"{held:,}"))
     return "\n".join(
         [
             f"mesh: {describe(mesh)}",
@@ -95,15 +99,6 @@ def model_info(model: Model, mesh: Mesh) -> str:
             "",
         ]
     )
-
-
-def _bytes_per_device(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...], mesh: Mesh) -> int:
-    shard = NamedSharding(mesh, spec(*names)).shard_shape(leaf.shape)
-    return jax.ShapeDtypeStruct(shard, leaf.dtype).size * leaf.dtype.itemsize
-
-
-def _partition(names: tuple[str | None, ...]) -> str:
-    return ", ".join(map(_axis, spec(*names)))
 
 
 def _axis(axis: Any) -> str:

@@ -1,15 +1,16 @@
 """What training carries from step to step, and where each part of it lies."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from switchx.model import Model, Params
-from switchx.sharding import spec
+from switchx.sharding import state_spec
 from switchx.training.config import RunConfig
 from switchx.training.optimizer import make_optimizer, state_axes
 
@@ -39,20 +40,20 @@ class Setup:
     run: RunConfig
     model: Model
     optimizer: optax.GradientTransformation
-    mesh: Mesh
+    mesh: Any
     abstract: TrainState
     shardings: TrainState
 
     @classmethod
-    def of(cls, run: RunConfig, mesh: Mesh) -> "Setup":
-        """Allocates nothing."""
+    def of(cls, run: RunConfig, mesh: Mesh | AbstractMesh) -> "Setup":
+        """Allocates nothing; an AbstractMesh is enough for the layout alone."""
         model = Model.of(run.model)
         optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
         opt_shapes = jax.eval_shape(optimizer.init, model.shapes)
         shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), model.shapes, opt_shapes)
         axes = TrainState((), model.axes, state_axes(opt_shapes, model.shapes, model.axes))
         shardings = jax.tree.map(
-            lambda own: NamedSharding(mesh, spec(*own)),
+            lambda own: NamedSharding(mesh, state_spec(own, run.mesh.fully_sharded)),
             axes,
             is_leaf=lambda x: type(x) is tuple and all(a is None or isinstance(a, str) for a in x),
         )
@@ -73,3 +74,22 @@ class Setup:
         with jax.set_mesh(self.mesh):
             key = jax.random.key(self.run.trainer.seed)
             return jax.jit(make, out_shardings=self.shardings)(key)
+
+
+def bytes_per_device(abstract: Any) -> int:
+    """Bytes of one device's part of a tree of jax.ShapeDtypeStruct with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(abstract)
+    )
+
+
+def abstract_params(model: Model, mesh: Mesh, fully_sharded: bool = False) -> Params:
+    """The parameters as jax.ShapeDtypeStruct with the shardings in which they lie on `mesh`."""
+    return jax.tree.map(
+        lambda leaf, own: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, state_spec(own, fully_sharded))
+        ),
+        model.shapes,
+        model.axes,
+    )

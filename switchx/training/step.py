@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from switchx.model import ModelConfig, Noise, Params, RoutingStats
-from switchx.sharding import batch_sharding, constrain
+from switchx.sharding import batch_sharding, batch_shards, constrain
 from switchx.training.config import BatchShape
 from switchx.training.losses import TokenSums, token_sums
 from switchx.training.schedules import make_schedule
@@ -97,7 +97,11 @@ def gradients(
         value = sums.objective / total_weight
         return value + routing_loss(setup.run.model, stats) / parts, (sums, stats)
 
-    grad = jax.grad(objective, has_aux=True)
+    def grad(params: Params, part: Batch) -> tuple[Params, tuple]:
+        grads, aux = jax.grad(objective, has_aux=True)(params, part)
+        # Each gradient lies where its parameter does, so that none is whole where that is split.
+        return jax.lax.with_sharding_constraint(grads, setup.shardings.params), aux
+
     if parts == 1:
         grads, (sums, stats) = grad(state.params, rows)
         return grads, sums, stats
@@ -145,8 +149,7 @@ def _split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:
 
     so that no row moves to another device.
     """
-    shards = mesh.shape["data"] * mesh.shape["expert"]
-    split = x.reshape(shards, parts, -1, *x.shape[1:]).swapaxes(0, 1)
+    split = x.reshape(batch_shards(mesh), parts, -1, *x.shape[1:]).swapaxes(0, 1)
     split = split.reshape(parts, -1, *x.shape[1:])
     return constrain(split, None, "batch", *(None,) * (x.ndim - 1))
 

@@ -31,7 +31,7 @@ from switchx.sharding import (
 )
 def test_sizes(config, sizes):
     mesh = make_mesh(config)
-    assert tuple(mesh.shape.items()) == tuple(zip(MESH_AXES, sizes, strict=True))
+    assert tuple(mesh.shape.items()) == tuple(zip(MESH_AXES, (1, *sizes), strict=True))
     assert sorted(device.id for device in mesh.devices.flat) == list(range(8))
     # Explicit axes would make a product over a sharded axis an error.
     assert set(mesh.axis_types) == {AxisType.Auto}
@@ -42,7 +42,7 @@ def test_sizes(config, sizes):
     [
         (MeshConfig(3, 1, 1), r"MESH_DATA=3, MESH_EXPERT=1, MESH_MODEL=1 does not fit 8 devices"),
         (MeshConfig(-1, 3, 1), r"MESH_EXPERT=3.* does not fit 8 devices"),
-        (MeshConfig(4, 4, 1), r"the product of the three must be 8"),
+        (MeshConfig(4, 4, 1), r"their product must be 8"),
         (MeshConfig(-1, -1, 1), r"at most one may be -1"),
         (MeshConfig(0, 1, 8), r"MESH_DATA=0.* whole numbers from 1"),
         (MeshConfig(-2, 1, 8), r"MESH_DATA=-2.* whole numbers from 1"),
@@ -64,7 +64,7 @@ def test_some_of_the_devices():
 
 def test_describe():
     assert describe(make_mesh(MeshConfig(2, 4, 1))) == (
-        "data 2 x expert 4 x model 1 over 8 cpu devices"
+        "replica 1 x data 2 x expert 4 x model 1 over 8 cpu devices"
     )
 
 

@@ -82,6 +82,20 @@ def test_how_it_is_computed_changes_nothing(changes, reference):
     assert_same(one_step(run, jax.devices()), reference)
 
 
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        MeshConfig(8, 1, 1, fully_sharded=True),
+        MeshConfig(2, 2, 2, fully_sharded=True),
+        MeshConfig(2, 2, 1, replica=2),
+        MeshConfig(2, 1, 2, replica=2, fully_sharded=True),
+    ],
+    ids=str,
+)
+def test_replicas_and_fully_sharded_state_change_nothing(mesh, reference):
+    assert_same(one_step(smooth_run(mesh=mesh), jax.devices()), reference)
+
+
 def test_experts_in_attention_and_an_extra_feed_forward():
     """And their microbatches: a mesh of all three axes against one device."""
     model = smooth_run().model
