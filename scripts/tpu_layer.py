@@ -32,7 +32,6 @@ os.environ |= {
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tpu_program
 from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -41,6 +40,7 @@ from switchx.model import ModelConfig, SwitchConfig
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.planning.program import collectives, summary
 from switchx.sharding import batch_sharding, spec
 
 D_MODEL, D_FF, LENGTH = 768, 3072, 512
@@ -102,12 +102,15 @@ def compiled(chips: str, tokens: int, dispatcher: str, experts: int, group: int)
         32128, D_MODEL, D_FF, 64, 12, 2, init_scale=0.1, dtype="bfloat16", switch=switch
     )
     program = compile_layer(config, tokens * mesh.size, mesh)
-    cost, memory = program.cost_analysis(), program.memory_analysis()
+    cost, memory, text = program.cost_analysis(), program.memory_analysis(), program.as_text()
+    # All devices are on one axis, so each kind and dtype is one row.
+    moves = {f"{each.kind} {each.dtype}": each.count for each in collectives(text, mesh.shape)}
     return {
         "flops": cost["flops"],
         "bytes_accessed": cost["bytes accessed"],
         "temporary_bytes": memory.temp_size_in_bytes,
-        **tpu_program.summary(program.as_text()),
+        **summary(text),
+        "collectives": dict(sorted(moves.items())),
     }
 
 

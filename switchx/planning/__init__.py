@@ -1,0 +1,1 @@
+"""What will this run need, before it has a device?"""
