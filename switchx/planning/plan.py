@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, Mesh
 from switchx.planning import memory
 from switchx.planning.advice import advice
 from switchx.planning.devices import compile_only_devices, missing_compiler
-from switchx.planning.estimate import Bound, step_bound
+from switchx.planning.estimate import Bound, Rates, least_memory_bytes, step_bound
 from switchx.planning.flops import Flops, count_flops
 from switchx.planning.memory import Memory
 from switchx.planning.program import Collective, collectives
@@ -144,7 +144,7 @@ def _plan(
 ) -> Plan:
     flops = count_flops(setup)
     fits = _fits(held, compilation)
-    bound = None if fits is False else step_bound(setup, topology, flops, moved, held)
+    bound = None if fits is False else _bound(setup, topology, flops, moved, held)
     return Plan(
         topology=topology.name,
         chip=topology.chip.name if topology.chip else "",
@@ -161,6 +161,32 @@ def _plan(
         bound=bound,
         compilation=compilation,
         notes=notes,
+    )
+
+
+def _bound(
+    setup: Setup, topology: Topology, flops: Flops, moved: Sequence[Collective], held: Memory
+) -> Bound | None:
+    """The least time of a step; None on CPU devices, whose rates are not known."""
+    chip, batch = topology.chip, setup.run.batch
+    if chip is None:
+        return None
+    arguments = held.state + held.batch
+    temporaries = held.gradients + (held.activations or 0)
+    return step_bound(
+        executed_flops=flops.executed / topology.num_chips,
+        model_flops=flops.model / topology.num_chips,
+        memory_bytes=least_memory_bytes(arguments, held.state, temporaries),
+        collectives=moved,
+        axes=dict(setup.mesh.shape),
+        rates=Rates(
+            flops=chip.peak_flops(setup.run.model.dtype),
+            memory=chip.hbm_rate,
+            ici=chip.fabric_rate,
+            dcn=chip.network_rate,
+        ),
+        tokens=batch.batch_size * (batch.input_length + batch.target_length),
+        steps=setup.run.trainer.train_steps,
     )
 
 

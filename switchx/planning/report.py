@@ -7,6 +7,7 @@ from typing import Any
 from switchx.planning.plan import Plan
 
 GB = 10**9
+_NETWORKS = {"ici": "network within a slice", "dcn": "network between slices"}
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def _bound(plan: Plan) -> list[str]:
     if bound is None:
         return []
     rows = [("compute", bound.compute), ("memory", bound.memory)]
-    rows += [(f"network, {axis}", seconds) for axis, seconds in bound.network.items()]
+    rows += [(_NETWORKS[name], seconds) for name, seconds in bound.network.items()]
     lines = [f"{'least time of a step':<32}{'ms':>10}"]
     lines += [f"  {name:<30}{1000 * seconds:>10,.1f}" for name, seconds in rows]
     lines.append(
