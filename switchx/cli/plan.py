@@ -1,6 +1,7 @@
 """switchx plan: what a run needs on chips that are not here, before they are paid for."""
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
+    from switchx.cli.gin_config import Settings
     from switchx.planning.plan import Plan
+
+_IDENTITY = ".plan"  # in a plan's folder: which plan it is
 
 # What a run needs and its plan does not depend on.
 _NOT_NEEDED = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1, "TFDS_DATA_DIR": None}
@@ -26,12 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="v5p-1024, v5p:8x8x8, v5e-256, 2xv5e-256 (two slices), h100x8 (a node), 8xh100x8, "
         "cpu:8; with --fit a family alone: v4, v5e, v5p, v6e, h100, ...",
     )
-    parser.add_argument("--output", metavar="DIR", help="default: plans/<model>-<topology>")
+    parser.add_argument(
+        "--fit",
+        action="store_true",
+        help="find the family's smallest slice, and the mesh and remat policy, that fit the run",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where plan.txt, plan.json and plan.png go (default: one under plans/)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.epilog = (
-        "Compiles the step that training runs and writes plan.txt, plan.json and plan.png. Ends "
-        "with 0 if it fits, with 2 if not. A model is enough: "
-        "--gin_file=configs/models/switch_c_2048.gin"
+        "Compiles the step that training runs. Ends with 0 if it fits, with 2 if not. A model is "
+        "enough: --gin_file=configs/models/switch_c_2048.gin"
     )
 
 
@@ -42,35 +54,86 @@ def run(args: argparse.Namespace) -> int:
     # Before JAX is imported: it must look for no accelerator, and libtpu for no metadata server.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from switchx.cli import gin_config
-    from switchx.cli.flags import prepare_devices
-    from switchx.planning import devices, plan, report, topology
+    from switchx.planning import devices
 
     devices.set_environment()
+    settings = gin_config.load(args, defaults=_NOT_NEEDED)
+    return (_fit if args.fit else _plan)(args, settings)
+
+
+def _plan(args: argparse.Namespace, settings: "Settings") -> int:
+    from switchx.cli.flags import prepare_devices
+    from switchx.planning import plan, report, topology
+
     chosen = topology.parse(args.topology)
     if chosen.chip is None:
         prepare_devices(chosen.num_chips)
-    settings = gin_config.load(args, defaults=_NOT_NEEDED)
+    name = f"{_model(settings)}-{chosen.name.replace(':', '-')}"
+    directory = _directory(args.output, name, plan.fingerprint(settings.run) + chosen.name)
     made = plan.make_plan(settings.run, chosen, say=_say)
-    print(json.dumps(report.to_json(made), indent=2) if args.json else report.text(made))
-    _save(made, args.output or _default_output(settings.model_dir, made.topology))
+    text, values = report.text(made), report.to_json(made)
+    print(json.dumps(values, indent=2) if args.json else text, flush=True)
+    _save(directory, text, values, made)
     if made.fits is False:
         raise UserError(report.refusal(made))
     return 0
 
 
-def _save(made: "Plan", output: str) -> None:
-    from switchx.planning import picture, report
+def _fit(args: argparse.Namespace, settings: "Settings") -> int:
+    from switchx.planning import fit, plan, report, topology
 
-    directory = Path(output).expanduser()
+    slices = topology.family(args.topology)
+    fit.require_compiler(slices[0])
+    name = f"{_model(settings)}-fit-{slices[0].name.split(':')[0].split('x')[0]}"
+    directory = _directory(args.output, name, plan.fingerprint(settings.run) + "fit")
+    found = fit.find(settings.run, slices, fit.in_subprocess, _say)
+    text, values = report.fit_text(found), report.fit_to_json(found)
+    print(json.dumps(values, indent=2) if args.json else text, flush=True)
+    _save(directory, text, values, found.best)
+    if found.best is None:
+        raise UserError(
+            f"No slice of {args.topology} fits this run: lower BATCH_SIZE, or raise MICROBATCHES."
+        )
+    return 0
+
+
+def _directory(output: str | None, name: str, identity: str) -> Path:
+    """A folder that is new or holds the same plan: no other plan is overwritten.
+
+    Args:
+      identity: what makes it the same; a file of the folder keeps it.
+    """
+    if output is not None:
+        directory = Path(output).expanduser()
+        if not _is_free(directory, identity):
+            raise UserError(f"--output={output} holds another plan: name a new folder.")
+    else:
+        names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+        directory = next(d for d in (Path("plans") / n for n in names) if _is_free(d, identity))
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "plan.txt").write_text(report.text(made) + "\n")
-    (directory / "plan.json").write_text(json.dumps(report.to_json(made), indent=2) + "\n")
-    picture.draw(made, directory / "plan.png")
-    _say(f"wrote {directory}/plan.txt, plan.json and plan.png")
+    (directory / _IDENTITY).write_text(identity + "\n")
+    return directory
 
 
-def _default_output(model_dir: str, name: str) -> str:
-    return f"plans/{Path(model_dir).name.removesuffix('-any')}-{name.replace(':', '-')}"
+def _is_free(directory: Path, identity: str) -> bool:
+    mark = directory / _IDENTITY
+    if mark.is_file():
+        return mark.read_text().strip() == identity
+    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+
+def _save(directory: Path, text: str, values: dict, made: "Plan | None") -> None:
+    from switchx.planning import picture
+
+    (directory / "plan.txt").write_text(text + "\n")
+    (directory / "plan.json").write_text(json.dumps(values, indent=2) + "\n")
+    if made is not None:
+        picture.draw(made, directory / "plan.png")
+    _say(f"wrote {', '.join(str(path) for path in sorted(directory.glob('plan.*')))}")
+
+
+def _model(settings: "Settings") -> str:
+    return Path(settings.model_dir).name.removesuffix("-any")
 
 
 def _say(line: str) -> None:

@@ -80,6 +80,7 @@ def of_program(
 ) -> Memory:
     """From the compiler's own account: its peak, which counts donated arguments once."""
     stats = compiled.memory_analysis()
+    assert stats is not None  # every backend that is planned for gives them
     parameters, optimizer, _ = _state(setup, batch)
     arguments, program = stats.argument_size_in_bytes, stats.generated_code_size_in_bytes
     # The TPU's temp_size can exceed what is held at any one time, even the chip's memory; its peak

@@ -10,6 +10,7 @@ GB = 10**9
 # Parameters, optimizer state, gradients, activations, the rest.
 _MEMORY = ("#4c78a8", "#72b7b2", "#f58518", "#e45756", "#b0b0b0")
 _TIME = {"compute": "#4c78a8", "memory": "#72b7b2"}
+_NETWORKS = {"ici": "network in a slice", "dcn": "network of slices"}
 _NETWORK, _LIMIT, _KINDS = "#e45756", "#1a1a1a", ("#4c78a8", "#f58518", "#54a24b", "#b279a2")
 
 
@@ -40,7 +41,7 @@ def _height(plan: Plan, panel: Any) -> float:
     """Inches, by the number of bars."""
     bars = {
         _draw_memory: 2,
-        _draw_times: 2 + len(plan.bound.network if plan.bound else ()),
+        _draw_times: 3 + (plan.slices > 1),
         _draw_collectives: len({one.axes for one in plan.collectives}),
     }
     return 0.9 + 0.36 * bars[panel]
@@ -82,7 +83,9 @@ def _draw_times(axes: Any, plan: Plan) -> None:
     bound = plan.bound
     assert bound is not None
     times = {"compute": bound.compute, "memory": bound.memory}
-    times |= {f"network, {axis}": seconds for axis, seconds in bound.network.items()}
+    times |= {_NETWORKS[name]: seconds for name, seconds in bound.network.items()}
+    if plan.slices == 1:
+        del times[_NETWORKS["dcn"]]
     names = list(times)[::-1]
     colors = [_TIME.get(name, _NETWORK) for name in names]
     bars = axes.barh(names, [1000 * times[name] for name in names], color=colors, height=0.6)

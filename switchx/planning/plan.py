@@ -1,6 +1,7 @@
 """One plan: the step that training runs, compiled for chips that are not here, and its figures."""
 
 import dataclasses
+import hashlib
 import resource
 import sys
 import time
@@ -44,6 +45,7 @@ class Plan:
 
     Attributes:
       topology, chip: names; the chip is "" for CPU devices.
+      run: a fingerprint of everything that the compiled step depends on.
       chips, hosts, slices: how many.
       mesh: size of each axis.
       settings: the macros that the figures depend on most.
@@ -59,6 +61,7 @@ class Plan:
 
     topology: str
     chip: str
+    run: str
     chips: int
     hosts: int
     slices: int
@@ -124,7 +127,7 @@ def _compiled(setup: Setup, topology: Topology, say: Callable[[str], None]) -> P
     compilation = _compilation(start, hits.count > 0)
     say(f"compiled in {compilation.seconds:.0f} s")
     held = memory.of_program(program, setup, batch, limit)
-    moved = collectives(program.as_text(), dict(setup.mesh.shape))
+    moved = collectives(program.as_text() or "", dict(setup.mesh.shape))
     return _plan(setup, topology, held, moved, compilation)
 
 
@@ -148,6 +151,7 @@ def _plan(
     return Plan(
         topology=topology.name,
         chip=topology.chip.name if topology.chip else "",
+        run=fingerprint(setup.run),
         chips=topology.num_chips,
         hosts=topology.hosts,
         slices=topology.slices,
@@ -220,6 +224,11 @@ def settings(run: RunConfig) -> dict[str, Any]:
             "DISPATCHER": run.model.switch.dispatcher,
         }
     return named
+
+
+def fingerprint(run: RunConfig) -> str:
+    """Twelve hexadecimal digits that two runs share if they compile the same step."""
+    return hashlib.sha256(repr(run).encode()).hexdigest()[:12]
 
 
 class _CacheHits:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
+from switchx.planning.fit import Fit, Point
 from switchx.planning.plan import Plan
 
 GB = 10**9
@@ -28,6 +29,42 @@ def text(plan: Plan) -> str:
         _compilation(plan),
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def fit_to_json(fit: Fit) -> dict[str, Any]:
+    """The search as plain values."""
+    points = [dataclasses.asdict(point) for point in fit.points]
+    return {"best": None if fit.best is None else to_json(fit.best), "points": points}
+
+
+def fit_text(fit: Fit) -> str:
+    """Every point that was tried, and the best one's plan."""
+    lines = [
+        f"{'tried':<16}{'data':>6}{'expert':>8}{'model':>7}{'sharded':>9}{'remat':>7}{'parts':>7}"
+        f"{'ms':>10}  outcome"
+    ]
+    lines += [_point(point) for point in fit.points]
+    if fit.best is None:
+        return "\n".join([*lines, "", "nothing fits"])
+    chosen = next(p for p in fit.points if p.fits and p.seconds == _seconds(fit.best))
+    named = " ".join(f"--gin.{name}={value!r}" for name, value in chosen.settings.items())
+    return "\n".join([*lines, "", f"best: {fit.best.topology} {named}", "", text(fit.best)])
+
+
+def _seconds(plan: Plan) -> float | None:
+    return plan.bound.seconds if plan.bound else None
+
+
+def _point(point: Point) -> str:
+    given = point.settings
+    if not given:
+        return f"{point.topology:<60}{'':>10}  {point.outcome}"
+    seconds = "" if point.seconds is None else f"{1000 * point.seconds:,.1f}"
+    return (
+        f"{point.topology:<16}{given['MESH_DATA']:>6}{given['MESH_EXPERT']:>8}"
+        f"{given['MESH_MODEL']:>7}{'yes' if given['FULLY_SHARDED'] else 'no':>9}"
+        f"{given['REMAT']:>7}{given['MICROBATCHES']:>7}{seconds:>10}  {point.outcome}"
+    )
 
 
 def verdict(plan: Plan) -> str:
@@ -108,6 +145,8 @@ def _bound(plan: Plan) -> list[str]:
         return []
     rows = [("compute", bound.compute), ("memory", bound.memory)]
     rows += [(_NETWORKS[name], seconds) for name, seconds in bound.network.items()]
+    if plan.slices == 1:
+        rows.pop()  # nothing to say of a network between slices
     lines = [f"{'least time of a step':<32}{'ms':>10}"]
     lines += [f"  {name:<30}{1000 * seconds:>10,.1f}" for name, seconds in rows]
     lines.append(

@@ -128,7 +128,7 @@ def _tpu_grid(name: str, chip: Chip, separator: str, size: str) -> tuple[int, ..
         grid = tuple(int(side) for side in size.strip("x").split("x"))
         if grid in offered:
             return grid
-        wanted = math.prod(grid)
+        wanted: float = math.prod(grid)
     else:
         if not size.isdigit():
             raise UserError(f"--topology={name} must end in one number: {_example(chip)}.")

@@ -1,0 +1,234 @@
+"""The smallest slice that a run fits on, and the mesh and remat policy with the least step time."""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from switchx.errors import UserError
+from switchx.model.config import REMAT_POLICIES
+from switchx.planning import memory
+from switchx.planning.devices import missing_compiler
+from switchx.planning.plan import Plan, abstract_mesh, make_plan, settings
+from switchx.planning.topology import Topology
+from switchx.sharding import MESH_AXES, MeshConfig
+from switchx.training.checks import check_run
+from switchx.training.config import RunConfig
+from switchx.training.state import Setup
+from switchx.training.step import abstract_batch
+
+# Programs compiled on one slice before the next larger one is tried.
+MOST_MESHES = 3
+MOST_MICROBATCHES = 4  # times the configured number
+MOST_MODEL_SHARDS = 16
+
+Maker = Callable[[RunConfig, Topology], Plan]
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Something tried: where, how, and what came of it.
+
+    Attributes:
+      settings: MESH_*, FULLY_SHARDED, REMAT and MICROBATCHES.
+      fits: None where nothing was compiled and so nothing is known but `outcome`.
+      outcome: in a few words, with figures.
+      seconds: least time of a step, where it fits.
+    """
+
+    topology: str
+    settings: dict[str, Any]
+    fits: bool | None
+    outcome: str
+    seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """The best plan on the smallest slice, if any, and every point tried, in order."""
+
+    best: Plan | None
+    points: tuple[Point, ...]
+
+
+def find(run: RunConfig, slices: Iterable[Topology], make: Maker, say: Say) -> Fit:
+    """Tries slices in their order until the run fits one.
+
+    On each, meshes whose state and gradients alone exceed a chip's memory are ruled out without
+    compiling. Of the others the most promising are compiled, with all activations recomputed and,
+    if that is not enough, in more microbatches; where that fits, with less recomputed.
+
+    Args:
+      make: makes a plan by compiling, such as `in_subprocess`.
+    """
+    points: list[Point] = []
+    for topology in slices:
+        hopeful, ruled_out = _screen(run, topology)
+        points += ruled_out
+        say(
+            f"{topology.name}: {len(hopeful)} of {len(hopeful) + len(ruled_out)} meshes can hold "
+            "state and gradients"
+        )
+        fitting: list[Plan] = []
+        for candidate in hopeful[:MOST_MESHES]:
+            for plan in _plans(candidate, topology, make):
+                points.append(_point(plan))
+                say(_line(points[-1]))
+                if plan.fits:
+                    fitting.append(plan)
+        points += [_skipped(topology, candidate) for candidate in hopeful[MOST_MESHES:]]
+        if fitting:
+            return Fit(min(fitting, key=_least_seconds), tuple(points))
+    return Fit(None, tuple(points))
+
+
+def in_subprocess(run: RunConfig, topology: Topology) -> Plan:
+    """A plan made by a process of its own, which gives all its memory back.
+
+    Raises:
+      UserError: as `make_plan`, or if the process ended without an answer.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_make_quietly, run, topology).result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise UserError(
+                f"The compiler ended without an answer on {topology.name}: most likely this "
+                "machine has too little memory for it."
+            ) from error
+
+
+def require_compiler(topology: Topology) -> None:
+    """Raises UserError if nothing can be compiled for these chips."""
+    missing = missing_compiler(topology)
+    if missing is not None:
+        raise UserError(f"--fit compiles programs, but {missing}.")
+
+
+def candidates(run: RunConfig, topology: Topology) -> Iterator[RunConfig]:
+    """The run on every mesh over the topology that it accepts, those with the least traffic first.
+
+    Splitting heads and d_ff costs all-reduces in every layer, fully sharded parameters are gathered
+    in every layer, and experts pass tokens around: in this order, the dearest last.
+    """
+    configs = [mesh for mesh in _meshes(run, topology) if _accepted(run, mesh, topology)]
+    configs.sort(key=lambda mesh: (mesh.model, mesh.fully_sharded, -mesh.expert))
+    return (dataclasses.replace(run, mesh=mesh) for mesh in configs)
+
+
+def _meshes(run: RunConfig, topology: Topology) -> Iterator[MeshConfig]:
+    replicas, rest = topology.slices, topology.num_chips // topology.slices
+    experts = run.model.switch.num_experts if run.model.switch else 1
+    for expert in _divisors(rest):
+        if experts % expert:
+            continue
+        for model in _divisors(rest // expert):
+            if model > MOST_MODEL_SHARDS:
+                continue
+            data = rest // expert // model
+            for fully_sharded in (False, True) if data > 1 else (False,):
+                yield MeshConfig(data, expert, model, replicas, fully_sharded)
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _accepted(run: RunConfig, mesh: MeshConfig, topology: Topology) -> bool:
+    run = dataclasses.replace(run, mesh=mesh)
+    try:
+        check_run(run, abstract_mesh(run, topology))
+    except UserError:
+        return False
+    return True
+
+
+def _screen(run: RunConfig, topology: Topology) -> tuple[list[RunConfig], list[Point]]:
+    """The candidates whose state and gradients fit, and why the others do not."""
+    hopeful, ruled_out = [], []
+    assert topology.chip is not None
+    for candidate in candidates(run, topology):
+        setup = Setup.of(candidate, abstract_mesh(candidate, topology))
+        batch = abstract_batch(candidate.batch, setup)
+        held = memory.analytic(setup, batch, topology.chip.hbm_bytes)
+        if held.over:
+            outcome = f"state and gradients alone: {held.over / 1e9:,.1f} GB over"
+            ruled_out.append(Point(topology.name, _settings(candidate), False, outcome))
+        else:
+            hopeful.append(candidate)
+    if not hopeful and not ruled_out:
+        outcome = "no mesh divides the batch, the experts and the heads"
+        ruled_out.append(Point(topology.name, {}, False, outcome))
+    return hopeful, ruled_out
+
+
+def _plans(run: RunConfig, topology: Topology, make: Maker) -> Iterator[Plan]:
+    """Compiles one mesh until it fits, then with less recomputed for as long as it does."""
+    least = _with(run, remat="full")
+    plan = make(least, topology)
+    yield plan
+    while not plan.fits:
+        parts = 2 * least.trainer.microbatches
+        least = _with(least, microbatches=parts)
+        if parts > MOST_MICROBATCHES * run.trainer.microbatches or not _accepted(
+            least, least.mesh, topology
+        ):
+            return
+        plan = make(least, topology)
+        yield plan
+    for remat in reversed(REMAT_POLICIES[:-1]):
+        plan = make(_with(least, remat=remat), topology)
+        yield plan
+        if not plan.fits:
+            return
+
+
+def _with(run: RunConfig, remat: str | None = None, microbatches: int | None = None) -> RunConfig:
+    if remat is not None:
+        run = dataclasses.replace(run, model=dataclasses.replace(run.model, remat=remat))
+    if microbatches is not None:
+        trainer = dataclasses.replace(run.trainer, microbatches=microbatches)
+        run = dataclasses.replace(run, trainer=trainer)
+    return run
+
+
+def _settings(run: RunConfig) -> dict[str, Any]:
+    return _chosen(dataclasses.asdict(run.mesh), settings(run))
+
+
+def _chosen(mesh: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+    """What the search chooses, as gin names it."""
+    sizes = {f"MESH_{axis.upper()}": mesh[axis] for axis in MESH_AXES if axis != "replica"}
+    return sizes | {name: named[name] for name in ("FULLY_SHARDED", "REMAT", "MICROBATCHES")}
+
+
+def _point(plan: Plan) -> Point:
+    held = plan.memory
+    named = _chosen(plan.mesh, plan.settings)
+    if held.over:
+        outcome = f"compiled: {held.over / 1e9:,.1f} GB over"
+    else:
+        outcome = f"fits: {held.total / 1e9:,.1f} of {(held.limit or 0) / 1e9:,.1f} GB"
+    seconds = plan.bound.seconds if plan.bound else None
+    return Point(plan.topology, named, plan.fits, outcome, seconds)
+
+
+def _skipped(topology: Topology, run: RunConfig) -> Point:
+    outcome = "not compiled: more traffic than those that were"
+    return Point(topology.name, _settings(run), None, outcome)
+
+
+def _least_seconds(plan: Plan) -> float:
+    return plan.bound.seconds if plan.bound else float("inf")
+
+
+def _line(point: Point) -> str:
+    named = ", ".join(f"{name}={value!r}" for name, value in point.settings.items())
+    return f"{point.topology} {named}: {point.outcome}"
+
+
+def _make_quietly(run: RunConfig, topology: Topology) -> Plan:
+    return make_plan(run, topology, say=lambda _: None)
