@@ -2,9 +2,13 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
+
+import jax
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 
 from switchx.errors import UserError
 from switchx.model.config import REMAT_POLICIES
@@ -140,7 +144,7 @@ def _divisors(number: int) -> list[int]:
 def _accepted(run: RunConfig, mesh: MeshConfig, topology: Topology) -> bool:
     run = dataclasses.replace(run, mesh=mesh)
     try:
-        check_run(run, abstract_mesh(run, topology))
+        check_run(run, cast(Mesh, abstract_mesh(run, topology)))  # it asks for the sizes alone
     except UserError:
         return False
     return True
@@ -151,7 +155,7 @@ def _screen(run: RunConfig, topology: Topology) -> tuple[list[RunConfig], list[P
     hopeful, ruled_out = [], []
     assert topology.chip is not None
     for candidate in candidates(run, topology):
-        setup = Setup.of(candidate, abstract_mesh(candidate, topology))
+        setup = _layout(candidate, topology)
         batch = abstract_batch(candidate.batch, setup)
         held = memory.analytic(setup, batch, topology.chip.hbm_bytes)
         if held.over:
@@ -163,6 +167,24 @@ def _screen(run: RunConfig, topology: Topology) -> tuple[list[RunConfig], list[P
         outcome = "no mesh divides the batch, the experts and the heads"
         ruled_out.append(Point(topology.name, {}, False, outcome))
     return hopeful, ruled_out
+
+
+def _layout(run: RunConfig, topology: Topology) -> Setup:
+    """As Setup.of, without tracing the model again for every mesh."""
+    mesh = abstract_mesh(run, topology)
+    traced = _traced(dataclasses.replace(run, mesh=MeshConfig(1, 1, 1, 1, run.mesh.fully_sharded)))
+    abstract = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec)
+        ),
+        traced.abstract,
+    )
+    return dataclasses.replace(traced, run=run, mesh=mesh, abstract=abstract)
+
+
+@functools.lru_cache(2)
+def _traced(run: RunConfig) -> Setup:
+    return Setup.of(run, AbstractMesh((1,) * len(MESH_AXES), MESH_AXES))
 
 
 def _plans(run: RunConfig, topology: Topology, make: Maker) -> Iterator[Plan]:

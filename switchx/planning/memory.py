@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from switchx.planning.chips import GIB
-from switchx.training.state import Setup
+from switchx.training.state import Setup, bytes_per_device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +54,6 @@ class Refusal:
     needed: int
     limit: int
     whole: bool
-
-
-def shard_bytes(tree: Any) -> int:
-    """Bytes of one device's part of arrays given as jax.ShapeDtypeStruct with shardings."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        shape = leaf.sharding.shard_shape(leaf.shape)
-        total += jax.ShapeDtypeStruct(shape, leaf.dtype).size * leaf.dtype.itemsize
-    return total
 
 
 def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
@@ -134,5 +125,6 @@ def _bytes(text: str) -> int:
 
 
 def _state(setup: Setup, batch: Any) -> tuple[int, int, int]:
-    state = setup.abstract
-    return shard_bytes(state.params), shard_bytes(state.opt_state), shard_bytes(batch)
+    parts = (setup.abstract.params, setup.abstract.opt_state, batch)
+    parameters, optimizer, tokens = map(bytes_per_device, parts)
+    return parameters, optimizer, tokens

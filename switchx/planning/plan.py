@@ -19,7 +19,7 @@ from switchx.planning.flops import Flops, count_flops
 from switchx.planning.memory import Memory
 from switchx.planning.program import Collective, collectives
 from switchx.planning.topology import Topology
-from switchx.sharding import MESH_AXES, make_mesh
+from switchx.sharding import MESH_AXES, MeshConfig, make_mesh
 from switchx.sharding.mesh import resolve
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
@@ -88,24 +88,24 @@ def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = p
     """
     missing = missing_compiler(topology)
     mesh = _mesh(run, topology, missing is None)
-    check_run(run, mesh)
+    check_run(run, cast(Mesh, mesh))  # it asks for the sizes alone
     setup = Setup.of(run, mesh)
     if missing is not None:
         return _analytic(setup, topology, f"Nothing was compiled: {missing}.")
     return _compiled(setup, topology, say)
 
 
-def _mesh(run: RunConfig, topology: Topology, compiler: bool) -> Mesh:
+def _mesh(run: RunConfig, topology: Topology, compiler: bool) -> Mesh | AbstractMesh:
     """The run's mesh over the topology; without a compiler there are no devices, but sizes."""
     if compiler:
         return make_mesh(run.mesh, compile_only_devices(topology))
     return abstract_mesh(run, topology)
 
 
-def abstract_mesh(run: RunConfig, topology: Topology) -> Mesh:
+def abstract_mesh(run: RunConfig, topology: Topology) -> AbstractMesh:
     """The run's mesh without devices: enough to check it and to count bytes."""
     sizes = resolve(run.mesh, topology.num_chips)
-    return cast(Mesh, AbstractMesh(tuple(sizes.values()), MESH_AXES))
+    return AbstractMesh(tuple(sizes.values()), MESH_AXES)
 
 
 def _compiled(setup: Setup, topology: Topology, say: Callable[[str], None]) -> Plan:
@@ -145,7 +145,7 @@ def _plan(
     compilation: Compilation | None,
     notes: tuple[str, ...] = (),
 ) -> Plan:
-    flops = count_flops(setup)
+    flops = _flops(setup)
     fits = _fits(held, compilation)
     bound = None if fits is False else _bound(setup, topology, flops, moved, held)
     return Plan(
@@ -166,6 +166,13 @@ def _plan(
         compilation=compilation,
         notes=notes,
     )
+
+
+def _flops(setup: Setup) -> Flops:
+    """They are the same on every mesh, so without devices one of this machine's will do."""
+    if isinstance(setup.mesh, Mesh):
+        return count_flops(setup)
+    return count_flops(Setup.of(setup.run, make_mesh(MeshConfig(data=1), jax.devices("cpu")[:1])))
 
 
 def _bound(

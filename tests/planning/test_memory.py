@@ -1,0 +1,75 @@
+"""Memory of a plan against counts made another way, and the compiler's refusals."""
+
+import math
+
+import jax
+import pytest
+
+from switchx.planning import memory
+from switchx.planning.memory import GIB, Refusal, parse_refusal
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.state import Setup
+from tests.training.helpers import run_config
+
+
+def setup_of(**mesh):
+    run = run_config(mesh=MeshConfig(**mesh))
+    return Setup.of(run, make_mesh(run.mesh))
+
+
+@pytest.mark.parametrize("mesh", [dict(expert=4, data=2), dict(model=2, expert=2, data=2)])
+@pytest.mark.parametrize("fully_sharded", [False, True])
+def test_state_is_what_its_arrays_take_on_a_device(mesh, fully_sharded):
+    setup = setup_of(fully_sharded=fully_sharded, **mesh)
+    state = setup.init()
+    first = jax.devices()[0]
+
+    def held(tree):
+        arrays = jax.tree.leaves(tree)
+        return sum(s.data.nbytes for a in arrays for s in a.addressable_shards if s.device == first)
+
+    planned = memory.analytic(setup, {}, limit=None)
+    assert planned.parameters == held(state.params)
+    assert planned.optimizer == held(state.opt_state)
+
+
+def test_without_a_compiler_gradients_count_as_much_as_parameters():
+    setup = setup_of(data=8)
+    batch = {"x": jax.ShapeDtypeStruct((8,), "float32", sharding=setup.shardings.step)}
+    held = memory.analytic(setup, batch, limit=1000)
+    parameters = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.model.shapes))
+    assert held.parameters == held.gradients == parameters
+    assert held.batch == 32
+    assert held.total == 2 * parameters + held.optimizer + 32
+    assert held.over == held.total - 1000
+    assert held.activations is None
+
+
+@pytest.mark.parametrize(
+    ("message", "refusal"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (56.00G) exceeds available HBM (15.75G).",
+            Refusal(56 * GIB, int(15.75 * GIB), whole=False),
+        ),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
+            "space hbm. Used 107.40G of 95.74G hbm. Exceeded hbm capacity by 11.66G.",
+            Refusal(int(107.4 * GIB), int(95.74 * GIB), whole=True),
+        ),
+        ("INVALID_ARGUMENT: something else", None),
+    ],
+)
+def test_the_compilers_refusal_is_read(message, refusal):
+    assert parse_refusal(message) == refusal
+
+
+def test_a_refused_program_is_over_by_what_the_compiler_says():
+    setup, batch = setup_of(data=8), {}
+    held = memory.of_refusal(Refusal(3 * GIB, 2 * GIB, whole=True), setup, batch)
+    assert held.over == GIB
+    assert held.total == 3 * GIB
+    assert held.parameters + held.optimizer + held.gradients + held.activations == held.total
+    held = memory.of_refusal(Refusal(3 * GIB, 2 * GIB, whole=False), setup, batch)
+    assert held.over == GIB + held.parameters + held.optimizer
