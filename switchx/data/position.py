@@ -1,4 +1,4 @@
-"""The bytes the position of a shard of a training stream is kept in: a zip archive of plain files, nothing else.
+"""The position of a shard of a training stream: a zip archive of plain files, nothing else.
 
 It holds the identity of the data as JSON and the files of TensorFlow's iterator checkpoint.
 """

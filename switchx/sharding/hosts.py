@@ -1,6 +1,7 @@
 """The hosts of a job: joining them, naming the first, waiting for each other with a limit."""
 
 import atexit
+import collections
 import contextlib
 import os
 import sys
@@ -8,6 +9,8 @@ import time
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from switchx.errors import RunError, UserError
 from switchx.sharding.job import Job
@@ -15,6 +18,7 @@ from switchx.sharding.rendezvous import Meeting, Watch, meet
 
 BARRIER_SECONDS = 600.0
 _VERDICT_SECONDS = 5.0
+_passed: collections.Counter[str] = collections.Counter()
 
 
 def is_first() -> bool:
@@ -33,12 +37,20 @@ def barrier(name: str, seconds: float = BARRIER_SECONDS) -> None:
         return
     began = time.monotonic()
     try:
-        client.wait_at_barrier(f"switchx: {name}", int(seconds * 1000))
+        _passed[name] += 1  # a name may come again, but JAX wants each barrier's to be new
+        client.wait_at_barrier(f"switchx: {name} {_passed[name]}", int(seconds * 1000))
     except RuntimeError as error:
         waited = time.monotonic() - began
         raise RunError(
             f"not all hosts were {name} within {waited:.0f} s: {str(error).splitlines()[0]}"
         ) from None
+
+
+def all_of(here: bool) -> bool:
+    """Whether it is so on every host. All must ask."""
+    if jax.process_count() == 1:
+        return here
+    return bool(np.all(multihost_utils.process_allgather(np.array(here))))
 
 
 def _client():  # type: ignore[no-untyped-def]
