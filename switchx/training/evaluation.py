@@ -42,11 +42,21 @@ class Evaluator:
 
 
 def put_batch(batch: HostBatch, setup: Setup) -> dict[str, jax.Array]:
-    """This host's rows onto its devices."""
+    """A whole batch, which every host has, onto the devices: each takes its rows."""
     sharding = batch_sharding(setup.mesh)
+
+    def put(value: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return {name: put(value) for name, value in batch.items()}
+
+
+def put_rows(rows: HostBatch, setup: Setup) -> dict[str, jax.Array]:
+    """The rows of a batch that this host has, which are those of its devices, onto these."""
+    sharding, B = batch_sharding(setup.mesh), setup.run.batch.batch_size
     return {
-        name: jax.make_array_from_process_local_data(sharding, value)
-        for name, value in batch.items()
+        name: jax.make_array_from_process_local_data(sharding, value, (B, *value.shape[1:]))
+        for name, value in rows.items()
     }
 
 
