@@ -69,11 +69,12 @@ def _plan(args: argparse.Namespace, settings: "Settings") -> int:
     if chosen.chip is None:
         prepare_devices(chosen.num_chips)
     name = f"{_model(settings)}-{chosen.name.replace(':', '-')}"
-    directory = _directory(args.output, name, plan.fingerprint(settings.run) + chosen.name)
+    identity = f"{plan.fingerprint(settings.run)} {chosen.name}"
+    directory = _directory(args.output, name, identity)
     made = plan.make_plan(settings.run, chosen, say=_say)
     text, values = report.text(made), report.to_json(made)
     print(json.dumps(values, indent=2) if args.json else text, flush=True)
-    _save(directory, text, values, made)
+    _save(directory, identity, text, values, made)
     if made.fits is False:
         raise UserError(report.refusal(made))
     return 0
@@ -85,11 +86,12 @@ def _fit(args: argparse.Namespace, settings: "Settings") -> int:
     slices = topology.family(args.topology)
     fit.require_compiler(slices[0])
     name = f"{_model(settings)}-fit-{slices[0].name.split(':')[0].split('x')[0]}"
-    directory = _directory(args.output, name, plan.fingerprint(settings.run) + "fit")
+    identity = f"{plan.fingerprint(settings.run)} --fit {args.topology}"
+    directory = _directory(args.output, name, identity)
     found = fit.find(settings.run, slices, fit.in_subprocess, _say)
     text, values = report.fit_text(found), report.fit_to_json(found)
     print(json.dumps(values, indent=2) if args.json else text, flush=True)
-    _save(directory, text, values, found.best)
+    _save(directory, identity, text, values, found.best)
     if found.best is None:
         raise UserError(
             f"No slice of {args.topology} fits this run: lower BATCH_SIZE, or raise MICROBATCHES."
@@ -110,8 +112,6 @@ def _directory(output: str | None, name: str, identity: str) -> Path:
     else:
         names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
         directory = next(d for d in (Path("plans") / n for n in names) if _is_free(d, identity))
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / _IDENTITY).write_text(identity + "\n")
     return directory
 
 
@@ -122,9 +122,11 @@ def _is_free(directory: Path, identity: str) -> bool:
     return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
 
 
-def _save(directory: Path, text: str, values: dict, made: "Plan | None") -> None:
+def _save(directory: Path, identity: str, text: str, values: dict, made: "Plan | None") -> None:
     from switchx.planning import picture
 
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / _IDENTITY).write_text(identity + "\n")
     (directory / "plan.txt").write_text(text + "\n")
     (directory / "plan.json").write_text(json.dumps(values, indent=2) + "\n")
     if made is not None:

@@ -155,7 +155,7 @@ def _screen(run: RunConfig, topology: Topology) -> tuple[list[RunConfig], list[P
     hopeful, ruled_out = [], []
     assert topology.chip is not None
     for candidate in candidates(run, topology):
-        setup = _layout(candidate, topology)
+        setup = layout(candidate, topology)
         batch = abstract_batch(candidate.batch, setup)
         held = memory.analytic(setup, batch, topology.chip.hbm_bytes)
         if held.over:
@@ -169,7 +169,7 @@ def _screen(run: RunConfig, topology: Topology) -> tuple[list[RunConfig], list[P
     return hopeful, ruled_out
 
 
-def _layout(run: RunConfig, topology: Topology) -> Setup:
+def layout(run: RunConfig, topology: Topology) -> Setup:
     """As Setup.of, without tracing the model again for every mesh."""
     mesh = abstract_mesh(run, topology)
     traced = _traced(dataclasses.replace(run, mesh=MeshConfig(1, 1, 1, 1, run.mesh.fully_sharded)))

@@ -46,24 +46,30 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """What the compiler says of a program that is too large: bytes needed and bytes there are.
-
-    `whole` is False where it counted temporaries alone, to which the arguments must be added.
-    """
+    """What the compiler says of a program that is too large: bytes needed and bytes there are."""
 
     needed: int
     limit: int
-    whole: bool
 
 
 def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
-    """Without a compiled program: the state, gradients and batch, which no compiler can avoid.
-
-    Gradients count in full: they are whole before a norm is taken of them or an update clipped.
-    """
+    """Without a compiled program: the state, gradients and batch, which no compiler can avoid."""
     parameters, optimizer, tokens = _state(setup, batch)
-    total = 2 * parameters + optimizer + tokens
-    return Memory(parameters, optimizer, parameters, None, tokens, 0, total, limit)
+    gradients = _least_gradients(setup)
+    total = parameters + optimizer + gradients + tokens
+    return Memory(parameters, optimizer, gradients, None, tokens, 0, total, limit)
+
+
+def _least_gradients(setup: Setup) -> int:
+    """Bytes of the gradients that exist at the same time however the step is scheduled.
+
+    All of them where microbatches add to them or where their norm must be known before an update;
+    else those of one stack, which its backward pass makes together.
+    """
+    parts = setup.abstract.params
+    if setup.run.trainer.microbatches > 1 or setup.run.optimizer.clip_global_norm is not None:
+        return bytes_per_device(parts)
+    return max(bytes_per_device(part) for part in parts.values())
 
 
 def of_program(
@@ -96,25 +102,24 @@ def of_refusal(refusal: Refusal, setup: Setup, batch: Any) -> Memory:
     """From the compiler's error message."""
     parameters, optimizer, tokens = _state(setup, batch)
     arguments = parameters + optimizer + tokens
-    total = refusal.needed if refusal.whole else refusal.needed + arguments
-    total = max(total, refusal.limit + 1)
-    gradients = min(parameters, max(0, total - arguments))
-    activations = max(0, total - arguments - gradients)
+    total = max(refusal.needed, arguments, refusal.limit + 1)
+    gradients = min(parameters, total - arguments)
+    activations = total - arguments - gradients
     return Memory(parameters, optimizer, gradients, activations, tokens, 0, total, refusal.limit)
 
 
 def parse_refusal(message: str) -> Refusal | None:
-    """Reads the TPU compiler's RESOURCE_EXHAUSTED; None if the message is another."""
-    used = re.search(r"Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", message)
-    if used:
-        return Refusal(_bytes(used[1]), _bytes(used[2]), whole=True)
-    temporaries = re.search(
-        r"required for HLO temporaries \(([\d.]+[KMGT]?)\) exceeds available HBM "
-        r"\(([\d.]+[KMGT]?)\)",
-        message,
-    )
-    if temporaries:
-        return Refusal(_bytes(temporaries[1]), _bytes(temporaries[2]), whole=False)
+    """Reads the TPU compiler's RESOURCE_EXHAUSTED; None if the message is another.
+
+    It has two wordings. What the second calls temporaries are all of the program's buffers.
+    """
+    for wording in (
+        r"Used (SIZE) of (SIZE) hbm",
+        r"required for HLO temporaries \((SIZE)\) exceeds available HBM \((SIZE)\)",
+    ):
+        found = re.search(wording.replace("SIZE", r"[\d.]+[KMGT]?"), message)
+        if found:
+            return Refusal(_bytes(found[1]), _bytes(found[2]))
     return None
 
 

@@ -27,7 +27,7 @@ class Compiler:
 
     def __call__(self, run, topology):
         mesh = plan.abstract_mesh(run, topology)
-        setup = fit.Setup.of(run, mesh)
+        setup = fit.layout(run, topology)
         held = fit.memory.analytic(setup, {}, topology.chip.hbm_bytes)
         kept = {"none": 4, "dots": 2, "full": 1}[run.model.remat]
         own = kept * self.activations // (mesh.size * run.trainer.microbatches)
@@ -63,7 +63,7 @@ def search(run, hbm_bytes, activations):
 def state_bytes(run, topology):
     """The least that any mesh of the topology leaves on a chip."""
     return min(
-        fit.memory.analytic(fit.Setup.of(c, plan.abstract_mesh(c, topology)), {}, None).total
+        fit.memory.analytic(fit.layout(c, topology), {}, None).total
         for c in fit.candidates(run, topology)
     )
 

@@ -33,14 +33,22 @@ def test_state_is_what_its_arrays_take_on_a_device(mesh, fully_sharded):
     assert planned.optimizer == held(state.opt_state)
 
 
-def test_without_a_compiler_gradients_count_as_much_as_parameters():
+def test_without_a_compiler_only_what_must_be_there_counts():
     setup = setup_of(data=8)
     batch = {"x": jax.ShapeDtypeStruct((8,), "float32", sharding=setup.shardings.step)}
     held = memory.analytic(setup, batch, limit=1000)
-    parameters = sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.model.shapes))
-    assert held.parameters == held.gradients == parameters
+
+    def count(tree):
+        return sum(4 * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+    assert held.parameters == count(setup.model.shapes)
+    # One stack's gradients are there together; all of them once microbatches add to them.
+    assert held.gradients == max(count(setup.model.shapes[s]) for s in ("encoder", "decoder"))
+    run = run_config(microbatches=2)
+    parts = memory.analytic(Setup.of(run, make_mesh(run.mesh)), batch, limit=None)
+    assert parts.gradients == held.parameters
     assert held.batch == 32
-    assert held.total == 2 * parameters + held.optimizer + 32
+    assert held.total == held.parameters + held.gradients + held.optimizer + 32
     assert held.over == held.total - 1000
     assert held.activations is None
 
@@ -51,12 +59,12 @@ def test_without_a_compiler_gradients_count_as_much_as_parameters():
         (
             "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
             "temporaries (56.00G) exceeds available HBM (15.75G).",
-            Refusal(56 * GIB, int(15.75 * GIB), whole=False),
+            Refusal(56 * GIB, int(15.75 * GIB)),
         ),
         (
             "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
             "space hbm. Used 107.40G of 95.74G hbm. Exceeded hbm capacity by 11.66G.",
-            Refusal(int(107.4 * GIB), int(95.74 * GIB), whole=True),
+            Refusal(int(107.4 * GIB), int(95.74 * GIB)),
         ),
         ("INVALID_ARGUMENT: something else", None),
     ],
@@ -67,9 +75,7 @@ def test_the_compilers_refusal_is_read(message, refusal):
 
 def test_a_refused_program_is_over_by_what_the_compiler_says():
     setup, batch = setup_of(data=8), {}
-    held = memory.of_refusal(Refusal(3 * GIB, 2 * GIB, whole=True), setup, batch)
+    held = memory.of_refusal(Refusal(3 * GIB, 2 * GIB), setup, batch)
     assert held.over == GIB
     assert held.total == 3 * GIB
     assert held.parameters + held.optimizer + held.gradients + held.activations == held.total
-    held = memory.of_refusal(Refusal(3 * GIB, 2 * GIB, whole=False), setup, batch)
-    assert held.over == GIB + held.parameters + held.optimizer
