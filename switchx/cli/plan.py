@@ -3,7 +3,6 @@
 import argparse
 import itertools
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,12 +50,11 @@ def run(args: argparse.Namespace) -> int:
     """Prints and saves the plan."""
     if args.cpu_devices is not None:
         raise UserError(f"--cpu_devices={args.cpu_devices} is not for plans: use --topology=cpu:N.")
-    # Before JAX is imported: it must look for no accelerator, and libtpu for no metadata server.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    from switchx.cli import gin_config
-    from switchx.planning import devices
+    from switchx.planning import environment
 
-    devices.set_environment()
+    environment.prepare()
+    from switchx.cli import gin_config
+
     settings = gin_config.load(args, defaults=_NOT_NEEDED)
     return (_fit if args.fit else _plan)(args, settings)
 

@@ -1,24 +1,12 @@
 """Devices to compile for that this machine does not have."""
 
 import importlib.util
-import os
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from switchx.planning.gpus import target_config
 from switchx.planning.topology import Topology
-
-# libtpu must neither look for the TPU's metadata server nor lock the machine for itself. In force
-# only if set before JAX is imported.
-ENVIRONMENT: Mapping[str, str] = {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_LOG_DIR": "disabled",
-}
 
 
 def missing_compiler(topology: Topology) -> str | None:
@@ -52,12 +40,3 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
     name = f"{topology.chip.name}:{topology.shape}"
     described = topologies.get_topology_desc(name, "tpu", **options)
     return list(described.devices)
-
-
-def set_environment() -> None:
-    """Puts ENVIRONMENT in force; what the user has set stays."""
-    for name, value in ENVIRONMENT.items():
-        if name == "JAX_PLATFORMS":
-            os.environ[name] = value
-        else:
-            os.environ.setdefault(name, value)
