@@ -133,9 +133,9 @@ def _flops(plan: Plan) -> list[str]:
     flops = plan.flops
     rows = [("of the model", flops.model), ("executed", flops.executed)]
     rows += [(f"  {name}", count) for name, count in flops.waste.items() if count]
-    lines = [f"{'PFLOPs of a step, all chips':<32}{'':>10}{'of model':>10}"]
+    lines = [f"{'FLOPs of a step, all chips':<32}{'':>10}{'of model':>10}"]
     for name, count in rows:
-        lines.append(f"  {name:<30}{count / 1e15:>10,.3f}{count / flops.model:>10.1%}")
+        lines.append(f"  {name:<30}{count:>10.3g}{count / flops.model:>10.1%}")
     return lines
 
 
@@ -148,13 +148,14 @@ def _bound(plan: Plan) -> list[str]:
     if plan.slices == 1:
         rows.pop()  # nothing to say of a network between slices
     lines = [f"{'least time of a step':<32}{'ms':>10}"]
-    lines += [f"  {name:<30}{1000 * seconds:>10,.1f}" for name, seconds in rows]
+    lines += [f"  {name:<30}{_ms(seconds):>10}" for name, seconds in rows]
+    limit = _NETWORKS.get(bound.limited_by, bound.limited_by)
     lines.append(
-        f"  {'bound':<30}{1000 * bound.seconds:>10,.1f}  limited by {bound.limited_by}: at most "
+        f"  {'bound':<30}{_ms(bound.seconds):>10}  limited by {limit}: at most "
         f"{bound.tokens_per_second:,.0f} tokens/s, {bound.utilisation:.1%} model FLOP utilisation"
     )
     steps = plan.settings["TRAIN_STEPS"]
-    lines.append(f"  {f'days for {steps:,} steps':<30}{bound.days:>10,.1f}  or more")
+    lines.append(f"  {f'days for {steps:,} steps':<30}{bound.days:>10,.2f}  or more")
     return lines
 
 
@@ -173,6 +174,11 @@ def _gb(count: int | None) -> str:
         return "?"
     value = count / GB
     return f"{value:,.2f}" if value >= 0.01 or not count else f"{value:.2g}"
+
+
+def _ms(seconds: float) -> str:
+    ms = 1000 * seconds
+    return f"{ms:,.1f}" if ms >= 1 or not ms else f"{ms:.2g}"
 
 
 def _count(number: int, name: str) -> str:

@@ -1,8 +1,15 @@
 """`switchx plan` as a user types it."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+from switchx.cli import plan
+from switchx.errors import UserError
 
 RUN = [
     "--gin_file=configs/models/tiny_switch.gin",
@@ -15,11 +22,11 @@ RUN = [
     "--gin.ModelConfig.vocab_size=256",
     "--gin.ModelConfig.num_layers=2",
 ]
+NAMED = ["--gin.MESH_DATA=2", "--gin.MESH_EXPERT=4"]
 
 
 def test_a_plan_for_cpu_devices(command, tmp_path):
-    plan = ("plan", "--topology=cpu:8", "--gin.MESH_EXPERT=4", "--gin.MESH_DATA=2", *RUN)
-    outcome = command(*plan)
+    outcome = command("plan", "--topology=cpu:8", *NAMED, *RUN)
     assert outcome.status == 0, outcome.err
     for part in ("8 CPU devices", "MESH_EXPERT=4", "gradients", "all-to-all of f32 over expert"):
         assert part in outcome.out
@@ -34,14 +41,63 @@ def test_a_plan_for_cpu_devices(command, tmp_path):
     assert (values["fits"], values["bound"]) == (None, None)
     assert values["compilation"]["host_bytes"] > 10**8
 
-    # The same plan again may write there; another one gets a folder of its own, or an error.
-    assert command(*plan, "--json").status == 0
-    other = command(*plan, "--gin.REMAT='full'")
-    assert other.status == 0
-    assert (tmp_path / "plans/tiny_switch-cpu-8-2/plan.txt").exists()
-    refused = command(*plan, "--gin.REMAT='dots'", f"--output={folder}")
-    assert refused.status == 2
-    assert "holds another plan" in refused.err
+
+def test_no_plan_is_overwritten_by_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = plan._directory(None, "run", "one")
+    first.mkdir(parents=True)
+    (first / plan._IDENTITY).write_text("one\n")
+    assert plan._directory(None, "run", "one") == first
+    assert plan._directory(str(first), "run", "one") == first
+    assert plan._directory(None, "run", "two") == Path("plans/run-2")
+    with pytest.raises(UserError, match="holds another plan"):
+        plan._directory(str(first), "run", "two")
+
+
+def test_training_reads_what_the_plan_compiled(tmp_path):
+    """In other processes, with a cache of their own, for the same number of CPU devices."""
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_FLAGS": "",
+    }
+
+    def python(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments, *RUN, *NAMED],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "compiled in" in python("-m", "switchx.cli.main", "plan", "--topology=cpu:8")
+    assert python("-c", COMPILE_AS_TRAINING_DOES).splitlines() == ["hit"]
+
+
+COMPILE_AS_TRAINING_DOES = """
+import argparse, sys
+from switchx.cli import flags, gin_config
+parser = flags.Parser()
+flags.add_common_arguments(parser)
+args = parser.parse_args(flags.rewrite_gin_flags(sys.argv[1:]))
+flags.prepare_devices(8)
+import jax
+from switchx.sharding import make_mesh
+from switchx.training.state import Setup
+from switchx.training.step import compile_train_step
+args.reads_a_run = False
+needed = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1}
+run = gin_config.load(args, defaults=needed).run
+setup = Setup.of(run, make_mesh(run.mesh))
+hit, missed = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
+names = {hit: "hit", missed: "missed"}
+jax.monitoring.register_event_listener(lambda e, **_: e in names and print(names[e]))
+compile_train_step(setup)
+"""
 
 
 @pytest.mark.parametrize(
@@ -64,27 +120,22 @@ def test_mistakes_are_one_line(command, tmp_path, flags, said):
     assert not (tmp_path / "plans").exists()
 
 
-def test_a_program_for_tpus(command, tmp_path):
+def test_a_program_for_two_slices_of_tpus(command, tmp_path):
     pytest.importorskip("libtpu")
-    outcome = command("plan", "--topology=v5e-4", "--gin.MESH_EXPERT=4", *RUN)
-    assert outcome.status == 0, outcome.err
-    assert "of 16.91: fits" in outcome.out
-    assert "limited by" in outcome.out
-    values = json.loads((tmp_path / "plans/tiny_switch-v5e-2x2/plan.json").read_text())
-    kinds = {(one["kind"], *one["axes"]) for one in values["collectives"]}
-    assert ("all-to-all", "expert") in kinds
-    assert values["fits"] is True
-
-
-def test_two_slices_pass_only_sums_between_them(command, tmp_path):
-    pytest.importorskip("libtpu")
-    flags = ("--topology=2xv5e:2x2", "--gin.MESH_EXPERT=4", "--gin.MESH_REPLICA=2")
+    flags = ("--topology=2xv5e-4", "--gin.MESH_EXPERT=4", "--gin.MESH_REPLICA=2")
     outcome = command("plan", *flags, *RUN)
     assert outcome.status == 0, outcome.err
+    assert "2 slices, 8 chips, 2 hosts" in outcome.out
+    assert "of 16.91: fits" in outcome.out
+    assert "limited by" in outcome.out
     values = json.loads((tmp_path / "plans/tiny_switch-2xv5e-2x2/plan.json").read_text())
-    between = {one["kind"] for one in values["collectives"] if "replica" in one["axes"]}
-    assert between == {"all-reduce"}
-    assert values["bound"]["network"]["dcn"] > 0
+    assert values["fits"] is True
+    exchanges = [one for one in values["collectives"] if "all-to-all" in one["kind"]]
+    assert exchanges
+    assert all(one["axes"] == ["expert"] for one in exchanges)  # never between slices
+    memory = values["memory"]
+    parts = ("parameters", "optimizer", "gradients", "activations", "batch", "program")
+    assert memory["total"] == sum(memory[part] for part in parts)
 
 
 def test_a_program_that_does_not_fit(command, tmp_path):
