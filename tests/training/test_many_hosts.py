@@ -20,6 +20,7 @@ from switchx.training.metrics import read
 from tests.training.helpers import run_config
 
 REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "tests.training.host_process"]
 STEPS = 6
 
 
@@ -34,8 +35,7 @@ class Hosts:
         self.directory = directory
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.training.host_process", str(directory), address]
-                + [str(count), str(index), json.dumps(options)],
+                [*COMMAND, str(directory), address, str(count), str(index), json.dumps(options)],
                 cwd=REPOSITORY,
                 env=environment,
                 stdout=subprocess.DEVNULL,
@@ -163,10 +163,9 @@ def test_hosts_that_do_not_share_the_directory_are_told(tmp_path):
     with socket.create_server(("", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    command = [sys.executable, "-m", "tests.training.host_process"]
     processes = [
         subprocess.Popen(
-            [*command, str(tmp_path / f"host{index}"), address, "2", str(index)],
+            [*COMMAND, str(tmp_path / f"host{index}"), address, "2", str(index)],
             cwd=REPOSITORY,
             env=environment,
             stderr=subprocess.PIPE,
