@@ -11,7 +11,7 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from switchx.model import Model, Params
-from switchx.sharding import state_spec
+from switchx.sharding import hosts, state_spec
 from switchx.training.config import RunConfig
 from switchx.training.optimizer import make_optimizer, state_axes
 
@@ -68,7 +68,9 @@ class Setup:
     def init(self) -> TrainState:
         """Fresh state from the run's seed, every shard made on the device where it belongs."""
         with jax.set_mesh(self.mesh):
-            return self.lower_init().compile()(np.uint32(self.run.trainer.seed))
+            make = self.lower_init().compile()
+            hosts.compiled_everywhere("initialize")
+            return make(np.uint32(self.run.trainer.seed))
 
     def lower_init(self) -> jax.stages.Lowered:
         """The program of `init`, from a seed, before compilation."""
