@@ -20,8 +20,16 @@ fail() {
   exit 2
 }
 
+# One that is new enough and can make an environment, which Debian's packages split off.
 find_python() {
-  command -v python3.13 || command -v python3.12 || command -v python3.11
+  local candidate test='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
+  for candidate in python3 python3.13 python3.12 python3.11; do
+    if "$candidate" -c "$test" 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  return 1
 }
 
 apt() {  # a VM that has just booted is often still installing updates: wait for its lock
@@ -119,7 +127,6 @@ tensorboard() {
 }
 
 cd "$(dirname "$0")/.."
-cd "$(pwd -P)" # ~/switchx is a link that the next setup moves on; a run keeps its own code
 action=${1:?what to do}
 shift
 case $action in
