@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one switchx command as several processes of this machine, as a pod would run it on several hosts.
 #
-#   scripts/launch_local.sh --processes=2 --cpu_devices=4 -- train --model_dir=runs/two
+#   scripts/launch_local.sh --processes=2 --cpu_devices=1 -- train --gin.DATA_SHARDS=2 --model_dir=runs/two
 #
 # Every process gets the same command line, and --coordinator_address, --num_processes and --process_id.
 # Their lines come out marked [0], [1], ... Ctrl-C and SIGTERM go to all of them, and they save and leave
