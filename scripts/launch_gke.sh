@@ -168,4 +168,4 @@ case $subcommand in
   logs) logs ;;
   stop) stop ;;
   delete) xpk_on cluster delete ;;
-esac
+esac; exit # on the same line: bash must not read on in a file that has changed meanwhile

@@ -99,30 +99,37 @@ wait_for_all() {
   done
 }
 
-parse "processes cpu_devices port grace switchx" "" "$@"
-require_number processes 1
-[[ -z $cpu_devices ]] || require_number cpu_devices 1
-[[ -z $port ]] || require_number port 1
-require_number grace 0
-require_switchx_command
-need "$switchx" "make install"
-[[ -n $port ]] || port=$(free_port)
+# bash reads a script as it runs it; in a function, an update of this file cannot change a run in
+# progress.
+main() {
+  parse "processes cpu_devices port grace switchx" "" "$@"
+  require_number processes 1
+  [[ -z $cpu_devices ]] || require_number cpu_devices 1
+  [[ -z $port ]] || require_number port 1
+  require_number grace 0
+  require_switchx_command
+  need "$switchx" "make install"
+  [[ -n $port ]] || port=$(free_port)
 
-if [[ -z $dry_run ]]; then
-  pipes=$(mktemp -d)
-  trap leave EXIT
-  trap 'forward INT' INT
-  trap 'forward TERM' TERM HUP
-  set -m
-fi
-for ((process = 0; process < processes; process++)); do
-  command=("$switchx" "${rest[@]}" "--coordinator_address=127.0.0.1:$port"
-    "--num_processes=$processes" "--process_id=$process")
-  [[ -z $cpu_devices ]] || command+=("--cpu_devices=$cpu_devices")
-  if [[ -n $dry_run ]]; then run "${command[@]}"; else start "$process" "${command[@]}"; fi
-done
-[[ -z $dry_run ]] || exit 0
-wait_for_all
-kill_groups # children that a process left behind would keep its pipe open
-wait "${readers[@]}" || true
-exit "${status:-0}"
+  if [[ -z $dry_run ]]; then
+    pipes=$(mktemp -d)
+    trap leave EXIT
+    trap 'forward INT' INT
+    trap 'forward TERM' TERM HUP
+    set -m
+  fi
+  local process command
+  for ((process = 0; process < processes; process++)); do
+    command=("$switchx" "${rest[@]}" "--coordinator_address=127.0.0.1:$port"
+      "--num_processes=$processes" "--process_id=$process")
+    [[ -z $cpu_devices ]] || command+=("--cpu_devices=$cpu_devices")
+    if [[ -n $dry_run ]]; then run "${command[@]}"; else start "$process" "${command[@]}"; fi
+  done
+  [[ -z $dry_run ]] || exit 0
+  wait_for_all
+  kill_groups # children that a process left behind would keep its pipe open
+  wait "${readers[@]}" || true
+  exit "${status:-0}"
+}
+
+main "$@"

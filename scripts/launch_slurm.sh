@@ -104,4 +104,4 @@ case $subcommand in
   status) need squeue "SLURM's own"; run squeue "--job=$job" ;;
   logs) logs ;;
   stop) need scancel "SLURM's own"; stop ;;
-esac
+esac; exit # on the same line: bash must not read on in a file that has changed meanwhile

@@ -184,4 +184,4 @@ case $subcommand in
   stop) stop ;;
   tensorboard) tensorboard ;;
   delete) gcloud_tpu queued-resources delete "$name" --force ;;
-esac
+esac; exit # on the same line: bash must not read on in a file that has changed meanwhile

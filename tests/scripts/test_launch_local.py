@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,11 @@ os.execvp(sys.argv[1], sys.argv[1:])
 class Local:
     """A running launch_local with the stand-in, on a terminal if asked."""
 
-    def __init__(self, tools, tmp_path, *args, options=("--processes=3",), terminal=False):
+    def __init__(
+        self, tools, tmp_path, *args, options=("--processes=3",), terminal=False, scripts=SCRIPTS
+    ):
         stub = executable(tmp_path / "stub", STUB)
-        command = [SCRIPTS / "launch_local.sh", f"--switchx={stub}", *options, "--", *args]
+        command = [scripts / "launch_local.sh", f"--switchx={stub}", *options, "--", *args]
         self.terminal, inner = os.openpty() if terminal else (None, None)
         self.process = subprocess.Popen(
             [sys.executable, "-c", IN_FRONT, *command] if terminal else command,
@@ -108,6 +111,16 @@ def test_what_does_not_leave_is_killed_after_the_grace(tools, tmp_path):
     output, code = local.end()
     assert "[1] got SIGTERM" in output
     assert code == 137
+
+
+def test_an_update_of_the_script_leaves_a_run_alone(tools, tmp_path):
+    scripts = shutil.copytree(SCRIPTS, tmp_path / "scripts")
+    local = Local(tools, tmp_path, "train", scripts=scripts)
+    local.wait_for_start()
+    script = scripts / "launch_local.sh"
+    script.write_text(script.read_text().replace("\n#\n", "\n# A longer header.\n", 1))
+    local.process.send_signal(signal.SIGTERM)
+    assert local.end()[1] == 143
 
 
 def test_children_that_processes_leave_behind_are_ended(tools, tmp_path):
