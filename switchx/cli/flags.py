@@ -72,6 +72,24 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_host_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of commands that run on several hosts."""
+    group = parser.add_argument_group(
+        "several hosts", "the same command on each; TPU pods, srun and mpirun need no flags"
+    )
+    add = group.add_argument
+    add("--coordinator_address", metavar="HOST:PORT", help="of process 0, which all can reach")
+    add("--num_processes", type=int, metavar="N", help="processes in all")
+    add("--process_id", type=int, metavar="I", help="this one's number, from 0")
+    add(
+        "--start_timeout",
+        type=int,
+        default=300,
+        metavar="SECONDS",
+        help="in which all must have started (%(default)s)",
+    )
+
+
 def rewrite_gin_flags(argv: list[str]) -> list[str]:
     """Turns T5X's --gin.NAME=VALUE into --gin_bindings=NAME=VALUE, which argparse can read."""
     return [_rewrite(argument) for argument in argv]

@@ -99,7 +99,7 @@ def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:
     lengths = data.feature_lengths
     return RunConfig(
         model=config.build("ModelConfig"),
-        batch=BatchShape(data.batch_size, lengths["inputs"], lengths["targets"]),
+        batch=BatchShape(data.batch_size, lengths["inputs"], lengths["targets"], data.shards),
         eval_batch=BatchShape(data.rows_per_eval_batch, lengths["inputs"], lengths["targets"]),
         trainer=config.build("TrainerConfig"),
         optimizer=config.build("OptimizerConfig"),

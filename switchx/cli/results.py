@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import jax
+
 from switchx.cli import examples
 from switchx.cli.gin_config import Settings
 from switchx.training import TrainResult
@@ -15,9 +17,10 @@ def show(settings: Settings, result: TrainResult) -> None:
     print(f"\nTrained {result.step:,} steps in {settings.model_dir}")
     for line in (*_quality(result), *_experts(result)):
         print(line)
-    print("  blanks it fills     (text: what the model put there | what stood there)")
-    for line in _blanks(settings):
-        print(line)
+    if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
+        print("  blanks it fills     (text: what the model put there | what stood there)")
+        for line in _blanks(settings):
+            print(line)
     for line in _pictures(result):
         print(line)
 

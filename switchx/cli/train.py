@@ -2,10 +2,17 @@
 
 import argparse
 import functools
+from typing import TYPE_CHECKING
+
+from switchx.cli.flags import add_host_arguments
+
+if TYPE_CHECKING:
+    from switchx.cli.gin_config import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Training has no flags of its own: gin says it all."""
+    """Training has no flags of its own but those of hosts: gin says it all."""
+    add_host_arguments(parser)
     parser.epilog = (
         "Without --gin_file it runs configs/runs/quickstart.gin. A run directory that holds "
         "checkpoints of the same run is continued."
@@ -14,15 +21,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains; the cheapest checks come first, and all of them before anything is compiled."""
+    from switchx.cli import gin_config, hosts
+
+    settings = gin_config.load(args)
+    with hosts.joined(args, settings, preemption=True) as token:
+        return _train(settings, token)
+
+
+def _train(settings: "Settings", token: str) -> int:
     from switchx import data, training
-    from switchx.cli import gin_config, results
-    from switchx.sharding import make_mesh
+    from switchx.cli import results
+    from switchx.sharding import hosts, make_mesh
     from switchx.training import run_directory
     from switchx.training.checks import check_run
 
-    settings = gin_config.load(args)
     check_run(settings.run, make_mesh(settings.run.mesh))
-    run_directory.prepare(settings.model_dir)
+    run_directory.prepare(settings.model_dir, token)
     data.preflight(settings.data)
     result = training.train(
         settings.run,
@@ -31,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
         functools.partial(data.eval_batches, settings.data),
         settings.resolved,
         data.vocabulary(settings.data).fingerprint,
+        token,
     )
     if result.stopped_by is not None:
         return 128 + result.stopped_by
-    results.show(settings, result)
+    if hosts.is_first():
+        results.show(settings, result)
     return 0

@@ -3,7 +3,7 @@
 Importing this is free; TensorFlow, seqio and t5 are imported when a pipeline is built.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from switchx.data.config import Batch, DataConfig
@@ -47,14 +47,14 @@ def vocabulary(config: DataConfig) -> Vocabulary:
     return open_vocabulary(config)
 
 
-def train_stream(config: DataConfig) -> "TrainStream":
-    """Returns the endless stream of training batches; UserError where something is missing."""
+def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> "TrainStream":
+    """Returns the endless stream of these shards' rows; UserError where something is missing."""
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
     from switchx.data.stream import TrainStream
 
-    return TrainStream(config)
+    return TrainStream(config, shards)
 
 
 def eval_batches(config: DataConfig) -> Iterator[Batch]:

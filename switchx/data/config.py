@@ -25,6 +25,9 @@ class DataConfig:
       batch_size: BATCH_SIZE, rows of one training batch over all devices and hosts.
       eval_batch_size: EVAL_BATCH_SIZE, rows of one evaluation batch; batch_size where None.
       eval_batches: EVAL_STEPS, batches of the validation split in one evaluation.
+      shards: DATA_SHARDS, parts that the training data is read in, each by one host: a batch is
+        made of as many rows of each. The order of the data depends on it, whatever the number of
+        hosts, so it must suit the largest that the run is to have.
       seed: SEED of everything random in the pipeline.
       vocabulary: VOCABULARY: 'default' (the task's own), 't5', 'python_docs', 'bytes' or the path
         of a SentencePiece model.
@@ -41,6 +44,7 @@ class DataConfig:
     batch_size: int
     eval_batch_size: int | None = None
     eval_batches: int = 20
+    shards: int = 1
     seed: int = 0
     vocabulary: str = "default"
     task_module: str | None = None
@@ -71,6 +75,12 @@ def check_values(config: DataConfig) -> None:
     if config.eval_batch_size is not None:
         _check_positive("EVAL_BATCH_SIZE", config.eval_batch_size)
     _check_positive("EVAL_STEPS", config.eval_batches)
+    _check_positive("DATA_SHARDS", config.shards)
+    if config.batch_size % config.shards:
+        raise UserError(
+            f"DATA_SHARDS is {config.shards}, which does not divide BATCH_SIZE "
+            f"{config.batch_size}; give a divisor of it."
+        )
     if not _is_int(config.seed) or not 0 <= config.seed < 2**31:
         raise UserError(f"SEED is {config.seed!r}; give a whole number from 0 to {2**31 - 1}.")
     if not 0 <= config.max_broken_share <= 1:

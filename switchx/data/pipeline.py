@@ -16,9 +16,13 @@ from switchx.errors import UserError
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 
 
-def endless(provider: Any, config: DataConfig) -> tf.data.Dataset:
-    """The rows of the train split without end, shuffled and corrupted anew each epoch."""
-    return _rows(provider, config, "train", config.seed, shuffle=True, num_epochs=None)
+def endless(provider: Any, config: DataConfig, shard: int) -> tf.data.Dataset:
+    """The rows of one shard of the train split without end, shuffled and corrupted each epoch.
+
+    A shard is some of the source's files, or where there are fewer of them some of its examples.
+    """
+    info = seqio.ShardInfo(shard, config.shards) if config.shards > 1 else None
+    return _rows(provider, config, "train", config.seed, shuffle=True, num_epochs=None, shard=info)
 
 
 def one_pass(provider: Any, config: DataConfig, split: str) -> tf.data.Dataset:
@@ -58,13 +62,20 @@ def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
 
 
 def _rows(
-    provider: Any, config: DataConfig, split: str, seed: int, shuffle: bool, num_epochs: int | None
+    provider: Any,
+    config: DataConfig,
+    split: str,
+    seed: int,
+    shuffle: bool,
+    num_epochs: int | None,
+    shard: seqio.ShardInfo | None = None,
 ) -> tf.data.Dataset:
     build = _build_rows
     if not tasks.needs_autograph(provider):
         build = tf.autograph.experimental.do_not_convert(build)
     try:
-        return build(provider, dict(config.feature_lengths), split, seed, shuffle, num_epochs)
+        lengths = dict(config.feature_lengths)
+        return build(provider, lengths, split, seed, shuffle, num_epochs, shard)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be built with "
@@ -79,6 +90,7 @@ def _build_rows(
     seed: int,
     shuffle: bool,
     num_epochs: int | None,
+    shard: seqio.ShardInfo | None,
 ) -> tf.data.Dataset:
     rows = provider.get_dataset(
         lengths,
@@ -86,6 +98,7 @@ def _build_rows(
         shuffle=shuffle,
         seed=seed,
         num_epochs=num_epochs,
+        shard_info=shard,
         try_in_mem_cache=False,  # a cache would be part of every saved position
     )
     rows = seqio.EncDecFeatureConverter(pack=False)(rows, task_feature_lengths=lengths)

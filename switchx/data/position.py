@@ -1,4 +1,4 @@
-"""The bytes a training stream's position is kept in: a zip archive of plain files, nothing else.
+"""The position of a shard of a training stream: a zip archive of plain files, nothing else.
 
 It holds the identity of the data as JSON and the files of TensorFlow's iterator checkpoint.
 """
@@ -27,6 +27,7 @@ def identity_of(config: DataConfig, vocabulary_fingerprint: str) -> dict[str, An
         "TASK_FEATURE_LENGTHS": dict(sorted(config.feature_lengths.items())),
         "BATCH_SIZE": config.batch_size,
         "SEED": config.seed,
+        "DATA_SHARDS": config.shards,
         "VOCABULARY": vocabulary_fingerprint[:16],
     }
 

@@ -4,7 +4,7 @@ import atexit
 import contextlib
 import tempfile
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,58 +14,103 @@ import tensorflow as tf
 from switchx.data import lookup, pipeline, position, sources, vocabulary_choice
 from switchx.data.config import Batch, DataConfig, check_values
 from switchx.data.files import first_line
+from switchx.data.json_lines import LineCounter
 from switchx.errors import UserError
 
 _PREFETCHED_BATCHES = 2
 
 
 class TrainStream:
-    """The training batches of a config, without end, reshuffled each epoch.
+    """The training rows of some shards of a config, without end, reshuffled each epoch.
 
-    The batch at a step depends on the config's seed and the step alone.
+    A shard's rows at a step depend on the config's seed and number of shards, and on the step.
     """
 
-    def __init__(self, config: DataConfig) -> None:
-        """Raises UserError where the config's task, vocabulary or data is missing."""
+    def __init__(self, config: DataConfig, shards: Sequence[int] = (0,)) -> None:
+        """Raises UserError where the config's task, vocabulary or data is missing.
+
+        Args:
+          shards: numbers from 0, in the order in which their rows follow each other in a batch.
+        """
         check_values(config)
-        self._config = config
-        self._provider = lookup.find_provider(config)
-        sources.check_sources(self._provider, config)
-        vocabulary = vocabulary_choice.open_vocabulary(config, self._provider)
-        self._identity = position.identity_of(config, vocabulary.fingerprint)
-        self._batches = self._build()
-        self._iterator: Any = None  # from the first batch, or the first position, on
+        self._shards = {shard: _Shard(config, shard) for shard in shards}
         _until_exit(self)
 
     def __iter__(self) -> "TrainStream":
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch; UserError where the data turns out to be broken or empty."""
-        with pipeline.reporting_errors(self._provider, self._config):
-            batch = next(self._started(), None)
-        if batch is None:
-            raise UserError(
-                f"MIXTURE_OR_TASK_NAME {self._config.mixture_or_task_name!r} fills no batch of "
-                f"{self._config.batch_size} rows; its training split is empty or too small."
-            )
-        return {name: tensor.numpy() for name, tensor in batch.items()}
+        """Returns the next batch's rows; UserError where the data proves broken or empty."""
+        parts = [next(shard) for shard in self._shards.values()]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def state(self) -> bytes:
-        """Returns the position after the batches returned so far, for `restore`."""
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = tf.train.Checkpoint(iterator=self._started())
-            checkpoint.write(str(Path(folder) / position.PREFIX))
-            saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-        counts = [[c.lines, c.broken, c.texts] for c in pipeline.line_counters(self._provider)]
-        return position.pack(self._identity, counts, saved)
+    def state(self) -> dict[int, bytes]:
+        """Returns each shard's position after the batches returned so far, for `restore`."""
+        return {number: shard.state() for number, shard in self._shards.items()}
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, states: Mapping[int, bytes]) -> None:
         """Goes to a position: the next batch is, bit for bit, the one that would have followed.
 
         Raises:
           UserError: the position is damaged, or of other data than this stream's.
         """
+        for number, shard in self._shards.items():
+            shard.restore(states[number])
+
+    def report(self) -> dict[str, int]:
+        """What the user should know about the data read so far, ahead of the batches; or {}."""
+        counters = [c for shard in self._shards.values() for c in shard.counters()]
+        if not counters:
+            return {}
+        return {
+            "lines": sum(counter.lines for counter in counters),
+            "broken_lines": sum(counter.broken for counter in counters),
+        }
+
+    def close(self) -> None:
+        """Stops reading ahead; the stream gives no batch afterwards."""
+        for shard in self._shards.values():
+            shard.close()
+
+
+class _Shard:
+    """One shard of the training data: an iterator, and where it stands."""
+
+    def __init__(self, config: DataConfig, number: int) -> None:
+        self._config, self._number = config, number
+        self._provider = lookup.find_provider(config)  # its own: it counts the shard's lines
+        sources.check_sources(self._provider, config)
+        vocabulary = vocabulary_choice.open_vocabulary(config, self._provider)
+        self._identity = position.identity_of(config, vocabulary.fingerprint)
+        self._batches = self._build()
+        self._iterator: Any = None  # from the first batch, or the first position, on
+
+    def __next__(self) -> Batch:
+        with pipeline.reporting_errors(self._provider, self._config):
+            batch = next(self._started(), None)
+        if batch is None:
+            of = f"shard {self._number} of DATA_SHARDS={self._config.shards} of "
+            raise UserError(
+                f"MIXTURE_OR_TASK_NAME {self._config.mixture_or_task_name!r} fills no batch of "
+                f"{self._rows} rows; {of if self._config.shards > 1 else ''}its training split is "
+                "empty or too small."
+            )
+        return {name: tensor.numpy() for name, tensor in batch.items()}
+
+    def counters(self) -> list[LineCounter]:
+        return pipeline.line_counters(self._provider)
+
+    def state(self) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = tf.train.Checkpoint(iterator=self._started())
+            checkpoint.write(str(Path(folder) / position.PREFIX))
+            saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        counts = [[c.lines, c.broken, c.texts] for c in self.counters()]
+        return position.pack(self._identity, counts, saved)
+
+    def restore(self, state: bytes) -> None:
         counts, saved = position.unpack(state, self._identity)
         if self._iterator is not None:
             # Shuffling keeps part of its state outside the iterator: a used one is not clean.
@@ -78,26 +123,20 @@ class TrainStream:
                 checkpoint.read(str(Path(folder) / position.PREFIX)).assert_consumed()
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 raise position.damaged(first_line(error)) from error
-        for counter, count in zip(pipeline.line_counters(self._provider), counts, strict=False):
+        for counter, count in zip(self.counters(), counts, strict=False):
             counter.lines, counter.broken, counter.texts = count
 
-    def report(self) -> dict[str, int]:
-        """What the user should know about the data read so far, ahead of the batches; or {}."""
-        counters = pipeline.line_counters(self._provider)
-        if not counters:
-            return {}
-        return {
-            "lines": sum(counter.lines for counter in counters),
-            "broken_lines": sum(counter.broken for counter in counters),
-        }
-
     def close(self) -> None:
-        """Stops reading ahead; the stream gives no batch afterwards."""
         self._iterator = iter(())
 
+    @property
+    def _rows(self) -> int:
+        """Of a batch that are this shard's."""
+        return self._config.batch_size // self._config.shards
+
     def _build(self) -> tf.data.Dataset:
-        rows = pipeline.endless(self._provider, self._config)
-        batches = rows.batch(self._config.batch_size, drop_remainder=True)
+        rows = pipeline.endless(self._provider, self._config, self._number)
+        batches = rows.batch(self._rows, drop_remainder=True)
         return batches.prefetch(_PREFETCHED_BATCHES).with_options(pipeline.reproducible())
 
     def _started(self) -> Any:

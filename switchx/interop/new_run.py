@@ -12,6 +12,7 @@ from switchx.sharding import make_mesh
 from switchx.training import run_directory
 from switchx.training.checkpoints import Checkpoints, identity
 from switchx.training.config import RunConfig
+from switchx.training.positions import PositionSave
 from switchx.training.state import Setup, TrainState
 
 
@@ -43,7 +44,7 @@ def write_run(
     opt_state = _at_step(opt_state, step)
     checkpoints = Checkpoints(directory)
     state = TrainState(jax.device_put(jnp.int32(step), setup.shardings.step), params, opt_state)
-    checkpoints.save(state, None, identity(run.model, run.optimizer.name), None)
+    checkpoints.save(state, PositionSave({}, 0), identity(run.model, run.optimizer.name), None)
     checkpoints.wait()
     checkpoints.close()
     run_directory.write_config(directory, resolved)

@@ -40,7 +40,7 @@ class AttendingModule(nnx.Module):
         # T5 drops a key for all queries of a head at once: that is dropping its value.
         value_BMHK = dropout_values(value_BMHK, self.config.dropout_rate, noise)
         y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)
-        return project(y_BLHK, self.out_TD[...])
+        return project(y_BLHK, self.out_TD[...], ("heads", "embed"))
 
 
 class Attention(AttendingModule):
@@ -58,7 +58,7 @@ class Attention(AttendingModule):
         super().__init__(config, rngs)
 
     def _heads(self, x_BLD: jax.Array, kernel_DT: nnx.Param) -> jax.Array:
-        x_BLT = project(x_BLD, kernel_DT[...])
+        x_BLT = project(x_BLD, kernel_DT[...], ("embed", "heads"))
         shape = (*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
         return constrain(x_BLT.reshape(shape), "batch", None, "heads", None)
 

@@ -14,7 +14,7 @@ from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
 from switchx.model.routing_stats import RoutingStats
 from switchx.model.switch_layer import Grouping, SwitchLayer
-from switchx.sharding import constrain
+from switchx.sharding import constrain, gathered
 
 
 class ProjectionExperts(nnx.Module):
@@ -51,7 +51,8 @@ class ProjectionExperts(nnx.Module):
         dtype, (E, D, _) = self.config.switch.attention_dtype, self.query_EDT.shape
         heads = (E, D, self.config.num_heads, 1, self.config.d_kv)
         pair = [p[...].astype(dtype).reshape(heads) for p in (self.query_EDT, self.key_value_EDT)]
-        return {"heads_EDT": jnp.concatenate(pair, axis=3).reshape(E, D, -1)}
+        kernel_EDT = jnp.concatenate(pair, axis=3).reshape(E, D, -1)
+        return {"heads_EDT": gathered(kernel_EDT, self.kernel_axes["heads_EDT"])}
 
     @staticmethod
     def compute(

@@ -7,6 +7,7 @@ from flax import nnx
 
 from switchx.model.config import ModelConfig
 from switchx.model.layers import parameter, truncated_normal
+from switchx.sharding import gathered
 
 # Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
 # [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
@@ -45,7 +46,8 @@ class Experts(nnx.Module):
     def kernels(self) -> dict[str, jax.Array]:
         """The parameters by name, each [E, ...], in the compute dtype."""
         return {
-            name: getattr(self, name)[...].astype(self.config.dtype) for name in self.kernel_axes
+            name: gathered(getattr(self, name)[...].astype(self.config.dtype), axes)
+            for name, axes in self.kernel_axes.items()
         }
 
     @staticmethod

@@ -7,6 +7,7 @@ from flax import nnx
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise, dropout
+from switchx.sharding import gathered
 
 
 def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> int:
@@ -35,9 +36,8 @@ class Router(nnx.Module):
         """Returns router logits, float32 [G, S, E]; explores when `noise_G` is given."""
         x_GSD = self._explore(x_GSD.astype(jnp.float32), noise_G)
         # HIGHEST: a TPU would otherwise take float32 operands through bfloat16 products.
-        return jnp.einsum(
-            "gsd,de->gse", x_GSD, self.kernel_DE[...], precision=jax.lax.Precision.HIGHEST
-        )
+        kernel_DE = gathered(self.kernel_DE[...], ("embed", None))
+        return jnp.einsum("gsd,de->gse", x_GSD, kernel_DE, precision=jax.lax.Precision.HIGHEST)
 
     def _explore(self, x_GSD: jax.Array, noise_G: Noise | None) -> jax.Array:
         """The two policies that disturb the router's input (appendix C); experts see it calm."""

@@ -5,6 +5,7 @@ from switchx.sharding.axes import (
     batch_sharding,
     batch_shards,
     constrain,
+    gathered,
     spec,
     state_spec,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "batch_shards",
     "constrain",
     "describe",
+    "gathered",
     "make_mesh",
     "num_slices",
     "spec",

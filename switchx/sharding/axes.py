@@ -1,5 +1,6 @@
 """The tables that map logical axis names of parameters and activations to mesh axes."""
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -44,6 +45,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec(*axes))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
+    """A parameter to compute with: whole along `data`, over which it may be split at rest.
+
+    Left to itself the compiler gathers some of them piece by piece within their products, and
+    tokens in place of others. Only the value is pinned: the gradient goes where the parameter is.
+    """
+    return constrain(x, *axes)
+
+
+gathered.defvjp(lambda x, axes: (gathered(x, axes), None), lambda axes, _, dx: (dx,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

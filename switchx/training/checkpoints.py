@@ -1,6 +1,5 @@
 """Checkpoints: saved in the background, restored onto any mesh, never for the wrong model."""
 
-import base64
 import dataclasses
 import sys
 import time
@@ -13,6 +12,9 @@ from orbax.checkpoint import checkpoint_managers
 
 from switchx.errors import RunError, UserError
 from switchx.model import Model, ModelConfig, Params
+from switchx.sharding import hosts
+from switchx.training.host_rows import HostShards
+from switchx.training.positions import PositionRestore, PositionSave
 from switchx.training.state import Setup, TrainState, abstract_params
 
 # The fields that decide which parameters a model has.
@@ -31,10 +33,10 @@ _SHAPE_FIELDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A state, and the data position saved with it (None if the stream had none)."""
+    """A state, and this host's data positions by shard ({} if the stream had none)."""
 
     state: TrainState
-    position: bytes | None
+    positions: dict[int, bytes]
 
 
 class Checkpoints:
@@ -71,21 +73,20 @@ class Checkpoints:
     def save(
         self,
         state: TrainState,
-        position: bytes | None,
+        positions: PositionSave,
         identity: dict[str, Any],
         validation_loss: float | None,
     ) -> None:
-        """Starts saving; the state may be donated once this returns.
+        """Starts saving, on all hosts alike; the state may be donated once this returns.
 
         Raises:
           RunError: if this or the save before it failed.
         """
         step = int(state.step)
-        encoded = None if position is None else base64.b64encode(position).decode()
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-            position=ocp.args.JsonSave({"stream": encoded}),
+            position=positions,
             identity=ocp.args.JsonSave(identity),
         )
         metrics = None if validation_loss is None else {"loss": validation_loss}
@@ -106,7 +107,7 @@ class Checkpoints:
                 _compare(self._model_dir, saved, identity)
                 return
 
-    def restore_newest(self, setup: Setup) -> Restored | None:
+    def restore_newest(self, setup: Setup, shards: HostShards) -> Restored | None:
         """The newest checkpoint that can be read, laid out for `setup`; None if there are none.
 
         A damaged one is named on standard error and passed over.
@@ -116,10 +117,8 @@ class Checkpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
-            try:
-                restored = self._restore(step, setup)
-            except Exception as error:  # a damaged file can fail in any layer below
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            restored, reason = self._try(step, setup, shards)
+            if restored is None:
                 print(
                     f"switchx: the checkpoint of step {step} cannot be read ({reason[:200]}); "
                     "trying the one before it.",
@@ -135,17 +134,29 @@ class Checkpoints:
             )
         return None
 
+    def _try(self, step: int, setup: Setup, shards: HostShards) -> tuple[Restored | None, str]:
+        """What a checkpoint holds, where every host can read its part of it; else None and why."""
+        restored, reason = None, "another host cannot read its part"
+        try:
+            restored = self._restore(step, setup, shards)
+        except UserError:
+            raise
+        except Exception as error:  # a damaged file can fail in any layer below
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return (restored, "") if hosts.all_of(restored is not None) else (None, reason)
+
     def _put_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints to `model_dir`/damaged/, where no later save meets them."""
-        for step in steps:
+        for step in steps if hosts.is_first() else ():
             aside = self._directory.parent / "damaged" / f"{step}-{time.time_ns()}"
             aside.parent.mkdir(exist_ok=True)
             (self._directory / str(step)).rename(aside)
             print(f"switchx: the checkpoint of step {step} is now {aside}.", file=sys.stderr)
         if steps:
+            hosts.barrier("past damaged checkpoints")
             self._manager.reload()
 
-    def _restore(self, step: int, setup: Setup) -> Restored:
+    def _restore(self, step: int, setup: Setup, shards: HostShards) -> Restored:
         target = setup.abstract
         items = self._manager.restore(
             step,
@@ -154,12 +165,11 @@ class Checkpoints:
                 optimizer=ocp.args.StandardRestore(
                     {"step": target.step, "state": target.opt_state}
                 ),
-                position=ocp.args.JsonRestore(),
+                position=PositionRestore(shards.read, shards.count),
             ),
         )
-        encoded = items.position["stream"]
         state = TrainState(items.optimizer["step"], items.params, items.optimizer["state"])
-        return Restored(state, None if encoded is None else base64.b64decode(encoded))
+        return Restored(state, items.position)
 
     def restore_params(self, step: int | None, target: Params) -> tuple[Params, int]:
         """The parameters alone, of `step` or the newest, laid out like `target`.

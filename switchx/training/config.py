@@ -12,11 +12,15 @@ SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
 
 @dataclasses.dataclass(frozen=True)
 class BatchShape:
-    """Sequences per step over all devices, tokens per input and per target."""
+    """Sequences per step over all devices, tokens per input and per target.
+
+    The rows come in `shards` equal parts (macro DATA_SHARDS), each read by a host that needs it.
+    """
 
     batch_size: int
     input_length: int
     target_length: int
+    shards: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

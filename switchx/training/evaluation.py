@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from switchx.sharding import batch_sharding, make_mesh
+from switchx.sharding import batch_sharding, hosts, make_mesh
 from switchx.training.checkpoints import restore_params
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
@@ -30,6 +30,7 @@ class Evaluator:
         if self._batches is None or self._step is None:
             self._batches = list(self._make_batches())
             self._step = compile_eval_step(self._setup)
+            hosts.compiled_everywhere("evaluate")
         results = [
             jax.device_get(self._step(params, put_batch(batch, self._setup)))
             for batch in self._batches
@@ -42,11 +43,21 @@ class Evaluator:
 
 
 def put_batch(batch: HostBatch, setup: Setup) -> dict[str, jax.Array]:
-    """This host's rows onto its devices."""
+    """A whole batch, which every host has, onto the devices: each takes its rows."""
     sharding = batch_sharding(setup.mesh)
+
+    def put(value: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return {name: put(value) for name, value in batch.items()}
+
+
+def put_rows(rows: HostBatch, setup: Setup) -> dict[str, jax.Array]:
+    """The rows of a batch that this host has, which are those of its devices, onto these."""
+    sharding, B = batch_sharding(setup.mesh), setup.run.batch.batch_size
     return {
-        name: jax.make_array_from_process_local_data(sharding, value)
-        for name, value in batch.items()
+        name: jax.make_array_from_process_local_data(sharding, value, (B, *value.shape[1:]))
+        for name, value in rows.items()
     }
 
 

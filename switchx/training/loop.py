@@ -4,37 +4,39 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import jax
 
 from switchx.errors import RunError
 from switchx.model import train_flops
-from switchx.sharding import describe, make_mesh
+from switchx.sharding import hosts, make_mesh, table
 from switchx.training import pictures, run_directory
 from switchx.training.checkpoints import Checkpoints, Restored, identity
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
-from switchx.training.evaluation import Evaluator, HostBatch, put_batch
+from switchx.training.evaluation import Evaluator, HostBatch, put_rows
+from switchx.training.host_rows import HostShards
+from switchx.training.interruption import Interruption
 from switchx.training.metrics import MetricWriter, Rates, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
+from switchx.training.positions import PositionSave
 from switchx.training.progress import Progress
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step, layer_arrays, scalars
 
 
 class Stream(Protocol):
-    """An endless stream of batches that knows its position."""
+    """An endless stream of this host's rows that knows its position in each of its shards."""
 
     def __next__(self) -> HostBatch: ...
 
-    def state(self) -> bytes: ...
+    def state(self) -> dict[int, bytes]: ...
 
-    def restore(self, state: bytes) -> None: ...
+    def restore(self, states: Mapping[int, bytes]) -> None: ...
 
     def report(self) -> dict[str, int]: ...
 
@@ -61,14 +63,20 @@ class TrainResult:
 def train(
     run: RunConfig,
     model_dir: str,
-    make_stream: Callable[[], Stream],
+    make_stream: Callable[[Sequence[int]], Stream],
     make_eval_batches: Callable[[], Iterable[HostBatch]],
     resolved_config: str,
     vocabulary_fingerprint: str | None = None,
+    token: str = "",
 ) -> TrainResult:
     """Trains to `train_steps`, from the newest checkpoint in `model_dir` if there is one.
 
-    The data pipeline opens in a thread of its own while the step compiles.
+    Every host of a job calls this alike. The data pipeline opens in a thread of its own while
+    the step compiles.
+
+    Args:
+      make_stream: makes the stream of these shards of the data, those of this host.
+      token: a word that the hosts have in common (`sharding.hosts.joined`).
 
     Raises:
       UserError: before anything is compiled or written over, if the run's numbers do not fit.
@@ -76,33 +84,39 @@ def train(
     """
     mesh = make_mesh(run.mesh)
     check_run(run, mesh)
-    directory = run_directory.prepare(model_dir)
+    shards = HostShards.of(mesh, run.batch)
+    directory = run_directory.prepare(model_dir, token)
     setup = Setup.of(run, mesh)
     own = identity(run.model, run.optimizer.name, vocabulary_fingerprint)
     checkpoints = Checkpoints(directory, keep=run.trainer.keep_checkpoints)
     checkpoints.check(own)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        opening = pool.submit(make_stream)
+        opening = pool.submit(make_stream, shards.read)
         began = time.monotonic()
         step = compile_train_step(setup)
-        restored = checkpoints.restore_newest(setup)
-        started = restored or Restored(setup.init(), None)
+        hosts.compiled_everywhere("train")
+        restored = checkpoints.restore_newest(setup, shards)
+        started = restored or Restored(setup.init(), {})
         stream = opening.result()
-    if started.position is not None:
-        stream.restore(started.position)
-    run_directory.write_config(directory, resolved_config)
-    run_directory.write_model_info(directory, setup.model, mesh)
+    if started.positions:
+        stream.restore(started.positions)
+    if hosts.is_first():
+        run_directory.write_config(directory, resolved_config)
+        run_directory.write_model_info(directory, setup.model, mesh, run.mesh.fully_sharded)
 
     first = int(started.state.step)
     progress = Progress(run.trainer.train_steps, first)
+    for line in table(mesh, run.mesh.fully_sharded):
+        progress.message(line)
     progress.message(
-        f"{setup.model.num_params:,} parameters; {describe(mesh)}; "
+        f"{setup.model.num_params:,} parameters; "
         f"ready in {time.monotonic() - began:.1f} s; "
         + (f"resuming from step {first}" if restored else "starting afresh")
         + f" in {directory}"
     )
     writer = MetricWriter(directory, first, layer_names(run.model))
-    loop = _Loop(setup, checkpoints, own, writer, progress, Evaluator(setup, make_eval_batches))
+    evaluator = Evaluator(setup, make_eval_batches)
+    loop = _Loop(setup, shards, checkpoints, own, writer, progress, evaluator)
     try:
         return loop.run(step, stream, started, directory)
     finally:
@@ -117,13 +131,14 @@ class _Loop:
     def __init__(
         self,
         setup: Setup,
+        shards: HostShards,
         checkpoints: Checkpoints,
         own_identity: dict[str, Any],
         writer: MetricWriter,
         progress: Progress,
         evaluator: Evaluator,
     ):
-        self.setup, self.config = setup, setup.run.trainer
+        self.setup, self.shards, self.config = setup, shards, setup.run.trainer
         self.checkpoints, self.identity = checkpoints, own_identity
         self.writer, self.progress, self.evaluator = writer, progress, evaluator
         self.rates = _rates(setup)
@@ -136,28 +151,30 @@ class _Loop:
     ) -> TrainResult:
         state, step = started.state, int(started.state.step)
         self.saved_step = step if self.checkpoints.steps() else None
-        with _Signals() as signals:
+        with Interruption() as interruption:
             self.logged_step, self.logged_time = step, time.monotonic()
-            pending = None
-            while step < self.config.train_steps and signals.received is None:
-                # The device computes the step before while this batch is taken and placed.
-                batch = put_batch(next(stream), self.setup)
+            pending, leaving = None, interruption.at(step)
+            while step < self.config.train_steps and not leaving:
+                # The device computes the step before while these rows are taken and placed.
+                batch = put_rows(next(stream), self.setup)
                 state, metrics = train_step(state, batch)
                 step += 1
                 # One step behind, so that the device always has the next one to start on.
                 self._look_at(pending)
                 pending = (step, metrics)
-                if self._pause_after(step) or signals.received is not None:
+                leaving = interruption.at(step)
+                if self._pause_after(step) or leaving:
                     self._look_at(pending)
                     pending = None
-                    self._between(step, state, stream, signals.received is not None)
+                    self._between(step, state, stream, leaving is not None)
             self._look_at(pending)
-            if not self.validation and signals.received is None:
+            if not self.validation and not leaving:
                 self._evaluate(step, state)
         self.checkpoints.wait()
         self._report(stream)
-        drawn = pictures.draw(directory, layer_names(self.setup.run.model))
-        return TrainResult(step, signals.received, self.validation, self.load, drawn)
+        names = layer_names(self.setup.run.model)
+        drawn = pictures.draw(directory, names) if hosts.is_first() else []
+        return TrainResult(step, leaving, self.validation, self.load, drawn)
 
     def _pause_after(self, step: int) -> bool:
         config = self.config
@@ -170,7 +187,9 @@ class _Loop:
         if (last or step % self.config.eval_period == 0) and not leaving:
             loss = self._evaluate(step, state)
         if last or leaving or step % self.config.checkpoint_period == 0:
-            self.checkpoints.save(state, stream.state(), self.identity, loss)
+            positions = {n: x for n, x in stream.state().items() if n in self.shards.kept}
+            saved = PositionSave(positions, self.shards.count)
+            self.checkpoints.save(state, saved, self.identity, loss)
             self.saved_step = step
         self.logged_step, self.logged_time = step, time.monotonic()  # rates leave pauses out
 
@@ -226,32 +245,12 @@ def _rates(setup: Setup) -> Rates:
     run, batch = setup.run, setup.run.batch
     device = setup.mesh.devices.flat[0]
     if device.platform == "cpu":
-        peak: float | None = measured_matmul_rate(run.model.dtype)
+        # Processes that share a machine share its cores: the rate of one says nothing of all.
+        alone = jax.process_count() == 1
+        peak: float | None = measured_matmul_rate(run.model.dtype) if alone else None
     else:
         peak = peak_flops(device.device_kind, run.model.dtype)
         peak = peak and peak * setup.mesh.size
     flops = train_flops(run.model, batch.input_length, batch.target_length)
     tokens = batch.batch_size * (batch.input_length + batch.target_length)
     return Rates(tokens, flops * batch.batch_size, peak)
-
-
-class _Signals:
-    """Remembers SIGTERM and ctrl-C until the step is done; a second ctrl-C interrupts at once."""
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _: FrameType | None) -> None:
-        if self.received == signal.SIGINT == number:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number)

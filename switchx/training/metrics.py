@@ -12,6 +12,7 @@ import numpy as np
 
 from switchx.errors import UserError
 from switchx.model import ModelConfig
+from switchx.sharding import hosts
 from switchx.training.run_directory import write_atomically
 
 FILE = "metrics.jsonl"
@@ -33,8 +34,10 @@ class MetricWriter:
         self._start_step = start_step
         self._layer_names = layer_names
         self._events: dict[str, Any] = {}
-        _drop_after(self._path, start_step)
-        self._file = self._path.open("a", encoding="utf-8")
+        self._file = None
+        if hosts.is_first():
+            _drop_after(self._path, start_step)
+            self._file = self._path.open("a", encoding="utf-8")
 
     def write(
         self,
@@ -49,6 +52,8 @@ class MetricWriter:
           split: "train" or "validation".
           arrays: one row per switch layer: [layers], or [layers, experts] for shares of a whole.
         """
+        if self._file is None:
+            return
         arrays = {name: np.asarray(array) for name, array in (arrays or {}).items()}
         row: dict[str, Any] = {"step": int(step), "split": split, "time": round(time.time(), 3)}
         row |= {name: _plain(value) for name, value in scalars.items()}
@@ -61,7 +66,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flushes and closes all files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         for events in self._events.values():
             events.close()
 

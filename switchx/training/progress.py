@@ -1,8 +1,11 @@
 """How far a run is: a bar on a terminal, one plain line per row of metrics elsewhere."""
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
+
+from switchx.sharding import hosts
 
 
 class Progress:
@@ -16,7 +19,9 @@ class Progress:
 
     def __init__(self, total_steps: int, start_step: int = 0, stream: TextIO | None = None):
         self._total = total_steps
-        self._stream = sys.stderr if stream is None else stream
+        # Of several hosts the first one speaks.
+        shown = sys.stderr if hosts.is_first() else open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self._stream = shown if stream is None else stream
         self._bar: Any = None
         if self._stream.isatty():
             from tqdm import tqdm

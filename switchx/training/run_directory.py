@@ -11,17 +11,39 @@ from jax.sharding import Mesh
 
 from switchx.errors import UserError
 from switchx.model import Model
-from switchx.sharding import describe
+from switchx.sharding import describe, hosts
 from switchx.training.state import abstract_params, bytes_per_device
 
 
-def prepare(model_dir: str | Path) -> Path:
-    """Makes the directory with its parents, and makes sure that files can be written to it.
+def prepare(model_dir: str | Path, token: str = "") -> Path:
+    """Makes the directory with its parents, and makes sure that all hosts can write to it.
+
+    Args:
+      token: a word that the hosts of a job have in common.
 
     Raises:
-      UserError: if it is a file, or cannot be made or written to.
+      UserError: if it is a file, cannot be made or written to, or is not the same on all hosts.
     """
     path = Path(model_dir)
+    mark = path / f".shared-by-{token}"
+    if hosts.is_first():
+        _make_writable(path)
+        mark.touch()
+    hosts.barrier("in MODEL_DIR")
+    _make_writable(path)
+    shared = mark.exists()
+    hosts.barrier("seen in MODEL_DIR")
+    if not shared:
+        raise UserError(
+            f"MODEL_DIR={str(model_dir)!r} is another directory on process {jax.process_index()} "
+            "than on process 0: name one on a file system that all hosts share."
+        )
+    if hosts.is_first():
+        mark.unlink()
+    return path
+
+
+def _make_writable(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -35,7 +57,6 @@ def prepare(model_dir: str | Path) -> Path:
             f"MODEL_DIR={str(path)!r} cannot be written to ({error.strerror}): "
             "name a directory in which you may create files."
         ) from None
-    return path
 
 
 def write_atomically(path: Path, text: str) -> None:

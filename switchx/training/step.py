@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx.model import ModelConfig, Noise, Params, RoutingStats
 from switchx.sharding import batch_sharding, batch_shards, constrain
@@ -47,7 +48,8 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         return train_step(setup, state, batch)
 
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(setup.shardings, None))
+    everywhere = NamedSharding(setup.mesh, PartitionSpec())  # every host reads its metrics
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(setup.shardings, everywhere))
     with jax.set_mesh(setup.mesh):
         return jitted.trace(setup.abstract, abstract_batch(setup.run.batch, setup))
 
@@ -61,7 +63,9 @@ def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
 
     with jax.set_mesh(setup.mesh):
         batch = abstract_batch(setup.run.eval_batch, setup)
-        return jax.jit(step).lower(setup.abstract.params, batch).compile()
+        everywhere = NamedSharding(setup.mesh, PartitionSpec())
+        jitted = jax.jit(step, out_shardings=everywhere)
+        return jitted.lower(setup.abstract.params, batch).compile()
 
 
 def train_step(setup: Setup, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:

@@ -20,9 +20,9 @@ def calls(monkeypatch):
     """Replaces the floors below by functions that note how they were called."""
     calls = {}
 
-    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint):
+    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint, token):
         calls["train"] = (run, model_dir, resolved_config, fingerprint)
-        calls["stream"], calls["eval_batches"] = make_stream(), make_eval_batches()
+        calls["stream"], calls["eval_batches"] = make_stream([0]), make_eval_batches()
         return calls["result"]
 
     def evaluate(run, model_dir, make_batches, step):
@@ -33,7 +33,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(training, "evaluate", evaluate)
     monkeypatch.setattr(data, "preflight", lambda config: calls.update(preflight=config))
-    monkeypatch.setattr(data, "train_stream", lambda config: ("stream", config))
+    monkeypatch.setattr(data, "train_stream", lambda config, shards: ("stream", config))
     monkeypatch.setattr(data, "eval_batches", lambda config: ("batches", config))
     vocabulary = types.SimpleNamespace(fingerprint="abc")
     monkeypatch.setattr(data, "vocabulary", lambda config: vocabulary)

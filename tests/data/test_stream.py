@@ -48,7 +48,7 @@ parse = json_lines.LineCounter.parse
 json_lines.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
 tasks.SHUFFLED_ROWS = 20
 stream = train_stream(eval(sys.argv[1]))
-stream.restore(open(sys.argv[2], "rb").read())
+stream.restore({0: open(sys.argv[2], "rb").read()})
 print(*(digest(next(stream)) for _ in range(3)))
 """
 
@@ -58,7 +58,7 @@ def test_restart_in_another_process(task, tmp_path, request):
     config = docs_config() if task == "docs" else request.getfixturevalue("tiny")
     stream = train_stream(config)
     take(stream, 7 if task == "docs" else 40)
-    (tmp_path / "state").write_bytes(stream.state())
+    (tmp_path / "state").write_bytes(stream.state()[0])
     expected = take(stream, 3)
     command = [sys.executable, "-c", RESUME, repr(config), str(tmp_path / "state")]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=150)
@@ -76,6 +76,33 @@ def test_restart_in_this_process_from_any_step(tiny):
         stream.restore(states[step])
         assert take(stream, 20) == expected[step : step + 20]
     assert take(train_stream(tiny), 50) == expected  # taking positions changed nothing
+
+
+def rows_of(batch):
+    """A digest of each row."""
+    names = sorted(batch)
+    return [digest({name: batch[name][n] for name in names}) for n in range(len(batch[names[0]]))]
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+def test_shards_are_the_same_rows_on_any_number_of_hosts(tiny, shards):
+    """One host with all of them, or a host for each: four of two files, so also by example."""
+    config = dataclasses.replace(tiny, shards=shards)
+    whole, apart = (
+        train_stream(config, range(shards)),
+        [train_stream(config, [n]) for n in range(shards)],
+    )
+    seen = []
+    for _ in range(12):
+        rows = rows_of(next(whole))
+        assert rows == [row for stream in apart for row in rows_of(next(stream))]
+        seen += rows
+    assert len(set(seen)) == len(seen)
+    expected = rows_of(next(whole))
+    states = {number: state for stream in apart for number, state in stream.state().items()}
+    fresh = train_stream(config, range(shards))
+    fresh.restore(states)  # positions of many hosts, restored on one
+    assert rows_of(next(fresh)) == expected
 
 
 def test_seed_decides(tiny):
@@ -108,6 +135,7 @@ def tiny_state(tiny):
     [
         ({"batch_size": 2}, "BATCH_SIZE is 2 but the data position .* was saved with 4;"),
         ({"seed": 5}, "SEED is 5 but"),
+        ({"shards": 2}, "DATA_SHARDS is 2 but"),
         ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS is .*32.*64"),
         ({"vocabulary": "bytes"}, "VOCABULARY is"),
     ],
@@ -131,18 +159,18 @@ def with_entry(state: bytes, name: str) -> bytes:
 
 def test_damaged_positions(tiny, tmp_path):
     stream = train_stream(tiny)
-    state = stream.state()
+    state = stream.state()[0]
     outside = f"../{tmp_path.name}-outside"
     for broken in (b"", b"nonsense", state[:-100], with_entry(state, outside)):
         with pytest.raises(UserError, match="data position in the checkpoint of MODEL_DIR cannot"):
-            stream.restore(broken)
+            stream.restore({0: broken})
     kept = [n for n in zipfile.ZipFile(io.BytesIO(state)).namelist() if n != "iterator.index"]
     smaller = io.BytesIO()
     with zipfile.ZipFile(smaller, "w") as archive, zipfile.ZipFile(io.BytesIO(state)) as whole:
         for name in kept:
             archive.writestr(name, whole.read(name))
     with pytest.raises(UserError, match="data position in the checkpoint of MODEL_DIR cannot"):
-        stream.restore(smaller.getvalue())
+        stream.restore({0: smaller.getvalue()})
 
 
 def test_evaluation_is_the_same_at_every_call_and_seed(tiny):

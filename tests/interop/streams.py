@@ -1,6 +1,6 @@
 """Batches of random tokens for a run on 16 + 8 tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,17 +24,18 @@ def batch(number: int) -> dict[str, np.ndarray]:
 class Stream:
     """Batches 0, 1, 2, ..."""
 
-    def __init__(self) -> None:
+    def __init__(self, shards: Sequence[int]) -> None:
+        assert list(shards) == [0]
         self.number = -1
 
     def __next__(self) -> dict[str, np.ndarray]:
         self.number += 1
         return batch(self.number)
 
-    def state(self) -> bytes:
-        return b"0"
+    def state(self) -> dict[int, bytes]:
+        return {0: b"0"}
 
-    def restore(self, state: bytes) -> None:
+    def restore(self, states: Mapping[int, bytes]) -> None:
         raise AssertionError("an imported model has no position")
 
     def report(self) -> dict[str, int]:

@@ -154,7 +154,7 @@ def test_training_goes_on_from_an_import(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(data, "preflight", lambda config: None)
     monkeypatch.setattr(data, "vocabulary", lambda config: SimpleNamespace(fingerprint="any"))
-    monkeypatch.setattr(data, "train_stream", lambda config: Stream())
+    monkeypatch.setattr(data, "train_stream", lambda config, shards: Stream(shards))
     monkeypatch.setattr(data, "eval_batches", lambda config: eval_batches())
     monkeypatch.setattr(results, "show", lambda settings, result: None)
     outcome = command("train", "--gin_file=run/config.gin")

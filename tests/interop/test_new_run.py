@@ -14,6 +14,7 @@ import pytest
 from switchx.interop.new_run import write_run
 from switchx.sharding import make_mesh
 from switchx.training.checkpoints import Checkpoints, identity
+from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
 from tests.helpers import init, tiny_config
 from tests.training.helpers import run_config
@@ -44,7 +45,7 @@ def restored(run, directory):
     setup = Setup.of(run, make_mesh(run.mesh))
     checkpoints = Checkpoints(directory, read_only=True)
     checkpoints.check(identity(run.model, run.optimizer.name))
-    return checkpoints.restore_newest(setup)
+    return checkpoints.restore_newest(setup, HostShards.of(setup.mesh, run.batch))
 
 
 def parts(opt_state: Any) -> tuple[list[int], list[Any]]:
@@ -70,7 +71,7 @@ def test_a_fresh_optimizer_whose_learning_rate_is_the_steps(run, tmp_path):
     assert not kept
     assert (tmp_path / "config.gin").read_text() == "# gin"
     found = restored(run, tmp_path)
-    assert (int(found.state.step), found.position) == (500, None)
+    assert (int(found.state.step), found.positions) == (500, {})
     jax.tree.map(np.testing.assert_array_equal, found.state.params, params)
     schedule, others = parts(found.state.opt_state)
     assert schedule == [500]

@@ -1,7 +1,7 @@
 """A tiny run with a stream that a test can drive, break and move."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,11 @@ from switchx.sharding import MeshConfig
 from switchx.training import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
 
 BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
+
+
+def shape(shards: int = 1) -> BatchShape:
+    """Of a batch that is read in so many parts."""
+    return BatchShape(BATCH, INPUTS, TARGETS, shards)
 
 
 def run_config(**changes: Any) -> RunConfig:
@@ -33,11 +38,10 @@ def run_config(**changes: Any) -> RunConfig:
         dtype="float32",
         switch=switch,
     )
-    shape = BatchShape(BATCH, INPUTS, TARGETS)
     run = RunConfig(
         model=model,
-        batch=shape,
-        eval_batch=shape,
+        batch=shape(),
+        eval_batch=shape(),
         trainer=TrainerConfig(
             train_steps=6, log_period=1, eval_period=100, checkpoint_period=2, keep_checkpoints=10
         ),
@@ -75,20 +79,27 @@ def batch(number: int) -> dict[str, np.ndarray]:
 
 
 class Stream:
-    """Batches 0, 1, 2, ...; its position is the number of the next."""
+    """Some shards' rows of batches 0, 1, 2, ...; its position is the number of the next."""
 
-    def __init__(self) -> None:
-        self.number = 0
+    count = 1  # shards in all
+
+    def __init__(self, shards: Sequence[int] = (0,)) -> None:
+        self.shards, self.number = shards, 0
 
     def __next__(self) -> dict[str, np.ndarray]:
         self.number += 1
-        return batch(self.number - 1)
+        rows = BATCH // self.count
+        own = [slice(n * rows, (n + 1) * rows) for n in self.shards]
+        return {
+            name: np.concatenate([value[part] for part in own])
+            for name, value in batch(self.number - 1).items()
+        }
 
-    def state(self) -> bytes:
-        return str(self.number).encode()
+    def state(self) -> dict[int, bytes]:
+        return {shard: str(self.number).encode() for shard in self.shards}
 
-    def restore(self, state: bytes) -> None:
-        self.number = int(state)
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        (self.number,) = {int(states[shard]) for shard in self.shards}
 
     def report(self) -> dict[str, int]:
         return {}

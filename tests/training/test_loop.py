@@ -17,7 +17,9 @@ from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import evaluate, train
 from switchx.training.checkpoints import Checkpoints, identity, restore_params
+from switchx.training.host_rows import HostShards
 from switchx.training.metrics import read
+from switchx.training.positions import PositionSave
 from switchx.training.state import Setup
 from tests.training.helpers import Stream, batch, eval_batches, run_config
 
@@ -182,7 +184,7 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step, loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)]:
         at = type(state)(state.step + step, state.params, state.opt_state)
-        checkpoints.save(at, None, identity(run.model), loss)
+        checkpoints.save(at, PositionSave({}, 1), identity(run.model), loss)
     checkpoints.wait()
     assert checkpoints.steps() == [2, 4, 5]
 
@@ -190,15 +192,15 @@ def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
 def test_a_checkpoint_restores_onto_another_mesh(undisturbed):
     directory, _ = undisturbed
     run = run_config(mesh=MeshConfig(2, 2, 2))
-    restored = Checkpoints(directory, read_only=True).restore_newest(
-        Setup.of(run, make_mesh(run.mesh))
-    )
+    mesh = make_mesh(run.mesh)
+    shards = HostShards.of(mesh, run.batch)
+    restored = Checkpoints(directory, read_only=True).restore_newest(Setup.of(run, mesh), shards)
     jax.tree.map(
         np.testing.assert_array_equal,
         jax.device_get(restored.state.params),
         params_of(directory)[0],
     )
-    assert restored.position == b"6"
+    assert restored.positions == {0: b"6"}
     wi_NEDF = restored.state.params["encoder"]["blocks"]["layer_1"]["feed_forward"]["switch"][
         "experts"
     ]["wi_EDF"]

@@ -1,0 +1,52 @@
+"""One process of a job of several: trains the tiny run of `helpers` on its share of the devices.
+
+python -m tests.training.host_process MODEL_DIR ADDRESS COUNT INDEX [JSON]
+
+JSON may name `mesh` (sizes of data, expert, model), `train_steps`, `slow_after` (batches after
+which each takes a second) and `timeout`.
+"""
+
+import json
+import sys
+import time
+
+from switchx.errors import RunError, UserError
+from switchx.sharding import MeshConfig, hosts
+from switchx.sharding.job import Job
+from switchx.training import train
+from tests.training import helpers
+
+SHARDS = 4
+
+
+class HostStream(helpers.Stream):
+    count = SHARDS
+    slow_after = 10**9
+
+    def __next__(self):
+        time.sleep(1.0 if self.number >= self.slow_after else 0.0)
+        return super().__next__()
+
+
+def main(model_dir, address, count, index, options="{}"):
+    options = json.loads(options)
+    HostStream.slow_after = options.get("slow_after", HostStream.slow_after)
+    run = helpers.run_config(
+        batch=helpers.shape(SHARDS),
+        mesh=MeshConfig(*options.get("mesh", (2, 4, 1))),
+        train_steps=options.get("train_steps", 6),
+    )
+    job = Job(address, int(count), int(index)) if int(count) > 1 else None
+    facts = {"configuration": repr(run)}
+    with hosts.joined(job, facts, options.get("timeout", 240), preemption=True) as token:
+        result = train(run, model_dir, HostStream, helpers.eval_batches, "# none\n", "v1", token)
+    return 0 if result.stopped_by is None else 128 + result.stopped_by
+
+
+if __name__ == "__main__":
+    try:
+        status = main(*sys.argv[1:])
+    except (UserError, RunError) as error:
+        print(f"switchx: {error}", file=sys.stderr)
+        status = 2 if isinstance(error, UserError) else 1
+    sys.exit(status)

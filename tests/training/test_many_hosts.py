@@ -1,0 +1,174 @@
+"""Real processes of one job: the same losses as one process, lost hosts, preemption, restores."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from switchx.model import Model
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.checkpoints import Checkpoints, restore_params
+from switchx.training.metrics import read
+from tests.training.helpers import run_config
+
+REPOSITORY = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "tests.training.host_process"]
+STEPS = 6
+
+
+class Hosts:
+    """The processes of one job, eight devices in all."""
+
+    def __init__(self, directory, count, **options):
+        with socket.create_server(("", 0)) as server:
+            address = f"localhost:{server.getsockname()[1]}"
+        flag = f"--xla_force_host_platform_device_count={8 // count}"
+        environment = {**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+        self.directory = directory
+        self.processes = [
+            subprocess.Popen(
+                [*COMMAND, str(directory), address, str(count), str(index), json.dumps(options)],
+                cwd=REPOSITORY,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index in range(count)
+        ]
+
+    def end(self):
+        """Exit status and standard error of each."""
+        try:
+            errors = [process.communicate(timeout=900)[1] for process in self.processes]
+        finally:
+            for process in self.processes:
+                process.kill()
+        return [process.returncode for process in self.processes], errors
+
+    def wait_for_step(self, step):
+        deadline = time.monotonic() + 900
+        while not any(row["step"] >= step for row in read(self.directory)):
+            assert time.monotonic() < deadline
+            assert all(process.poll() is None for process in self.processes), self.end()
+            time.sleep(0.05)
+
+
+def run(directory, count, **options):
+    statuses, errors = Hosts(directory, count, **options).end()
+    assert statuses == [0] * count, errors
+    return errors
+
+
+def losses(directory):
+    rows = [row for row in read(directory) if row["split"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))  # each written once
+    return np.array([row["loss"] for row in rows])
+
+
+def params_of(directory):
+    one = run_config(mesh=MeshConfig(1, 1, 1))
+    mesh = make_mesh(one.mesh, jax.devices()[:1])
+    found, step = restore_params(Model.of(one.model), directory, mesh)
+    assert step == STEPS
+    return jax.device_get(found)
+
+
+def assert_same_end(directory, other):
+    np.testing.assert_array_equal(losses(directory), losses(other))
+    jax.tree.map(np.testing.assert_array_equal, params_of(directory), params_of(other))
+
+
+@pytest.fixture(scope="module")
+def of_one(tmp_path_factory):
+    """What one process with all eight devices does."""
+    directory = tmp_path_factory.mktemp("one")
+    run(directory, 1)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("two")
+    run(directory, 2)
+    return directory
+
+
+def test_two_processes_compute_what_one_does(of_one, of_two):
+    np.testing.assert_allclose(losses(of_two), losses(of_one), rtol=1e-6)
+    (ours, theirs) = (
+        [r["loss"] for r in read(d) if r["split"] == "validation"] for d in (of_two, of_one)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    saved = sorted(p.name for p in (of_two / "checkpoints/6/position").glob("shard-*"))
+    assert saved == [f"shard-{n:05d}-of-00004" for n in range(4)]
+    assert (of_two / "loss.png").stat().st_size > 0
+    assert not list(of_two.glob(".shared-by-*"))
+
+
+def test_one_of_them_killed_the_others_say_so_and_a_restart_ends_the_same(of_two, tmp_path):
+    hosts = Hosts(tmp_path, 2, slow_after=3)
+    hosts.wait_for_step(3)
+    hosts.processes[1].send_signal(signal.SIGKILL)
+    began = time.monotonic()
+    statuses, errors = hosts.end()
+    assert time.monotonic() - began < 30
+    assert statuses == [1, -signal.SIGKILL]
+    assert "process 1 was lost. Start the same command on all hosts to go on." in errors[0]
+    run(tmp_path, 2)
+    assert_same_end(tmp_path, of_two)
+
+
+def test_a_notice_to_one_host_makes_all_save_and_leave_together(of_two, tmp_path):
+    hosts = Hosts(tmp_path, 2, slow_after=3)
+    hosts.wait_for_step(3)
+    hosts.processes[1].send_signal(signal.SIGTERM)
+    statuses, errors = hosts.end()
+    assert statuses == [128 + signal.SIGTERM] * 2, errors
+    newest = Checkpoints(tmp_path, read_only=True).steps()[-1]
+    assert 3 <= newest < STEPS
+    assert max(row["step"] for row in read(tmp_path)) == newest
+    run(tmp_path, 2)
+    assert_same_end(tmp_path, of_two)
+
+
+def test_what_two_processes_saved_one_goes_on_with_on_another_mesh(of_one, tmp_path):
+    run(tmp_path, 2, train_steps=4)
+    run(tmp_path, 1, mesh=(4, 1, 2))
+    np.testing.assert_allclose(losses(tmp_path), losses(of_one), rtol=1e-5)
+
+
+def test_what_one_process_saved_four_go_on_with(of_one, tmp_path):
+    """On a mesh whose model axis spans two hosts: these hold the same rows and read the same."""
+    run(tmp_path, 1, train_steps=4)
+    run(tmp_path, 4, mesh=(1, 2, 4))
+    np.testing.assert_allclose(losses(tmp_path), losses(of_one), rtol=1e-5)
+
+
+def test_hosts_that_do_not_share_the_directory_are_told(tmp_path):
+    """Two jobs' processes that met, but write to different places."""
+    with socket.create_server(("", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    processes = [
+        subprocess.Popen(
+            [*COMMAND, str(tmp_path / f"host{index}"), address, "2", str(index)],
+            cwd=REPOSITORY,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    assert "is another directory on process 1 than on process 0" in errors[1]
+    assert "process 1 stopped: MODEL_DIR" in errors[0]
