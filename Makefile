@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
-EXTRAS ?= dev
+EXTRAS ?= dev plan
 BIN := .venv/bin
 LOCKS := requirements/base.lock $(foreach extra,$(EXTRAS),requirements/$(extra).lock)
 INSTALLED := .venv/.installed-$(subst $() ,-,$(sort $(EXTRAS)))

@@ -49,6 +49,11 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
     return jax.jit(function, compiler_options=_quickly(), **options)
 
 
+def compile_quickly(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """The same for what is lowered already."""
+    return lowered.compile(compiler_options=_quickly())
+
+
 @functools.cache
 def _quickly() -> dict[str, Any]:
     """A third off the time to compile, or two thirds where JAX knows the second option."""

@@ -17,6 +17,7 @@ from switchx.sharding.job import Job
 from switchx.sharding.rendezvous import Meeting, Watch, meet
 
 BARRIER_SECONDS = 600.0
+COMPILE_SECONDS = 3600.0  # in which the slowest host must have compiled what the fastest has
 _VERDICT_SECONDS = 5.0
 _passed: collections.Counter[str] = collections.Counter()
 
@@ -44,6 +45,15 @@ def barrier(name: str, seconds: float = BARRIER_SECONDS) -> None:
         raise RunError(
             f"not all hosts were {name} within {waited:.0f} s: {str(error).splitlines()[0]}"
         ) from None
+
+
+def compiled_everywhere(what: str) -> None:
+    """Waits for the hosts that still compile: collectives wait for each other for seconds only.
+
+    Raises:
+      RunError: one has not compiled within COMPILE_SECONDS of this one.
+    """
+    barrier(f"ready to {what}", COMPILE_SECONDS)
 
 
 def all_of(here: bool) -> bool:

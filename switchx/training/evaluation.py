@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from switchx.sharding import batch_sharding, make_mesh
+from switchx.sharding import batch_sharding, hosts, make_mesh
 from switchx.training.checkpoints import restore_params
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
@@ -30,6 +30,7 @@ class Evaluator:
         if self._batches is None or self._step is None:
             self._batches = list(self._make_batches())
             self._step = compile_eval_step(self._setup)
+            hosts.compiled_everywhere("evaluate")
         results = [
             jax.device_get(self._step(params, put_batch(batch, self._setup)))
             for batch in self._batches

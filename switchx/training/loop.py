@@ -94,6 +94,7 @@ def train(
         opening = pool.submit(make_stream, shards.read)
         began = time.monotonic()
         step = compile_train_step(setup)
+        hosts.compiled_everywhere("train")
         restored = checkpoints.restore_newest(setup, shards)
         started = restored or Restored(setup.init(), {})
         stream = opening.result()

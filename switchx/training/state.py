@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from switchx.model import Model, Params
-from switchx.sharding import state_spec
+from switchx.sharding import hosts, state_spec
 from switchx.training.config import RunConfig
 from switchx.training.optimizer import make_optimizer, state_axes
 
@@ -66,14 +67,22 @@ class Setup:
 
     def init(self) -> TrainState:
         """Fresh state from the run's seed, every shard made on the device where it belongs."""
+        with jax.set_mesh(self.mesh):
+            make = self.lower_init().compile()
+            hosts.compiled_everywhere("initialize")
+            return make(np.uint32(self.run.trainer.seed))
 
-        def make(key: jax.Array) -> TrainState:
-            params = self.model.init(key)
+    def lower_init(self) -> jax.stages.Lowered:
+        """The program of `init`, from a seed, before compilation."""
+
+        def make(seed: jax.Array) -> TrainState:
+            params = self.model.init(jax.random.key(seed))
             return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
 
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=everywhere)
         with jax.set_mesh(self.mesh):
-            key = jax.random.key(self.run.trainer.seed)
-            return jax.jit(make, out_shardings=self.shardings)(key)
+            return jax.jit(make, out_shardings=self.shardings).lower(seed)
 
 
 def bytes_per_device(abstract: Any) -> int:

@@ -38,6 +38,12 @@ def compile_train_step(setup: Setup) -> Callable[[TrainState, Batch], tuple[Trai
 
 def lower_train_step(setup: Setup) -> jax.stages.Lowered:
     """The step's program before compilation: the one that training runs, and plans measure."""
+    with jax.set_mesh(setup.mesh):
+        return trace_train_step(setup).lower()
+
+
+def trace_train_step(setup: Setup) -> jax.stages.Traced:
+    """The step before it is lowered for a platform."""
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         return train_step(setup, state, batch)
@@ -45,7 +51,7 @@ def lower_train_step(setup: Setup) -> jax.stages.Lowered:
     everywhere = NamedSharding(setup.mesh, PartitionSpec())  # every host reads its metrics
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(setup.shardings, everywhere))
     with jax.set_mesh(setup.mesh):
-        return jitted.lower(setup.abstract, abstract_batch(setup.run.batch, setup))
+        return jitted.trace(setup.abstract, abstract_batch(setup.run.batch, setup))
 
 
 def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:

@@ -1,0 +1,94 @@
+"""FLOPs of a training step: what the model needs, what the program does, and what for.
+
+A multiplication and an addition count as two. Only products count: of matrices, and of rows with
+their experts' matrices.
+"""
+
+import dataclasses
+from typing import Any
+
+from switchx.model import ModelConfig, train_flops
+from switchx.model.switch_layer import Grouping, num_groups
+from switchx.planning.products import Counter
+from switchx.training.config import BatchShape
+from switchx.training.state import Setup
+from switchx.training.step import trace_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Of one training step, of all devices together.
+
+    What several devices repeat because it is not shared out counts once, except in the ragged
+    dispatcher, which says itself what each device does.
+
+    Attributes:
+      model: of the model whatever the program, `switchx.model.train_flops` of each sequence.
+      executed: of the program.
+      waste: the difference by cause; its values add up to executed - model.
+        "capacity padding": slots that no token can fill, or with the ragged dispatcher the rest
+        of an expert's last block of rows; below 0 where tokens must be dropped, since the model
+        counts their expert too.
+        "dispatch": one-hot products, of the einsum dispatcher.
+        "rematerialization": what the backward pass computes again by the configuration's remat.
+        "other": what the model's count leaves out. That has one of attention's two products and
+        counts cross-attention's keys and values by the target's length (fewer than there are, or
+        more, then this is lower). And the router, attention's weights again for the backward
+        pass, whatever `remat` says, and sums that are written as products.
+    """
+
+    model: int
+    executed: int
+    waste: dict[str, int]
+
+
+def count_flops(setup: Setup) -> Flops:
+    """By tracing the step that training compiles, and up to three variants; compiles nothing."""
+    config, batch = setup.run.model, setup.run.batch
+    model = train_flops(config, batch.input_length, batch.target_length) * batch.batch_size
+    executed = _traced(setup)
+    kept = _variant(setup, remat="none")
+    without_remat = _traced(kept)
+    waste = {
+        "capacity padding": _slot_padding(config, batch),
+        "dispatch": 0,
+        "rematerialization": executed - without_remat,
+    }
+    switch = config.switch
+    if switch and switch.dispatcher == "einsum":
+        by_index = _variant(kept, switch=dataclasses.replace(switch, dispatcher="index"))
+        waste["dispatch"] = without_remat - _traced(by_index)
+    if switch and switch.dispatcher == "ragged":
+        waste["capacity padding"] = without_remat - _traced(kept, whole_blocks=False)
+    waste["other"] = executed - model - sum(waste.values())
+    return Flops(model, executed, waste)
+
+
+def _traced(setup: Setup, whole_blocks: bool = True) -> int:
+    """Of the step as it is traced for the platform of the run's mesh."""
+    switch, platform = setup.run.model.switch, setup.mesh.devices.flat[0].platform
+    counter = Counter(platform, switch.num_experts if switch else 1, whole_blocks)
+    return counter.count(trace_train_step(setup).jaxpr)
+
+
+def _variant(setup: Setup, **changes: Any) -> Setup:
+    """The same run with another model of the same parameters."""
+    model = dataclasses.replace(setup.run.model, **changes)
+    return Setup.of(dataclasses.replace(setup.run, model=model), setup.mesh)
+
+
+def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
+    """3 x 2 x the multiplications of a slot x the slots beyond the tokens' choices, all layers."""
+    switch = config.switch
+    if switch is None:
+        return 0
+    slots = 0
+    for length, causal in ((batch.input_length, False), (batch.target_length, True)):
+        grouping = Grouping.of(switch, causal, train=True)
+        groups = num_groups(batch.batch_size, length, grouping.size)
+        held = switch.num_experts * (grouping.capacity or 0)
+        slots += config.num_blocks * groups * (held - grouping.size * switch.top_k)
+    kernels = 3 if config.activation == "geglu" else 2
+    per_slot = kernels * config.d_model * config.d_ff * switch.in_feed_forward
+    per_slot += 2 * config.d_model * config.num_heads * config.d_kv * switch.in_attention
+    return 3 * 2 * per_slot * slots

@@ -1,0 +1,142 @@
+"""The products of a step against XLA's count, and what they are for against closed forms."""
+
+import math
+import re
+
+import pytest
+
+from switchx.model.counts import forward_flops
+from switchx.planning.flops import count_flops
+from switchx.planning.hlo import Program
+from switchx.planning.products import Counter
+from switchx.sharding import MeshConfig
+from switchx.training.step import trace_train_step
+from tests.planning.helpers import BATCH, INPUTS, TARGETS, D, E, F, H, K, compiled_text, setup
+
+INNER = H * K
+TOKENS = BATCH * (INPUTS + TARGETS)
+CALLERS = ("while", "call", "fusion", "conditional", "custom-call")
+LENGTHS = (INPUTS, TARGETS)
+
+
+def shape(text):
+    """Of an array in HLO's notation."""
+    return [int(n) for n in re.search(r"\[([\d,]*)\]", text)[1].split(",") if n]
+
+
+def multiplied(text: str) -> int:
+    """FLOPs of the matrix products in a program."""
+    program = Program(text)
+    total = 0
+    for times, _, product in program.running(CALLERS):
+        if product.opcode == "dot":
+            lhs = shape(program.named[product.operands[0]].shape)
+            (axes,) = re.findall(r"lhs_contracting_dims=\{([\d,]*)\}", product.rest)
+            terms = math.prod(lhs[int(axis)] for axis in axes.split(","))
+            total += times * 2 * terms * math.prod(shape(product.shape))
+    return total
+
+
+@pytest.mark.parametrize(
+    ("changes", "sums"),
+    [
+        (dict(scan=False), 0),
+        # XLA adds up what is a product of two vectors: the gates' gradients and the balance loss.
+        (dict(scan=False, switch={}), 2 * TOKENS * (D + E)),
+        (dict(num_layers=2, remat="full"), 0),
+    ],
+    ids=str,
+)
+def test_the_products_of_the_compiled_program(changes, sums):
+    planned = setup(**changes)
+    assert count_flops(planned).executed == multiplied(compiled_text(planned)) + sums
+
+
+def attention(layers=1):
+    """What attention does beyond the model's count, which has one of its two products.
+
+    Three times the other, once more the first for the weights that the backward pass needs, and the
+    sums over the batch for the gradient of the bias.
+    """
+    lengths = INPUTS**2 + TARGETS**2 + INPUTS * TARGETS
+    biased = INPUTS**2 + TARGETS**2
+    keys_values = INPUTS - TARGETS  # the model counts those of cross-attention by the target
+    per_row = (3 + 1) * lengths * INNER + biased * H + 3 * keys_values * 2 * D * INNER
+    return 2 * layers * BATCH * per_row
+
+
+# The router, its gates' gradients, and the balance loss with its gradient.
+ROUTING = 3 * 2 * TOKENS * D * E + 2 * TOKENS * D + 2 * 2 * TOKENS * E
+
+
+@pytest.mark.parametrize(
+    ("changes", "other"),
+    [(dict(num_layers=2), attention(2)), (dict(switch={}), attention() + ROUTING)],
+)
+def test_what_the_model_does_not_count(changes, other):
+    planned = setup(**changes)
+    flops = count_flops(planned)
+    assert flops.model == 3 * BATCH * forward_flops(planned.run.model, INPUTS, TARGETS)
+    assert flops.waste["other"] == other
+    assert flops.executed == flops.model + sum(flops.waste.values())
+    assert flops.waste["dispatch"] == flops.waste["rematerialization"] == 0
+
+
+def capacities(factor):
+    """Tokens of each stack, and the slots of an expert in one of its groups."""
+    return [(BATCH * length, max(1, int(factor * length / E))) for length in LENGTHS]
+
+
+def padding(factor):
+    held = sum(BATCH * E * capacity for _, capacity in capacities(factor))
+    return 3 * 2 * 2 * D * F * (held - TOKENS)
+
+
+def test_tokens_without_a_slot_are_less_than_the_model_counts():
+    flops = count_flops(setup(switch=dict(train_capacity_factor=0.5)))
+    assert flops.waste["capacity padding"] == padding(0.5) < 0
+    assert flops.waste["other"] == attention() + ROUTING
+
+
+def test_slots_without_a_token_and_one_hot_products():
+    flops = count_flops(setup(switch=dict(dispatcher="einsum", train_capacity_factor=2.0)))
+    assert flops.waste["capacity padding"] == padding(2.0) > 0
+    assert flops.waste["other"] == attention() + ROUTING
+    # Two products there and three back, since masks have no gradient; the masks themselves; the
+    # gates' gradients are no product of their own.
+    own = sum(tokens * capacity for tokens, capacity in capacities(2.0))
+    one_hot = 5 * 2 * D * E * own + 6 * E * own + 6 * own - 2 * TOKENS * D
+    assert flops.waste["dispatch"] == one_hot
+
+
+def test_rematerialization():
+    """The forward pass of the blocks, without the feed-forward's last product: nothing needs it.
+
+    And attention's weights, which are there then, are not computed once more.
+    """
+    flops, kept = (count_flops(setup(num_layers=2, remat=remat)) for remat in ("full", "none"))
+    per_token = 4 * D * INNER + D * F  # queries, keys, values, output; the feed-forward's first
+    cross = TARGETS * 2 * D * INNER + INPUTS * 2 * D * INNER
+    weights_and_values = INPUTS**2 + TARGETS**2 + INPUTS * TARGETS
+    forward = (INPUTS + TARGETS) * per_token + cross + weights_and_values * INNER
+    assert flops.waste["rematerialization"] == 2 * 2 * BATCH * forward
+    assert flops.executed - kept.executed == flops.waste["rematerialization"]
+    assert flops.waste["other"] == kept.waste["other"]
+
+
+def test_experts_without_capacity():
+    """As if each expert had as many rows from either half of the batch; its last block is full."""
+    flops = count_flops(setup(MeshConfig(2, 4, 1), switch=dict(dispatcher="ragged")))
+    assert flops.waste["other"] == attention() + ROUTING
+    rows = [BATCH // 2 * length // E for length in LENGTHS]
+    empty = 2 * E * sum(-n % 32 for n in rows)
+    assert flops.waste["capacity padding"] == 3 * 2 * 2 * D * F * empty
+
+
+def test_a_platform_counts_its_own_products():
+    """A GPU multiplies ragged rows in one operation."""
+    planned = setup(switch=dict(dispatcher="ragged"))
+    traced = trace_train_step(planned).jaxpr
+    on_cpu = Counter("cpu", E, whole_blocks=False).count(traced)
+    assert Counter("cuda", E, whole_blocks=True).count(traced) == on_cpu
+    assert Counter("tpu", E, whole_blocks=True).count(traced) > on_cpu
