@@ -1,5 +1,6 @@
 """Small runs to plan, and their compiled steps."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,12 +12,15 @@ from switchx.training.step import lower_train_step
 from tests.helpers import compile_quickly, switch_config, tiny_config
 
 # Each size is of one thing only, and 8 devices divide what they share out.
-BATCH, INPUTS, TARGETS = 16, 24, 12
-D, F, H, K, V, E = 20, 48, 8, 5, 72, 8
+BATCH, INPUTS, TARGETS = 32, 24, 12
+D, F, H, K, V, E = 24, 48, 8, 5, 72, 8
 
 
 def setup(
-    mesh: MeshConfig | None = None, switch: dict[str, Any] | None = None, **model: Any
+    mesh: MeshConfig | None = None,
+    switch: dict[str, Any] | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    **model: Any,
 ) -> Setup:
     """One layer in each stack. Without `mesh` on one device, without `switch` dense."""
     sizes = dict(d_model=D, d_ff=F, d_kv=K, num_heads=H, vocab_size=V, num_layers=1)
@@ -29,7 +33,7 @@ def setup(
     run = RunConfig(
         config, shape, shape, TrainerConfig(10), OptimizerConfig(), mesh or MeshConfig()
     )
-    return Setup.of(run, make_mesh(run.mesh, jax.devices()[: None if mesh else 1]))
+    return Setup.of(run, make_mesh(run.mesh, devices or jax.devices()[: None if mesh else 1]))
 
 
 def compiled_text(setup: Setup) -> str:
