@@ -18,16 +18,18 @@ def advice(run: RunConfig, mesh: Mesh, held: Memory) -> tuple[str, ...]:
     """Settings that this run accepts and that lower what takes most, the best first."""
     state = held.parameters + held.optimizer + held.gradients
     lines = list(_for_state(run, mesh)) if 2 * state > held.total else []
-    lines += _for_activations(run, mesh)
+    lines += _for_activations(run, mesh, held)
     if 2 * state <= held.total:
         lines += _for_state(run, mesh)
     return (*lines, "a larger topology")
 
 
-def _for_activations(run: RunConfig, mesh: Mesh) -> Iterator[str]:
+def _for_activations(run: RunConfig, mesh: Mesh, held: Memory) -> Iterator[str]:
     if run.model.remat in _NEXT_REMAT:
         yield f"REMAT={_NEXT_REMAT[run.model.remat]} (now {run.model.remat!r})"
     now = run.trainer.microbatches
+    if now == 1 and not held.microbatches_help:
+        return
     for parts in (2 * now, 4 * now):
         trainer = dataclasses.replace(run.trainer, microbatches=parts)
         if _accepted(dataclasses.replace(run, trainer=trainer), mesh):

@@ -194,6 +194,8 @@ def _plans(run: RunConfig, topology: Topology, make: Maker) -> Iterator[Plan]:
     yield plan
     while not plan.fits:
         parts = 2 * least.trainer.microbatches
+        if parts == 2 and not plan.memory.microbatches_help:
+            return
         least = _with(least, microbatches=parts)
         if parts > MOST_MICROBATCHES * run.trainer.microbatches or not _accepted(
             least, least.mesh, topology

@@ -40,6 +40,11 @@ class Memory:
         return 0 if self.limit is None else max(0, self.total - self.limit)
 
     @property
+    def microbatches_help(self) -> bool:
+        """Whether half the activations are more than the sum of gradients they would keep."""
+        return (self.activations or 0) > 2 * self.parameters
+
+    @property
     def state(self) -> int:
         return self.parameters + self.optimizer
 
@@ -63,13 +68,15 @@ def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
 def _least_gradients(setup: Setup) -> int:
     """Bytes of the gradients that exist at the same time however the step is scheduled.
 
-    All of them where microbatches add to them or where their norm must be known before an update;
-    else those of one stack, which its backward pass makes together.
+    Those of one stack, which its backward pass makes together; all where their norm must be known
+    before an update; and the sum besides where microbatches add to one.
     """
     parts = setup.abstract.params
-    if setup.run.trainer.microbatches > 1 or setup.run.optimizer.clip_global_norm is not None:
-        return bytes_per_device(parts)
-    return max(bytes_per_device(part) for part in parts.values())
+    everything = bytes_per_device(parts)
+    one_stack = max(bytes_per_device(part) for part in parts.values())
+    if setup.run.trainer.microbatches > 1:
+        return everything + one_stack
+    return one_stack if setup.run.optimizer.clip_global_norm is None else everything
 
 
 def of_program(

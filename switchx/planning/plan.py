@@ -5,6 +5,7 @@ import hashlib
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -116,7 +117,9 @@ def _compiled(setup: Setup, topology: Topology, say: Callable[[str], None]) -> P
     start, hits = time.monotonic(), _CacheHits()
     limit = topology.chip.hbm_bytes if topology.chip else None
     try:
-        with hits:
+        with hits, warnings.catch_warnings():
+            # What compiles for chips that are not here writes to the cache but cannot read it.
+            warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
             program = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         refusal = memory.parse_refusal(str(error))

@@ -1,7 +1,5 @@
 """What a plan that does not fit says to change: only what the run would accept."""
 
-import dataclasses
-
 from switchx.planning.advice import advice
 from switchx.planning.memory import Memory
 from switchx.sharding import make_mesh
@@ -39,9 +37,8 @@ def test_what_cannot_be_split_further_is_not_advised():
     assert not any("MESH" in line for line in advised(STATE, data=1, expert=8))
     sharded = advised(STATE, data=8, expert=1, fully_sharded=True)
     assert "FULLY_SHARDED=True" not in sharded
-    held = dataclasses.replace(STATE, gradients=0)
-    assert advised(held, data=1, expert=8) == (
+    # Microbatches would keep a sum of gradients, more than half of these activations.
+    assert advised(STATE, data=1, expert=8) == (
         "REMAT='dots' or 'full' (now 'none')",
-        "MICROBATCHES=2 (now 1)",
         "a larger topology",
     )
