@@ -108,6 +108,7 @@ def _draw_collectives(axes: Any, plan: Plan) -> None:
         color = _KINDS[i % len(_KINDS)]
         axes.barh(names, sizes, left=list(left.values()), color=color, label=kind, height=0.6)
         left = {name: left[name] + by_axis[name] for name in names}
+    axes.set_xlim(0, 1.25 * max(left.values()) or 1)  # room for the legend
     axes.set_xlabel("GB that a chip sends in a step")
     axes.set_title("collectives by mesh axis", loc="left", fontsize=11)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center right")
