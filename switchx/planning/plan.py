@@ -131,10 +131,7 @@ def _compiled(setup: Setup, topology: Topology, say: Callable[[str], None]) -> P
     say(f"compiled in {compilation.seconds:.0f} s")
     held = memory.of_program(program, setup, batch, limit)
     moved = collectives(program.as_text() or "", dict(setup.mesh.shape))
-    notes = []
-    if topology.slices > 1 and not any("replica" in one.axes for one in moved):
-        notes = ["What passes between slices is not among the collectives, nor in the bound."]
-    return _plan(setup, topology, held, moved, compilation, tuple(notes))
+    return _plan(setup, topology, held, moved, compilation)
 
 
 def _analytic(setup: Setup, topology: Topology, note: str) -> Plan:

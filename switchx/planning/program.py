@@ -18,6 +18,8 @@ KINDS = (
     "collective-permute",
 )
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
+SLICES = "replica"  # the axis along which slices differ
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLERS = ("while", "call", "fusion", "async-start", "conditional", "custom-call")
 
@@ -67,6 +69,12 @@ def collectives(text: str, axes: Mapping[str, int]) -> list[Collective]:
             row[0] += times
             row[1] += times * size
             row[2] += times * least_sent(kind, size, n)
+    for times, kind, instruction in _between_slices(program):
+        for dtype, size in bytes_by_dtype(program.named[instruction.operands[0]].shape).items():
+            row = total[kind, dtype, (SLICES,)]
+            row[0] += times
+            row[1] += times * size
+            row[2] += times * least_sent(kind, size, axes[SLICES])
     rows = [Collective(*key, *row) for key, row in total.items()]
     return sorted(rows, key=lambda row: (-row.sent, row.kind, row.dtype, row.axes))
 
@@ -124,6 +132,14 @@ def _running_collectives(program: Program) -> Iterator[tuple[int, str, Instructi
         if kind == "all-reduce" and callers[-1].startswith("fusion %all-reduce-scatter"):
             kind = "reduce-scatter"
         yield times, kind, instruction
+
+
+def _between_slices(program: Program) -> Iterator[tuple[int, str, Instruction]]:
+    """What a TPU program hands to the runtime that joins slices: written as sends to its host."""
+    for times, _, instruction in program.running(_CALLERS):
+        kind = _BETWEEN_SLICES.search(instruction.rest) if instruction.opcode == "send" else None
+        if kind:
+            yield times, kind.group(1).lower().replace("_", "-"), instruction
 
 
 def summary(text: str) -> dict[str, int]:

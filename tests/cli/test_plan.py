@@ -133,6 +133,9 @@ def test_a_program_for_two_slices_of_tpus(command, tmp_path):
     exchanges = [one for one in values["collectives"] if "all-to-all" in one["kind"]]
     assert exchanges
     assert all(one["axes"] == ["expert"] for one in exchanges)  # never between slices
+    between = [one for one in values["collectives"] if "replica" in one["axes"]]
+    assert {one["kind"] for one in between} == {"all-reduce"}  # of gradients and sums
+    assert values["bound"]["network"]["dcn"] > 0
     memory = values["memory"]
     parts = ("parameters", "optimizer", "gradients", "activations", "batch", "program")
     assert memory["total"] == sum(memory[part] for part in parts)

@@ -226,3 +226,25 @@ def test_the_axes_of_what_jax_compiles(used):
         Collective("all-reduce", "f32", in_order, 1, size, 2 * size * (n - 1) // n),
         Collective("all-to-all", "f32", in_order, 1, size, size * (n - 1) // n),
     ]
+
+
+def test_what_passes_between_slices_is_a_send_to_the_host():
+    text = """HloModule jit_f
+
+%body (arg: (s32[], f32[4,128])) -> (s32[], f32[4,128]) {
+  %arg = (s32[], f32[4,128]) parameter(0)
+  %x = f32[4,128]{1,0} get-tuple-element(%arg), index=1
+  %send = (f32[4,128]{1,0}, u32[], token[]) send(%x, %after), channel_id=3, is_host_transfer=true, frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_reduce_operation="SUM",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[4,128]{1,0}, u32[], token[]) recv(%after), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %tuple = (s32[], f32[4,128]) tuple(%n, %x)
+}
+
+ENTRY %main (x.0: f32[4,128]) -> f32[4,128] {
+  %loop = (s32[], f32[4,128]) while(%init), condition=%any, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+  %to_host = (f32[4,128]{1,0}, u32[], token[]) send(%x.0, %after), channel_id=9, is_host_transfer=true
+  ROOT %y = f32[4,128]{1,0} get-tuple-element(%loop), index=1
+}
+"""  # noqa: E501
+    size = 4 * 128 * 4
+    expected = Collective("all-reduce", "f32", ("replica",), 5, 5 * size, 5 * size)
+    assert collectives(text, {"replica": 2, "expert": 4}) == [expected]
