@@ -86,7 +86,7 @@ def test_shards_on_a_mesh(command, tmp_path):
     source = save(peer("switch"), tmp_path / "source", max_shard_size="10KB")
     assert len(list(source.glob("*.safetensors"))) > 3
     imported(command, source, "run", "--gin.MESH_EXPERT=2", "--gin.MESH_MODEL=2")
-    mesh = "mesh: data 2 x expert 2 x model 2"
+    mesh = "mesh: replica 1 x data 2 x expert 2 x model 2"
     assert mesh in (tmp_path / "run/model_info.txt").read_text()
     said = exported(command, "run", "back", "--max_shard_size=10KB")
     files = sorted(file.name for file in (tmp_path / "back").glob("*.safetensors"))
