@@ -1,4 +1,4 @@
-"""What one chip can do: rates and sizes, each from its maker's public documentation.
+"""What one chip can do: rates and sizes, with where its maker's public documentation has them.
 
 Peak FLOP/s are not here but in `switchx.training.peak`, found by the chip's `device_kind`.
 """
@@ -62,6 +62,8 @@ class Chip:
 # NVIDIA: data sheets of A100 80GB SXM, H100 SXM, H200 SXM: memory, NVLink (600, 900, 900 GB/s in
 # both directions together; one way is half). Network: one ConnectX-6 HDR of 200 Gbit/s per GPU in
 # a DGX A100, one ConnectX-7 of 400 Gbit/s in a DGX H100 and H200 (their data sheets). Clock: boost.
+# Read for this table: the TPU pages of v5e, v5p and v6e, and the compiler's limits. The rest (v4's
+# networks, all of NVIDIA's) is recalled, with where it stands: check it before you rely on it.
 CHIPS: dict[str, Chip] = {
     chip.name: chip
     for chip in (
