@@ -12,7 +12,7 @@ resolve() {  # resolve OUTPUT [uv options]: keeps the pins OUTPUT has unless ask
 }
 
 resolve requirements/base.lock "$@"
-for extra in dev tpu cuda plan; do
+for extra in dev tpu cuda cloud plan; do
   whole=$(mktemp)
   resolve "$whole" --extra "$extra" --constraints requirements/base.lock
   grep -vxFf requirements/base.lock "$whole" >"requirements/$extra.lock"
