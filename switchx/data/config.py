@@ -33,9 +33,14 @@ class DataConfig:
         of a SentencePiece model.
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
+      prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote; None reads the sources.
+      pack: PACK, several short examples in a row, which see nothing of each other.
       json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split.
       json_validation_glob: C4_JSON_VALIDATION, the same for the validation split.
-      max_broken_share: MAX_BROKEN_LINES, the share of unreadable lines that is still tolerated.
+      max_broken_share: MAX_BROKEN_LINES, the share of unreadable lines, and of unreadable records
+        of a prepared set, that is still tolerated.
+      eval_each_task: EVAL_EACH_TASK, whether the tasks of a mixture are evaluated one by one too.
+      timeout: DATA_TIMEOUT, seconds in which a batch must come.
       cache_dir: CACHE_DIR; $SWITCHX_CACHE or ~/.cache/switchx where None.
     """
 
@@ -49,9 +54,13 @@ class DataConfig:
     vocabulary: str = "default"
     task_module: str | None = None
     tfds_data_dir: str | None = None
+    prepared_dir: str | None = None
+    pack: bool = False
     json_train_glob: str | None = None
     json_validation_glob: str | None = None
     max_broken_share: float = 0.01
+    eval_each_task: bool = False
+    timeout: float = 600.0
     cache_dir: str | None = None
 
     @property
