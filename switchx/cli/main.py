@@ -24,6 +24,7 @@ from switchx.errors import RunError, UserError
 # Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
 COMMANDS = {
     "train": "train a model; without arguments, a small one on the embedded corpus",
+    "data": "prepare, show, check and time what a model is fed",
     "eval": "measure a trained model on its validation split",
     "infer": "fill blanks with a trained model",
     "info": "parameters, FLOPs and memory of a configuration",

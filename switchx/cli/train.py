@@ -44,7 +44,7 @@ def _train(settings: "Settings", token: str) -> int:
         functools.partial(data.train_stream, settings.data),
         functools.partial(data.eval_batches, settings.data),
         settings.resolved,
-        data.vocabulary(settings.data).fingerprint,
+        data.vocabulary_fingerprint(settings.data),
         token,
     )
     if result.stopped_by is not None:

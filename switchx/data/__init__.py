@@ -10,6 +10,8 @@ from switchx.data.config import Batch, DataConfig
 from switchx.data.vocabularies import Vocabulary
 
 if TYPE_CHECKING:
+    from switchx.data.prepared_stream import PreparedStream
+    from switchx.data.set_plan import SetInfo
     from switchx.data.stream import TrainStream  # otherwise from __getattr__
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "Vocabulary",
     "eval_batches",
     "preflight",
+    "prepare",
     "train_stream",
     "vocabulary",
+    "vocabulary_fingerprint",
 ]
 
 
@@ -30,6 +34,12 @@ def preflight(config: DataConfig) -> None:
     from switchx.data.tensorflow_loader import load_tensorflow
 
     check_values(config)
+    if config.prepared_dir is not None:
+        from switchx.data.prepared_stream import PreparedSets
+
+        for split in ("train", "validation"):
+            PreparedSets(config, split)
+        return
     load_tensorflow()
     from switchx.data.preflight_checks import run_preflight
 
@@ -47,8 +57,42 @@ def vocabulary(config: DataConfig) -> Vocabulary:
     return open_vocabulary(config)
 
 
-def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> "TrainStream":
+def vocabulary_fingerprint(config: DataConfig) -> str:
+    """A name of a config's vocabulary; of prepared data without reading the vocabulary itself.
+
+    Raises:
+      UserError: as `vocabulary`.
+    """
+    if config.prepared_dir is None:
+        return vocabulary(config).fingerprint
+    from switchx.data.prepared_stream import set_infos
+
+    return set_infos(config)[0].plan.vocabulary
+
+
+def prepare(
+    config: DataConfig,
+    splits: Sequence[str] = ("train", "validation"),
+    shards: int | None = None,
+    beam_flags: Sequence[str] = (),
+) -> "list[SetInfo]":
+    """Prepares a config's task or mixture below its prepared_dir; see `switchx.data.prepare`."""
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    from switchx.data import preparation
+
+    return preparation.prepare(config, splits, shards, beam_flags)
+
+
+def train_stream(
+    config: DataConfig, shards: Sequence[int] = (0,)
+) -> "TrainStream | PreparedStream":
     """Returns the endless stream of these shards' rows; UserError where something is missing."""
+    if config.prepared_dir is not None:
+        from switchx.data.prepared_stream import PreparedStream
+
+        return PreparedStream(config, shards)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
@@ -59,6 +103,10 @@ def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> "TrainStre
 
 def eval_batches(config: DataConfig) -> Iterator[Batch]:
     """Returns the evaluation batches, the same at every call; UserError as `train_stream`."""
+    if config.prepared_dir is not None:
+        from switchx.data.prepared_stream import prepared_evaluation_batches
+
+        return prepared_evaluation_batches(config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()

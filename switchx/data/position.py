@@ -61,7 +61,7 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
     stray = [name for name in content if not _CHECKPOINT_FILE.fullmatch(name)]
     if stray:
         raise damaged(f"it holds {stray[0]!r}")
-    _check_identity(saved, identity)
+    check_identity(saved, identity)
     return counts, content
 
 
@@ -73,7 +73,8 @@ def damaged(why: str) -> UserError:
     )
 
 
-def _check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises UserError for the first setting whose value is not the one saved."""
     for setting, value in wanted.items():
         if saved.get(setting) != value:
             raise UserError(

@@ -1,0 +1,51 @@
+"""switchx data: prepares, shows, checks and times what a model is fed."""
+
+import argparse
+import importlib
+
+from switchx.errors import UserError
+
+# Each is a module switchx.cli.data_<name> with run(args, settings).
+ACTIONS = {
+    "prepare": "tokenize and cut a task or mixture once, into PREPARED_DIR",
+    "show": "print a few examples, corrupted and whole",
+    "check": "read every record of a prepared set and say what is wrong",
+    "bench": "examples per second, prepared and streamed",
+}
+# What these need of a run is its data.
+_NOT_NEEDED = {"TRAIN_STEPS": 1, "NUM_EXPERTS": 1, "MIXTURE_OR_TASK_NAME": ""}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `switchx data`; those all commands share are added by the caller."""
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=_actions())
+    parser.add_argument(
+        "--shards", type=int, metavar="N", help="prepare: files of each split (default: its files)"
+    )
+    parser.add_argument(
+        "--splits", default="train,validation", help="prepare, check: which (%(default)s)"
+    )
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="show: examples (3); bench: batches (100)"
+    )
+    parser.add_argument(
+        "beam", nargs="*", metavar="-- FLAGS", help="prepare: Apache Beam's own, as in "
+        "-- --runner=DataflowRunner --project=.. (default: this machine)",
+    )
+    parser.epilog = "Needs the data settings of a run alone; a model is not looked at."
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Does one action."""
+    from switchx.cli import gin_config
+
+    if args.beam and args.action != "prepare":
+        raise UserError(f"{args.beam[0]!r} is for `switchx data prepare` alone.")
+    settings = gin_config.load(args, defaults=_NOT_NEEDED)
+    action = importlib.import_module(f"switchx.cli.data_{args.action}")
+    status: int | None = action.run(args, settings)
+    return status
+
+
+def _actions() -> str:
+    return "; ".join(f"{name}: {purpose}" for name, purpose in ACTIONS.items())
