@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=int, metavar="N", help="show: examples (3); bench: batches (100)"
     )
     parser.add_argument(
-        "beam", nargs="*", metavar="-- FLAGS", help="prepare: Apache Beam's own, as in "
+        "beam",
+        nargs="*",
+        metavar="-- FLAGS",
+        help="prepare: Apache Beam's own, as in "
         "-- --runner=DataflowRunner --project=.. (default: this machine)",
     )
     parser.epilog = "Needs the data settings of a run alone; a model is not looked at."

@@ -2,7 +2,9 @@
 
 import argparse
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from switchx.cli.tables import columns
 
 if TYPE_CHECKING:
     from switchx.cli.gin_config import Settings
@@ -24,8 +26,8 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
 
 def table(sets: list["SetInfo"]) -> list[str]:
     """A row for each split of each set."""
-    head = ("task", "split", "shards", "records", "documents", "tokens", "text MB", "unknown")
-    rows: list[tuple[str, ...]] = [head]
+    head = ("task", "split", "shards", "records", "documents", "tokens", "text bytes", "unknown")
+    rows: list[tuple[Any, ...]] = [head]
     for info in sets:
         for split, shards in info.shards.items():
             tokens = sum(facts.tokens for facts in shards)
@@ -33,19 +35,12 @@ def table(sets: list["SetInfo"]) -> list[str]:
                 (
                     info.plan.task,
                     split,
-                    f"{len(shards):,}",
-                    f"{info.records(split):,}",
-                    f"{sum(facts.documents for facts in shards):,}",
-                    f"{tokens:,}",
-                    f"{sum(facts.text_bytes for facts in shards) / 1e6:,.1f}",
+                    len(shards),
+                    info.records(split),
+                    sum(facts.documents for facts in shards),
+                    tokens,
+                    sum(facts.text_bytes for facts in shards),
                     f"{sum(facts.unknown for facts in shards) / max(tokens, 1):.3%}",
                 )
             )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    return columns(rows)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from switchx.data.config import Batch, DataConfig
 from switchx.data.vocabularies import Vocabulary
+from switchx.data.watch import Watched, watched
 
 if TYPE_CHECKING:
-    from switchx.data.prepared_stream import PreparedStream
     from switchx.data.set_plan import SetInfo
     from switchx.data.stream import TrainStream  # otherwise from __getattr__
 
@@ -85,20 +85,18 @@ def prepare(
     return preparation.prepare(config, splits, shards, beam_flags)
 
 
-def train_stream(
-    config: DataConfig, shards: Sequence[int] = (0,)
-) -> "TrainStream | PreparedStream":
+def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Watched:
     """Returns the endless stream of these shards' rows; UserError where something is missing."""
     if config.prepared_dir is not None:
         from switchx.data.prepared_stream import PreparedStream
 
-        return PreparedStream(config, shards)
+        return Watched(PreparedStream(config, shards), config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
     from switchx.data.stream import TrainStream
 
-    return TrainStream(config, shards)
+    return Watched(TrainStream(config, shards), config)
 
 
 def eval_batches(config: DataConfig) -> Iterator[Batch]:
@@ -106,13 +104,13 @@ def eval_batches(config: DataConfig) -> Iterator[Batch]:
     if config.prepared_dir is not None:
         from switchx.data.prepared_stream import prepared_evaluation_batches
 
-        return prepared_evaluation_batches(config)
+        return watched(prepared_evaluation_batches(config), config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
     from switchx.data.stream import evaluation_batches
 
-    return evaluation_batches(config)
+    return watched(evaluation_batches(config), config)
 
 
 def __getattr__(name: str) -> Any:

@@ -36,10 +36,12 @@ class Reading:
         return np.array(True)
 
 
-def plan_of(task: Any, config: DataConfig, vocabulary: Vocabulary, shards: Mapping[str, int]) -> SetPlan:
+def plan_of(
+    task: Any, config: DataConfig, vocabulary: Vocabulary, shards: Mapping[str, int]
+) -> SetPlan:
     """The plan of a task's set under a config."""
     corrupts = _span_step(task) is not None
-    density, mean_span = tasks.span_settings(task) if corrupts else (0.15, 3.0)
+    density, mean_span = tasks.span_settings(task) or (0.15, 3.0)
     cut, _ = preprocessors.random_spans_helper(
         inputs_length=config.feature_lengths["inputs"],
         noise_density=density,

@@ -67,7 +67,9 @@ class Folder:
     def names(self) -> set[str]:
         """The names of what lies in it."""
         self._fs.invalidate_cache(self._root)
-        return {path.rstrip("/").rsplit("/", 1)[-1] for path in self._fs.ls(self._root, detail=False)}
+        return {
+            path.rstrip("/").rsplit("/", 1)[-1] for path in self._fs.ls(self._root, detail=False)
+        }
 
     def remove(self) -> None:
         """Removes it with everything in it."""

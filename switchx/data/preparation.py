@@ -1,16 +1,11 @@
-"""Prepares a task or a mixture: each shard by an Apache Beam worker, then one file that says all."""
+"""Prepares a task or a mixture: each shard on an Apache Beam worker, then one file for all."""
 
 import contextlib
 import dataclasses
 import fcntl
 import json
-import os
 import re
-import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import seqio
@@ -19,13 +14,15 @@ from switchx.data import cutting, lookup, set_plan, sources, vocabulary_choice
 from switchx.data.config import DataConfig, check_values
 from switchx.data.folders import Folder
 from switchx.data.preparation_progress import Progress
-from switchx.data.set_plan import PREPARING, SetInfo, SetPlan
+from switchx.data.set_plan import PREPARING, SetInfo
 from switchx.data.shard_writer import ShardJob, finished, write_shard
 from switchx.errors import RunError, UserError
 
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
 _PLAN = "plan.json"
-_RAISED = re.compile(r"(UserError|RunError): (.*?)(?: \[while running| \[\'while running|\n|$)", re.S)
+_RAISED = re.compile(
+    r"(UserError|RunError): (.*?)(?: \[while running| \[\'while running|\n|$)", re.S
+)
 
 
 def prepare(
@@ -166,7 +163,11 @@ class _Preparation:
 
     def _refuse(self, there: dict[str, Any]) -> None:
         wanted = json.loads(json.dumps(dataclasses.asdict(self.plan)))
-        names = {"vocabulary": "VOCABULARY", "pack": "PACK", "feature_lengths": "TASK_FEATURE_LENGTHS"}
+        names = {
+            "vocabulary": "VOCABULARY",
+            "pack": "PACK",
+            "feature_lengths": "TASK_FEATURE_LENGTHS",
+        }
         other = next((n for n in wanted if there.get(n) != wanted[n]), "format")
         raise UserError(
             f"{names.get(other, other)} is {wanted.get(other)!r} but {self._url!r} was prepared "

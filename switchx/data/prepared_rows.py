@@ -25,7 +25,11 @@ def empty_batch(lengths: Mapping[str, int], rows: int, pack: bool) -> Batch:
 
 
 def fill(
-    batch: Batch, rows: np.ndarray, plan: SetPlan, records: Sequence[Record | None], key_R: np.ndarray
+    batch: Batch,
+    rows: np.ndarray,
+    plan: SetPlan,
+    records: Sequence[Record | None],
+    key_R: np.ndarray,
 ) -> None:
     """Writes the examples of some records into some rows; a broken record's row stays empty.
 
@@ -37,10 +41,11 @@ def fill(
         for row, record in zip(rows, records, strict=True):
             _put_examples(batch, row, record or [])
         return
-    length_R = np.array([0 if record is None else len(record[0]) for record in records])
+    tokens_of = [np.zeros(0, np.int32) if record is None else record[0] for record in records]
+    length_R = np.array(list(map(len, tokens_of)))
     for length in np.unique(length_R[length_R > 0]):
         own = np.flatnonzero(length_R == length)
-        token_RN = np.stack([records[i][0] for i in own])  # type: ignore[index]
+        token_RN = np.stack([tokens_of[i] for i in own])
         inputs_RI, targets_RT = plan.corruption.corrupt(token_RN, key_R[own])
         _put_rows(batch, rows[own], _ended(inputs_RI, plan, 0), _ended(targets_RT, plan, 1))
 
@@ -51,7 +56,9 @@ def _ended(token_RN: np.ndarray, plan: SetPlan, feature: int) -> np.ndarray:
     return np.pad(token_RN, ((0, 0), (0, 1)), constant_values=plan.eos_id)
 
 
-def _put_rows(batch: Batch, rows: np.ndarray, inputs_RI: np.ndarray, targets_RT: np.ndarray) -> None:
+def _put_rows(
+    batch: Batch, rows: np.ndarray, inputs_RI: np.ndarray, targets_RT: np.ndarray
+) -> None:
     I, T = inputs_RI.shape[1], targets_RT.shape[1]
     batch["encoder_input_tokens"][rows, :I] = inputs_RI
     batch["decoder_target_tokens"][rows, :T] = targets_RT

@@ -1,6 +1,7 @@
 """Batches of prepared sets: the n-th batch is computed from n, so that nothing is ever replayed."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ from switchx.data.prepared_rows import empty_batch, fill
 from switchx.data.set_plan import SetInfo
 from switchx.errors import UserError
 
-_PREFETCHED_BATCHES = 4
-_BATCHES = 2**31  # more than any run has: the stream has no end
+_PREFETCHED_BLOCKS = 2
+_ROWS_OF_A_BLOCK = 256
+_BLOCKS = 2**31  # more than any run has: the stream has no end
 _CORRUPTION = 3  # what a key is for, beside those of `order`
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 
@@ -33,7 +35,7 @@ class PreparedSets:
         self.counter = RecordCounter(config.max_broken_share)
         self.rates = list(rates(config, name).values())
         self.infos = set_infos(config, name)
-        folders = [_folder(config, info.plan.task) for info in self.infos]
+        folders = [set_folder(config, info.plan.task) for info in self.infos]
         self.readers = [
             SplitReader(folder, info, split, self.counter)
             for folder, info in zip(folders, self.infos, strict=True)
@@ -61,8 +63,11 @@ class PreparedSets:
         return batch
 
 
-class _Batches:
-    """What Grain reads: the n-th batch's rows of some shards of a config."""
+class _Blocks:
+    """What Grain reads: some shards' rows of a few batches at a time, or one where it has many.
+
+    Most of what a row costs is spent per call, not per row.
+    """
 
     def __init__(self, config: DataConfig, sets: PreparedSets, shards: Sequence[int]) -> None:
         self._sets, self._seed, self._batch_size = sets, config.seed, config.batch_size
@@ -71,13 +76,18 @@ class _Batches:
         self._row_R = np.concatenate(
             [np.arange(shard * per_shard, (shard + 1) * per_shard) for shard in shards]
         )
+        self.batches = -(-_ROWS_OF_A_BLOCK // len(self._row_R))
 
     def __len__(self) -> int:
-        return _BATCHES
+        return _BLOCKS
 
-    def __getitem__(self, number: Any) -> Batch:
-        places = self._order.places(int(number) * self._batch_size + self._row_R)
-        return self._sets.batch(places, self._seed)
+    def __getitem__(self, number: Any) -> list[Batch]:
+        first = int(number) * self.batches
+        batch_N1 = np.arange(first, first + self.batches)[:, None]
+        places = self._order.places((batch_N1 * self._batch_size + self._row_R).ravel())
+        block = self._sets.batch(places, self._seed)
+        parts = {name: np.split(x, self.batches) for name, x in block.items()}
+        return [{name: x[n] for name, x in parts.items()} for n in range(self.batches)]
 
 
 class PreparedStream:
@@ -93,9 +103,9 @@ class PreparedStream:
         self._sets = PreparedSets(config, "train")
         self._shards = tuple(shards)
         self._identity = _identity(config, self._sets.infos)
-        self._batches = _Batches(config, self._sets, shards)
+        self._blocks = _Blocks(config, self._sets, shards)
         self._next = 0
-        self._iterator: Any = None  # from the first batch on
+        self._iterator: Iterator[Batch] | None = None  # from the first batch on
 
     def __iter__(self) -> "PreparedStream":
         return self
@@ -104,7 +114,7 @@ class PreparedStream:
         """Returns the next batch's rows; UserError where too much of the data is broken."""
         if self._iterator is None:
             self._iterator = self._read_ahead()
-        batch: Batch = next(self._iterator)
+        batch = next(self._iterator)
         self._next += 1
         return batch
 
@@ -135,12 +145,14 @@ class PreparedStream:
         """Stops reading ahead; the stream gives no batch afterwards."""
         self._iterator = iter(())
 
-    def _read_ahead(self) -> Any:
+    def _read_ahead(self) -> Iterator[Batch]:
         import grain
 
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
-        batches = grain.MapDataset.source(self._batches)[self._next :]
-        return iter(batches.to_iter_dataset(options))
+        block, skipped = divmod(self._next, self._blocks.batches)
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BLOCKS)
+        blocks = grain.MapDataset.source(self._blocks)[block:].to_iter_dataset(options)
+        batches = itertools.chain.from_iterable(blocks)
+        return itertools.islice(batches, skipped, None)
 
 
 def prepared_evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[Batch]:
@@ -174,7 +186,7 @@ def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:
     wanted = None if default else vocabulary_choice.open_vocabulary(config).fingerprint
     infos = []
     for task in rates(config, name):
-        info = set_plan.read_info(_folder(config, task), task)
+        info = set_plan.read_info(set_folder(config, task), task)
         set_plan.check_same(info.plan, config, wanted)
         infos.append(info)
     return infos
@@ -187,7 +199,7 @@ def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
       UserError: the description of the mixture is damaged.
     """
     name = name or config.mixture_or_task_name
-    path = _folder(config, name) / set_plan.MIXTURE_FILE
+    path = set_folder(config, name) / set_plan.MIXTURE_FILE
     if not path.is_file():
         return {name: 1.0}
     try:
@@ -202,7 +214,8 @@ def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
     return there
 
 
-def _folder(config: DataConfig, name: str) -> Path:
+def set_folder(config: DataConfig, name: str) -> Path:
+    """Where a task's set lies, or a mixture's description; UserError where it is remote."""
     directory = str(config.prepared_dir)
     if "://" in directory:
         raise UserError(

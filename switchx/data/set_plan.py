@@ -1,6 +1,7 @@
 """What a prepared set is: the settings it was cut with, its shards, and set.json that says so."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -51,7 +52,7 @@ class SetPlan:
     pack: bool
     shards: Mapping[str, int]
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """A short name of these settings."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -136,7 +137,9 @@ def read_info(folder: Path, task: str) -> SetInfo:
         unfinished = (folder / PREPARING).is_dir()
         state = "is not finished" if unfinished else "holds no prepared set"
         advice = "again to go on" if unfinished else "first"
-        raise UserError(f"PREPARED_DIR: {str(folder)!r} {state}; run `switchx data prepare` {advice}.")
+        raise UserError(
+            f"PREPARED_DIR: {str(folder)!r} {state}; run `switchx data prepare` {advice}."
+        )
     info = parse_info(read_bounded(path), str(path))
     if info.plan.task != task:
         raise UserError(f"{str(path)!r} is of the task {info.plan.task!r}, not {task!r}.")

@@ -62,7 +62,8 @@ def write_shard(job: ShardJob) -> None:
     with pipeline.reporting_errors(task, config):
         try:
             facts = folder.write_with(
-                job.file, lambda path: _write(path, job, _reporting(records, reading, job, notes), reading)
+                job.file,
+                lambda path: _write(path, job, _reporting(records, reading, job, notes), reading),
             )
             notes.write(facts_name(job), json.dumps(dataclasses.asdict(facts)))
         except OSError as error:
@@ -111,9 +112,7 @@ def _write(
     except RuntimeError as error:  # what its C++ side makes of a full disk
         raise OSError(0, str(error).splitlines()[0][:200]) from error
     size, digest = path.stat().st_size, _sha256(path)
-    return ShardFacts(
-        count, reading.documents, reading.text_bytes, tokens, unknown, size, digest
-    )
+    return ShardFacts(count, reading.documents, reading.text_bytes, tokens, unknown, size, digest)
 
 
 _UNKNOWN = 2  # T5's id of what a vocabulary has no piece for

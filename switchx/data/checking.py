@@ -1,0 +1,137 @@
+"""Reads every record of a prepared set and says what is wrong with it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from switchx.data.counter_random import key_of
+from switchx.data.prepared_reader import fits, open_records
+from switchx.data.records import decode
+from switchx.data.set_plan import SetInfo, SetPlan, ShardFacts
+
+_RECORDS_PER_READ = 512
+_UNKNOWN = 2
+
+
+@dataclasses.dataclass
+class SplitReport:
+    """What was found in one split.
+
+    Attributes:
+      records, tokens: read, of those that are whole.
+      broken: records that are not.
+      short: rows shorter than a full one, as the last of joined documents is.
+      sentinels: tokens of the text that are sentinels, which corruption takes for its own.
+      problems: a sentence for each file that is not what the set says, and for the first broken
+        record of each.
+    """
+
+    records: int = 0
+    tokens: int = 0
+    broken: int = 0
+    short: int = 0
+    sentinels: int = 0
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def check_split(folder: Path, info: SetInfo, split: str, tick: Callable[[int], Any]) -> SplitReport:
+    """Reads a split whole. `tick(n)` is called for every n records."""
+    report = SplitReport()
+    for shard, facts in enumerate(info.shards[split]):
+        _check_shard(folder, info.plan, split, shard, facts, report, tick)
+    return report
+
+
+def _check_shard(
+    folder: Path,
+    plan: SetPlan,
+    split: str,
+    shard: int,
+    facts: ShardFacts,
+    report: SplitReport,
+    tick: Callable[[int], Any],
+) -> None:
+    path = folder / plan.file(split, shard)
+    problem = _file_problem(path, facts)
+    if problem:
+        report.problems.append(f"{path.name} {problem}")
+    reader = open_records(path) if path.is_file() else None
+    if reader is None:
+        report.broken += facts.records
+        return
+    tokens_before, broken_before = report.tokens, report.broken
+    count = reader.num_records()
+    if count != facts.records:
+        report.problems.append(f"{path.name} has {count:,} records, not {facts.records:,}")
+    for start in range(0, count, _RECORDS_PER_READ):
+        numbers = range(start, min(start + _RECORDS_PER_READ, count))
+        for number, content in zip(numbers, _read(reader, numbers), strict=True):
+            _check_record(content, number, plan, plan.salt(split, shard), report, path.name)
+        tick(len(numbers))
+    if report.broken > broken_before:
+        report.problems.append(f"{path.name} has {report.broken - broken_before:,} broken records")
+    elif report.tokens - tokens_before != facts.tokens:
+        found = report.tokens - tokens_before
+        report.problems.append(f"{path.name} has {found:,} tokens, not {facts.tokens:,}")
+
+
+def _file_problem(path: Path, facts: ShardFacts) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    size = path.stat().st_size
+    if size != facts.bytes:
+        return f"has {size:,} bytes, not {facts.bytes:,}"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return None if digest == facts.sha256 else "is not the file that was written (SHA-256)"
+
+
+def _read(reader: Any, numbers: range) -> list[bytes | None]:
+    try:
+        return list(reader.read(list(numbers)))
+    except Exception:  # a broken chunk: each record by itself
+        return [_one(reader, number) for number in numbers]
+
+
+def _one(reader: Any, number: int) -> bytes | None:
+    try:
+        return bytes(reader.read([number])[0])
+    except Exception:
+        return None
+
+
+def _check_record(
+    content: bytes | None, number: int, plan: SetPlan, salt: int, report: SplitReport, name: str
+) -> None:
+    record = None if content is None else decode(content, plan.dtype, salt)
+    if record is None or not fits(record, plan):
+        report.broken += 1
+        return
+    report.records += 1
+    report.tokens += sum(map(len, record))
+    if plan.cut is None:
+        return
+    tokens = record[0]
+    report.short += len(tokens) < plan.cut
+    _, spans = plan.corruption.counts(max(len(tokens), 2))
+    report.sentinels += int(np.count_nonzero(tokens > plan.corruption.first_sentinel - spans))
+    problem = corruption_problem(tokens, plan, key_of(number))
+    if problem:
+        report.problems.append(f"record {number} of {name} {problem}")
+
+
+def corruption_problem(token_N: np.ndarray, plan: SetPlan, key: np.ndarray) -> str | None:
+    """What is wrong with a row once corrupted: its lengths, its sentinels; None if nothing is."""
+    inputs_RI, targets_RT = plan.corruption.corrupt(token_N[None], key)
+    for name, row_RL, ends in zip(
+        ("inputs", "targets"), (inputs_RI, targets_RT), plan.add_eos, strict=True
+    ):
+        if row_RL.shape[1] + ends > plan.feature_lengths[name]:
+            return f"makes {row_RL.shape[1] + ends} {name}"
+    if inputs_RI.shape[1] + targets_RT.shape[1] <= len(token_N):
+        return "lost tokens when it was corrupted"
+    return None
