@@ -28,22 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--count", type=int, metavar="N", help="show: examples (3); bench: batches (100)"
     )
-    parser.add_argument(
-        "beam",
-        nargs="*",
-        metavar="-- FLAGS",
-        help="prepare: Apache Beam's own, as in "
-        "-- --runner=DataflowRunner --project=.. (default: this machine)",
+    parser.epilog = (
+        "Needs the data settings of a run alone; a model is not looked at. What follows -- are "
+        "Apache Beam's own flags for `prepare`, as in -- --runner=DataflowRunner --project=.. "
+        "(default: this machine)."
     )
-    parser.epilog = "Needs the data settings of a run alone; a model is not looked at."
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Does one action."""
     from switchx.cli import gin_config
 
-    if args.beam and args.action != "prepare":
-        raise UserError(f"{args.beam[0]!r} is for `switchx data prepare` alone.")
+    if args.beyond and args.action != "prepare":
+        raise UserError(f"{args.beyond[0]!r} is for `switchx data prepare` alone.")
     settings = gin_config.load(args, defaults=_NOT_NEEDED)
     action = importlib.import_module(f"switchx.cli.data_{args.action}")
     status: int | None = action.run(args, settings)

@@ -17,7 +17,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
 
     began = time.monotonic()
     splits = [split for split in args.splits.split(",") if split]
-    sets = data.prepare(settings.data, splits, args.shards, args.beam)
+    sets = data.prepare(settings.data, splits, args.shards, args.beyond)
     for line in table(sets):
         print(line)
     print(f"in {settings.data.prepared_dir} after {time.monotonic() - began:.1f} s; train with")

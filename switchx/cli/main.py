@@ -73,12 +73,22 @@ def _dispatch(argv: list[str]) -> int:
     parser.set_defaults(reads_a_run=argv[0] in READ_A_RUN)
     add_common_arguments(parser)
     command.add_arguments(parser)
-    args = parser.parse_args(rewrite_gin_flags(argv[1:]))
+    own, beyond = _split(argv[1:])
+    if beyond and argv[0] != "data":
+        raise UserError(f"{beyond[0]!r} stands behind --, where `switchx {argv[0]}` takes nothing.")
+    parser.set_defaults(beyond=beyond)  # Apache Beam's own flags
+    args = parser.parse_args(rewrite_gin_flags(own))
     prepare_devices(args.cpu_devices)
     prepare_compile_cache()
     # Orbax remarks on settings that are our choice; what goes wrong is raised, not logged.
     logging.getLogger("absl").setLevel(logging.ERROR)
     return command.run(args) or 0
+
+
+def _split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments before `--`, and those after it."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
 
 
 def _overview() -> Parser:

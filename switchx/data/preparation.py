@@ -48,7 +48,7 @@ def prepare(
         raise UserError(f"--shards={shards} must be a whole number of at least 1.")
     provider = lookup.find_provider(config)
     sources.check_sources(provider, config)
-    tasks = seqio.get_subtasks(provider)
+    tasks = sorted(seqio.get_subtasks(provider), key=lambda task: task.name)
     preparations = [_Preparation(task, config, splits, shards) for task in tasks]
     todo = [preparation for preparation in preparations if preparation.info is None]
     with contextlib.ExitStack() as locks:

@@ -43,7 +43,7 @@ def decode(record: bytes, dtype: str, salt: int) -> list[np.ndarray] | None:
     tokens = np.frombuffer(record, dtype, offset=start).astype(np.int32)
     if count == 1:
         return [tokens]
-    return np.split(tokens, np.cumsum(lengths)[:-1])
+    return np.split(tokens, np.cumsum(lengths))[:-1]
 
 
 def salt_of(set_id: str, split: str, shard: int) -> int:
