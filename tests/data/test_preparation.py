@@ -238,7 +238,7 @@ def test_interrupted_again_and_again_it_ends_the_same(prepared, tmp_path):
         assert process.returncode == -signal.SIGKILL, process.stderr.read()
         if not (folder / "set.json").exists():
             with pytest.raises(
-                UserError, match="is not finished; run .switchx data prepare. again"
+                UserError, match=r"is not finished; run .switchx data prepare. again"
             ):
                 data.train_stream(config)
     assert killed == 6
@@ -289,7 +289,7 @@ def test_a_remote_folder(prepared):
     folder = f"/bucket/sets/{info.plan.task}"
     found = {Path(p).name: memory.cat_file(p) for p in memory.ls(folder, detail=False)}
     assert found == bytes_of(Path(whole_config.prepared_dir) / info.plan.task)
-    with pytest.raises(UserError, match="is remote, .* give a local copy or a mounted bucket"):
+    with pytest.raises(UserError, match=r"is remote, .* give a local copy or a mounted bucket"):
         data.train_stream(config)
 
 
@@ -312,7 +312,7 @@ def test_beams_own_flags_reach_beam(prepared, tmp_path):
 def test_broken_lines_stop_it_with_their_sentence(tmp_path):
     config = json_config(tmp_path)
     write_lines(tmp_path / "train-1.json.gz", ["{broken"] * 150)
-    with pytest.raises(UserError, match="MAX_BROKEN_LINES is 0.01 but 150 of 150 lines"):
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.01 but 150 of 150 lines"):
         data.prepare(config)
 
 
