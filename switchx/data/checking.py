@@ -67,10 +67,11 @@ def _check_shard(
     count = reader.num_records()
     if count != facts.records:
         report.problems.append(f"{path.name} has {count:,} records, not {facts.records:,}")
+        report.broken += max(facts.records - count, 0)
     for start in range(0, count, _RECORDS_PER_READ):
         numbers = range(start, min(start + _RECORDS_PER_READ, count))
         for number, content in zip(numbers, _read(reader, numbers), strict=True):
-            _check_record(content, number, plan, plan.salt(split, shard), report, path.name)
+            _check_record(content, number, plan, facts.salt, report, path.name)
         tick(len(numbers))
     if report.broken > broken_before:
         report.problems.append(f"{path.name} has {report.broken - broken_before:,} broken records")

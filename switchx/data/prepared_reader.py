@@ -22,6 +22,7 @@ class RecordCounter:
         self.records = 0
         self.broken = 0
         self._max_broken_share = max_broken_share
+        self._first = ""
         self._lock = threading.Lock()
 
     def note(self, records: int, broken: int, example: str) -> None:
@@ -32,11 +33,12 @@ class RecordCounter:
         """
         with self._lock:
             if broken and not self.broken:
+                self._first = example
                 print(f"switchx: passing over broken data: {example}.", file=sys.stderr)
             self.records += records
             self.broken += broken
             if self.records >= MIN_RECORDS_TO_JUDGE:
-                self.judge(self.broken, self.records, example)
+                self.judge(self.broken, self.records, self._first)
 
     def judge(self, broken: int, records: int, example: str) -> None:
         """Raises UserError where too large a share is broken."""
@@ -61,6 +63,7 @@ class SplitReader:
         self._folder, self._plan, self._split = folder, info.plan, split
         self._counter = counter
         self._end_S = np.cumsum([facts.records for facts in info.shards[split]])
+        self._salt_S = [facts.salt for facts in info.shards[split]]
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
         self._check_files(info)
@@ -81,7 +84,7 @@ class SplitReader:
             own = np.flatnonzero(shard_R == shard)
             start = int(self._end_S[shard - 1]) if shard else 0
             numbers = [int(record) - start for record in record_R[own]]
-            salt = self._plan.salt(self._split, int(shard))
+            salt = self._salt_S[shard]
             for row, number, content in zip(
                 own, numbers, self._contents(int(shard), numbers), strict=True
             ):

@@ -2,7 +2,7 @@
 
     crc32 uint32 | number of arrays uint32 | length of each, uint32 | the arrays, one type for all
 
-All little-endian. The checksum begins with the shard's own number, so that a record of another
+All little-endian. The checksum begins with a number of the shard's own, so that a record of another
 shard or another set does not pass for one of this.
 """
 
@@ -46,9 +46,10 @@ def decode(record: bytes, dtype: str, salt: int) -> list[np.ndarray] | None:
     return np.split(tokens, np.cumsum(lengths))[:-1]
 
 
-def salt_of(set_id: str, split: str, shard: int) -> int:
-    """What a shard's checksums begin with."""
-    return zlib.crc32(f"{set_id}/{split}/{shard}".encode())
+def salt_of(set_id: str, split: str, shard: int, first: Sequence[np.ndarray]) -> int:
+    """What a shard's checksums begin with: it tells its settings, its place and its content."""
+    arrays = b"".join(np.asarray(array).astype(TOKEN_TYPES[1]).tobytes() for array in first)
+    return zlib.crc32(f"{set_id}/{split}/{shard}/".encode() + arrays)
 
 
 def _word(record: bytes, number: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.records import TOKEN_TYPES, salt_of, token_type
+from switchx.data.records import TOKEN_TYPES, token_type
 from switchx.data.spans import SpanCorruption
 from switchx.errors import UserError
 
@@ -72,15 +72,12 @@ class SetPlan:
         """A shard's file name. Names are made, never read: they cannot lead elsewhere."""
         return f"{split}-{shard:05d}-of-{self.shards[split]:05d}.array_record"
 
-    def salt(self, split: str, shard: int) -> int:
-        """What the checksums of a shard's records begin with."""
-        return salt_of(self.id, split, shard)
-
 
 @dataclasses.dataclass(frozen=True)
 class ShardFacts:
     """What a finished shard holds: `documents` read, with `text_bytes`, made `records` of
-    `tokens`, of which `unknown` are the vocabulary's unknown; the file's `bytes` and `sha256`."""
+    `tokens`, of which `unknown` are the vocabulary's unknown; the file's `bytes` and `sha256`;
+    `salt`, with which the checksums of its records begin."""
 
     records: int
     documents: int
@@ -89,6 +86,7 @@ class ShardFacts:
     unknown: int
     bytes: int
     sha256: str
+    salt: int
 
 
 @dataclasses.dataclass(frozen=True)

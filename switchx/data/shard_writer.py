@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from switchx.data import lookup, pipeline
 from switchx.data.config import DataConfig
 from switchx.data.cutting import Reading, records_of
 from switchx.data.folders import Folder
-from switchx.data.records import encode
+from switchx.data.records import encode, salt_of
 from switchx.data.set_plan import PREPARING, SetPlan, ShardFacts
 from switchx.errors import RunError
 
@@ -99,12 +100,13 @@ def _write(
 ) -> ShardFacts:
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    salt, dtype = job.plan.salt(job.split, job.shard), job.plan.dtype
+    first = next(records, [])
+    salt = salt_of(job.plan.id, job.split, job.shard, first)
     count = tokens = unknown = 0
     writer: Any = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     try:
-        for arrays in records:
-            writer.write(encode(arrays, dtype, salt))
+        for arrays in itertools.chain([first] if first else [], records):
+            writer.write(encode(arrays, job.plan.dtype, salt))
             count += 1
             tokens += sum(map(len, arrays))
             unknown += sum(int(np.count_nonzero(array == _UNKNOWN)) for array in arrays)
@@ -112,7 +114,9 @@ def _write(
     except RuntimeError as error:  # what its C++ side makes of a full disk
         raise OSError(0, str(error).splitlines()[0][:200]) from error
     size, digest = path.stat().st_size, _sha256(path)
-    return ShardFacts(count, reading.documents, reading.text_bytes, tokens, unknown, size, digest)
+    return ShardFacts(
+        count, reading.documents, reading.text_bytes, tokens, unknown, size, digest, salt
+    )
 
 
 _UNKNOWN = 2  # T5's id of what a vocabulary has no piece for
