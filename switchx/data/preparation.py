@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -44,6 +45,18 @@ def prepare(
     check_values(config)
     if config.prepared_dir is None:
         raise UserError("PREPARED_DIR is not set; give the folder to prepare into.")
+    try:
+        return _prepare(config, splits, shards, beam_flags)
+    except OSError as error:
+        raise RunError(
+            f"PREPARED_DIR {config.prepared_dir!r} cannot be written to "
+            f"({error.strerror or error}); what was finished stays: run the same command to go on."
+        ) from error
+
+
+def _prepare(
+    config: DataConfig, splits: Sequence[str], shards: int | None, beam_flags: Sequence[str]
+) -> list[SetInfo]:
     if shards is not None and shards < 1:
         raise UserError(f"--shards={shards} must be a whole number of at least 1.")
     provider = lookup.find_provider(config)
@@ -60,7 +73,7 @@ def prepare(
             preparation.finish()
     if isinstance(provider, seqio.Mixture):
         rates = {task.name: float(provider.get_rate(task)) for task in tasks}
-        folder = Folder(set_plan.folder_of(config.prepared_dir, provider.name))
+        folder = Folder(set_plan.folder_of(str(config.prepared_dir), provider.name))
         folder.write(set_plan.MIXTURE_FILE, json.dumps({"rates": rates}, indent=1) + "\n")
     return [preparation.whole() for preparation in preparations]
 
@@ -184,17 +197,15 @@ def _run(preparations: Sequence[_Preparation], beam_flags: Sequence[str]) -> Non
     with Progress(jobs, total):
         try:
             _run_beam(jobs, beam_flags)
-        except (UserError, RunError, KeyboardInterrupt):
-            raise
-        except Exception as error:  # a runner wraps what its workers raise in types of its own
+        except Exception as error:  # a runner adds to what its workers raise, or wraps it
             raise _as_raised(error) from error
 
 
 def _run_beam(jobs: Sequence[ShardJob], beam_flags: Sequence[str]) -> None:
-    import logging
-
-    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
-    import apache_beam as beam
+    if not beam_flags:  # what goes wrong here is raised, and said once
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    with _quietly():
+        import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
     options = PipelineOptions(list(beam_flags or LOCAL_RUNNER))
@@ -205,6 +216,17 @@ def _run_beam(jobs: Sequence[ShardJob], beam_flags: Sequence[str]) -> None:
             | "Spread" >> beam.Reshuffle()
             | "Write" >> beam.Map(_write_one)
         )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Within, the root logger is off: importing Beam warns of packages that only GCP needs."""
+    before = logging.root.level
+    logging.root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)
 
 
 def _write_one(job: ShardJob) -> None:

@@ -112,7 +112,7 @@ def _write(
             unknown += sum(int(np.count_nonzero(array == _UNKNOWN)) for array in arrays)
         writer.close()
     except RuntimeError as error:  # what its C++ side makes of a full disk
-        raise OSError(0, str(error).splitlines()[0][:200]) from error
+        raise OSError(0, str(error).partition(";")[0]) from error
     size, digest = path.stat().st_size, _sha256(path)
     return ShardFacts(
         count, reading.documents, reading.text_bytes, tokens, unknown, size, digest, salt

@@ -246,6 +246,32 @@ def test_interrupted_again_and_again_it_ends_the_same(prepared, tmp_path):
     assert bytes_of(folder) == expected
 
 
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
+from switchx.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_takes_nothing_away(prepared, tmp_path):
+    """A limit to the size of files stands for a disk that is full: shards have 128 kB."""
+    config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
+    arguments = command(config)[3:]
+    failed = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *arguments], capture_output=True, text=True, timeout=200
+    )
+    assert failed.returncode == 1
+    last = failed.stderr.splitlines()[-1]
+    assert "could not be written to" in last
+    assert "File too large); what was finished stays: run the same command to go on." in last
+    assert "Traceback" not in failed.stderr
+    data.prepare(config)
+    task = config.mixture_or_task_name
+    assert bytes_of(tmp_path / task) == bytes_of(Path(prepared[0].prepared_dir) / task)
+
+
 def test_a_half_written_shard_is_written_again(prepared, tmp_path):
     whole_config, (info,) = prepared
     config = dataclasses.replace(whole_config, prepared_dir=str(tmp_path))
