@@ -1,0 +1,348 @@
+"""Feeds damaged input to every parser of switchx that reads what strangers may have written.
+
+    python scripts/fuzz.py --seconds=60              # each parser for so long
+    python scripts/fuzz.py --seconds=5 records gin   # these alone
+
+Each begins with valid input and changes it: bits, bytes, numbers, pieces left out, doubled or put
+elsewhere. What may come of it is a value or the error that the parser promises; anything else (an
+exception of another type, more than a second, more than 512 MB) is a finding, printed with the
+input that shows it. Exit status 1 if there is any. The same --seed gives the same inputs.
+"""
+
+import argparse
+import base64
+import dataclasses
+import json
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from switchx.errors import RunError, UserError
+
+MOST_SECONDS, MOST_BYTES = 1.0, 512 << 20
+_INTERESTING = [
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0xFFFFFFFF,
+    2**63 - 1,
+    2**64 - 1,
+]
+_WORDS = [b"null", b"-1", b"1e999", b"NaN", b"[" * 2000, b'{"a":' * 500, b"../../etc/passwd", b"\0"]
+_WORDS += [b"9" * 400, b"\xff\xfe", b"true", b'""', b"[]", b"{}", b"\\ud800", b"\n", b"'", b"%"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parser:
+    """Something that reads bytes.
+
+    Attributes:
+      valid: inputs that it accepts, to begin with.
+      parse: takes an input; may raise one of `refusals`.
+    """
+
+    valid: list[bytes]
+    parse: Callable[[bytes], Any]
+    refusals: tuple[type[Exception], ...] = (UserError, RunError)
+
+
+@dataclasses.dataclass
+class Result:
+    """What came of a parser's inputs; a finding is a sentence and the input."""
+
+    inputs: int = 0
+    accepted: int = 0
+    slowest: float = 0.0
+    findings: dict[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def fuzz(parser: Parser, seconds: float, seed: int, most: int | None = None) -> Result:
+    """Tries inputs for some seconds, or `most` of them."""
+    result, rng = Result(), random.Random(seed)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (most is None or result.inputs < most):
+        _try(parser, _mutated(rng.choice(parser.valid), rng), result)
+    return result
+
+
+def _try(parser: Parser, content: bytes, result: Result) -> None:
+    result.inputs += 1
+    before, began = _peak(), time.monotonic()
+    try:
+        parser.parse(content)
+        result.accepted += 1
+    except parser.refusals:
+        pass
+    except Exception as error:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        result.findings.setdefault(
+            f"{type(error).__name__}: {str(error)[:100]} at {where}", content
+        )
+    took = time.monotonic() - began
+    result.slowest = max(result.slowest, took)
+    if took > MOST_SECONDS:
+        result.findings.setdefault(f"took {MOST_SECONDS} s or more", content)
+    if _peak() - before > MOST_BYTES:
+        result.findings.setdefault(f"took {MOST_BYTES >> 20} MB or more", content)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _mutated(content: bytes, rng: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 4, 16])):
+        rng.choice(_MUTATIONS)(changed, rng)
+    return bytes(changed)
+
+
+def _flip(x: bytearray, rng: random.Random) -> None:
+    if x:
+        x[rng.randrange(len(x))] ^= 1 << rng.randrange(8)
+
+
+def _cut(x: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(x) + 1)
+    del x[start : start + rng.choice([1, 4, 16, len(x)])]
+
+
+def _double(x: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(x) + 1)
+    x[start:start] = x[start : start + rng.choice([1, 8, 64])] * rng.choice([1, 3])
+
+
+def _number(x: bytearray, rng: random.Random) -> None:
+    size = rng.choice([1, 2, 4, 8])
+    value = rng.choice(_INTERESTING) & ((1 << 8 * size) - 1)
+    start = rng.randrange(len(x) + 1)
+    x[start : start + size] = value.to_bytes(size, rng.choice(["little", "big"]))
+
+
+def _word(x: bytearray, rng: random.Random) -> None:
+    start = rng.randrange(len(x) + 1)
+    x[start : start + rng.choice([0, 1, 4])] = rng.choice(_WORDS)
+
+
+def _digit(x: bytearray, rng: random.Random) -> None:
+    digits = [i for i, byte in enumerate(x) if 48 <= byte < 58]
+    if digits:
+        x[rng.choice(digits)] = rng.choice(b"0123456789-.e")
+
+
+_MUTATIONS = [_flip, _flip, _cut, _double, _number, _word, _digit]
+
+
+def parsers(folder: Path) -> dict[str, Parser]:
+    """All parsers, working in a folder of theirs."""
+    return dict(_data(folder)) | dict(_interop(folder)) | dict(_other(folder))
+
+
+def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
+    import gzip
+
+    import numpy as np
+
+    from switchx.data import lines, position, prepared_stream, records, set_plan, vocabularies
+    from switchx.data.config import DataConfig
+    from switchx.data.json_lines import LineCounter
+
+    arrays = [np.arange(50), np.arange(7)]
+    whole = records.encode(arrays, "<u2", 0)
+    yield "records", Parser([whole], lambda x: records.decode(x, "<u2", 0))
+
+    def resealed(content: bytes) -> Any:
+        """With a checksum that is right, as a stranger would make it."""
+        import zlib
+
+        return records.decode(zlib.crc32(content[4:]).to_bytes(4, "little") + content[4:], "<u2", 0)
+
+    yield "records, resealed", Parser([whole], resealed)
+
+    plan = set_plan.SetPlan(
+        "task", {"inputs": 64, "targets": 18}, "ab", 300, 1, 70, 0.15, 3.0, [True, True], False,
+        {"train": 2},
+    )  # fmt: skip
+    facts = set_plan.ShardFacts(5, 9, 100, 200, 3, 4096, "cd", 7)
+    text = set_plan.SetInfo(plan, {"train": [facts, facts]}).text().encode()
+    yield "set.json", Parser([text], lambda x: set_plan.parse_info(x, "set.json"))
+
+    def resealed_plan(content: bytes) -> Any:
+        try:
+            read = json.loads(content)
+            read.pop("checksum")
+            read["checksum"] = set_plan._checksum(read)
+            content = json.dumps(read).encode()
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+            pass
+        return set_plan.parse_info(content, "set.json")
+
+    yield "set.json, resealed", Parser([text], resealed_plan)
+
+    def mixture(content: bytes) -> Any:
+        (folder / "mix").mkdir(exist_ok=True)
+        (folder / "mix" / "mixture.json").write_bytes(content)
+        config = DataConfig("mix", {"inputs": 64, "targets": 18}, 4, prepared_dir=str(folder))
+        return prepared_stream.rates(config)
+
+    yield "mixture.json", Parser([b'{"rates": {"a": 1.0, "b": 0.25}}'], mixture)
+
+    identity = {"BATCH_SIZE": 4, "SEED": 0}
+    packed = position.pack(identity, [[1, 2, 3]], {"iterator.index": b"x" * 200})
+    yield "position", Parser([packed], lambda x: position.unpack(x, identity))
+    prepared = json.dumps({"format": "prepared 1", "identity": identity, "batch": 7}).encode()
+    yield (
+        "prepared position",
+        Parser([prepared], lambda x: prepared_stream._batch_number(x, identity)),
+    )
+
+    def json_lines(name: str) -> Callable[[bytes], Any]:
+        def parse(content: bytes) -> Any:
+            (folder / name).write_bytes(content)
+            counter = LineCounter(1.0)
+            return counter.parse(list(lines.read_lines(str(folder / name), "C4_JSON_TRAIN")), b"x")
+
+        return parse
+
+    some = b"".join(
+        json.dumps({"text": "a text " * n, "url": "x"}).encode() + b"\n" for n in range(9)
+    )
+    yield "JSON lines", Parser([some], json_lines("lines.json"))
+    yield "JSON lines, gzip", Parser([gzip.compress(some)], json_lines("lines.json.gz"))
+
+    from sentencepiece import sentencepiece_model_pb2 as pb
+
+    proto = pb.ModelProto()
+    for piece, kind in (("<pad>", 3), ("</s>", 3), ("<unk>", 2), ("▁a", 1), ("b", 1)):
+        proto.pieces.add(piece=piece, score=-1.0, type=kind)
+    proto.trainer_spec.pad_id, proto.trainer_spec.eos_id, proto.trainer_spec.unk_id = 0, 1, 2
+
+    def vocabulary(content: bytes) -> Any:
+        return vocabularies.SentencePieces(content, name="x").encode("a b <extra_id_0>")
+
+    yield "vocabulary", Parser([proto.SerializeToString()], vocabulary)
+
+
+def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
+    import msgpack
+    import numpy as np
+
+    from switchx.interop import hf, hf_config, safetensors, t5x_index
+
+    path = folder / "model.safetensors"
+    entries = [safetensors.Entry(n, np.dtype("float32"), (2, 3)) for n in ("a", "b")]
+    safetensors.write_file(path, entries, [np.ones((2, 3), np.float32)] * 2)
+    valid = path.read_bytes()
+
+    def tensors(content: bytes) -> Any:
+        path.write_bytes(content)
+        return [tensor.read() for tensor in safetensors.read_header(path).values()]
+
+    yield "safetensors", Parser([valid], tensors)
+
+    config = {"model_type": "t5", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 32}
+    config |= {"num_layers": 2, "num_heads": 4, "feed_forward_proj": "relu"}
+    switch = config | {"model_type": "switch_transformers", "num_experts": 4}
+
+    def read_config(content: bytes) -> Any:
+        (folder / "config.json").write_bytes(content)
+        return hf_config.read_config(hf.read_json(folder / "config.json"), "config.json", False)
+
+    texts = [json.dumps(c).encode() for c in (config, switch)]
+    yield "config.json", Parser(texts, read_config)
+
+    inline = msgpack.packb([[2], "float32", np.zeros(2, np.float32).tobytes()])
+    stored = {
+        "driver": "zarr",
+        "kvstore": {"driver": "file", "path": "target.a"},
+        "metadata": {"shape": [2, 3], "dtype": "<f4"},
+    }
+    tree = {"optimizer": {"target": {"a": stored, "b": msgpack.ExtType(1, inline)}}}
+    (folder / "target.a").mkdir()
+
+    def index(content: bytes) -> Any:
+        (folder / t5x_index.INDEX).write_bytes(content)
+        return t5x_index.read_index(str(folder))
+
+    yield "T5X index", Parser([msgpack.packb(tree)], index)
+
+
+def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
+    import socket
+
+    from switchx.cli import gin_files
+    from switchx.planning import topology
+    from switchx.sharding.rendezvous import Line
+    from switchx.training import metrics
+
+    repository = Path(__file__).parents[1] / "configs"
+    configs = [repository / "base.gin", repository / "runs" / "quickstart.gin"]
+
+    def gin(content: bytes) -> Any:
+        (folder / "a.gin").write_bytes(content)
+        return gin_files.Reader([]).read_file(str(folder / "a.gin"))
+
+    yield "gin", Parser([path.read_bytes() for path in configs], gin)
+    flags = [b"BATCH_SIZE=64", b"A.b={'x': [1, 2.5]}", b"P='/a/b'", b"M=%N"]
+    yield "gin flag", Parser(flags, lambda x: gin_files.read_flag(x.decode(errors="replace")))
+    names = [b"v5p-512", b"2xv5e-4x4", b"h100x8", b"cpu:8"]
+    yield "topology", Parser(names, lambda x: topology.parse(x.decode(errors="replace")))
+
+    def rows(content: bytes) -> Any:
+        (folder / "metrics.jsonl").write_bytes(content)
+        return metrics.read(folder)
+
+    some = b"".join(
+        json.dumps({"step": n, "split": "train", "loss": 1.5}).encode() + b"\n" for n in range(5)
+    )
+    yield "metrics.jsonl", Parser([some], rows)
+
+    def line(content: bytes) -> Any:
+        here, there = socket.socketpair()
+        with here, there:
+            there.sendall(content[:60_000])
+            there.shutdown(socket.SHUT_WR)
+            return Line(here).receive(timeout=1.0)
+
+    message = json.dumps({"index": 1, "count": 2, "facts": {"a": "b"}}).encode() + b"\n"
+    yield "line between hosts", Parser([message], line, (ValueError, TimeoutError))
+
+
+def main() -> int:
+    """Prints a row for each parser."""
+    command = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    command.add_argument("names", nargs="*", help="parsers (default: all)")
+    command.add_argument("--seconds", type=float, default=60.0, help="for each")
+    command.add_argument("--seed", type=int, default=0)
+    args = command.parse_args()
+    found = 0
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = parsers(Path(folder))
+        for name in args.names or chosen:
+            result = fuzz(chosen[name], args.seconds, args.seed)
+            found += len(result.findings)
+            print(
+                f"{name:<20} {result.inputs:>9,} inputs, {result.accepted:>9,} accepted, slowest "
+                f"{result.slowest * 1e3:6.1f} ms, {len(result.findings)} findings",
+                flush=True,
+            )
+            for sentence, content in result.findings.items():
+                print(f"  {sentence}\n    {base64.b64encode(content[:2000]).decode()}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
