@@ -8,11 +8,10 @@ import seqio
 
 from switchx.data import files
 from switchx.data.config import DataConfig
-from switchx.data.json_lines import JsonLinesSource
+from switchx.data.json_lines import SETTINGS, JsonLinesSource
 from switchx.errors import UserError
 
 SPLITS = ("train", "validation")
-_JSON_SETTINGS = {"train": "C4_JSON_TRAIN", "validation": "C4_JSON_VALIDATION"}
 
 
 def check_sources(provider: Any, config: DataConfig) -> None:
@@ -34,14 +33,14 @@ def check_sources(provider: Any, config: DataConfig) -> None:
 
 
 def _check_json(source: JsonLinesSource) -> None:
-    for split, setting in _JSON_SETTINGS.items():
+    for split, setting in SETTINGS.items():
         pattern = source.patterns.get(split)
         if not pattern:
             raise UserError(
                 f"{setting} is not set; give the JSON-lines shards of the {split} split, as in "
                 f"'/data/c4/en/c4-{split}.*-of-*.json.gz'."
             )
-        if not files.list_matches(pattern, setting):
+        if not source.list_shards(split):
             raise UserError(f"{setting} {pattern!r} matches no file; give a glob that does.")
 
 
