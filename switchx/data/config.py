@@ -29,14 +29,19 @@ class DataConfig:
         made of as many rows of each. The order of the data depends on it, whatever the number of
         hosts, so it must suit the largest that the run is to have.
       seed: SEED of everything random in the pipeline.
-      vocabulary: VOCABULARY: 'default' (the task's own), 't5', 'python_docs', 'bytes' or the path
-        of a SentencePiece model.
+      vocabulary: VOCABULARY: 'default' (the task's own), 't5', 'mt5', 'python_docs', 'bytes' or
+        the path of a SentencePiece model.
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
       prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote; None reads the sources.
       pack: PACK, several short examples in a row, which see nothing of each other.
-      json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split.
-      json_validation_glob: C4_JSON_VALIDATION, the same for the validation split.
+      json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split, here or behind a URL
+        of fsspec's: en, realnewslike or any other text, as in
+        'hf://datasets/allenai/c4/realnewslike/c4-train.*.json.gz'. The mc4_json_ tasks put their
+        language in place of '{language}', as in
+        'hf://datasets/allenai/c4/multilingual/c4-{language}.*.json.gz'.
+      json_validation_glob: C4_JSON_VALIDATION, the same for the validation split; of mC4
+        'hf://datasets/allenai/c4/multilingual/c4-{language}-validation.*.json.gz'.
       max_broken_share: MAX_BROKEN_LINES, the share of unreadable lines, and of unreadable records
         of a prepared set, that is still tolerated.
       eval_each_task: EVAL_EACH_TASK, whether the tasks of a mixture are evaluated one by one too.

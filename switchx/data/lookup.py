@@ -1,6 +1,7 @@
 """Finds the seqio task or mixture that the user named."""
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from switchx.data import vocabulary_choice
+from switchx.data import mc4, vocabulary_choice
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.files import first_line
 from switchx.data.tensorflow_loader import load_tensorflow
@@ -103,19 +104,25 @@ def _check_features(provider: Any, config: DataConfig) -> None:
 
 
 def _revoiced(provider: Any, config: DataConfig, choice: str) -> Any:
-    """A copy of a task, not registered, whose features use the vocabulary of a choice."""
-    import dataclasses
-
+    """A copy of a task or of our mixture, not registered, with the vocabulary of a choice."""
     import seqio
 
-    if not isinstance(provider, seqio.Task):
+    vocabulary = vocabulary_choice.seqio_choice(config, choice)
+    if isinstance(provider, seqio.Task):
+        return _task_with(provider, vocabulary)
+    if provider.name not in mc4.MIXTURES:
         raise UserError(
             f"VOCABULARY is {config.vocabulary!r} but {config.mixture_or_task_name!r} is a "
             "mixture, whose tasks bring their own; leave VOCABULARY at 'default'."
         )
-    vocabulary = vocabulary_choice.seqio_choice(config, choice)
+    rates = provider.rate_per_task_name
+    tasks = [(_task_with(task, vocabulary), rates[task.name]) for task in provider.tasks]
+    return seqio.Mixture(provider.name, tasks)
+
+
+def _task_with(task: Any, vocabulary: Any) -> Any:
     features = {
         name: dataclasses.replace(feature, vocabulary=vocabulary)
-        for name, feature in provider.output_features.items()
+        for name, feature in task.output_features.items()
     }
-    return provider.replace(output_features=features)
+    return task.replace(output_features=features)

@@ -8,11 +8,10 @@ import seqio
 
 from switchx.data import files
 from switchx.data.config import DataConfig
-from switchx.data.json_lines import JsonLinesSource
+from switchx.data.json_lines import SETTINGS, JsonLinesSource
 from switchx.errors import UserError
 
 SPLITS = ("train", "validation")
-_JSON_SETTINGS = {"train": "C4_JSON_TRAIN", "validation": "C4_JSON_VALIDATION"}
 
 
 def check_sources(provider: Any, config: DataConfig) -> None:
@@ -21,7 +20,7 @@ def check_sources(provider: Any, config: DataConfig) -> None:
         if isinstance(task.source, JsonLinesSource):
             _check_json(task.source)
         elif isinstance(task.source, seqio.TfdsDataSource):
-            _check_tfds(task.source, config)
+            _check_tfds(task, config)
         elif isinstance(task.source, seqio.FileDataSource):
             _check_files(task, config)
     for split in SPLITS:
@@ -34,23 +33,29 @@ def check_sources(provider: Any, config: DataConfig) -> None:
 
 
 def _check_json(source: JsonLinesSource) -> None:
-    for split, setting in _JSON_SETTINGS.items():
+    for split, setting in SETTINGS.items():
         pattern = source.patterns.get(split)
         if not pattern:
             raise UserError(
                 f"{setting} is not set; give the JSON-lines shards of the {split} split, as in "
                 f"'/data/c4/en/c4-{split}.*-of-*.json.gz'."
             )
-        if not files.list_matches(pattern, setting):
+        if source.language and "{language}" not in source.globs[split]:
+            raise UserError(
+                f"{setting} is {pattern!r}, which names no '{{language}}'; put that where the "
+                "files' names have the language, as in '/data/c4/multilingual/c4-{language}.*.gz'."
+            )
+        if not source.list_shards(split):
             raise UserError(f"{setting} {pattern!r} matches no file; give a glob that does.")
 
 
-def _check_tfds(source: seqio.TfdsDataSource, config: DataConfig) -> None:
+def _check_tfds(task: Any, config: DataConfig) -> None:
+    source = task.source
     name = source.tfds_dataset.name
     if name is None:  # splits from several datasets, each with a folder of its own
         return
     data_dir = _tfds_folder(source)
-    info = files.within_limit(lambda: _prepared(source), data_dir, "TFDS_DATA_DIR")
+    info = prepared_info(source)
     if info is None:
         given = "is not set and" if config.tfds_data_dir is None else f"{data_dir!r}"
         default = f" (the default is {data_dir!r})" if config.tfds_data_dir is None else ""
@@ -58,6 +63,24 @@ def _check_tfds(source: seqio.TfdsDataSource, config: DataConfig) -> None:
             f"TFDS_DATA_DIR {given} has no prepared dataset {name!r}{default}; give the folder "
             f"that holds '{name.replace(':', '/')}'."
         )
+    for split in source.splits:
+        try:
+            source.num_input_examples(split)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"TFDS_DATA_DIR {data_dir!r} has {name!r} without what the task {task.name!r} "
+                f"takes for its split {split!r}; name a task whose splits were prepared."
+            ) from error
+
+
+def prepared_info(source: seqio.TfdsDataSource) -> Any:
+    """The info of a source's dataset where it has been prepared, else None.
+
+    Raises:
+      UserError: there is no looking there.
+    """
+    folder = _tfds_folder(source)
+    return files.within_limit(lambda: _prepared(source), folder, "TFDS_DATA_DIR")
 
 
 def _tfds_folder(source: seqio.TfdsDataSource) -> str:

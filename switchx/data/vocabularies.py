@@ -135,7 +135,7 @@ def parse_model(model: bytes, name: str) -> Any:
         proto = proto_class()
     if not proto.pieces:
         raise UserError(
-            f"VOCABULARY {name!r} is not a SentencePiece model; give 'default', 't5', "
+            f"VOCABULARY {name!r} is not a SentencePiece model; give 'default', 't5', 'mt5', "
             "'python_docs', 'bytes' or the path of a .model file."
         )
     trained = proto.trainer_spec

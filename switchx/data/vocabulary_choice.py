@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from switchx.data import corpus, files
+from switchx.data import corpus, files, mc4
 from switchx.data.config import DataConfig
 from switchx.data.vocabularies import (
     EXTRA_IDS,
@@ -15,11 +15,16 @@ from switchx.data.vocabularies import (
 )
 
 T5_MODEL = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
+MT5_MODEL = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
+_PUBLIC = {"t5": T5_MODEL, "mt5": MT5_MODEL}
 # The tasks of this package: their vocabulary is known without asking seqio.
 DEFAULTS = {
     "python_docs_span_corruption": "python_docs",
     "c4_v310_span_corruption": "t5",
+    "c4_realnewslike_span_corruption": "t5",
+    "c4_webtextlike_span_corruption": "t5",
     "c4_json_span_corruption": "t5",
+    **dict.fromkeys(mc4.NAMES, "mt5"),
 }
 SELF_CONTAINED = ("python_docs_span_corruption",)  # this package makes their data: it is there
 
@@ -50,14 +55,14 @@ def open_vocabulary(config: DataConfig, provider: Any = None) -> Vocabulary:
 
 
 def seqio_choice(config: DataConfig, choice: str) -> Any:
-    """Returns the seqio vocabulary of a choice other than 'default'; 't5' is not read yet."""
+    """Returns the seqio vocabulary of a choice but 'default'; public ones are not read yet."""
     import seqio
 
     if choice == "bytes":
         return seqio.ByteVocabulary(EXTRA_IDS)
     path = model_path(config, choice)
-    if choice == "t5":
-        return seqio.SentencePieceVocabulary(path, 0)  # this file has its sentinels
+    if choice in _PUBLIC:
+        return seqio.SentencePieceVocabulary(path, 0)  # these files have their sentinels
     return seqio.SentencePieceVocabulary(path, _sentinels_to_add(path, _setting(config)))
 
 
@@ -76,8 +81,8 @@ def _of_seqio(vocabulary: Any, config: DataConfig) -> Vocabulary:
 
 def model_path(config: DataConfig, choice: str) -> str:
     """The SentencePiece file of a choice; builds the embedded corpus where it is its vocabulary."""
-    if choice == "t5":
-        return T5_MODEL
+    if choice in _PUBLIC:
+        return _PUBLIC[choice]
     if choice == "python_docs":
         return str(corpus.ensure(config.cache_path).vocabulary_path)
     return choice

@@ -12,11 +12,17 @@ from .conftest import digest, docs_config, sentences
 @pytest.fixture(scope="module", params=["2.2.0", "3.1.0"])
 def prepared(request, tmp_path_factory):
     """A folder that holds c4/en of a version, and that version."""
+    root = tmp_path_factory.mktemp("tfds")
+    texts = {"train": sentences(300), "validation": sentences(60, seed=1)}
+    prepare(root / "c4" / "en" / request.param, texts)
+    return str(root), request.param
+
+
+def prepare(folder, texts):
+    """Writes a dataset as TFDS prepares it, of the texts of each split."""
     load_tensorflow()
     import tensorflow_datasets as tfds
 
-    root = tmp_path_factory.mktemp("tfds")
-    folder = root / "c4" / "en" / request.param
     folder.mkdir(parents=True)
     fields = ("text", "url", "timestamp")
     features = tfds.features.FeaturesDict({name: tfds.features.Text() for name in fields})
@@ -26,14 +32,10 @@ def prepared(request, tmp_path_factory):
         filetype_suffix="tfrecord",
         template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
     )
-    splits = [
-        write_split(folder, "train", sentences(300), features, template),
-        write_split(folder, "validation", sentences(60, seed=1), features, template),
-    ]
+    splits = [write_split(folder, split, texts[split], features, template) for split in texts]
     tfds.folder_dataset.write_metadata(
         data_dir=folder, features=features, split_infos=splits, filename_template=template
     )
-    return str(root), request.param
 
 
 def write_split(folder, split, texts, features, template):
@@ -102,3 +104,19 @@ def test_the_current_version_of_c4():
 
     digits = str(c4._VERSION).replace(".", "")
     assert f"c4_v{digits}_span_corruption" == tasks.C4_TFDS
+    known = {f"c4/{config.name}:{c4._VERSION}" for config in c4.C4.BUILDER_CONFIGS}
+    assert known == {*tasks.ENGLISH_TFDS.values(), tasks.MC4_TFDS, f"c4/en.noclean:{c4._VERSION}"}
+
+
+@pytest.mark.parametrize("variant", ["realnewslike", "webtextlike"])
+def test_other_english(variant, tmp_path, t5_model):
+    texts = {"train": sentences(100), "validation": sentences(60, seed=1)}
+    prepare(tmp_path / "c4" / variant / "3.1.0", texts)
+    config = docs_config(
+        mixture_or_task_name=f"c4_{variant}_span_corruption",
+        tfds_data_dir=str(tmp_path),
+        vocabulary=t5_model,
+    )
+    preflight(config)
+    text = vocabulary(config).decode(next(eval_batches(config))["encoder_input_tokens"][0])
+    assert text.split("<extra_id_0>")[0].strip() in " ".join(texts["validation"])
