@@ -28,6 +28,13 @@ def _nothing(split, shuffle_files, seed=None):
     return _texts(split, shuffle_files).take(0)
 
 
+def _with_gaps(split, shuffle_files, seed=None):
+    """Every other example has no token on one side or on both."""
+    inputs = ["one", "", "two", "no target", "three", ""]
+    targets = ["ONE", "NO INPUT", "TWO", "", "THREE", ""]
+    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
+
+
 def _needs_autograph(dataset):
     def shorten(row):
         if tf.strings.length(row["inputs"]) > 10:  # a branch on a tensor
@@ -44,6 +51,14 @@ _add("own_empty", dataset_fn=_nothing)
 _add(
     "own_language_model",
     features={"targets": seqio.Feature(seqio.ByteVocabulary(100))},
+)
+_add(
+    "own_with_gaps",
+    dataset_fn=_with_gaps,
+    features={
+        name: seqio.Feature(seqio.ByteVocabulary(100), add_eos=False)
+        for name in ("inputs", "targets")
+    },
 )
 seqio.MixtureRegistry.add("own_mixture", ["own_shouting", "own_branching"], default_rate=1.0)
 seqio.MixtureRegistry.add("own_with_docs", [("python_docs_span_corruption", 1.0)])
