@@ -42,7 +42,8 @@ class DataConfig:
       json_validation_glob: C4_JSON_VALIDATION, the same for the validation split.
       max_broken_share: MAX_BROKEN_LINES, the share of unreadable lines, and of unreadable records
         of a prepared set, that is still tolerated.
-      eval_each_task: EVAL_EACH_TASK, whether the tasks of a mixture are evaluated one by one too.
+      eval_each_task: EVAL_EACH_TASK, whether the tasks of a mixture are evaluated one by one too,
+        each on as many batches; a task that is no mixture has nothing besides.
       timeout: DATA_TIMEOUT, seconds in which a batch must come.
       cache_dir: CACHE_DIR; $SWITCHX_CACHE or ~/.cache/switchx where None.
     """

@@ -20,12 +20,14 @@ def calls(monkeypatch):
     """Replaces the floors below by functions that note how they were called."""
     calls = {}
 
-    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint, token):
+    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint, *more):
         calls["train"] = (run, model_dir, resolved_config, fingerprint)
+        assert more == ("", {})  # no other hosts, and no task to evaluate alone
         calls["stream"], calls["eval_batches"] = make_stream([0]), make_eval_batches()
         return calls["result"]
 
-    def evaluate(run, model_dir, make_batches, step):
+    def evaluate(run, model_dir, make_batches, step, make_task_batches):
+        assert not make_task_batches
         calls["evaluate"] = (run, model_dir, make_batches(), step)
         return {"step": 1000, **VALUES}
 
