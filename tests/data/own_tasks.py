@@ -47,6 +47,7 @@ def _needs_autograph(dataset):
 _add("own_shouting")
 _add("own_branching", steps=[_needs_autograph])
 _add("own_without_validation", splits=("train",))
+_add("own_only_validation", splits=("validation",))
 _add("own_empty", dataset_fn=_nothing)
 _add(
     "own_language_model",
@@ -61,6 +62,12 @@ _add(
     },
 )
 seqio.MixtureRegistry.add("own_mixture", ["own_shouting", "own_branching"], default_rate=1.0)
+seqio.MixtureRegistry.add(
+    "own_uneven",
+    ["own_branching", "own_only_validation", "own_without_validation"],
+    default_rate=1.0,
+)
+seqio.MixtureRegistry.add("own_half_empty", ["own_shouting", "own_empty"], default_rate=1.0)
 seqio.MixtureRegistry.add("own_with_docs", [("python_docs_span_corruption", 1.0)])
 seqio.TaskRegistry.add(
     "own_longer_spans",
