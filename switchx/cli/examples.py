@@ -31,7 +31,8 @@ def fill(settings: Settings, rows: int, per_row: int) -> list[Blank]:
     """The first blanks of each of the first validation rows, filled greedily."""
     vocabulary = data.vocabulary(settings.data)
     mesh, model = make_mesh(settings.run.mesh), Model.of(settings.run.model)
-    batch = next(iter(data.eval_batches(settings.data)))
+    alone = dataclasses.replace(settings.data, pack=False)  # an example in a row
+    batch = next(iter(data.eval_batches(alone)))
     shards = batch_shards(mesh)
     decoding = inference.DecodingConfig(
         length=settings.data.feature_lengths["targets"], batch_size=-(-rows // shards) * shards

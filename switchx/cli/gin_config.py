@@ -96,11 +96,11 @@ def _default_file(args: argparse.Namespace) -> str:
 
 def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:
     check_values(data)
-    lengths = data.feature_lengths
+    lengths = (data.feature_lengths["inputs"], data.feature_lengths["targets"])
     return RunConfig(
         model=config.build("ModelConfig"),
-        batch=BatchShape(data.batch_size, lengths["inputs"], lengths["targets"], data.shards),
-        eval_batch=BatchShape(data.rows_per_eval_batch, lengths["inputs"], lengths["targets"]),
+        batch=BatchShape(data.batch_size, *lengths, data.shards, data.pack),
+        eval_batch=BatchShape(data.rows_per_eval_batch, *lengths, packed=data.pack),
         trainer=config.build("TrainerConfig"),
         optimizer=config.build("OptimizerConfig"),
         mesh=config.build("MeshConfig"),

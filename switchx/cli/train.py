@@ -46,6 +46,7 @@ def _train(settings: "Settings", token: str) -> int:
         settings.resolved,
         data.vocabulary_fingerprint(settings.data),
         token,
+        data.task_eval_batches(settings.data),
     )
     if result.stopped_by is not None:
         return 128 + result.stopped_by

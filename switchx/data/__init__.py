@@ -3,7 +3,8 @@
 Importing this is free; TensorFlow, seqio and t5 are imported when a pipeline is built.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from switchx.data.config import Batch, DataConfig
@@ -22,6 +23,7 @@ __all__ = [
     "eval_batches",
     "preflight",
     "prepare",
+    "task_eval_batches",
     "train_stream",
     "vocabulary",
     "vocabulary_fingerprint",
@@ -99,18 +101,36 @@ def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Watched:
     return Watched(TrainStream(config, shards), config)
 
 
-def eval_batches(config: DataConfig) -> Iterator[Batch]:
-    """Returns the evaluation batches, the same at every call; UserError as `train_stream`."""
+def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:
+    """Returns the evaluation batches, the same at every call; UserError as `train_stream`.
+
+    Of one task alone where one is named, as `task_eval_batches` does.
+    """
     if config.prepared_dir is not None:
         from switchx.data.prepared_stream import prepared_evaluation_batches
 
-        return watched(prepared_evaluation_batches(config), config)
+        return watched(prepared_evaluation_batches(config, task), config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
     from switchx.data.stream import evaluation_batches
 
-    return watched(evaluation_batches(config), config)
+    return watched(evaluation_batches(config, task), config)
+
+
+def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Batch]]]:
+    """Returns what makes the evaluation batches of each task that is evaluated on its own.
+
+    These are the tasks of a mixture that have a validation split, where the config says so.
+    """
+    if not config.eval_each_task:
+        return {}
+    if config.prepared_dir is not None:
+        from switchx.data.prepared_stream import evaluated_tasks
+    else:
+        from switchx.data.lookup import evaluated_tasks
+
+    return {task: functools.partial(eval_batches, config, task) for task in evaluated_tasks(config)}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,9 @@ import numpy as np
 from switchx.errors import UserError
 
 # encoder_input_tokens int32 [B, L_inputs]; decoder_target_tokens and decoder_input_tokens int32
-# [B, L_targets]; decoder_loss_weights float32 [B, L_targets].
+# [B, L_targets]; decoder_loss_weights float32 [B, L_targets]. With PACK also encoder_segment_ids
+# and decoder_segment_ids int32, 1, 2, ... for the examples of a row and 0 for padding; each example
+# begins with the start token 0 in decoder_input_tokens.
 Batch = dict[str, np.ndarray]
 FEATURES = ("inputs", "targets")
 
@@ -34,7 +36,8 @@ class DataConfig:
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
       prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote; None reads the sources.
-      pack: PACK, several short examples in a row, which see nothing of each other.
+      pack: PACK, several short examples in a row, which see nothing of each other; examples
+        without a token in 'inputs' or in 'targets' are left out.
       json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split, here or behind a URL
         of fsspec's: en, realnewslike or any other text, as in
         'hf://datasets/allenai/c4/realnewslike/c4-train.*.json.gz'. The mc4_json_ tasks put their
@@ -44,7 +47,8 @@ class DataConfig:
         'hf://datasets/allenai/c4/multilingual/c4-{language}-validation.*.json.gz'.
       max_broken_share: MAX_BROKEN_LINES, the share of unreadable lines, and of unreadable records
         of a prepared set, that is still tolerated.
-      eval_each_task: EVAL_EACH_TASK, whether the tasks of a mixture are evaluated one by one too.
+      eval_each_task: EVAL_EACH_TASK, whether the tasks of a mixture are evaluated one by one too,
+        each on as many batches; a task that is no mixture has nothing besides.
       timeout: DATA_TIMEOUT, seconds in which a batch must come.
       cache_dir: CACHE_DIR; $SWITCHX_CACHE or ~/.cache/switchx where None.
     """

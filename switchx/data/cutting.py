@@ -132,9 +132,14 @@ def _counting(reading: Reading) -> Any:
 def packed(
     examples: Iterator[list[np.ndarray]], lengths: Mapping[str, int]
 ) -> Iterator[list[np.ndarray]]:
-    """Puts each example into the first of a few open rows that has room for it."""
+    """Puts each example into the first of a few open rows that has room for it.
+
+    An example without inputs or without targets is left out: it could not be told from padding.
+    """
     rows: list[list[np.ndarray]] = []
     for example in examples:
+        if not all(map(len, example)):
+            continue
         found = next((row for row in rows if _has_room(row, example, lengths)), None)
         if found is not None:
             found += example

@@ -40,6 +40,16 @@ def find_provider(config: DataConfig) -> Any:
     return provider if config.vocabulary == "default" else _revoiced(provider, config, choice)
 
 
+def evaluated_tasks(config: DataConfig) -> list[str]:
+    """Names of the tasks of a config's mixture that have a validation split; of no mixture none."""
+    provider = find_provider(config)
+    import seqio
+
+    if not isinstance(provider, seqio.Mixture):
+        return []
+    return [task.name for task in provider.tasks if "validation" in task.splits]
+
+
 def _import_task_module(name: str | None) -> None:
     if not name:
         return

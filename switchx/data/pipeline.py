@@ -8,7 +8,7 @@ import seqio
 import tensorflow as tf
 
 from switchx.data import tasks
-from switchx.data.config import DataConfig
+from switchx.data.config import FEATURES, DataConfig
 from switchx.data.files import first_line
 from switchx.data.json_lines import JsonLinesSource, LineCounter
 from switchx.errors import UserError
@@ -70,12 +70,14 @@ def _rows(
     num_epochs: int | None,
     shard: seqio.ShardInfo | None = None,
 ) -> tf.data.Dataset:
-    build = _build_rows
+    read, padded = _examples, _padded
     if not tasks.needs_autograph(provider):
-        build = tf.autograph.experimental.do_not_convert(build)
+        read, padded = map(tf.autograph.experimental.do_not_convert, (read, padded))
+    convert = _packed if config.pack else padded  # seqio's packing branches on tensors
+    lengths = dict(config.feature_lengths)
     try:
-        lengths = dict(config.feature_lengths)
-        return build(provider, lengths, split, seed, shuffle, num_epochs, shard)
+        examples = read(provider, lengths, split, seed, shuffle, num_epochs, shard)
+        return convert(examples, lengths).map(_with_float_weights)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be built with "
@@ -83,7 +85,7 @@ def _rows(
         ) from error
 
 
-def _build_rows(
+def _examples(
     provider: Any,
     lengths: dict[str, int],
     split: str,
@@ -92,7 +94,7 @@ def _build_rows(
     num_epochs: int | None,
     shard: seqio.ShardInfo | None,
 ) -> tf.data.Dataset:
-    rows = provider.get_dataset(
+    return provider.get_dataset(
         lengths,
         split=split,
         shuffle=shuffle,
@@ -101,8 +103,32 @@ def _build_rows(
         shard_info=shard,
         try_in_mem_cache=False,  # a cache would be part of every saved position
     )
-    rows = seqio.EncDecFeatureConverter(pack=False)(rows, task_feature_lengths=lengths)
-    return rows.map(_with_float_weights)
+
+
+def _padded(examples: tf.data.Dataset, lengths: dict[str, int]) -> tf.data.Dataset:
+    """A row for each example."""
+    return seqio.EncDecFeatureConverter(pack=False)(examples, task_feature_lengths=lengths)
+
+
+def _packed(examples: tf.data.Dataset, lengths: dict[str, int]) -> tf.data.Dataset:
+    """Rows of as many whole examples as fit, in their order."""
+    # seqio numbers the segments of inputs and targets apart: one that is empty would shift them.
+    examples = examples.map(_features_alone).filter(_has_both)
+    rows = seqio.EncDecFeatureConverter(pack=True)(examples, task_feature_lengths=lengths)
+    return rows.map(_without_positions)
+
+
+def _features_alone(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {name: example[name] for name in FEATURES}  # seqio warns of every other
+
+
+def _has_both(example: dict[str, tf.Tensor]) -> tf.Tensor:
+    return tf.reduce_any(example["inputs"] != 0) & tf.reduce_any(example["targets"] != 0)
+
+
+def _without_positions(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The model's bias goes by distance, which is that within an example."""
+    return {name: x for name, x in row.items() if not name.endswith("_positions")}
 
 
 def _with_float_weights(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

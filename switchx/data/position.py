@@ -28,6 +28,7 @@ def identity_of(config: DataConfig, vocabulary_fingerprint: str) -> dict[str, An
         "BATCH_SIZE": config.batch_size,
         "SEED": config.seed,
         "DATA_SHARDS": config.shards,
+        "PACK": config.pack,
         "VOCABULARY": vocabulary_fingerprint[:16],
     }
 
@@ -53,7 +54,8 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
         with zipfile.ZipFile(io.BytesIO(state)) as archive:
             content = {name: archive.read(name) for name in archive.namelist()}
         header = json.loads(content.pop(_IDENTITY))
-        saved, counts = dict(header["identity"]), list(header["counts"])
+        # PACK: positions from before there was packing do not name it.
+        saved, counts = {"PACK": False, **header["identity"]}, list(header["counts"])
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError) as error:
         raise damaged(type(error).__name__) from error
     if header["format"] != _FORMAT:

@@ -19,8 +19,11 @@ def run_preflight(config: DataConfig) -> None:
     _check_span_lengths(provider, config)
     sources.check_sources(provider, config)
     if config.mixture_or_task_name not in vocabulary_choice.SELF_CONTAINED:
+        name = f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r}"
         for split in sources.SPLITS:
-            _check_one_example(_probe(provider), config, split)
+            _check_one_example(_probe(provider), config, split, name)
+    if config.eval_each_task:
+        _check_each_task(provider, config)
 
 
 def _check_span_lengths(provider: Any, config: DataConfig) -> None:
@@ -62,12 +65,20 @@ def _probe(provider: Any) -> Any:
     return provider.tasks[0] if provider.name in mc4.MIXTURES else provider
 
 
-def _check_one_example(provider: Any, config: DataConfig, split: str) -> None:
+def _check_each_task(provider: Any, config: DataConfig) -> None:
+    """A task that cannot be evaluated would otherwise end the run at its first evaluation."""
+    names = lookup.evaluated_tasks(config)
+    for task in (task for task in seqio.get_subtasks(provider) if task.name in names):
+        name = f"EVAL_EACH_TASK is True and the task {task.name!r}"
+        _check_one_example(task, config, "validation", name)
+
+
+def _check_one_example(provider: Any, config: DataConfig, split: str, name: str) -> None:
     """Reads one example: shows broken shards and empty corpora within seconds."""
     with reporting_errors(provider, config):
         found = sum(1 for _ in one_pass(provider, config, split).take(1))
     if not found:
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} gives no example for the split "
-            f"{split!r}; its files are empty or hold too little text."
+            f"{name} gives no example for the split {split!r}; its files are empty or hold too "
+            "little text."
         )

@@ -214,6 +214,12 @@ def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
     return there
 
 
+def evaluated_tasks(config: DataConfig) -> list[str]:
+    """The tasks of a prepared mixture; none of what is no mixture."""
+    tasks = list(rates(config))
+    return [] if tasks == [config.mixture_or_task_name] else tasks
+
+
 def set_folder(config: DataConfig, name: str) -> Path:
     """Where a task's set lies, or a mixture's description; UserError where it is remote."""
     directory = str(config.prepared_dir)

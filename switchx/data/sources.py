@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import seqio
@@ -14,7 +15,7 @@ from switchx.errors import UserError
 SPLITS = ("train", "validation")
 
 
-def check_sources(provider: Any, config: DataConfig) -> None:
+def check_sources(provider: Any, config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
     """Raises UserError for the first task of a provider whose data or split is missing."""
     for task in seqio.get_subtasks(provider):
         if isinstance(task.source, JsonLinesSource):
@@ -23,7 +24,7 @@ def check_sources(provider: Any, config: DataConfig) -> None:
             _check_tfds(task, config)
         elif isinstance(task.source, seqio.FileDataSource):
             _check_files(task, config)
-    for split in SPLITS:
+    for split in splits:
         if split not in provider.splits:
             raise UserError(
                 f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} has the splits "

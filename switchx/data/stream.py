@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import dataclasses
 import tempfile
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -145,15 +146,19 @@ class _Shard:
         return self._iterator
 
 
-def evaluation_batches(config: DataConfig) -> Iterator[Batch]:
+def evaluation_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:
     """Returns the first batches of the validation split, the same ones at every call.
+
+    With `task` they are of this task, one of the config's mixture.
 
     Every batch has config.rows_per_eval_batch rows: the last is filled up with rows of zeros,
     whose loss weights are zero.
     """
     check_values(config)
+    if task is not None:
+        config = dataclasses.replace(config, mixture_or_task_name=task)
     provider = lookup.find_provider(config)
-    sources.check_sources(provider, config)
+    sources.check_sources(provider, config, ["validation"])
     batches = pipeline.one_pass(provider, config, "validation").batch(config.rows_per_eval_batch)
     return _until_exit(_filled_batches(batches.take(config.eval_batches), provider, config))
 

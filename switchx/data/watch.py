@@ -1,10 +1,10 @@
 """Waits for data with a limit: a reader that hangs must not let a run wait for ever."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from switchx.data.config import Batch, DataConfig
+from switchx.data.retries import in_time
 from switchx.errors import RunError
 
 T = TypeVar("T")
@@ -61,25 +61,11 @@ def watched(batches: Iterator[Batch], config: DataConfig) -> Iterator[Batch]:
 
 
 def _in_time(read: Callable[[], T], config: DataConfig) -> T:
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(read())
-        except BaseException as error:  # whatever it is, it belongs to who asked
-            failure.append(error)
-
-    # A daemon: a reader that hangs must not keep the program from ending.
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(config.timeout)
-    if outcome:
-        return outcome[0]
-    if failure:
-        raise failure[0]
-    raise RunError(
-        f"No batch of {config.mixture_or_task_name!r} came within DATA_TIMEOUT={config.timeout:g} "
-        "seconds: its files do not answer. The last checkpoint is whole: run the same command to "
-        "go on."
-    )
+    try:
+        return in_time(read, config.timeout)
+    except TimeoutError:
+        raise RunError(
+            f"No batch of {config.mixture_or_task_name!r} came within "
+            f"DATA_TIMEOUT={config.timeout:g} seconds: its files do not answer. The last "
+            "checkpoint is whole: run the same command to go on."
+        ) from None

@@ -15,7 +15,7 @@ from switchx.model.counts import forward_flops, parameter_count, train_flops
 from switchx.model.model import Model, Params
 from switchx.model.noise import Noise
 from switchx.model.routing_stats import RoutingStats
-from switchx.model.transformer import DecodeState, Output, Transformer
+from switchx.model.transformer import DecodeState, Output, Segments, Transformer
 
 __all__ = [
     "DecodeState",
@@ -25,6 +25,7 @@ __all__ = [
     "Output",
     "Params",
     "RoutingStats",
+    "Segments",
     "SwitchConfig",
     "Transformer",
     "forward_flops",

@@ -20,9 +20,16 @@ from switchx.sharding import constrain
 
 @dataclasses.dataclass(frozen=True)
 class EncoderContext:
-    """What every encoder block sees: bias [H, L, L], mask of real tokens [B, L], the grouping."""
+    """What every encoder block sees.
+
+    Attributes:
+      bias_HLL: the relative bias.
+      visible_BLL: bool, which tokens a token may see; the first L may be 1.
+      mask_BL: bool, real tokens, for routing.
+    """
 
     bias_HLL: jax.Array
+    visible_BLL: jax.Array
     mask_BL: jax.Array
     grouping: Grouping | None
 
@@ -36,7 +43,7 @@ class DecoderContext:
       visible_BLM: bool, which positions self-attention may see; B may be 1.
       mask_BL: bool, real tokens, for routing.
       encoded_BMD: the encoder's output; None once its keys and values are in the cache.
-      encoder_mask_BM: bool, real encoder tokens.
+      encoder_visible_BLM: bool, which encoder tokens may be seen; L may be 1.
       position: int32 scalar, where a cache is written; None without one.
     """
 
@@ -44,7 +51,7 @@ class DecoderContext:
     visible_BLM: jax.Array
     mask_BL: jax.Array
     encoded_BMD: jax.Array | None
-    encoder_mask_BM: jax.Array
+    encoder_visible_BLM: jax.Array
     grouping: Grouping | None
     position: jax.Array | None = None
 
@@ -143,8 +150,7 @@ class EncoderLayer(nnx.Module):
         mask_BL, grouping = context.mask_BL, context.grouping
         h_BLD = self.attention_norm(x_BLD)
         query, key, value, stats = _project(self.attention, h_BLD, mask_BL, grouping, at)
-        visible_B1L = mask_BL[:, None]
-        h_BLD = self.attention(query, key, value, context.bias_HLL, visible_B1L, at)
+        h_BLD = self.attention(query, key, value, context.bias_HLL, context.visible_BLL, at)
         x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
         return x_BLD, stats + more, None
@@ -185,8 +191,8 @@ class DecoderLayer(nnx.Module):
         else:
             assert context.encoded_BMD is not None
             key, value = self.cross_attention.keys_values(context.encoded_BMD)
-        visible_B1M = context.encoder_mask_BM[:, None]
-        h_BLD = self.cross_attention(query, key, value, None, visible_B1M, cross)
+        visible_BLM = context.encoder_visible_BLM
+        h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
         x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
 
         x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)

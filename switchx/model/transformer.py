@@ -29,6 +29,15 @@ class Output:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Segments:
+    """Which of the examples packed into a row a token is of: int32 1, 2, ...; 0 is padding."""
+
+    encoder_BM: jax.Array
+    decoder_BL: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class DecodeState:
     """What generation carries from token to token.
 
@@ -62,6 +71,7 @@ class Transformer(nnx.Module):
         decoder_token_BL: jax.Array,
         decoder_mask_BL: jax.Array,
         noise: Noise | None,
+        segments: Segments | None = None,
     ) -> Output:
         """Logits of every next token.
 
@@ -69,19 +79,27 @@ class Transformer(nnx.Module):
           encoder_token_BM, decoder_token_BL: int32; the decoder's begin with the start token.
           decoder_mask_BL: bool, positions whose target is real; the others are not routed.
           noise: keys per row while training; None for evaluation.
+          segments: of rows that hold several examples, none of which sees another; None where
+            each row is one.
         """
         train = noise is not None
         enc, dec = (None, None) if noise is None else (noise.fold(0), noise.fold(1))
         encoder_groups, decoder_groups = self._groupings(train)
-        encoded_BMD, stats = self.encode(encoder_token_BM, encoder_groups, enc)
+        encoder_segment_BM = None if segments is None else segments.encoder_BM
+        encoded_BMD, stats = self.encode(encoder_token_BM, encoder_groups, enc, encoder_segment_BM)
 
         L = decoder_token_BL.shape[1]
+        visible_BLL = jnp.tril(jnp.ones((1, L, L), bool))
+        encoder_visible_BLM = (encoder_token_BM > 0)[:, None]
+        if segments is not None:
+            visible_BLL = visible_BLL & _same_segment(segments.decoder_BL, segments.decoder_BL)
+            encoder_visible_BLM = _same_segment(segments.decoder_BL, segments.encoder_BM)
         context = DecoderContext(
             bias_HLM=self.decoder_bias(L, L),
-            visible_BLM=jnp.tril(jnp.ones((1, L, L), bool)),
+            visible_BLM=visible_BLL,
             mask_BL=decoder_mask_BL,
             encoded_BMD=encoded_BMD,
-            encoder_mask_BM=encoder_token_BM > 0,
+            encoder_visible_BLM=encoder_visible_BLM,
             grouping=decoder_groups,
         )
         x_BLD = self._embed(decoder_token_BL, dec)
@@ -92,11 +110,18 @@ class Transformer(nnx.Module):
         return Output(self.embedding.logits(x_BLD), stats)
 
     def encode(
-        self, token_BM: jax.Array, grouping: Grouping | None, noise: Noise | None
+        self,
+        token_BM: jax.Array,
+        grouping: Grouping | None,
+        noise: Noise | None,
+        segment_BM: jax.Array | None = None,
     ) -> tuple[jax.Array, RoutingStats | None]:
         """[B, M] tokens to [B, M, D] and the encoder's statistics, [N, ...]."""
-        M = token_BM.shape[1]
-        context = EncoderContext(self.encoder_bias(M, M), token_BM > 0, grouping)
+        M, real_BM = token_BM.shape[1], token_BM > 0
+        visible_BMM = real_BM[:, None]
+        if segment_BM is not None:
+            visible_BMM = _same_segment(segment_BM, segment_BM)
+        context = EncoderContext(self.encoder_bias(M, M), visible_BMM, real_BM, grouping)
         x_BMD = self._embed(token_BM, noise)
         x_BMD, stats, _ = self.encoder(x_BMD, context, noise)
         return self._finish(self.encoder_norm(x_BMD), noise), stats
@@ -130,7 +155,7 @@ class Transformer(nnx.Module):
             visible_BLM=(jnp.arange(length) <= position)[None, None],
             mask_BL=jnp.ones((token_B.shape[0], 1), bool),
             encoded_BMD=None,
-            encoder_mask_BM=state.encoder_mask_BM,
+            encoder_visible_BLM=state.encoder_mask_BM[:, None],
             grouping=None if switch is None else Grouping.for_answers(switch, 1, causal=True),
             position=position,
         )
@@ -154,3 +179,8 @@ class Transformer(nnx.Module):
     def _finish(self, x_BLD: jax.Array, noise: Noise | None) -> jax.Array:
         noise = None if noise is None else noise.fold(1001)
         return dropout(x_BLD, self.config.dropout_rate, noise, shared_axis=1)
+
+
+def _same_segment(segment_BL: jax.Array, other_BM: jax.Array) -> jax.Array:
+    """bool [B, L, M]: whether a token and another are of one example; padding is of none."""
+    return (segment_BL[:, :, None] == other_BM[:, None]) & (other_BM[:, None] > 0)

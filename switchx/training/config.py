@@ -15,12 +15,14 @@ class BatchShape:
     """Sequences per step over all devices, tokens per input and per target.
 
     The rows come in `shards` equal parts (macro DATA_SHARDS), each read by a host that needs it.
+    Where they are `packed` (macro PACK), a row holds several examples, and arrays that say which.
     """
 
     batch_size: int
     input_length: int
     target_length: int
     shards: int = 1
+    packed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Evaluation on fixed batches, and the entropy that a model must beat to have learned anything."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,30 +14,52 @@ from switchx.training.state import Setup
 from switchx.training.step import compile_eval_step, layer_arrays, mean_of, scalars
 
 HostBatch = Mapping[str, np.ndarray]
+MakeBatches = Callable[[], Iterable[HostBatch]]
+Result = tuple[dict[str, float], dict[str, Any]]  # scalars and per-layer arrays
 
 
 class Evaluator:
-    """Evaluates parameters on the same batches every time. Compiles at first use."""
+    """Evaluates parameters on the same batches every time. Compiles at first use.
 
-    def __init__(self, setup: Setup, make_batches: Callable[[], Iterable[HostBatch]]):
+    Args:
+      make_batches: those of the whole; they are kept.
+      make_task_batches: those of each task by name; they are made anew each time, since the tasks
+        of a mixture can be a hundred.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        make_batches: MakeBatches,
+        make_task_batches: Mapping[str, MakeBatches] | None = None,
+    ):
         self._setup = setup
         self._make_batches = make_batches
+        self._make_task_batches = make_task_batches or {}
         self._batches: list[HostBatch] | None = None
         self._step: Callable | None = None
 
-    def __call__(self, params: Any) -> tuple[dict[str, float], dict[str, Any]]:
+    def __call__(self, params: Any) -> Result:
         """Returns scalars and per-layer arrays over the validation batches."""
-        if self._batches is None or self._step is None:
+        if self._batches is None:
             self._batches = list(self._make_batches())
+        return self._over(self._batches, params)
+
+    def each_task(self, params: Any) -> Iterator[tuple[str, Result]]:
+        """Yields the same of each task alone, as soon as it is there."""
+        for task, make_batches in self._make_task_batches.items():
+            yield task, self._over(list(make_batches()), params)
+
+    def _over(self, batches: list[HostBatch], params: Any) -> Result:
+        if self._step is None:
             self._step = compile_eval_step(self._setup)
             hosts.compiled_everywhere("evaluate")
         results = [
-            jax.device_get(self._step(params, put_batch(batch, self._setup)))
-            for batch in self._batches
+            jax.device_get(self._step(params, put_batch(batch, self._setup))) for batch in batches
         ]
         result = mean_of(results)
         values = scalars(self._setup.run.model, result)
-        values["unigram_entropy"] = unigram_entropy(self._batches)
+        values["unigram_entropy"] = unigram_entropy(batches)
         values["perplexity"] = float(np.exp(values["loss"]))
         return values, layer_arrays(result)
 
@@ -77,13 +99,19 @@ def unigram_entropy(batches: Iterable[HostBatch]) -> float:
 def evaluate(
     run: RunConfig,
     model_dir: str,
-    make_batches: Callable[[], Iterable[HostBatch]],
+    make_batches: MakeBatches,
     step: int | None = None,
-) -> dict[str, float]:
-    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches."""
+    make_task_batches: Mapping[str, MakeBatches] | None = None,
+) -> dict[str, Any]:
+    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
+
+    With tasks to evaluate alone, `tasks` holds the scalars of each by name.
+    """
     mesh = make_mesh(run.mesh)
     check_run(run, mesh)
     setup = Setup.of(run, mesh)
     params, step = restore_params(setup.model, model_dir, mesh, step, run.mesh.fully_sharded)
-    values, _ = Evaluator(setup, make_batches)(params)
-    return {"step": step, **values}
+    evaluator = Evaluator(setup, make_batches, make_task_batches)
+    values, _ = evaluator(params)
+    of_tasks = {task: values for task, (values, _) in evaluator.each_task(params)}
+    return {"step": step, **values} | ({"tasks": of_tasks} if of_tasks else {})

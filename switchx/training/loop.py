@@ -4,7 +4,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,13 +18,13 @@ from switchx.training import pictures, run_directory
 from switchx.training.checkpoints import Checkpoints, Restored, identity
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
-from switchx.training.evaluation import Evaluator, HostBatch, put_rows
+from switchx.training.evaluation import Evaluator, HostBatch, MakeBatches, put_rows
 from switchx.training.host_rows import HostShards
 from switchx.training.interruption import Interruption
 from switchx.training.metrics import MetricWriter, Rates, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.positions import PositionSave
-from switchx.training.progress import Progress
+from switchx.training.progress import Progress, columns
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step, layer_arrays, scalars
 
@@ -64,10 +64,11 @@ def train(
     run: RunConfig,
     model_dir: str,
     make_stream: Callable[[Sequence[int]], Stream],
-    make_eval_batches: Callable[[], Iterable[HostBatch]],
+    make_eval_batches: MakeBatches,
     resolved_config: str,
     vocabulary_fingerprint: str | None = None,
     token: str = "",
+    make_task_batches: Mapping[str, MakeBatches] | None = None,
 ) -> TrainResult:
     """Trains to `train_steps`, from the newest checkpoint in `model_dir` if there is one.
 
@@ -77,6 +78,7 @@ def train(
     Args:
       make_stream: makes the stream of these shards of the data, those of this host.
       token: a word that the hosts have in common (`sharding.hosts.joined`).
+      make_task_batches: of each task that is evaluated alone too, by name.
 
     Raises:
       UserError: before anything is compiled or written over, if the run's numbers do not fit.
@@ -115,7 +117,7 @@ def train(
         + f" in {directory}"
     )
     writer = MetricWriter(directory, first, layer_names(run.model))
-    evaluator = Evaluator(setup, make_eval_batches)
+    evaluator = Evaluator(setup, make_eval_batches, make_task_batches)
     loop = _Loop(setup, shards, checkpoints, own, writer, progress, evaluator)
     try:
         return loop.run(step, stream, started, directory)
@@ -184,13 +186,16 @@ class _Loop:
     def _between(self, step: int, state: Any, stream: Stream, leaving: bool) -> None:
         """Evaluates and saves where due. The stream stands right behind the step's batch."""
         last, loss = step == self.config.train_steps, None
-        if (last or step % self.config.eval_period == 0) and not leaving:
+        evaluating = (last or step % self.config.eval_period == 0) and not leaving
+        if evaluating:
             loss = self._evaluate(step, state)
         if last or leaving or step % self.config.checkpoint_period == 0:
             positions = {n: x for n, x in stream.state().items() if n in self.shards.kept}
             saved = PositionSave(positions, self.shards.count)
             self.checkpoints.save(state, saved, self.identity, loss)
             self.saved_step = step
+        if evaluating:  # behind the checkpoint: a hundred tasks take their time
+            self._evaluate_tasks(step, state)
         self.logged_step, self.logged_time = step, time.monotonic()  # rates leave pauses out
 
     def _look_at(self, pending: tuple[int, dict] | None) -> None:
@@ -231,6 +236,17 @@ class _Loop:
             f"accuracy {values['accuracy']:.4f} (unigram entropy {values['unigram_entropy']:.4f})"
         )
         return values["loss"]
+
+    def _evaluate_tasks(self, step: int, state: Any) -> None:
+        losses = {}
+        for task, (values, _) in self.evaluator.each_task(state.params):
+            # Without the load of every expert: a hundred tasks of 2,048 would be all of the file.
+            self.writer.write(step, f"validation/{task}", values)
+            losses[task] = values["loss"]
+        if losses:
+            self.progress.message(f"step {step}: validation loss of each task")
+        for line in columns(losses):
+            self.progress.message(f"  {line}")
 
     def _report(self, stream: Stream) -> None:
         report = stream.report()

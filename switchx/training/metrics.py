@@ -49,7 +49,7 @@ class MetricWriter:
         """Appends one row.
 
         Args:
-          split: "train" or "validation".
+          split: "train", "validation" or "validation/" and the name of a task.
           arrays: one row per switch layer: [layers], or [layers, experts] for shares of a whole.
         """
         if self._file is None:

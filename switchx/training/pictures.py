@@ -77,9 +77,9 @@ def _loss_figure(rows: list[dict[str, Any]]) -> Any:
         if len(steps):
             finals.append(f"{split} {draw_one(axes, steps, losses):.3f}")
             values.append(losses)
-    entropy = [row["unigram_entropy"] for row in rows if row.get("unigram_entropy")]
-    if entropy:
-        values.append(np.array(entropy[-1:]))
+    _, entropy = curve(rows, "validation", "unigram_entropy")
+    if len(entropy):
+        values.append(entropy[-1:])
         label = f"unigram entropy of the targets, {entropy[-1]:.3f}"
         axes.axhline(entropy[-1], color=REFERENCE, linestyle="--", linewidth=1.2, label=label)
     _scale_losses(axes, np.concatenate(values) if values else np.ones(1))

@@ -75,6 +75,16 @@ def clock(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
+def columns(values: Mapping[str, float], width: int = 96) -> list[str]:
+    """Names and numbers in lines, as many of them side by side as fit."""
+    longest = max(map(len, values), default=0)
+    cells = [f"{name:<{longest}}  {value:.4f}" for name, value in values.items()]
+    per_line = max(1, width // (longest + 11))
+    return [
+        "    ".join(cells[first : first + per_line]) for first in range(0, len(cells), per_line)
+    ]
+
+
 def _parts(scalars: Mapping[str, float]) -> list[str]:
     parts = []
     if "loss" in scalars:

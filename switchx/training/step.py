@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from switchx.model import ModelConfig, Noise, Params, RoutingStats
+from switchx.model import ModelConfig, Noise, Params, RoutingStats, Segments
 from switchx.sharding import batch_sharding, batch_shards, constrain
 from switchx.training.config import BatchShape
 from switchx.training.losses import TokenSums, token_sums
@@ -23,12 +23,16 @@ def abstract_batch(shape: BatchShape, setup: Setup) -> Batch:
     lay = batch_sharding(setup.mesh)
     B, M, L = shape.batch_size, shape.input_length, shape.target_length
     of = lambda length, dtype: jax.ShapeDtypeStruct((B, length), dtype, sharding=lay)  # noqa: E731
-    return {
+    batch = {
         "encoder_input_tokens": of(M, jnp.int32),
         "decoder_input_tokens": of(L, jnp.int32),
         "decoder_target_tokens": of(L, jnp.int32),
         "decoder_loss_weights": of(L, jnp.float32),
     }
+    if shape.packed:
+        batch["encoder_segment_ids"] = of(M, jnp.int32)
+        batch["decoder_segment_ids"] = of(L, jnp.int32)
+    return batch
 
 
 def compile_train_step(setup: Setup) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
@@ -136,12 +140,15 @@ def routing_loss(config: ModelConfig, stats: RoutingStats | None) -> jax.Array |
 def _forward(
     setup: Setup, params: Params, batch: Batch, noise: Noise | None
 ) -> tuple[TokenSums, RoutingStats | None]:
-    trainer = setup.run.trainer
+    trainer, segments = setup.run.trainer, None
+    if "encoder_segment_ids" in batch:
+        segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
     output = setup.model.bind(params)(
         batch["encoder_input_tokens"],
         batch["decoder_input_tokens"],
         batch["decoder_target_tokens"] > 0,
         noise,
+        segments,
     )
     smoothing = trainer.label_smoothing if noise is not None else 0.0
     sums = token_sums(

@@ -20,14 +20,16 @@ def calls(monkeypatch):
     """Replaces the floors below by functions that note how they were called."""
     calls = {}
 
-    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint, token):
+    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint, *more):
         calls["train"] = (run, model_dir, resolved_config, fingerprint)
+        assert more == ("", {})  # no other hosts, and no task to evaluate alone
         calls["stream"], calls["eval_batches"] = make_stream([0]), make_eval_batches()
         return calls["result"]
 
-    def evaluate(run, model_dir, make_batches, step):
+    def evaluate(run, model_dir, make_batches, step, make_task_batches):
+        assert not make_task_batches
         calls["evaluate"] = (run, model_dir, make_batches(), step)
-        return {"step": 1000, **VALUES}
+        return {"step": 1000, **VALUES, **calls.get("of tasks", {})}
 
     calls["result"] = TrainResult(10, None, VALUES, LOAD, ["runs/quickstart/loss.png"])
     monkeypatch.setattr(training, "train", train)
@@ -81,3 +83,16 @@ def test_eval(command, calls, tmp_path):
     assert "unigram_entropy  6.2500\n" in outcome.out
     assert "step             1,000\n" in outcome.out
     assert json.loads(command("eval", "--model_dir=here", "--json").out)["loss"] == 2.5
+
+
+def test_eval_shows_a_table_of_tasks(command, calls, tmp_path):
+    command("train", "--gin.BATCH_SIZE=32", "--model_dir=here")
+    (tmp_path / "here/config.gin").write_text(calls["train"][2])
+    values = {**VALUES, "perplexity": 12.1825}
+    calls["of tasks"] = {"tasks": {"mc4.en": values, "mc4.zh-Latn": {**values, "loss": 3.25}}}
+    assert command("eval", "--model_dir=here").out.splitlines()[-4:] == [
+        "",
+        "task                    loss         accuracy       perplexity  unigram_entropy",
+        "mc4.en                2.5000           0.5000          12.1825           6.2500",
+        "mc4.zh-Latn           3.2500           0.5000          12.1825           6.2500",
+    ]

@@ -28,6 +28,13 @@ def _nothing(split, shuffle_files, seed=None):
     return _texts(split, shuffle_files).take(0)
 
 
+def _with_gaps(split, shuffle_files, seed=None):
+    """Every other example has no token on one side or on both."""
+    inputs = ["one", "", "two", "no target", "three", ""]
+    targets = ["ONE", "NO INPUT", "TWO", "", "THREE", ""]
+    return tf.data.Dataset.from_tensor_slices({"inputs": inputs, "targets": targets})
+
+
 def _needs_autograph(dataset):
     def shorten(row):
         if tf.strings.length(row["inputs"]) > 10:  # a branch on a tensor
@@ -40,12 +47,27 @@ def _needs_autograph(dataset):
 _add("own_shouting")
 _add("own_branching", steps=[_needs_autograph])
 _add("own_without_validation", splits=("train",))
+_add("own_only_validation", splits=("validation",))
 _add("own_empty", dataset_fn=_nothing)
 _add(
     "own_language_model",
     features={"targets": seqio.Feature(seqio.ByteVocabulary(100))},
 )
+_add(
+    "own_with_gaps",
+    dataset_fn=_with_gaps,
+    features={
+        name: seqio.Feature(seqio.ByteVocabulary(100), add_eos=False)
+        for name in ("inputs", "targets")
+    },
+)
 seqio.MixtureRegistry.add("own_mixture", ["own_shouting", "own_branching"], default_rate=1.0)
+seqio.MixtureRegistry.add(
+    "own_uneven",
+    ["own_branching", "own_only_validation", "own_without_validation"],
+    default_rate=1.0,
+)
+seqio.MixtureRegistry.add("own_half_empty", ["own_shouting", "own_empty"], default_rate=1.0)
 seqio.MixtureRegistry.add("own_with_docs", [("python_docs_span_corruption", 1.0)])
 seqio.TaskRegistry.add(
     "own_longer_spans",

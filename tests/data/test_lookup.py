@@ -5,7 +5,13 @@ import sys
 import numpy as np
 import pytest
 
-from switchx.data import eval_batches, preflight, train_stream, vocabulary
+from switchx.data import (
+    eval_batches,
+    preflight,
+    task_eval_batches,
+    train_stream,
+    vocabulary,
+)
 from switchx.errors import UserError
 
 from .conftest import digest, docs_config
@@ -42,6 +48,19 @@ def test_other_kinds_of_the_users_own(name):
     again = [digest(batch) for _, batch in zip(range(3), train_stream(config), strict=False)]
     assert first == again
     assert len(set(first)) == 3
+
+
+def test_the_tasks_of_a_mixture_that_are_evaluated_alone():
+    """Those with a validation split; a task that is no mixture has none besides."""
+    config = own_config("own_uneven", eval_each_task=True, batch_size=7)
+    preflight(config)
+    alone = task_eval_batches(config)
+    assert list(alone) == ["own_branching", "own_only_validation"]
+    for task, make_batches in alone.items():
+        expected = [digest(batch) for batch in eval_batches(own_config(task, batch_size=7))]
+        assert [digest(batch) for batch in make_batches()] == expected != []
+    assert task_eval_batches(own_config("own_branching", eval_each_task=True)) == {}
+    assert task_eval_batches(own_config("own_uneven")) == {}
 
 
 def test_a_module_in_the_working_folder(tmp_path, monkeypatch):
@@ -100,6 +119,10 @@ MISTAKES = {
         "'own_without_validation' has the splits 'train' and lacks 'validation'",
     ),
     "empty": (own_config("own_empty"), "'own_empty' gives no example for the split 'train'"),
+    "a task of nothing": (
+        own_config("own_half_empty", eval_each_task=True),
+        "EVAL_EACH_TASK is True and the task 'own_empty' gives no example for the split",
+    ),
     "no inputs": (
         own_config("own_language_model"),
         "'own_language_model' has the features 'targets' and lacks 'inputs'",

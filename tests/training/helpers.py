@@ -78,6 +78,22 @@ def batch(number: int) -> dict[str, np.ndarray]:
     }
 
 
+def packed_batch(number: int) -> dict[str, np.ndarray]:
+    """The batch of this number, each row cut into two examples at places of its own."""
+    found, rng = batch(number), np.random.default_rng(number)
+    cut_B1, target_cut_B1 = rng.integers(2, 8, (BATCH, 1)), rng.integers(1, 4, (BATCH, 1))
+    inputs, targets = found["encoder_input_tokens"], found["decoder_target_tokens"]
+    at_cut = np.arange(TARGETS) == target_cut_B1
+    segment = np.where(np.arange(INPUTS) < cut_B1, 1, 2) * (inputs > 0)
+    target_segment = np.where(np.arange(TARGETS) < target_cut_B1, 1, 2) * (targets > 0)
+    return {
+        **found,
+        "decoder_input_tokens": np.where(at_cut, 0, found["decoder_input_tokens"]),
+        "encoder_segment_ids": segment.astype(np.int32),
+        "decoder_segment_ids": target_segment.astype(np.int32),
+    }
+
+
 class Stream:
     """Some shards' rows of batches 0, 1, 2, ...; its position is the number of the next."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from switchx.training.metrics import MetricWriter, layer_names
-from switchx.training.pictures import curve, draw, smooth, thin
+from switchx.training.pictures import _loss_figure, curve, draw, smooth, thin
 from tests.helpers import tiny_config
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -61,6 +61,15 @@ def test_curve_skips_what_is_missing_and_takes_the_last_of_a_step():
     steps, values = curve(rows, "train", "loss")
     assert steps.tolist() == [1, 2]
     assert values.tolist() == [2.0, 3.0]
+
+
+def test_the_entropy_drawn_is_that_of_the_whole_validation():
+    rows = [
+        {"step": 1, "split": split, "loss": 2.0, "unigram_entropy": entropy}
+        for split, entropy in (("validation", 6.0), ("validation/one_task", 5.0))
+    ]
+    _, labels = _loss_figure(rows).axes[0].get_legend_handles_labels()
+    assert "unigram entropy of the targets, 6.000" in labels
 
 
 def test_thin_and_smooth_keep_means():
