@@ -10,7 +10,6 @@ input that shows it. Exit status 1 if there is any. The same --seed gives the sa
 """
 
 import argparse
-import base64
 import dataclasses
 import json
 import random
@@ -18,6 +17,7 @@ import resource
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,19 +84,20 @@ def _try(parser: Parser, content: bytes, result: Result) -> None:
     except parser.refusals:
         pass
     except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-        result.findings.setdefault(
-            f"{type(error).__name__}: {str(error)[:100]} at {where}", content
-        )
+        result.findings.setdefault(f"{type(error).__name__} {_place(error)}", content)
     took = time.monotonic() - began
     result.slowest = max(result.slowest, took)
     if took > MOST_SECONDS:
         result.findings.setdefault(f"took {MOST_SECONDS} s or more", content)
     if _peak() - before > MOST_BYTES:
         result.findings.setdefault(f"took {MOST_BYTES >> 20} MB or more", content)
+
+
+def _place(error: Exception) -> str:
+    """Where in our own code an error comes through, innermost."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "/switchx/" in frame.filename] or frames
+    return f"in {Path(ours[-1].filename).name}:{ours[-1].lineno} ({ours[-1].line})"
 
 
 def _peak() -> int:
@@ -148,6 +149,9 @@ _MUTATIONS = [_flip, _flip, _cut, _double, _number, _word, _digit]
 
 def parsers(folder: Path) -> dict[str, Parser]:
     """All parsers, working in a folder of theirs."""
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()  # quietly, before anything else imports it
     return dict(_data(folder)) | dict(_interop(folder)) | dict(_other(folder))
 
 
@@ -256,6 +260,7 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
     config = {"model_type": "t5", "vocab_size": 64, "d_model": 16, "d_kv": 4, "d_ff": 32}
     config |= {"num_layers": 2, "num_heads": 4, "feed_forward_proj": "relu"}
     switch = config | {"model_type": "switch_transformers", "num_experts": 4}
+    switch |= {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}
 
     def read_config(content: bytes) -> Any:
         (folder / "config.json").write_bytes(content)
@@ -311,7 +316,9 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield "metrics.jsonl", Parser([some], rows)
 
     def line(content: bytes) -> Any:
-        here, there = socket.socketpair()
+        with socket.create_server(("localhost", 0)) as server:
+            there = socket.create_connection(server.getsockname())
+            here, _ = server.accept()
         with here, there:
             there.sendall(content[:60_000])
             there.shutdown(socket.SHUT_WR)
@@ -340,7 +347,7 @@ def main() -> int:
                 flush=True,
             )
             for sentence, content in result.findings.items():
-                print(f"  {sentence}\n    {base64.b64encode(content[:2000]).decode()}")
+                print(f"  {sentence}\n    {content[:300]!r}")
     return 1 if found else 0
 
 

@@ -4,6 +4,7 @@ The result is a plain list of bindings in the order of their reading. What they 
 `gin_values`' business; nothing is kept in gin's global configuration.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import io
@@ -95,8 +96,9 @@ class Reader:
     def _find(self, name: str, wanted_by: str) -> Path:
         for folder in self._folders():
             path = folder / Path(name).expanduser()  # an absolute path stays what it is
-            if path.is_file():
-                return path.resolve()
+            with contextlib.suppress(OSError, ValueError):  # no name that a file can have
+                if path.is_file():
+                    return path.resolve()
         places = "" if os.path.isabs(name) else f" in {' or '.join(map(str, self._folders()))}"
         raise UserError(f"{wanted_by} was not found{places}{_near_file(name)}.")
 
@@ -115,14 +117,22 @@ def read_flag(flag: str) -> Binding:
     origin = f"--gin.{name}={value}"
     try:
         statements = list(_parse(f"{name} = {value}"))
-    except (SyntaxError, tokenize.TokenError) as error:
+    except _NOT_GIN as error:
         if value[:1] in "'\"[({%@":
             raise UserError(f"{origin}: the value is not valid gin ({_reason(error)}).") from error
-        statements = list(_parse(f"{name} = {value!r}"))
+        statements = _plain_text(name, value, origin)
     bindings = [binding for statement in statements for binding in _bindings(statement, origin)]
     if len(bindings) != 1:
         raise UserError(f"{origin} is not one setting; write --gin.NAME=VALUE.")
     return bindings[0]
+
+
+def _plain_text(name: str, value: str, origin: str) -> list[Any]:
+    """The statement that sets a name to a string."""
+    try:
+        return list(_parse(f"{name} = {value!r}"))
+    except _NOT_GIN as error:
+        raise UserError(f"{origin} is not one setting; write --gin.NAME=VALUE.") from error
 
 
 def _text(path: Path, wanted_by: str) -> str:
@@ -137,6 +147,8 @@ def _statements(text: str, name: str) -> Iterator[tuple[Any, str]]:
     try:
         for statement in _parse(text):
             yield statement, f"{name} line {statement.location.line_num}"
+    except RecursionError as error:
+        raise UserError(f"{name} is not valid gin (nested too deeply).") from error
     except (SyntaxError, tokenize.TokenError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
         raise UserError(f"{name} line {line} is not valid gin ({_reason(error)}).") from error
@@ -144,6 +156,9 @@ def _statements(text: str, name: str) -> Iterator[tuple[Any, str]]:
 
 def _parse(text: str) -> Iterator[Any]:
     return iter(config_parser.ConfigParser(io.StringIO(text), _Delegate()))
+
+
+_NOT_GIN = (SyntaxError, tokenize.TokenError, RecursionError)
 
 
 def _reason(error: Exception) -> str:

@@ -63,9 +63,12 @@ class SentencePieces(Vocabulary):
         for i in reversed(range(sentinels_to_add(proto) if extra_ids is None else extra_ids)):
             kind = proto.SentencePiece.USER_DEFINED
             proto.pieces.add(piece=f"▁<extra_id_{i}>", score=0.0, type=kind)
-        self._processor = sentencepiece.SentencePieceProcessor(
-            model_proto=proto.SerializeToString()
-        )
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(
+                model_proto=proto.SerializeToString()
+            )
+        except RuntimeError as error:
+            raise _no_model(name, str(error).partition("INTERNAL: ")[2]) from error
         self.size = self._processor.get_piece_size()
         self.eos_id = self._processor.eos_id()
         self.fingerprint = hashlib.sha256(model).hexdigest()
@@ -116,7 +119,7 @@ class Bytes(Vocabulary):
 
 def sentinels_to_add(proto: Any) -> int:
     """How many sentinels a model proto still needs: none where it ends with its own."""
-    return 0 if proto.pieces[-1].piece.endswith("<extra_id_0>") else EXTRA_IDS
+    return 0 if str(proto.pieces[-1].piece).endswith("<extra_id_0>") else EXTRA_IDS
 
 
 def parse_model(model: bytes, name: str) -> Any:
@@ -146,3 +149,10 @@ def parse_model(model: bytes, name: str) -> Any:
             "pad_id=0, eos_id=1 and unk_id=2."
         )
     return proto
+
+
+def _no_model(name: str, why: str) -> UserError:
+    return UserError(
+        f"VOCABULARY {name!r} is not a SentencePiece model ({why[:100]}); give 'default', 't5', "
+        "'python_docs', 'bytes' or the path of a .model file."
+    )

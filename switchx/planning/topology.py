@@ -70,7 +70,9 @@ def parse(name: str) -> Topology:
     Raises:
       UserError: naming what exists nearest to it.
     """
-    match = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*?)(?:([-:x])(\d[\dx]*))?", name.strip().lower())
+    number = r"\d{1,9}"
+    pattern = rf"(?:({number})x)?([a-z]\w*?)(?:([-:x])({number}(?:x{number}){{0,3}}))?"
+    match = re.fullmatch(pattern, name.strip().lower(), re.ASCII)
     if not match:
         raise _unknown(name)
     slices, family, separator, size = match.groups()
@@ -125,7 +127,7 @@ def grids(chip: Chip) -> Iterator[tuple[int, ...]]:
 def _tpu_grid(name: str, chip: Chip, separator: str, size: str) -> tuple[int, ...]:
     offered = list(grids(chip))
     if separator == ":":
-        grid = tuple(int(side) for side in size.strip("x").split("x"))
+        grid = tuple(int(side) for side in size.split("x"))
         if grid in offered:
             return grid
         wanted: float = math.prod(grid)

@@ -69,7 +69,10 @@ class Line:
                 return None
             self._buffer += part
         text, _, self._buffer = self._buffer.partition(b"\n")
-        message = json.loads(text)
+        try:
+            message = json.loads(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if not isinstance(message, dict):
             raise ValueError("not a message")
         return message
