@@ -17,6 +17,7 @@ PREFIX = "iterator"
 _FORMAT = 1
 _IDENTITY = "identity.json"
 _CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
+_MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -51,7 +52,8 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
     """
     try:
         with zipfile.ZipFile(io.BytesIO(state)) as archive:
-            content = {name: archive.read(name) for name in archive.namelist()}
+            _check_entries(archive.infolist())
+            content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
         header = json.loads(content.pop(_IDENTITY))
         saved, counts = dict(header["identity"]), list(header["counts"])
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError) as error:
@@ -63,6 +65,17 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
         raise damaged(f"it holds {stray[0]!r}")
     _check_identity(saved, identity)
     return counts, content
+
+
+def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    """Refuses what `pack` never writes, before anything is unpacked."""
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names):
+        raise damaged("it holds a name twice")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise damaged("it is compressed")
+    if sum(entry.file_size for entry in entries) > _MOST_BYTES:
+        raise damaged(f"it holds more than {_MOST_BYTES:,} bytes")
 
 
 def damaged(why: str) -> UserError:

@@ -106,8 +106,8 @@ class Checkpoints:
         metrics = None if validation_loss is None else {"loss": validation_loss}
         try:
             self._manager.save(step, args=items, metrics=metrics, force=True)
-        except (OSError, ValueError) as error:
-            raise RunError(f"The checkpoint of step {step} could not be saved: {error}") from error
+        except Exception as error:  # of this save, or of the one before in the background
+            raise self._not_saved(error) from error
 
     def check(self, identity: dict[str, Any]) -> None:
         """Refuses a directory whose newest readable checkpoint is of something else.
@@ -271,8 +271,15 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise RunError(f"A checkpoint could not be saved: {error}") from error
+        except Exception as error:  # the layers below raise what they like
+            raise self._not_saved(error) from error
+
+    def _not_saved(self, error: Exception) -> RunError:
+        there = ", ".join(map(str, self.steps())) or "none"
+        return RunError(
+            f"A checkpoint could not be saved in MODEL_DIR={str(self._model_dir)!r} "
+            f"({_first_line(error)[:300]}); those there are of steps: {there}."
+        )
 
     def close(self) -> None:
         self._manager.close()
