@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 120, 40, 5
+STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 20, 5
 FLAGS = [
     "--cpu_devices=1",
     "--gin.ModelConfig.d_model=32",
@@ -43,18 +43,23 @@ FLAGS = [
 ]
 
 
+def command(directory: Path) -> list[str]:
+    """The command line of the run."""
+    program = [sys.executable, "-m", "switchx.cli.main", "train", f"--model_dir={directory}"]
+    return program + FLAGS
+
+
 class Attempt:
     """One process of `switchx train`; its output goes to a file beside the run's directory."""
 
     def __init__(self, directory: Path, *flags: str, **environment: str):
         self.directory, self.log = directory, directory.with_name(f"{directory.name}.log")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "switchx.cli.main", "train", f"--model_dir={directory}"]
         # Small programs too are read from the cache, so that a restart is quick.
         own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", **environment}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, *FLAGS, *flags],
+                [*command(directory), *flags],
                 cwd=REPOSITORY,
                 env={**os.environ, **own},
                 stdout=log,

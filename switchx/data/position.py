@@ -56,7 +56,9 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
             content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
         header = json.loads(content.pop(_IDENTITY))
         saved, counts = dict(header["identity"]), list(header["counts"])
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zipfile raises what it likes: EOFError, RuntimeError, ...
         raise damaged(type(error).__name__) from error
     if header["format"] != _FORMAT:
         raise damaged(f"format {header['format']!r}, not {_FORMAT}")
