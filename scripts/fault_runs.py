@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,8 @@ def parameters(directory: Path) -> list[tuple[str, np.ndarray]]:
     import jax
     import orbax.checkpoint as ocp
 
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with warnings.catch_warnings(), ocp.PyTreeCheckpointer() as checkpointer:
+        warnings.simplefilter("ignore")  # of shardings: one device saved this, and one reads it
         tree = checkpointer.restore(directory.resolve() / "checkpoints" / str(STEPS) / "params")
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
@@ -183,6 +185,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model_dir", default="runs/faults", help="emptied first")
     args = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"  # also of this process, which compares
     number = signal.Signals[f"SIG{args.signal}"]
     undisturbed = Path(args.model_dir).expanduser() / "undisturbed"
     # The first run fills the compile cache; the second tells how long a life is.

@@ -10,18 +10,19 @@ import pytest
 
 from switchx.errors import RunError
 from switchx.model import Model
-from switchx.sharding import MeshConfig, make_mesh
+from switchx.sharding import make_mesh
 from switchx.training import train
 from switchx.training.checkpoints import Checkpoints, restore_params
 from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
-from tests.training.helpers import Stream, eval_batches, run_config
+from tests.training.helpers import SMALL, Stream, eval_batches, run_config
 
 # A dense model has the same kinds of files and fewer arrays.
-ONE = {"mesh": MeshConfig(1, 1, 1), "train_steps": 4, "d_model": 64, "d_ff": 64, "switch": None}
+ONE = {**SMALL, "train_steps": 4}
 
 # What a failed restore leaves unfinished is not ours.
 pytestmark = [
+    pytest.mark.usefixtures("one_device"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
@@ -32,19 +33,8 @@ def go(directory, **changes):
     return train(run, str(directory), Stream, eval_batches, "# none\n", "v1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-    """One device is enough here, and restores fastest."""
-    patch = pytest.MonkeyPatch()
-    devices = jax.devices()[:1]
-    patch.setattr(jax, "devices", lambda *_: devices)
-    patch.setattr(jax, "device_count", lambda *_: 1)
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def run_of_four(tmp_path_factory):
+def run_of_four(tmp_path_factory, one_device):
     """Checkpoints of steps 2 and 4."""
     directory = tmp_path_factory.mktemp("run")
     go(directory)
@@ -52,7 +42,7 @@ def run_of_four(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def another_run(tmp_path_factory):
+def another_run(tmp_path_factory, one_device):
     """The same of another seed: no array in it is the same."""
     directory = tmp_path_factory.mktemp("other")
     go(directory, seed=1)
@@ -60,7 +50,7 @@ def another_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def setup():
+def setup(one_device):
     run = run_config(**ONE)
     return Setup.of(run, make_mesh(run.mesh))
 
