@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,15 @@ class Checkpoints:
     validation loss.
     """
 
-    def __init__(self, model_dir: str | Path, keep: int = 1, read_only: bool = False):
-        self._model_dir = model_dir
+    def __init__(
+        self,
+        model_dir: str | Path,
+        keep: int = 1,
+        read_only: bool = False,
+        base_period: int | None = None,
+    ):
+        """Opens the checkpoints; `base_period` is that of those that a rollback needs, if any."""
+        self._model_dir, self._base_period = model_dir, base_period
         self._directory = Path(model_dir).resolve() / "checkpoints"
         best = checkpoint_managers.BestN(
             get_metric_fn=lambda metrics: metrics["loss"],
@@ -60,9 +68,10 @@ class Checkpoints:
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [checkpoint_managers.LatestN(keep), best]
-        )
+        policies = [checkpoint_managers.LatestN(keep), best]
+        if base_period:
+            policies.append(_NewestBase(base_period))
+        policy = checkpoint_managers.AnyPreservationPolicy(policies)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -131,7 +140,29 @@ class Checkpoints:
         Raises:
           RunError: if there are checkpoints, but none can be read.
         """
-        steps = self.steps()
+        return self._newest_of(self.steps(), setup, shards)
+
+    def restore_base(self, setup: Setup, shards: HostShards) -> Restored | None:
+        """The same of those checkpoints that an undisturbed run has too; later ones are deleted.
+
+        What a run saved because it was stopped must not decide how far it rolls back.
+        """
+        restored = self._newest_of([s for s in self.steps() if self._is_base(s)], setup, shards)
+        base = int(restored.state.step) if restored else -1
+        for step in [step for step in self.steps() if step > base]:
+            self._manager.delete(step)
+        return restored
+
+    def _is_base(self, step: int) -> bool:
+        assert self._base_period
+        if step % self._base_period == 0:
+            return True
+        try:
+            return not self._identity(step)[0]["shards"]  # an imported model, where a run starts
+        except Exception:  # damaged: no one can go back to it
+            return False
+
+    def _newest_of(self, steps: list[int], setup: Setup, shards: HostShards) -> Restored | None:
         for step in reversed(steps):
             restored, reason = self._try(step, setup, shards)
             if restored is None:
@@ -283,6 +314,21 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+@dataclasses.dataclass
+class _NewestBase(checkpoint_managers.PreservationPolicy):
+    """Preserves the newest checkpoint of a multiple of the period; before there is one, the first.
+
+    However few are kept, a run that was stopped between two of them can still roll back.
+    """
+
+    period: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [info.step for info in checkpoints]
+        base = next((step for step in reversed(steps) if step % self.period == 0), steps[0])
+        return [step == base for step in steps]
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -114,7 +114,12 @@ def _train(
 ) -> TrainResult:
     setup = Setup.of(run, mesh)
     own = identity(run.model, run.optimizer.name, vocabulary_fingerprint)
-    checkpoints = Checkpoints(directory, keep=run.trainer.keep_checkpoints)
+    skips = run.trainer.on_bad_loss == "skip"
+    checkpoints = Checkpoints(
+        directory,
+        keep=run.trainer.keep_checkpoints,
+        base_period=run.trainer.checkpoint_period if skips else None,
+    )
     checkpoints.check(own)
     _check_steps(checkpoints.steps(), run.trainer.train_steps, directory)
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -125,10 +130,9 @@ def _train(
         restored = checkpoints.restore_newest(setup, shards)
         started = restored or Restored(setup.init(), {})
         stream = opening.result()
+    data_start = stream.state() if skips else {}  # where a rollback to the start goes on
     if started.positions:
         stream.restore(started.positions)
-    elif run.trainer.on_bad_loss == "skip":
-        started = dataclasses.replace(started, positions=stream.state())  # to come back to
     if hosts.is_first():
         run_directory.write_config(directory, resolved_config)
         run_directory.write_model_info(directory, setup.model, mesh, run.mesh.fully_sharded)
@@ -147,7 +151,7 @@ def _train(
     evaluator = Evaluator(setup, make_eval_batches)
     loop = _Loop(setup, shards, checkpoints, own, writer, progress, evaluator)
     try:
-        return loop.run(step, stream, started, directory)
+        return loop.run(step, stream, started, data_start, directory)
     finally:
         checkpoints.close()
         writer.close()
@@ -177,9 +181,14 @@ class _Loop:
         self.load: Any = None
 
     def run(
-        self, train_step: Callable, stream: Stream, started: Restored, directory: Path
+        self,
+        train_step: Callable,
+        stream: Stream,
+        started: Restored,
+        data_start: Mapping[int, bytes],
+        directory: Path,
     ) -> TrainResult:
-        self.started = started.positions
+        self.data_start = data_start
         state, step = self._go_on_from(started)
         with Interruption() as interruption:
             pending, leaving = None, interruption.now()
@@ -265,9 +274,9 @@ class _Loop:
             raise RunError(self._why_it_stops(bad))
         self.rollbacks += 1
         last = bad.step + self.skipped
-        found = self.checkpoints.restore_newest(self.setup, self.shards)
+        found = self.checkpoints.restore_base(self.setup, self.shards)
         found = found or Restored(self.setup.init(), {})
-        stream.restore(found.positions or self.started)
+        stream.restore(found.positions or self.data_start)
         for _ in range(last - found.history.batches):
             next(stream)
         state, step = self._go_on_from(found)
