@@ -82,6 +82,10 @@ class Reader:
         bindings = self._read(name, f"{setting}={name!r}", ())
         return [dataclasses.replace(binding, file=name) for binding in bindings]
 
+    def parse(self, text: str) -> list[Binding]:
+        """All bindings of a text that includes nothing."""
+        return [b for statement, at in _statements(text, "gin") for b in _bindings(statement, at)]
+
     def _read(self, name: str, wanted_by: str, outer: tuple[Path, ...]) -> Iterator[Binding]:
         path = self._find(name, wanted_by)
         if path in outer:

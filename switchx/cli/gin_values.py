@@ -150,6 +150,16 @@ class GinConfig:
             if binding.file is None and binding.target not in used:
                 raise UserError(f"{binding.origin}: nothing in this configuration uses it.")
 
+    def settings(self) -> dict[str, Any]:
+        """The values of all parameters that have a part in what is built, by the names to set."""
+        values = {}
+        for target in self.used():
+            if not self.bindings[target].is_macro:
+                value = self.bindings[target].value
+                plain = value if isinstance(value, Reference) else self.value(target)
+                values[self.name_to_set(target)] = plain
+        return values
+
     def text(self) -> str:
         """Gin that gives the same configuration when read alone."""
         used = self.used()

@@ -80,8 +80,8 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse_args(rewrite_gin_flags(own))
     prepare_devices(args.cpu_devices)
     prepare_compile_cache()
-    # Orbax remarks on settings that are our choice; what goes wrong is raised, not logged.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax remarks on settings that are our choice, and logs the traceback of what it raises too.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     return command.run(args) or 0
 
 

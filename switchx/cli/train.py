@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import sys
 from typing import TYPE_CHECKING
 
 from switchx.cli.flags import add_host_arguments
@@ -31,23 +32,27 @@ def run(args: argparse.Namespace) -> int:
 def _train(settings: "Settings", token: str) -> int:
     from switchx import data, training
     from switchx.cli import results
+    from switchx.cli.changes import changed_settings
     from switchx.sharding import hosts, make_mesh
     from switchx.training import run_directory
     from switchx.training.checks import check_run
 
     check_run(settings.run, make_mesh(settings.run.mesh))
-    run_directory.prepare(settings.model_dir, token)
-    data.preflight(settings.data)
-    result = training.train(
-        settings.run,
-        settings.model_dir,
-        functools.partial(data.train_stream, settings.data),
-        functools.partial(data.eval_batches, settings.data),
-        settings.resolved,
-        data.vocabulary_fingerprint(settings.data),
-        token,
-        data.task_eval_batches(settings.data),
-    )
+    directory = run_directory.prepare(settings.model_dir, token)
+    with run_directory.locked(directory):
+        for line in changed_settings(settings) if hosts.is_first() else ():
+            print(f"switchx: {line}", file=sys.stderr)
+        data.preflight(settings.data)
+        result = training.train(
+            settings.run,
+            settings.model_dir,
+            functools.partial(data.train_stream, settings.data),
+            functools.partial(data.eval_batches, settings.data),
+            settings.resolved,
+            data.vocabulary_fingerprint(settings.data),
+            token,
+            data.task_eval_batches(settings.data),
+        )
     if result.stopped_by is not None:
         return 128 + result.stopped_by
     if hosts.is_first():

@@ -14,9 +14,10 @@ from switchx.data.config import DataConfig
 from switchx.errors import UserError
 
 PREFIX = "iterator"
-_FORMAT = 1
+_FORMAT = 2
 _IDENTITY = "identity.json"
 _CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
+_MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -52,19 +53,32 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
     """
     try:
         with zipfile.ZipFile(io.BytesIO(state)) as archive:
-            content = {name: archive.read(name) for name in archive.namelist()}
+            _check_entries(archive.infolist())
+            content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
         header = json.loads(content.pop(_IDENTITY))
-        # PACK: positions from before there was packing do not name it.
-        saved, counts = {"PACK": False, **header["identity"]}, list(header["counts"])
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, NotImplementedError) as error:
+        saved, counts = dict(header["identity"]), list(header["counts"])
+    except UserError:
+        raise
+    except Exception as error:  # zipfile raises what it likes: EOFError, RuntimeError, ...
         raise damaged(type(error).__name__) from error
-    if header["format"] != _FORMAT:
-        raise damaged(f"format {header['format']!r}, not {_FORMAT}")
+    if header.get("format") != _FORMAT:
+        raise damaged(f"format {header.get('format')!r}, not {_FORMAT}")
     stray = [name for name in content if not _CHECKPOINT_FILE.fullmatch(name)]
     if stray:
         raise damaged(f"it holds {stray[0]!r}")
     check_identity(saved, identity)
     return counts, content
+
+
+def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
+    """Refuses what `pack` never writes, before anything is unpacked."""
+    names = [entry.filename for entry in entries]
+    if len(set(names)) < len(names):
+        raise damaged("it holds a name twice")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise damaged("it is compressed")
+    if sum(entry.file_size for entry in entries) > _MOST_BYTES:
+        raise damaged(f"it holds more than {_MOST_BYTES:,} bytes")
 
 
 def damaged(why: str) -> UserError:

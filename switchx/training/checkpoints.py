@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,42 +14,53 @@ from orbax.checkpoint import checkpoint_managers
 from switchx.errors import RunError, UserError
 from switchx.model import Model, ModelConfig, Params
 from switchx.sharding import hosts
+from switchx.training.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.host_rows import HostShards
+from switchx.training.identity import compare, compare_arrays, identity, sealed, unsealed
 from switchx.training.positions import PositionRestore, PositionSave
 from switchx.training.state import Setup, TrainState, abstract_params
 
-# The fields that decide which parameters a model has.
-_SHAPE_FIELDS = (
-    "vocab_size",
-    "d_model",
-    "d_ff",
-    "d_kv",
-    "num_heads",
-    "num_layers",
-    "activation",
-    "tied_embeddings",
-    "relative_buckets",
-)
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What else a run goes on from.
+
+    Attributes:
+      batches: drawn from the data so far, those that were skipped included.
+      losses: of the last steps, the newest last.
+    """
+
+    batches: int = 0
+    losses: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A state, and this host's data positions by shard ({} if the stream had none)."""
+    """A state, this host's data positions by shard ({} if the stream had none), a history."""
 
     state: TrainState
     positions: dict[int, bytes]
+    history: History = History()
 
 
 class Checkpoints:
     """The checkpoints of a run, under `model_dir`/checkpoints/<step>/.
 
     Each holds the parameters, the optimizer's state with the step, the data position, and the
-    identity of model and vocabulary. The newest `keep` stay, and the one of lowest validation
-    loss.
+    identity: of model and vocabulary, with fingerprints of all arrays, so that no damaged or
+    exchanged file is taken for what was saved. The newest `keep` stay, and the one of lowest
+    validation loss.
     """
 
-    def __init__(self, model_dir: str | Path, keep: int = 1, read_only: bool = False):
-        self._model_dir = model_dir
+    def __init__(
+        self,
+        model_dir: str | Path,
+        keep: int = 1,
+        read_only: bool = False,
+        base_period: int | None = None,
+    ):
+        """Opens the checkpoints; `base_period` is that of those that a rollback needs, if any."""
+        self._model_dir, self._base_period = model_dir, base_period
         self._directory = Path(model_dir).resolve() / "checkpoints"
         best = checkpoint_managers.BestN(
             get_metric_fn=lambda metrics: metrics["loss"],
@@ -56,9 +68,10 @@ class Checkpoints:
             n=1,
             keep_checkpoints_without_metrics=False,
         )
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [checkpoint_managers.LatestN(keep), best]
-        )
+        policies = [checkpoint_managers.LatestN(keep), best]
+        if base_period:
+            policies.append(_NewestBase(base_period))
+        policy = checkpoint_managers.AnyPreservationPolicy(policies)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -76,6 +89,7 @@ class Checkpoints:
         positions: PositionSave,
         identity: dict[str, Any],
         validation_loss: float | None,
+        history: History = History(),
     ) -> None:
         """Starts saving, on all hosts alike; the state may be donated once this returns.
 
@@ -83,17 +97,26 @@ class Checkpoints:
           RunError: if this or the save before it failed.
         """
         step = int(state.step)
+        arrays = _items(state)
+        described = sealed(
+            {
+                **identity,
+                "arrays": fingerprints(arrays),
+                "shards": positions.count,
+                "history": [history.batches, list(history.losses)],
+            }
+        )
         items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
-            position=positions,
-            identity=ocp.args.JsonSave(identity),
+            params=ocp.args.StandardSave(arrays["params"]),
+            optimizer=ocp.args.StandardSave(arrays["optimizer"]),
+            position=dataclasses.replace(positions, seal=described["seal"]),
+            identity=ocp.args.JsonSave(described),
         )
         metrics = None if validation_loss is None else {"loss": validation_loss}
         try:
             self._manager.save(step, args=items, metrics=metrics, force=True)
-        except (OSError, ValueError) as error:
-            raise RunError(f"The checkpoint of step {step} could not be saved: {error}") from error
+        except Exception as error:  # of this save, or of the one before in the background
+            raise self._not_saved(error) from error
 
     def check(self, identity: dict[str, Any]) -> None:
         """Refuses a directory whose newest readable checkpoint is of something else.
@@ -102,10 +125,12 @@ class Checkpoints:
           UserError: naming the first setting that differs.
         """
         for step in reversed(self.steps()):
-            saved = self._identity(step)
-            if saved is not None:
-                _compare(self._model_dir, saved, identity)
-                return
+            try:
+                saved, _ = self._identity(step)
+            except Exception:  # damaged: `restore_newest` says so
+                continue
+            compare(self._model_dir, saved, identity)
+            return
 
     def restore_newest(self, setup: Setup, shards: HostShards) -> Restored | None:
         """The newest checkpoint that can be read, laid out for `setup`; None if there are none.
@@ -115,7 +140,29 @@ class Checkpoints:
         Raises:
           RunError: if there are checkpoints, but none can be read.
         """
-        steps = self.steps()
+        return self._newest_of(self.steps(), setup, shards)
+
+    def restore_base(self, setup: Setup, shards: HostShards) -> Restored | None:
+        """The same of those checkpoints that an undisturbed run has too; later ones are deleted.
+
+        What a run saved because it was stopped must not decide how far it rolls back.
+        """
+        restored = self._newest_of([s for s in self.steps() if self._is_base(s)], setup, shards)
+        base = int(restored.state.step) if restored else -1
+        for step in [step for step in self.steps() if step > base]:
+            self._manager.delete(step)
+        return restored
+
+    def _is_base(self, step: int) -> bool:
+        assert self._base_period
+        if step % self._base_period == 0:
+            return True
+        try:
+            return not self._identity(step)[0]["shards"]  # an imported model, where a run starts
+        except Exception:  # damaged: no one can go back to it
+            return False
+
+    def _newest_of(self, steps: list[int], setup: Setup, shards: HostShards) -> Restored | None:
         for step in reversed(steps):
             restored, reason = self._try(step, setup, shards)
             if restored is None:
@@ -136,14 +183,23 @@ class Checkpoints:
 
     def _try(self, step: int, setup: Setup, shards: HostShards) -> tuple[Restored | None, str]:
         """What a checkpoint holds, where every host can read its part of it; else None and why."""
-        restored, reason = None, "another host cannot read its part"
+        found, reason = None, "another host cannot read its part"
         try:
-            restored = self._restore(step, setup, shards)
+            found = self._restore(step, setup, shards)
         except UserError:
             raise
         except Exception as error:  # a damaged file can fail in any layer below
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return (restored, "") if hosts.all_of(restored is not None) else (None, reason)
+            reason = _first_line(error)
+        if not hosts.all_of(found is not None):
+            return None, reason
+        assert found is not None
+        restored, saved = found
+        damaged = first_difference(saved, fingerprints(_items(restored.state)))
+        if damaged is not None:
+            return None, f"{damaged} is not what was saved"
+        if int(restored.state.step) != step:
+            return None, f"it is of step {int(restored.state.step)}"
+        return restored, ""
 
     def _put_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints to `model_dir`/damaged/, where no later save meets them."""
@@ -156,30 +212,63 @@ class Checkpoints:
             hosts.barrier("past damaged checkpoints")
             self._manager.reload()
 
-    def _restore(self, step: int, setup: Setup, shards: HostShards) -> Restored:
-        target = setup.abstract
+    def _restore(
+        self, step: int, setup: Setup, shards: HostShards
+    ) -> tuple[Restored, dict[str, str]]:
+        """What this host reads of a checkpoint, and the fingerprints that its arrays should have.
+
+        Raises:
+          UserError: it is of another run than this one.
+          Exception: it is damaged.
+        """
+        saved, seal = self._identity(step)
+        target = _items(setup.abstract)
+        compare_arrays(self._model_dir, saved["arrays"], kinds(target))
+        if saved["shards"] not in (0, shards.count):
+            raise UserError(
+                f"DATA_SHARDS is {shards.count} but the data position in the checkpoint was saved "
+                f"with {saved['shards']}; give that again or start a new MODEL_DIR."
+            )
+        read = shards.read if saved["shards"] else ()
         items = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(target.params),
-                optimizer=ocp.args.StandardRestore(
-                    {"step": target.step, "state": target.opt_state}
-                ),
-                position=PositionRestore(shards.read, shards.count),
+                params=ocp.args.StandardRestore(target["params"]),
+                optimizer=ocp.args.StandardRestore(target["optimizer"]),
+                position=PositionRestore(read, shards.count, seal),
             ),
         )
         state = TrainState(items.optimizer["step"], items.params, items.optimizer["state"])
-        return Restored(state, items.position)
+        batches, losses = saved["history"]
+        return Restored(state, items.position, History(batches, tuple(losses))), saved["arrays"]
 
     def restore_params(self, step: int | None, target: Params) -> tuple[Params, int]:
         """The parameters alone, of `step` or the newest, laid out like `target`.
 
         Raises:
-          UserError: if there is no such checkpoint.
+          UserError: if there is no such checkpoint, or it is of another model.
+          RunError: if it is damaged.
         """
         step = self.choose(step)
-        args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
-        return self._manager.restore(step, args=args).params, step
+        try:
+            saved, _ = self._identity(step)
+            compare_arrays(self._model_dir, saved["arrays"], kinds({"params": target}))
+            args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
+            params = self._manager.restore(step, args=args).params
+        except UserError:
+            raise
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+        different = first_difference(saved["arrays"], fingerprints({"params": params}))
+        if different is not None:
+            raise self._damaged(step, f"{different} is not what was saved")
+        return params, step
+
+    def _damaged(self, step: int, why: str) -> RunError:
+        return RunError(
+            f"The checkpoint of step {step} in MODEL_DIR={str(self._model_dir)!r} is damaged "
+            f"({why[:200]}); those there are of steps {', '.join(map(str, self.steps()))}."
+        )
 
     def choose(self, step: int | None) -> int:
         """`step`, or the newest if it is None.
@@ -200,12 +289,10 @@ class Checkpoints:
         """Where a checkpoint's parameters lie, for reading them part by part."""
         return self._directory / str(step) / "params"
 
-    def _identity(self, step: int) -> dict[str, Any] | None:
-        try:
-            args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-            return self._manager.restore(step, args=args).identity
-        except Exception:  # damaged: `restore_newest` says so
-            return None
+    def _identity(self, step: int) -> tuple[dict[str, Any], str]:
+        """The identity of a checkpoint, and its seal; any exception if it is damaged."""
+        args = ocp.args.Composite(identity=ocp.args.JsonRestore())
+        return unsealed(self._manager.restore(step, args=args).identity)
 
     def wait(self) -> None:
         """Returns once what was saved is on disk.
@@ -215,22 +302,45 @@ class Checkpoints:
         """
         try:
             self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise RunError(f"A checkpoint could not be saved: {error}") from error
+        except Exception as error:  # the layers below raise what they like
+            raise self._not_saved(error) from error
+
+    def _not_saved(self, error: Exception) -> RunError:
+        there = ", ".join(map(str, self.steps())) or "none"
+        return RunError(
+            f"A checkpoint could not be saved in MODEL_DIR={str(self._model_dir)!r} "
+            f"({_first_line(error)[:300]}); those there are of steps: {there}."
+        )
 
     def close(self) -> None:
         self._manager.close()
 
 
-def identity(
-    config: ModelConfig, optimizer: str | None = None, vocabulary: str | None = None
-) -> dict[str, Any]:
-    """What a checkpoint must match: settings as the user names them, and the vocabulary's hash."""
-    model: dict[str, Any] = {f"ModelConfig.{name}": getattr(config, name) for name in _SHAPE_FIELDS}
-    if config.switch:
-        model["NUM_EXPERTS"] = config.switch.num_experts
-        model["SwitchConfig.every"] = config.switch.every
-    return {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
+@dataclasses.dataclass
+class _NewestBase(checkpoint_managers.PreservationPolicy):
+    """Preserves the newest checkpoint of a multiple of the period; before there is one, the first.
+
+    However few are kept, a run that was stopped between two of them can still roll back.
+    """
+
+    period: int
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [info.step for info in checkpoints]
+        base = next((step for step in reversed(steps) if step % self.period == 0), steps[0])
+        return [step == base for step in steps]
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """A state, or its shapes, as its checkpoint holds it."""
+    return {
+        "params": state.params,
+        "optimizer": {"step": state.step, "state": state.opt_state},
+    }
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def restore_params(
@@ -248,6 +358,7 @@ def restore_params(
 
     Raises:
       UserError: if there is none, or it is of another model.
+      RunError: if it is damaged.
     """
     checkpoints = _for_reading(model.config, model_dir)
     target = abstract_params(model, mesh, fully_sharded)
@@ -276,23 +387,3 @@ def _for_reading(config: ModelConfig, model_dir: str | Path) -> Checkpoints:
     checkpoints = Checkpoints(model_dir, read_only=True)
     checkpoints.check(identity(config))
     return checkpoints
-
-
-def _compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name in sorted({*saved["model"], *wanted["model"]}):
-        there, here = saved["model"].get(name), wanted["model"].get(name)
-        if there != here:
-            raise UserError(
-                f"MODEL_DIR={str(model_dir)!r} holds a checkpoint of another model: {name} is "
-                f"{there!r} there and {here!r} here; choose another MODEL_DIR or that setting."
-            )
-    if wanted["optimizer"] and saved["optimizer"] != wanted["optimizer"]:
-        raise UserError(
-            f"OPTIMIZER={wanted['optimizer']!r}, but the checkpoint in MODEL_DIR="
-            f"{str(model_dir)!r} was trained with {saved['optimizer']!r}."
-        )
-    if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
-        raise UserError(
-            f"The vocabulary does not match the checkpoint in MODEL_DIR={str(model_dir)!r}: set "
-            "VOCABULARY to the one it was trained with, or choose another MODEL_DIR."
-        )

@@ -8,6 +8,7 @@ from switchx.sharding import MeshConfig
 
 OPTIMIZERS = ("adafactor", "adamw")
 SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
+ON_BAD_LOSS = ("stop", "skip")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +80,12 @@ class TrainerConfig:
       checkpoint_period: steps between checkpoints (macro CHECKPOINT_PERIOD).
       keep_checkpoints: the newest so many are kept, and the best by validation loss
         (macro KEEP_CHECKPOINTS).
+      on_bad_loss: what to do where a step's loss or gradient is not finite, or its loss is a
+        spike: "stop", or "skip", which goes back to the last checkpoint, or to the start, and on
+        with the data behind the bad batch, as PaLM did (section 5.1) (macro ON_BAD_LOSS).
+      loss_spike: a loss so many nats above the mean of the 100 steps before it is bad; None
+        looks for no spikes (macro LOSS_SPIKE).
+      max_rollbacks: after so many, one more bad loss stops the process (macro MAX_ROLLBACKS).
     """
 
     train_steps: int
@@ -90,6 +97,9 @@ class TrainerConfig:
     eval_period: int = 1000
     checkpoint_period: int = 1000
     keep_checkpoints: int = 3
+    on_bad_loss: str = "stop"
+    loss_spike: float | None = None
+    max_rollbacks: int = 3
 
     def __post_init__(self) -> None:
         for name in (
@@ -99,6 +109,7 @@ class TrainerConfig:
             "eval_period",
             "checkpoint_period",
             "keep_checkpoints",
+            "max_rollbacks",
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -107,6 +118,11 @@ class TrainerConfig:
             raise UserError(
                 f"LABEL_SMOOTHING={self.label_smoothing} must be at least 0 and below 1."
             )
+        if self.on_bad_loss not in ON_BAD_LOSS:
+            accepted = ", ".join(ON_BAD_LOSS)
+            raise UserError(f"ON_BAD_LOSS={self.on_bad_loss!r} is not one of {accepted}.")
+        if self.loss_spike is not None and not self.loss_spike > 0:
+            raise UserError(f"LOSS_SPIKE={self.loss_spike} must be above 0, or None.")
 
 
 @dataclasses.dataclass(frozen=True)

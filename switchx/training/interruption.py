@@ -20,6 +20,7 @@ class Interruption:
         self._received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._alone = jax.process_count() == 1
+        self._asked = 0
 
     def __enter__(self) -> "Interruption":
         noted = (signal.SIGTERM, signal.SIGINT) if self._alone else (signal.SIGINT,)
@@ -31,11 +32,13 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def at(self, step: int) -> signal.Signals | None:
-        """The signal for which to leave after `step`, if any. All hosts ask once at each step."""
+    def now(self) -> signal.Signals | None:
+        """The signal for which to leave now, if any. All hosts ask once at each step."""
         if self._alone:
             return self._received
-        return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+        self._asked += 1  # and not the step's number: this must grow, also after a rollback
+        reached = multihost_utils.reached_preemption_sync_point(self._asked)
+        return signal.SIGTERM if reached else None
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self._received == signal.SIGINT == number:

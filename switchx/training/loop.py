@@ -1,7 +1,6 @@
 """A whole run: prepare, resume, train, evaluate, save, and leave pictures."""
 
 import dataclasses
-import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +9,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
+from jax.sharding import Mesh
 
-from switchx.errors import RunError
+from switchx.errors import RunError, UserError
 from switchx.model import train_flops
 from switchx.sharding import hosts, make_mesh, table
 from switchx.training import pictures, run_directory
-from switchx.training.checkpoints import Checkpoints, Restored, identity
+from switchx.training.bad_loss import BadLoss, LossWatch
+from switchx.training.checkpoints import Checkpoints, History, Restored
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.evaluation import Evaluator, HostBatch, MakeBatches, put_rows
 from switchx.training.host_rows import HostShards
+from switchx.training.identity import identity
 from switchx.training.interruption import Interruption
 from switchx.training.metrics import MetricWriter, Rates, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
@@ -81,17 +83,47 @@ def train(
       make_task_batches: of each task that is evaluated alone too, by name.
 
     Raises:
-      UserError: before anything is compiled or written over, if the run's numbers do not fit.
-      RunError: if the loss stops being finite or a checkpoint cannot be saved.
+      UserError: before anything is compiled or written over, if the run's numbers do not fit, or
+        another process trains in `model_dir`.
+      RunError: if the loss is bad and may not be skipped, or a file cannot be written.
     """
     mesh = make_mesh(run.mesh)
     check_run(run, mesh)
     shards = HostShards.of(mesh, run.batch)
     directory = run_directory.prepare(model_dir, token)
+    with run_directory.locked(directory):
+        return _train(
+            run,
+            mesh,
+            shards,
+            directory,
+            make_stream,
+            make_eval_batches,
+            resolved_config,
+            vocabulary_fingerprint,
+        )
+
+
+def _train(
+    run: RunConfig,
+    mesh: Mesh,
+    shards: HostShards,
+    directory: Path,
+    make_stream: Callable[[Sequence[int]], Stream],
+    make_eval_batches: Callable[[], Iterable[HostBatch]],
+    resolved_config: str,
+    vocabulary_fingerprint: str | None,
+) -> TrainResult:
     setup = Setup.of(run, mesh)
     own = identity(run.model, run.optimizer.name, vocabulary_fingerprint)
-    checkpoints = Checkpoints(directory, keep=run.trainer.keep_checkpoints)
+    skips = run.trainer.on_bad_loss == "skip"
+    checkpoints = Checkpoints(
+        directory,
+        keep=run.trainer.keep_checkpoints,
+        base_period=run.trainer.checkpoint_period if skips else None,
+    )
     checkpoints.check(own)
+    _check_steps(checkpoints.steps(), run.trainer.train_steps, directory)
     with ThreadPoolExecutor(max_workers=1) as pool:
         opening = pool.submit(make_stream, shards.read)
         began = time.monotonic()
@@ -100,6 +132,7 @@ def train(
         restored = checkpoints.restore_newest(setup, shards)
         started = restored or Restored(setup.init(), {})
         stream = opening.result()
+    data_start = stream.state() if skips else {}  # where a rollback to the start goes on
     if started.positions:
         stream.restore(started.positions)
     if hosts.is_first():
@@ -120,7 +153,7 @@ def train(
     evaluator = Evaluator(setup, make_eval_batches, make_task_batches)
     loop = _Loop(setup, shards, checkpoints, own, writer, progress, evaluator)
     try:
-        return loop.run(step, stream, started, directory)
+        return loop.run(step, stream, started, data_start, directory)
     finally:
         checkpoints.close()
         writer.close()
@@ -145,31 +178,37 @@ class _Loop:
         self.writer, self.progress, self.evaluator = writer, progress, evaluator
         self.rates = _rates(setup)
         self.saved_step: int | None = None
+        self.rollbacks = 0
         self.validation: dict[str, float] = {}
         self.load: Any = None
 
     def run(
-        self, train_step: Callable, stream: Stream, started: Restored, directory: Path
+        self,
+        train_step: Callable,
+        stream: Stream,
+        started: Restored,
+        data_start: Mapping[int, bytes],
+        directory: Path,
     ) -> TrainResult:
-        state, step = started.state, int(started.state.step)
-        self.saved_step = step if self.checkpoints.steps() else None
+        self.data_start = data_start
+        state, step = self._go_on_from(started)
         with Interruption() as interruption:
-            self.logged_step, self.logged_time = step, time.monotonic()
-            pending, leaving = None, interruption.at(step)
+            pending, leaving = None, interruption.now()
             while step < self.config.train_steps and not leaving:
                 # The device computes the step before while these rows are taken and placed.
                 batch = put_rows(next(stream), self.setup)
                 state, metrics = train_step(state, batch)
                 step += 1
                 # One step behind, so that the device always has the next one to start on.
-                self._look_at(pending)
-                pending = (step, metrics)
-                leaving = interruption.at(step)
-                if self._pause_after(step) or leaving:
-                    self._look_at(pending)
-                    pending = None
-                    self._between(step, state, stream, leaving is not None)
-            self._look_at(pending)
+                bad = self._look_at(pending)
+                pending, leaving = (step, metrics), interruption.now()
+                if not bad and (self._pause_after(step) or leaving):
+                    bad, pending = self._look_at(pending), None
+                    if not bad:
+                        self._between(step, state, stream, leaving is not None)
+                if bad:
+                    state = metrics = pending = None  # room for what comes in its place
+                    state, step = self._roll_back(bad, stream)
             if not self.validation and not leaving:
                 self._evaluate(step, state)
         self.checkpoints.wait()
@@ -192,40 +231,79 @@ class _Loop:
         if last or leaving or step % self.config.checkpoint_period == 0:
             positions = {n: x for n, x in stream.state().items() if n in self.shards.kept}
             saved = PositionSave(positions, self.shards.count)
-            self.checkpoints.save(state, saved, self.identity, loss)
+            history = History(step + self.skipped, self.watch.losses)
+            self.checkpoints.save(state, saved, self.identity, loss, history)
             self.saved_step = step
         if evaluating:  # behind the checkpoint: a hundred tasks take their time
             self._evaluate_tasks(step, state)
         self.logged_step, self.logged_time = step, time.monotonic()  # rates leave pauses out
 
-    def _look_at(self, pending: tuple[int, dict] | None) -> None:
-        """Waits for a step's metrics: stops the run if they are not finite, logs them where due."""
+    def _look_at(self, pending: tuple[int, dict] | None) -> BadLoss | None:
+        """Waits for a step's metrics: returns what is wrong with them, or logs them where due."""
         if pending is None:
-            return
+            return None
         step, metrics = pending
-        objective, norm = jax.device_get((metrics["sums"].objective, metrics["gradient_norm"]))
-        if not (math.isfinite(objective) and math.isfinite(norm)):
-            self._stop_not_finite(step, float(objective), float(norm))
+        sums, norm = jax.device_get((metrics["sums"], metrics["gradient_norm"]))
+        loss = float(sums.cross_entropy) / max(float(sums.weight), 1.0)
+        bad = self.watch.look_at(step, loss, float(sums.objective), float(norm))
+        if bad:
+            return bad
         if step % self.config.log_period and step not in (1, self.config.train_steps):
             self.progress.update(step)
-            return
+            return None
         now, values = time.monotonic(), scalars(self.setup.run.model, metrics)
         values |= self.rates.over(step - self.logged_step, now - self.logged_time)
         self.logged_step, self.logged_time = step, now
         self.writer.write(step, "train", values, layer_arrays(metrics))
         self.progress.update(step, values)
+        return None
 
-    def _stop_not_finite(self, step: int, objective: float, norm: float) -> None:
+    def _go_on_from(self, restored: Restored) -> tuple[Any, int]:
+        """Returns a state and its step, whose history becomes the loop's."""
+        step = int(restored.state.step)
+        self.saved_step = step if self.checkpoints.steps() else None
+        self.skipped = restored.history.batches - step  # of the batches drawn by any step
+        self.watch = LossWatch(self.config, restored.history.losses)
+        self.logged_step, self.logged_time = step, time.monotonic()
+        return restored.state, step
+
+    def _roll_back(self, bad: BadLoss, stream: Stream) -> tuple[Any, int]:
+        """The state of the last checkpoint, or of the start; the stream goes behind the bad batch.
+
+        All batches between are left out, as PaLM did. A run that is killed before its next
+        checkpoint comes to the same bad batch again, and so to the same end.
+        """
         self.checkpoints.wait()
+        limit = self.config.max_rollbacks
+        if self.config.on_bad_loss == "stop" or self.rollbacks == limit:
+            raise RunError(self._why_it_stops(bad))
+        self.rollbacks += 1
+        last = bad.step + self.skipped
+        found = self.checkpoints.restore_base(self.setup, self.shards)
+        found = found or Restored(self.setup.init(), {})
+        stream.restore(found.positions or self.data_start)
+        for _ in range(last - found.history.batches):
+            next(stream)
+        state, step = self._go_on_from(found)
+        self.skipped = last - step
+        left_out = last - found.history.batches
+        self.writer.roll_back(bad.step, step, left_out, bad.loss)
+        self.progress.update(step)
+        self.progress.message(
+            f"The loss at step {bad.step} {bad.why}: back to step {step}, and on without the "
+            f"{left_out} batches up to it (rollback {self.rollbacks} of at most {limit})"
+        )
+        return state, step
+
+    def _why_it_stops(self, bad: BadLoss) -> str:
         kept = (
             "no checkpoint was saved before it"
             if self.saved_step is None
             else f"the last good checkpoint is of step {self.saved_step}"
         )
-        raise RunError(
-            f"The loss at step {step} is not finite "
-            f"(sum {objective}, gradient norm {norm}); {kept}."
-        )
+        skipping = self.config.on_bad_loss == "skip"
+        spent = f", and MAX_ROLLBACKS={self.config.max_rollbacks} are spent" if skipping else ""
+        return f"The loss at step {bad.step} {bad.why}; {kept}{spent}."
 
     def _evaluate(self, step: int, state: Any) -> float:
         values, arrays = self.evaluator(state.params)
@@ -255,6 +333,14 @@ class _Loop:
                 f"{name.replace('_', ' ')} {count:,}" for name, count in report.items()
             )
             self.progress.message(f"data: {said}")
+
+
+def _check_steps(saved: Sequence[int], train_steps: int, directory: Path) -> None:
+    if saved and saved[-1] > train_steps:
+        raise UserError(
+            f"TRAIN_STEPS={train_steps} lies behind the run in MODEL_DIR={str(directory)!r}, whose "
+            f"newest checkpoint is of step {saved[-1]}: give at least that, or another MODEL_DIR."
+        )
 
 
 def _rates(setup: Setup) -> Rates:

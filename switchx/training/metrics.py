@@ -1,19 +1,21 @@
 """What a run measured: one JSON line per row, and the same as TensorBoard event files."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.sharding import hosts
-from switchx.training.run_directory import write_atomically
+from switchx.training.event_files import EventFile
+from switchx.training.run_directory import write_atomically, writing
 
 FILE = "metrics.jsonl"
 
@@ -33,11 +35,12 @@ class MetricWriter:
         self._path = Path(model_dir) / FILE
         self._start_step = start_step
         self._layer_names = layer_names
-        self._events: dict[str, Any] = {}
-        self._file = None
+        self._rollbacks = 0
+        self._events: dict[str, EventFile] = {}
+        self._file: TextIO | None = None
         if hosts.is_first():
             _drop_after(self._path, start_step)
-            self._file = self._path.open("a", encoding="utf-8")
+            self._open()
 
     def write(
         self,
@@ -51,37 +54,65 @@ class MetricWriter:
         Args:
           split: "train", "validation" or "validation/" and the name of a task.
           arrays: one row per switch layer: [layers], or [layers, experts] for shares of a whole.
+
+        Raises:
+          RunError: it cannot be written.
         """
         if self._file is None:
             return
         arrays = {name: np.asarray(array) for name, array in (arrays or {}).items()}
-        row: dict[str, Any] = {"step": int(step), "split": split, "time": round(time.time(), 3)}
-        row |= {name: _plain(value) for name, value in scalars.items()}
+        row: dict[str, Any] = {name: _plain(value) for name, value in scalars.items()}
         row |= {name: _plain(array.tolist()) for name, array in arrays.items()}
-        self._file.write(json.dumps(row, allow_nan=False) + "\n")
-        self._file.flush()
-        events = self._writer(split)
-        for name, value in {**scalars, **self._flat(arrays)}.items():
-            events.add_scalar(name, float(value), int(step))
+        self._append(step, split, row)
+        values = {name: float(value) for name, value in scalars.items()} | self._flat(arrays)
+        with writing(self._path.parent / "tensorboard"):
+            self._event_file(split).add(int(step), values)
+
+    def roll_back(self, bad_step: int, to_step: int, skipped: int, loss: float) -> None:
+        """Drops the rows after `to_step`, and appends one of split "rollback" that says so.
+
+        It stands at the step that is done again, so that a run resumed from `to_step`, which
+        comes to roll back again, does not have it twice.
+
+        Raises:
+          RunError: it cannot be written.
+        """
+        if self._file is None:
+            return
+        self.close()
+        _drop_after(self._path, to_step, kept_split="rollback")
+        self._start_step = to_step
+        self._rollbacks += 1
+        self._open()
+        row = {"from": bad_step, "to": to_step, "batches_skipped": skipped, "loss": _plain(loss)}
+        self._append(to_step + 1, "rollback", row)
 
     def close(self) -> None:
-        """Flushes and closes all files."""
-        if self._file is not None:
-            self._file.close()
-        for events in self._events.values():
-            events.close()
+        """Flushes and closes all files. What cannot be written was said before."""
+        for file in (self._file, *self._events.values()):
+            with contextlib.suppress(OSError, ValueError):
+                if file is not None:
+                    file.close()
+        self._events.clear()
 
-    def _writer(self, split: str) -> Any:
+    def _open(self) -> None:
+        with writing(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
+
+    def _append(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        row = {"step": int(step), "split": split, "time": round(time.time(), 3), **values}
+        with writing(self._path):
+            self._file.write(json.dumps(row, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def _event_file(self, split: str) -> EventFile:
         if split not in self._events:
-            from tensorboardX import SummaryWriter
-
+            directory = self._path.parent / "tensorboard" / split
+            first = self._start_step + 1 if self._start_step else 0
             # Two attempts within a second would otherwise write to the same file name.
-            self._events[split] = SummaryWriter(
-                str(self._path.parent / "tensorboard" / split),
-                purge_step=self._start_step + 1 if self._start_step else 0,
-                flush_secs=10,
-                filename_suffix=f".from-{self._start_step}",
-            )
+            suffix = f".from-{self._start_step}" + f"-{self._rollbacks}" * bool(self._rollbacks)
+            self._events[split] = EventFile(directory, first, suffix)
         return self._events[split]
 
     def _flat(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -175,12 +206,16 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if is_row else None
 
 
-def _drop_after(path: Path, start_step: int) -> None:
+def _drop_after(path: Path, start_step: int, kept_split: str | None = None) -> None:
     """Rewrites the file without the rows after `start_step`, and without a torn last line."""
     if not path.exists():
         return
     # Nothing that stands before the first step of a fresh start is part of it.
-    kept = [row for row in _read(path) if row["step"] <= start_step] if start_step else []
+    kept = [
+        row
+        for row in _read(path)
+        if (start_step and row["step"] <= start_step) or row["split"] == kept_split
+    ]
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from switchx.training.metrics import read
+from switchx.training.run_directory import writing
 
 TRAIN, VALIDATION, REFERENCE = "#4c78a8", "#e45756", "#666666"
 # Loads from here to here, in even shares, have colours of their own; less is a dead expert's.
@@ -64,7 +65,8 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=130)
+    with writing(path):
+        figure.savefig(path, dpi=130)
     return path
 
 

@@ -1,15 +1,19 @@
 """The run directory: made or refused before anything is computed, and what is written at start."""
 
+import contextlib
+import fcntl
 import os
+import socket
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 from jax.sharding import Mesh
 
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 from switchx.model import Model
 from switchx.sharding import describe, hosts
 from switchx.training.state import abstract_params, bytes_per_device
@@ -59,8 +63,78 @@ def _make_writable(path: Path) -> None:
         ) from None
 
 
+_LOCK = ".lock"
+_locked: set[Path] = set()
+
+
+@contextlib.contextmanager
+def locked(model_dir: str | Path) -> Iterator[None]:
+    """Within, no other process trains in this directory; the first host holds it for all.
+
+    Within itself it does nothing more. However the process ends, the lock ends with it.
+
+    Raises:
+      UserError: another process trains there.
+    """
+    path = Path(model_dir).resolve() / _LOCK
+    if not hosts.is_first() or path in _locked:
+        yield
+        return
+    with writing(path), path.open("a+", encoding="utf-8") as file:
+        _lock(file, model_dir)
+        _locked.add(path)
+        try:
+            yield
+        finally:
+            _locked.remove(path)
+
+
+def _lock(file: TextIO, model_dir: str | Path) -> None:
+    """A lock of the process and not of the file: data workers forked from it do not keep it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        raise UserError(
+            f"MODEL_DIR={str(model_dir)!r} is in use by another switchx train, process "
+            f"{file.read().strip() or 'unknown'}: wait for its end, or choose another MODEL_DIR."
+        ) from None
+    except OSError as error:
+        print(
+            f"switchx: MODEL_DIR={str(model_dir)!r} is on a file system without locks "
+            f"({error.strerror}): make sure that no other process trains there.",
+            file=sys.stderr,
+        )
+        return
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {socket.gethostname()}\n")
+    file.flush()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses to write into one sentence.
+
+    Raises:
+      RunError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror or error}).") from error
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all, whenever the process is killed."""
+    """Writes a file that is there whole or not at all, whenever the process is killed.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    with writing(path):
+        _write_atomically(path, text)
+
+
+def _write_atomically(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:

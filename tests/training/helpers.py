@@ -12,6 +12,9 @@ from switchx.training import BatchShape, OptimizerConfig, RunConfig, TrainerConf
 
 BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
 
+# What makes the tiny run tinier, for tests of many runs: with the fixture `one_device`.
+SMALL = {"mesh": MeshConfig(1, 1, 1), "d_model": 32, "d_ff": 32, "num_heads": 2, "switch": None}
+
 
 def shape(shards: int = 1) -> BatchShape:
     """Of a batch that is read in so many parts."""

@@ -3,12 +3,15 @@
 python -m tests.training.host_process MODEL_DIR ADDRESS COUNT INDEX [JSON]
 
 JSON may name `mesh` (sizes of data, expert, model), `train_steps`, `slow_after` (batches after
-which each takes a second) and `timeout`.
+which each takes a second), `bad` (batches that give a loss that is not finite, and are skipped)
+and `timeout`.
 """
 
 import json
 import sys
 import time
+
+import numpy as np
 
 from switchx.errors import RunError, UserError
 from switchx.sharding import MeshConfig, hosts
@@ -22,19 +25,25 @@ SHARDS = 4
 class HostStream(helpers.Stream):
     count = SHARDS
     slow_after = 10**9
+    bad = ()
 
     def __next__(self):
         time.sleep(1.0 if self.number >= self.slow_after else 0.0)
-        return super().__next__()
+        found = super().__next__()
+        if self.number - 1 in self.bad:
+            found["decoder_loss_weights"] = found["decoder_loss_weights"] * np.nan
+        return found
 
 
 def main(model_dir, address, count, index, options="{}"):
     options = json.loads(options)
     HostStream.slow_after = options.get("slow_after", HostStream.slow_after)
+    HostStream.bad = options.get("bad", ())
     run = helpers.run_config(
         batch=helpers.shape(SHARDS),
         mesh=MeshConfig(*options.get("mesh", (2, 4, 1))),
         train_steps=options.get("train_steps", 6),
+        on_bad_loss="skip" if HostStream.bad else "stop",
     )
     job = Job(address, int(count), int(index)) if int(count) > 1 else None
     facts = {"configuration": repr(run)}

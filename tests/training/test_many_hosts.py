@@ -153,6 +153,18 @@ def test_what_one_process_saved_four_go_on_with(of_one, tmp_path):
     np.testing.assert_allclose(losses(tmp_path), losses(of_one), rtol=1e-5)
 
 
+def test_all_roll_back_together_behind_a_bad_batch(tmp_path):
+    """Batch 3 is bad, before a checkpoint of both and of the process that is alone."""
+    run(tmp_path / "two", 2, bad=[3])
+    run(tmp_path / "one", 1, bad=[3])
+    rollbacks = [
+        [(r["from"], r["to"], r["batches_skipped"]) for r in read(d) if r["split"] == "rollback"]
+        for d in (tmp_path / "two", tmp_path / "one")
+    ]
+    assert rollbacks == [[(4, 2, 2)]] * 2
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-6)
+
+
 def test_hosts_that_do_not_share_the_directory_are_told(tmp_path):
     """Two jobs' processes that met, but write to different places."""
     with socket.create_server(("", 0)) as server:

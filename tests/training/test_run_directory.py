@@ -1,14 +1,18 @@
 """The run directory: made or refused in one sentence, and what is written into it."""
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.run_directory import (
+    locked,
     model_info,
     prepare,
     write_atomically,
@@ -59,7 +63,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError("no space left")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(RunError, match=r"file cannot be written \(no space"):
         write_atomically(path, "new")
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
@@ -88,3 +92,36 @@ def test_one_device_holds_everything():
     model = Model.of(tiny_config())
     text = model_info(model, make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1]))
     assert f"bytes per device: {4 * model.num_params:,} " in text
+
+
+HOLD = (
+    "import sys, time\n"
+    "from switchx.training.run_directory import locked\n"
+    "with locked(sys.argv[1]):\n"
+    "    print('held', flush=True)\n"
+    "    time.sleep(600)\n"
+)
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
+    """Also by kill -9, after which nothing is cleaned up."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        says = rf"MODEL_DIR='.*' is in use by another switchx train, process {other.pid} on \S+:"
+        with pytest.raises(UserError, match=says), locked(tmp_path):
+            pass
+        other.kill()
+    with locked(tmp_path), locked(tmp_path):
+        assert (tmp_path / ".lock").read_text().startswith(f"{os.getpid()} on ")
+    with locked(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capfd):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    with locked(tmp_path):
+        pass
+    assert "without locks (No locks available): make sure" in capfd.readouterr().err

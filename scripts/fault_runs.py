@@ -1,0 +1,214 @@
+"""Kills a training run at random moments, again and again, and checks that it ends the same.
+
+python scripts/fault_runs.py [--kills=100] [--signal=KILL] [--seed=0] [--model_dir=runs/faults]
+
+A tiny model is trained on the embedded corpus once undisturbed. Then the same run is killed at
+moments spread evenly over its life (start, compilation, steps, saves, evaluations), started again
+until it ends, and compared: the parameters bit by bit, and every loss in metrics.jsonl.
+"""
+
+import argparse
+import collections
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 20, 5
+FLAGS = [
+    "--cpu_devices=1",
+    "--gin.ModelConfig.d_model=32",
+    "--gin.ModelConfig.d_ff=64",
+    "--gin.ModelConfig.num_heads=2",
+    "--gin.ModelConfig.d_kv=16",
+    "--gin.NUM_EXPERTS=4",
+    "--gin.DROPOUT_RATE=0.1",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
+    "--gin.BATCH_SIZE=4",
+    "--gin.ENCODER_GROUP_SIZE=64",
+    "--gin.DECODER_GROUP_SIZE=32",
+    f"--gin.TRAIN_STEPS={STEPS}",
+    "--gin.LOG_PERIOD=1",
+    f"--gin.EVAL_PERIOD={EVAL_PERIOD}",
+    "--gin.EVAL_STEPS=2",
+    f"--gin.CHECKPOINT_PERIOD={CHECKPOINT_PERIOD}",
+]
+
+
+def command(directory: Path) -> list[str]:
+    """The command line of the run."""
+    program = [sys.executable, "-m", "switchx.cli.main", "train", f"--model_dir={directory}"]
+    return program + FLAGS
+
+
+class Attempt:
+    """One process of `switchx train`; its output goes to a file beside the run's directory."""
+
+    def __init__(self, directory: Path, *flags: str, **environment: str):
+        self.directory, self.log = directory, directory.with_name(f"{directory.name}.log")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        # Small programs too are read from the cache, so that a restart is quick.
+        own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", **environment}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command(directory), *flags],
+                cwd=REPOSITORY,
+                env={**os.environ, **own},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.began = time.monotonic()
+
+    def phase(self) -> str:
+        """What the run is at, by what it wrote: start, step, save, evaluation or end."""
+        if "ready in" not in self.log.read_text():
+            return "start"
+        if list((self.directory / "checkpoints").glob("*orbax-checkpoint-tmp")):
+            return "save"
+        done = rows(self.directory)
+        last = max((step for split, step in done if split == "train"), default=0)
+        evaluated = ("validation", last) in done
+        if last == STEPS and evaluated:
+            return "end"
+        return "evaluation" if last and last % EVAL_PERIOD == 0 and not evaluated else "step"
+
+    def send_after(self, seconds: float, number: int) -> str | None:
+        """Sends a signal so long after the start; returns the phase, None if it ended before."""
+        try:
+            self.process.wait(max(0.0, self.began + seconds - time.monotonic()))
+            return None
+        except subprocess.TimeoutExpired:
+            phase = self.phase()
+            self.process.send_signal(number)
+            self.process.wait()
+            return phase
+
+    def end(self) -> int:
+        """Waits for the process; returns its exit status."""
+        return self.process.wait()
+
+
+def rows(directory: Path) -> dict[tuple[str, int], float]:
+    """Losses by split and step."""
+    from switchx.training.metrics import read
+
+    return {(row["split"], row["step"]): row["loss"] for row in read(directory)}
+
+
+def parameters(directory: Path) -> list[tuple[str, np.ndarray]]:
+    """Of the last step's checkpoint, by name."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    with warnings.catch_warnings(), ocp.PyTreeCheckpointer() as checkpointer:
+        warnings.simplefilter("ignore")  # of shardings: one device saved this, and one reads it
+        tree = checkpointer.restore(directory.resolve() / "checkpoints" / str(STEPS) / "params")
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+
+
+def differences(directory: Path, undisturbed: Path) -> list[str]:
+    """What differs between the ends of two runs, in words."""
+    found = []
+    if rows(directory) != rows(undisturbed):
+        found.append("losses in metrics.jsonl")
+    pairs = zip(parameters(directory), parameters(undisturbed), strict=True)
+    found += [name for (name, a), (_, b) in pairs if a.tobytes() != b.tobytes()]
+    return found
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What came of killing: kills by phase, processes started, ends that differed or failed."""
+
+    kills: collections.Counter[str]
+    starts: int
+    ends: int
+    wrong: list[str]
+
+
+def kill_runs(
+    undisturbed: Path, life: float, kills: int, number: signal.Signals, seed: int
+) -> Outcome:
+    """Kills runs until there were so many kills; each run is then led to its end and compared."""
+    moments = random.Random(seed)
+    outcome = Outcome(collections.Counter(), 0, 0, [])
+    while outcome.kills.total() < kills:
+        directory = undisturbed.with_name(f"killed-{outcome.ends}")
+        shutil.rmtree(directory, ignore_errors=True)
+        _lead_to_end(directory, life, kills, number, moments, outcome)
+        if not outcome.wrong:
+            outcome.wrong += differences(directory, undisturbed)
+        outcome.ends += 1
+        if outcome.wrong:
+            break
+    return outcome
+
+
+def _lead_to_end(
+    directory: Path,
+    life: float,
+    kills: int,
+    number: signal.Signals,
+    moments: random.Random,
+    outcome: Outcome,
+) -> None:
+    stopped = (-number, 128 + number)
+    while True:
+        attempt = Attempt(directory)
+        outcome.starts += 1
+        if outcome.kills.total() < kills:
+            phase = attempt.send_after(moments.uniform(0, life), number)
+            if phase:
+                outcome.kills[phase] += 1
+        status = attempt.end()
+        if status == 0:
+            return
+        if status not in stopped:
+            outcome.wrong.append(f"exit status {status}: {attempt.log.read_text()[-500:]}")
+            return
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model_dir", default="runs/faults", help="emptied first")
+    args = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"  # also of this process, which compares
+    number = signal.Signals[f"SIG{args.signal}"]
+    undisturbed = Path(args.model_dir).expanduser() / "undisturbed"
+    # The first run fills the compile cache; the second tells how long a life is.
+    for _ in range(2):
+        shutil.rmtree(undisturbed, ignore_errors=True)
+        attempt = Attempt(undisturbed)
+        if attempt.end():
+            print(attempt.log.read_text(), file=sys.stderr)
+            return 1
+        life = time.monotonic() - attempt.began
+    began = time.monotonic()
+    outcome = kill_runs(undisturbed, life, args.kills, number, args.seed)
+    print(f"{'signal':<12}{'kills':>7}{'start':>7}{'step':>7}{'save':>7}{'eval':>7}{'end':>7}")
+    phases = ("start", "step", "save", "evaluation", "end")
+    counts = "".join(f"{outcome.kills[phase]:>7}" for phase in phases)
+    print(f"SIG{args.signal:<9}{outcome.kills.total():>7}{counts}")
+    print(
+        f"{outcome.starts} processes, {outcome.ends} runs to their end, a life of {life:.0f} s, "
+        f"{(time.monotonic() - began) / 60:.0f} minutes in all"
+    )
+    print("all ended as the undisturbed run" if not outcome.wrong else f"WRONG: {outcome.wrong}")
+    return 1 if outcome.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

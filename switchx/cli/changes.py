@@ -1,0 +1,48 @@
+"""What is set otherwise in a run that goes on than it was before."""
+
+from pathlib import Path
+from typing import Any
+
+from switchx.cli.configurables import CONFIGURABLES
+from switchx.cli.gin_config import SAVED, Settings
+from switchx.cli.gin_files import Reader
+from switchx.cli.gin_values import GinConfig
+from switchx.errors import UserError
+
+
+def changed_settings(settings: Settings) -> list[str]:
+    """A line on each setting whose value differs from that in the run's saved configuration.
+
+    Nothing in that file is executed. None where no run was started there.
+    """
+    saved = Path(settings.model_dir) / SAVED
+    if not saved.is_file():
+        return []
+    try:
+        before = GinConfig.of(Reader().read_file(str(saved.absolute()), SAVED)).settings()
+    except UserError as error:
+        return [f"what changed since the last start is not known: {error}"]
+    now = GinConfig.of(Reader().parse(settings.resolved)).settings()
+    return [
+        f"{name} was {_shown(name, before)} and is now {_shown(name, now)}{_effect(name, now)}"
+        for name in sorted(before.keys() | now.keys())
+        if _value(name, before) != _value(name, now)
+    ]
+
+
+def _value(name: str, values: dict[str, Any]) -> Any:
+    """Of a setting; the default of a parameter that is not set."""
+    cls, _, field = name.partition(".")
+    return values.get(name, getattr(CONFIGURABLES.get(cls), field, None) if field else None)
+
+
+def _shown(name: str, values: dict[str, Any]) -> str:
+    value = _value(name, values)
+    return "not set" if value is None and name not in values else repr(value)
+
+
+def _effect(name: str, now: dict[str, Any]) -> str:
+    schedule = now.get("SCHEDULE")
+    if name == "TRAIN_STEPS" and schedule in ("linear", "cosine"):
+        return f" (SCHEDULE={schedule!r} follows it, so the learning rate changes too)"
+    return ""

@@ -1,0 +1,167 @@
+"""Bad losses: what counts as one, and how a run goes back and on behind the bad batch."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from switchx.errors import RunError, UserError
+from switchx.model import Model
+from switchx.sharding import make_mesh
+from switchx.training import TrainerConfig, bad_loss, pictures, train
+from switchx.training.bad_loss import WINDOW, LossWatch
+from switchx.training.checkpoints import Checkpoints, restore_params
+from switchx.training.metrics import read
+from tests.training.helpers import SMALL, Stream, eval_batches, run_config
+
+SKIP = {**SMALL, "on_bad_loss": "skip", "train_steps": 6}
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
+def stream_without(bad=(), left_out=(), stop_at=None):
+    """Batches 0, 1, 2, ... of which some give a loss that is not finite and some are left out."""
+
+    class Broken(Stream):
+        def __next__(self):
+            while self.number in left_out:
+                self.number += 1
+            if self.number == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            found = super().__next__()
+            if self.number - 1 in bad:
+                found["decoder_loss_weights"] = found["decoder_loss_weights"] * np.nan
+            return found
+
+    return Broken
+
+
+def go(directory, stream, **changes):
+    run = run_config(**{**SKIP, **changes})
+    return train(run, str(directory), stream, eval_batches, "# none\n", "v1")
+
+
+def losses(directory):
+    return [(r["step"], r["loss"]) for r in read(directory) if r["split"] == "train"]
+
+
+def rollbacks(directory):
+    return [
+        tuple(r[name] for name in ("step", "from", "to", "batches_skipped", "loss"))
+        for r in read(directory)
+        if r["split"] == "rollback"
+    ]
+
+
+def params_of(directory):
+    run = run_config(**SKIP)
+    found, step = restore_params(Model.of(run.model), directory, make_mesh(run.mesh))
+    assert step == 6
+    return jax.device_get(found)
+
+
+def assert_same_end(directory, other):
+    assert losses(directory) == losses(other)
+    jax.tree.map(np.testing.assert_array_equal, params_of(directory), params_of(other))
+
+
+def test_a_run_that_skips_equals_one_that_never_had_these_batches(tmp_path, capfd):
+    """Batch 3 is bad (step 4): back to step 2, without batches 2 and 3."""
+    go(tmp_path / "skips", stream_without(bad=[3]))
+    assert rollbacks(tmp_path / "skips") == [(3, 4, 2, 2, None)]
+    said = "The loss at step 4 is not finite (sum nan, gradient norm nan): back to step 2, and on "
+    said += "without the 2 batches up to it (rollback 1 of at most 3)"
+    assert said in capfd.readouterr().err
+    go(tmp_path / "without", stream_without(left_out=[2, 3]))
+    assert_same_end(tmp_path / "skips", tmp_path / "without")
+    assert len(pictures.draw(tmp_path / "skips")) == 1
+
+
+def test_back_to_the_start_and_twice_to_the_same_checkpoint(tmp_path):
+    """Batches 0 and 2 are bad before anything is saved; so is batch 5, after steps of 3 and 4."""
+    go(tmp_path / "skips", stream_without(bad=[0, 2, 5]))
+    assert rollbacks(tmp_path / "skips") == [
+        (1, 1, 0, 1, None),
+        (1, 2, 0, 3, None),
+        (3, 3, 2, 1, None),
+    ]
+    go(tmp_path / "without", stream_without(left_out=[0, 1, 2, 5]))
+    assert_same_end(tmp_path / "skips", tmp_path / "without")
+
+
+@pytest.mark.parametrize(("bad", "stop_at"), [(3, 0), (3, 2), (3, 3), (3, 7), (1, 0)])
+def test_stopped_and_resumed_it_ends_the_same(bad, stop_at, tmp_path):
+    """What is saved where a run is stopped, here at odd steps, is not what it rolls back to.
+
+    It is stopped before and at the bad batch and behind the next checkpoint; the last one rolls
+    back to the start.
+    """
+    stream = stream_without(bad=[bad])
+    go(tmp_path / "once", stream)
+    stopping = stream_without(bad=[bad], stop_at=stop_at)
+    stopped = go(tmp_path / "twice", stopping, keep_checkpoints=1)
+    assert stopped.stopped_by == signal.SIGTERM
+    go(tmp_path / "twice", stream, keep_checkpoints=1)
+    assert_same_end(tmp_path / "twice", tmp_path / "once")
+    assert rollbacks(tmp_path / "twice") == rollbacks(tmp_path / "once")
+
+
+def test_after_so_many_rollbacks_it_stops(tmp_path):
+    says = r"step 3 is not finite .*checkpoint is of step 2, and MAX_ROLLBACKS=2 are spent"
+    with pytest.raises(RunError, match=says):
+        go(tmp_path, stream_without(bad=range(2, 99)), max_rollbacks=2)
+    assert Checkpoints(tmp_path, read_only=True).steps() == [2]
+    assert [row[1:4] for row in rollbacks(tmp_path)] == [(3, 2, 1), (3, 2, 2)]
+
+
+def test_a_spike_is_measured_from_the_mean_of_the_steps_before():
+    config = TrainerConfig(train_steps=1, loss_spike=2.0)
+    watch = LossWatch(config)
+    values = [5 + np.sin(n) for n in range(WINDOW + 20)]
+    for step, loss in enumerate(values[:WINDOW]):
+        assert watch.look_at(step, loss + 99 * (step == 0), 1.0, 1.0) is None
+    mean = (sum(values[:WINDOW]) + 99) / WINDOW
+    assert watch.look_at(100, mean + 1.99, 1.0, 1.0) is None  # now one of them, and not the first
+    mean = (sum(values[1:WINDOW]) + mean + 1.99) / WINDOW
+    bad = watch.look_at(101, mean + 2.01, 1.0, 1.0)
+    assert bad.why.endswith(
+        f"and {mean:.4f} in the mean of the 100 steps before it (LOSS_SPIKE=2.0)"
+    )
+    assert LossWatch(config, watch.losses).look_at(101, mean + 2.01, 1.0, 1.0) == bad
+    assert LossWatch(TrainerConfig(1), watch.losses).look_at(101, 1e9, 1.0, 1.0) is None
+
+
+def test_a_resumed_run_sees_the_spike_that_an_undisturbed_one_sees(tmp_path, monkeypatch):
+    """The losses before the checkpoint are a part of it."""
+    monkeypatch.setattr(bad_loss, "WINDOW", 4)
+
+    class Spiky(Stream):
+        def __next__(self):
+            found = super().__next__()
+            if self.number == 6:  # step 6: targets that the inputs say nothing of
+                found["decoder_target_tokens"] = np.roll(found["decoder_target_tokens"], 1, 0)
+            return found
+
+    spike = {"loss_spike": 1e-3, "train_steps": 8, "learning_rate": 0.3}
+    go(tmp_path / "once", Spiky, **spike)
+    go(tmp_path / "twice", Spiky, **{**spike, "train_steps": 4})
+    go(tmp_path / "twice", Spiky, **spike)
+    assert rollbacks(tmp_path / "once")
+    assert rollbacks(tmp_path / "twice") == rollbacks(tmp_path / "once")
+    assert losses(tmp_path / "twice") == losses(tmp_path / "once")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"on_bad_loss": "ignore"}, "ON_BAD_LOSS='ignore' is not one of stop, skip"),
+        ({"loss_spike": 0.0}, "LOSS_SPIKE=0.0 must be above 0, or None"),
+        ({"loss_spike": float("nan")}, "LOSS_SPIKE=nan must be above 0, or None"),
+        ({"max_rollbacks": 0}, "MAX_ROLLBACKS=0 must be a whole number of at least 1"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(changes, says):
+    with pytest.raises(UserError, match=says):
+        dataclasses.replace(TrainerConfig(train_steps=1), **changes)

@@ -1,0 +1,152 @@
+"""Real processes of `switchx train`, killed, stopped, misled and starved: all end the same.
+
+The functions are those of scripts/fault_runs.py, which does the first of these a hundred times.
+"""
+
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from scripts import fault_runs
+from scripts.fault_runs import Attempt, differences
+from switchx.training.checkpoints import Checkpoints
+
+LIMIT = 600
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("faults") / "undisturbed"
+    began = time.monotonic()
+    assert Attempt(directory).end() == 0, directory.with_suffix(".log").read_text()
+    return directory, time.monotonic() - began
+
+
+def led_to_its_end(directory, undisturbed):
+    attempt = Attempt(directory)
+    assert attempt.end() == 0, attempt.log.read_text()
+    assert differences(directory, undisturbed[0]) == []
+
+
+def test_killed_at_random_moments(undisturbed):
+    directory, life = undisturbed
+    outcome = fault_runs.kill_runs(directory, life, 4, signal.SIGKILL, seed=0)
+    assert outcome.wrong == []
+    assert outcome.kills.total() == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["compile", "step", "save", "evaluation"])
+def test_asked_to_stop(phase, number, tmp_path, undisturbed):
+    """From the first step on it saves and says so by its status; before, there is nothing yet."""
+    attempt = Attempt(tmp_path / "run")
+    wait_for(phase, attempt)
+    attempt.process.send_signal(number)
+    status, said = attempt.end(), attempt.log.read_text()
+    assert status in (128 + number, -number), said
+    assert "Traceback" not in said
+    if phase != "compile":
+        assert status == 128 + number
+        assert Checkpoints(attempt.directory, read_only=True).steps()
+    led_to_its_end(attempt.directory, undisturbed)
+
+
+def wait_for(phase, attempt):
+    """Returns as soon as the run is at it: at "compile" once it holds the directory."""
+    deadline = time.monotonic() + LIMIT
+    while attempt.process.poll() is None:
+        assert time.monotonic() < deadline
+        if phase == "compile" and (attempt.directory / ".lock").exists():
+            time.sleep(1.0)
+            return
+        if phase == attempt.phase():
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"it ended before {phase}: {attempt.log.read_text()}")
+
+
+JUMPS = """
+import itertools, time
+real, calls = time.time, itertools.count()
+YEARS = 10 * 365.25 * 86400
+
+def jumping():
+    # Every so many calls the clock goes ten years ahead, or ten years back.
+    return real() + (0, YEARS, -YEARS)[next(calls) // 40 % 3]
+
+time.time = jumping
+time.time_ns = lambda: int(jumping() * 1e9)
+"""
+
+
+def test_a_clock_that_jumps(tmp_path, undisturbed):
+    (tmp_path / "sitecustomize.py").write_text(JUMPS)
+    attempt = Attempt(tmp_path / "run", PYTHONPATH=str(tmp_path))
+    assert attempt.process.wait(LIMIT) == 0, attempt.log.read_text()
+    assert differences(attempt.directory, undisturbed[0]) == []
+
+
+def test_two_at_once(tmp_path, undisturbed):
+    """The second is refused at once, and the first does not notice."""
+    first = Attempt(tmp_path / "run")
+    wait_for("step", first)
+    second = subprocess.run(
+        [*first.process.args],
+        cwd=fault_runs.REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 2
+    assert f"is in use by another switchx train, process {first.process.pid} on " in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert first.end() == 0
+    assert differences(first.directory, undisturbed[0]) == []
+
+
+# A file system of its own, of so many bytes, that only the processes within see.
+FULL = """
+mount -t tmpfs -o size={size} tmpfs {place}
+cd {repository}
+{command} >{log}.1 2>&1; echo $? >{log}.status; ls {place}/run/checkpoints >{log}.steps
+mount -o remount,size=1g {place}
+{command} >{log}.2 2>&1; echo $? >>{log}.status
+mount -o remount,ro {place}
+{command} >{log}.3 2>&1; echo $? >>{log}.status
+cp -r {place}/run {copy}
+"""
+
+
+def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed):
+    """One line each; what was saved stays, and with room again the run ends the same."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs a namespace in which to mount a small file system")
+    place, log = tmp_path / "place", tmp_path / "log"
+    place.mkdir()
+    # Room for two checkpoints and no third.
+    newest = undisturbed[0] / "checkpoints" / str(fault_runs.STEPS)
+    one = sum(path.stat().st_size for path in newest.rglob("*"))
+    script = FULL.format(
+        size=int(2.7 * one),
+        place=place,
+        repository=fault_runs.REPOSITORY,
+        command=shlex.join(fault_runs.command(place / "run")),
+        log=log,
+        copy=tmp_path / "run",
+    )
+    subprocess.run(["unshare", "-rm", "sh", "-c", script], check=True, timeout=LIMIT)
+    said = [log.with_name(f"log.{n}").read_text() for n in (1, 2, 3)]
+    assert log.with_name("log.status").read_text().split() == ["1", "0", "2"], said
+    assert [text for text in said if "Traceback" in text] == []
+    assert [line for line in said[0].splitlines() if "switchx:" in line] == [
+        said[0].splitlines()[-1]
+    ]
+    assert "cannot be written to (Read-only file system)" in said[2]
+    kept = [name for name in log.with_name("log.steps").read_text().split() if name.isdigit()]
+    assert kept
+    assert differences(tmp_path / "run", undisturbed[0]) == []
+    shutil.rmtree(place)
