@@ -99,6 +99,7 @@ def train(
             directory,
             make_stream,
             make_eval_batches,
+            make_task_batches,
             resolved_config,
             vocabulary_fingerprint,
         )
@@ -110,7 +111,8 @@ def _train(
     shards: HostShards,
     directory: Path,
     make_stream: Callable[[Sequence[int]], Stream],
-    make_eval_batches: Callable[[], Iterable[HostBatch]],
+    make_eval_batches: MakeBatches,
+    make_task_batches: Mapping[str, MakeBatches] | None,
     resolved_config: str,
     vocabulary_fingerprint: str | None,
 ) -> TrainResult:

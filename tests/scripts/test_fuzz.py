@@ -1,8 +1,8 @@
 """The fuzzer finds what a parser lets through, and every parser of ours stands a few thousand."""
 
 import pytest
-
 from fuzz import Parser, fuzz, parsers
+
 from switchx.errors import UserError
 
 
