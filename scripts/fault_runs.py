@@ -104,24 +104,24 @@ def rows(directory: Path) -> dict[tuple[str, int], float]:
     return {(row["split"], row["step"]): row["loss"] for row in read(directory)}
 
 
-def parameters(directory: Path) -> list[tuple[str, np.ndarray]]:
-    """Of the last step's checkpoint, by name."""
+def parameters(directory: Path, step: int) -> list[tuple[str, np.ndarray]]:
+    """Of a step's checkpoint, by name."""
     import jax
     import orbax.checkpoint as ocp
 
     with warnings.catch_warnings(), ocp.PyTreeCheckpointer() as checkpointer:
         warnings.simplefilter("ignore")  # of shardings: one device saved this, and one reads it
-        tree = checkpointer.restore(directory.resolve() / "checkpoints" / str(STEPS) / "params")
+        tree = checkpointer.restore(directory.resolve() / "checkpoints" / str(step) / "params")
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 
-def differences(directory: Path, undisturbed: Path) -> list[str]:
-    """What differs between the ends of two runs, in words."""
+def differences(directory: Path, undisturbed: Path, step: int = STEPS) -> list[str]:
+    """What differs between two runs at a step, their end, in words."""
     found = []
     if rows(directory) != rows(undisturbed):
         found.append("losses in metrics.jsonl")
-    pairs = zip(parameters(directory), parameters(undisturbed), strict=True)
+    pairs = zip(parameters(directory, step), parameters(undisturbed, step), strict=True)
     found += [name for (name, a), (_, b) in pairs if a.tobytes() != b.tobytes()]
     return found
 
