@@ -1,10 +1,17 @@
 """Writes whole files, or none, into a folder on this machine or behind any fsspec URL."""
 
+import functools
 import os
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from switchx.data.retries import persistently
+
+_REMOTE_SECONDS = 1800.0  # of one try: a shard may have a gigabyte
+T = TypeVar("T")
 
 
 class Folder:
@@ -18,6 +25,7 @@ class Folder:
         from fsspec.core import url_to_fs
         from fsspec.implementations.local import LocalFileSystem
 
+        self._url = url
         self._fs, self._root = url_to_fs(os.path.expanduser(url))
         self._is_local = isinstance(self._fs, LocalFileSystem)
         self._fs.makedirs(self._root, exist_ok=True)
@@ -33,8 +41,6 @@ class Folder:
 
     def write_with(self, name: str, write: Callable[[Path], Any]) -> Any:
         """Writes a file by `write(path)`, which gets a path on this machine; returns its result."""
-        import tempfile
-
         if self._is_local:
             part = Path(self._root) / f".{name}.{uuid.uuid4().hex}.part"
             try:
@@ -47,33 +53,38 @@ class Folder:
         with tempfile.TemporaryDirectory() as scratch:
             part = Path(scratch) / name
             result = write(part)
-            self._fs.put_file(str(part), f"{self._root}/{name}")
+            upload = functools.partial(self._fs.put_file, str(part), f"{self._root}/{name}")
+            self._persistently(upload, name, "written")
         return result
 
     def read(self, name: str) -> bytes | None:
         """A small file's bytes; None where there is none."""
-        try:
-            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return None
+        return self._persistently(lambda: self._or_none(self._fs.cat_file, name), name)
 
     def size(self, name: str) -> int | None:
         """A file's bytes; None where there is none."""
-        try:
-            return int(self._fs.size(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return None
+        return self._persistently(lambda: self._or_none(self._fs.size, name), name)
 
     def names(self) -> set[str]:
         """The names of what lies in it."""
         self._fs.invalidate_cache(self._root)
-        return {
-            path.rstrip("/").rsplit("/", 1)[-1] for path in self._fs.ls(self._root, detail=False)
-        }
+        paths = self._persistently(lambda: self._fs.ls(self._root, detail=False), "")
+        return {path.rstrip("/").rsplit("/", 1)[-1] for path in paths}
 
     def remove(self) -> None:
         """Removes it with everything in it."""
         self._fs.rm(self._root, recursive=True)
+
+    def _or_none(self, ask: Callable[[str], T], name: str) -> T | None:
+        try:
+            return ask(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return None
+
+    def _persistently(self, call: Callable[[], T], name: str, doing: str = "read") -> T:
+        if self._is_local:
+            return call()
+        return persistently(call, f"{self._url}/{name}", "PREPARED_DIR", _REMOTE_SECONDS, doing)
 
 
 def _flush(path: Path) -> None:

@@ -25,7 +25,9 @@ _FINAL = (
 T = TypeVar("T")
 
 
-def persistently(call: Callable[[], T], path: str, setting: str, seconds: float) -> T:
+def persistently(
+    call: Callable[[], T], path: str, setting: str, seconds: float, doing: str = "read"
+) -> T:
     """Returns call(), tried again with growing pauses while it fails or takes too long.
 
     Args:
@@ -41,8 +43,8 @@ def persistently(call: Callable[[], T], path: str, setting: str, seconds: float)
             return in_time(call, seconds)
         except Exception as error:  # whatever a file system raises is one thing to the user
             if tried == TRIES or isinstance(error, _FINAL):
-                raise _unreadable(error, path, setting, tried) from error
-            _pause(wait, error, path)
+                raise _unreadable(error, path, setting, tried, doing) from error
+            _pause(wait, error, path, doing)
         wait *= 2
     raise AssertionError("the last try returns or raises")
 
@@ -74,21 +76,22 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _pause(wait: float, error: Exception, path: str) -> None:
+def _pause(wait: float, error: Exception, path: str, doing: str) -> None:
     if wait > _QUIET_WAIT:
+        why = first_line(error)
         print(
-            f"switchx: {path} cannot be read ({first_line(error)}); trying again in {wait:.0f} s",
+            f"switchx: {path} cannot be {doing} ({why}); trying again in {wait:.0f} s",
             file=sys.stderr,
         )
     time.sleep(wait)
 
 
-def _unreadable(error: Exception, path: str, setting: str, tried: int) -> UserError:
+def _unreadable(error: Exception, path: str, setting: str, tried: int, doing: str) -> UserError:
     if isinstance(error, UserError):
         return error
     why = f"{type(error).__name__}: {first_line(error)}"
     times = f" after {tried} tries" if tried > 1 else ""
     return UserError(
-        f"{setting} leads to {path!r}, which cannot be read{times} ({why}); "
-        "give a path to a copy that this machine can read."
+        f"{setting} leads to {path!r}, which cannot be {doing}{times} ({why}); "
+        f"give a path to a copy that can be {doing} from this machine."
     )

@@ -319,6 +319,36 @@ def test_a_remote_folder(prepared):
         data.train_stream(config)
 
 
+@pytest.mark.parametrize("failures", [3, 1000])
+def test_a_remote_folder_that_fails_for_a_while(prepared, monkeypatch, failures):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from switchx.data import retries
+
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
+    left, put_file = [failures], MemoryFileSystem.put_file
+
+    def flaky(self, *args, **kwargs):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionResetError("connection reset by peer")
+        return put_file(self, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", flaky)
+    folder = f"memory://flaky-{failures}"
+    config = dataclasses.replace(prepared[0], prepared_dir=folder)
+    if failures > retries.TRIES:
+        with pytest.raises(UserError, match=r"PREPARED_DIR leads to .* cannot be written after 6"):
+            data.prepare(config)
+    else:
+        data.prepare(config)
+        system = MemoryFileSystem()
+        found = system.ls(f"/flaky-{failures}/{config.mixture_or_task_name}", detail=False)
+        assert {Path(path).name for path in found} == set(
+            bytes_of(Path(prepared[0].prepared_dir) / config.mixture_or_task_name)
+        )
+
+
 def test_beams_own_flags_reach_beam(prepared, tmp_path):
     config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
     flags = ["--", "--runner=FnApiRunner", "--direct_num_workers=2"]
