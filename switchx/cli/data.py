@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--splits", default="train,validation", help="prepare, check: which (%(default)s)"
     )
     parser.add_argument(
-        "--count", type=int, metavar="N", help="show: examples (3); bench: batches (100)"
+        "--count", type=int, default=3, metavar="N", help="show: how many examples (%(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="bench: how long each (%(default)s)"
     )
     parser.epilog = (
         "Needs the data settings of a run alone; a model is not looked at. What follows -- are "

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import resource
 import time
 from typing import TYPE_CHECKING
 
@@ -11,43 +12,65 @@ if TYPE_CHECKING:
     from switchx.cli.gin_config import Settings
     from switchx.data import DataConfig
 
-_BATCHES = 100
-_WARM_UP = 8  # more than either reads ahead, so that what is timed was not read before
+_WARM_UP_SECONDS = 5.0
 
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:
     """Prints the rates, and their ratio where both can be had."""
-    config, batches = settings.data, args.count or _BATCHES
+    config = settings.data
     lengths = config.feature_lengths
     print(
-        f"{batches} batches of {config.batch_size} examples of {lengths['inputs']} + "
-        f"{lengths['targets']} tokens"
+        f"batches of {config.batch_size} examples of {lengths['inputs']} + {lengths['targets']} "
+        f"tokens, {args.seconds:g} s each"
     )
     if config.prepared_dir is None:
-        print(f"streamed  {_rate(config, batches):>10,.0f} examples/s")
+        print(f"streamed  {_rate(config, args.seconds)}")
         return
-    prepared = _rate(config, batches)
-    print(f"prepared  {prepared:>10,.0f} examples/s")
+    prepared = _rate(config, args.seconds)
+    print(f"prepared  {prepared}")
     try:
-        streamed = _rate(dataclasses.replace(config, prepared_dir=None), batches)
+        streamed = _rate(dataclasses.replace(config, prepared_dir=None), args.seconds)
     except UserError as error:
         print(f"streamed  not measured: {error}")
         return
-    print(f"streamed  {streamed:>10,.0f} examples/s")
-    print(f"prepared / streamed  {prepared / streamed:.1f}")
+    print(f"streamed  {streamed}")
+    print(f"prepared / streamed  {prepared.per_second / streamed.per_second:.1f}")
 
 
-def _rate(config: "DataConfig", batches: int) -> float:
-    """Examples per second of a training stream, its start left out."""
+@dataclasses.dataclass(frozen=True)
+class _Rate:
+    examples: int
+    seconds: float
+    grown: float  # megabytes of this process, at its peak
+
+    @property
+    def per_second(self) -> float:
+        return self.examples / self.seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.per_second:>10,.0f} examples/s; memory grew by {self.grown:,.0f} MB over "
+            f"{self.examples:,} examples"
+        )
+
+
+def _rate(config: "DataConfig", seconds: float) -> _Rate:
+    """Of a training stream, without its start."""
     from switchx import data
 
     data.preflight(config)
     stream = data.train_stream(config)
-    for _ in range(_WARM_UP):
+    ready = time.monotonic() + min(seconds, _WARM_UP_SECONDS)
+    while time.monotonic() < ready:  # what was read ahead while the stream began does not count
         next(stream)
-    began = time.monotonic()
-    for _ in range(batches):
+    before, began, batches = _peak_megabytes(), time.monotonic(), 0
+    while (taken := time.monotonic() - began) < seconds:
         next(stream)
-    seconds = time.monotonic() - began
+        batches += 1
+    grown = _peak_megabytes() - before
     stream.close()
-    return batches * config.batch_size / seconds
+    return _Rate(batches * config.batch_size, taken, grown)
+
+
+def _peak_megabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

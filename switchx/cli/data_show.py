@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from switchx.cli.gin_config import Settings
     from switchx.data import Batch, Vocabulary
 
-_EXAMPLES = 3
-
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:
     """Prints the first training examples of a run."""
@@ -20,9 +18,8 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     data.preflight(settings.data)
     vocabulary = data.vocabulary(settings.data)
     stream = data.train_stream(settings.data)
-    count = args.count or _EXAMPLES
     rows = (row for batch in stream for row in _rows(batch))
-    for number, row in enumerate(itertools.islice(rows, count), start=1):
+    for number, row in enumerate(itertools.islice(rows, args.count), start=1):
         for line in _lines(number, row, vocabulary):
             print(line)
     stream.close()

@@ -14,7 +14,6 @@ from switchx.data.records import decode
 from switchx.data.set_plan import SetInfo, SetPlan, ShardFacts
 
 _RECORDS_PER_READ = 512
-_UNKNOWN = 2
 
 
 @dataclasses.dataclass
@@ -109,7 +108,7 @@ def _check_record(
     content: bytes | None, number: int, plan: SetPlan, salt: int, report: SplitReport, name: str
 ) -> None:
     record = None if content is None else decode(content, plan.dtype, salt)
-    if record is None or not fits(record, plan):
+    if record is None or not fits(record, plan) or not _known(record, plan):
         report.broken += 1
         return
     report.records += 1
@@ -123,6 +122,11 @@ def _check_record(
     problem = corruption_problem(tokens, plan, key_of(number))
     if problem:
         report.problems.append(f"record {number} of {name} {problem}")
+
+
+def _known(record: list[np.ndarray], plan: SetPlan) -> bool:
+    """Whether the vocabulary has all tokens of a record."""
+    return all(int(tokens.max(initial=0)) < plan.vocab_size for tokens in record)
 
 
 def corruption_problem(token_N: np.ndarray, plan: SetPlan, key: np.ndarray) -> str | None:

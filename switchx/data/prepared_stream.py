@@ -19,8 +19,8 @@ from switchx.data.prepared_rows import empty_batch, fill
 from switchx.data.set_plan import SetInfo
 from switchx.errors import UserError
 
-_PREFETCHED_BLOCKS = 2
-_ROWS_OF_A_BLOCK = 256
+READING_THREADS = 8  # they wait for storage most of the time, and share the cores for the rest
+ROWS_OF_A_BLOCK = 1024
 _BLOCKS = 2**31  # more than any run has: the stream has no end
 _CORRUPTION = 3  # what a key is for, beside those of `order`
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
@@ -76,7 +76,7 @@ class _Blocks:
         self._row_R = np.concatenate(
             [np.arange(shard * per_shard, (shard + 1) * per_shard) for shard in shards]
         )
-        self.batches = -(-_ROWS_OF_A_BLOCK // len(self._row_R))
+        self.batches = -(-ROWS_OF_A_BLOCK // len(self._row_R))
 
     def __len__(self) -> int:
         return _BLOCKS
@@ -149,7 +149,7 @@ class PreparedStream:
         import grain
 
         block, skipped = divmod(self._next, self._blocks.batches)
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BLOCKS)
+        options = grain.ReadOptions(READING_THREADS, prefetch_buffer_size=READING_THREADS)
         blocks = grain.MapDataset.source(self._blocks)[block:].to_iter_dataset(options)
         batches = itertools.chain.from_iterable(blocks)
         return itertools.islice(batches, skipped, None)
