@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shards", type=int, metavar="N", help="prepare: files of each split (default: its files)"
     )
-    parser.add_argument(
-        "--splits", default="train,validation", help="prepare, check: which (%(default)s)"
-    )
+    parser.add_argument("--splits", default="train,validation", help="prepare: which (%(default)s)")
     parser.add_argument(
         "--count", type=int, default=3, metavar="N", help="show: how many examples (%(default)s)"
     )

@@ -180,6 +180,7 @@ class _Preparation:
             "vocabulary": "VOCABULARY",
             "pack": "PACK",
             "feature_lengths": "TASK_FEATURE_LENGTHS",
+            "shards": "--shards or --splits",
         }
         other = next((n for n in wanted if there.get(n) != wanted[n]), "format")
         raise UserError(

@@ -1,0 +1,68 @@
+"""switchx data as typed: tables, figures, and one line for each mistake."""
+
+import pytest
+
+from switchx.cli.main import main
+
+from ..data.test_preparation import command, json_config
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """Of a prepared set of JSON lines."""
+    given = command(json_config(tmp_path_factory.mktemp("json")))[5:]
+    assert main(["data", "prepare", *given]) == 0
+    return given
+
+
+def test_check_prints_a_row_for_each_split(flags, capsys):
+    assert main(["data", "check", *flags]) == 0
+    head, train, validation, last = capsys.readouterr().out.splitlines()
+    assert head.split()[:5] == ["task", "split", "shards", "records", "broken"]
+    assert train.split()[1:3] == ["train", "3"]
+    assert validation.split()[1:3] == ["validation", "1"]
+    assert last == "nothing is wrong"
+
+
+def test_show_prints_the_text_and_what_became_of_it(flags, capsys):
+    assert main(["data", "show", "--count=2", *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["example", "text", "inputs", "targets"] * 2
+    assert all("<extra_id_0>" in line for line in lines if "puts" in line or "targets" in line)
+    assert not any("<extra_id" in line for line in lines if line.startswith("  text"))
+
+
+def test_bench_compares_prepared_with_streamed(flags, capsys):
+    assert main(["data", "bench", "--seconds=0.5", *flags]) == 0
+    _, prepared, streamed, ratio = capsys.readouterr().out.splitlines()
+    rates = [float(line.split()[1].replace(",", "")) for line in (prepared, streamed)]
+    assert float(ratio.split()[-1]) == pytest.approx(rates[0] / rates[1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "required: ACTION"),
+        (["chek"], "invalid choice: 'chek'"),
+        (["check"], "PREPARED_DIR is not set"),
+        (["prepare"], "PREPARED_DIR is not set"),
+        (["check", "--", "--runner=x"], "'--runner=x' is for `switchx data prepare` alone"),
+        (["prepare", "--gin.PREPARED_DIR=x", "--shards=0"], "--shards=0 must be a whole number"),
+        (["prepare", "--gin.PREPARED_DIR=x", "--splits=test"], "--splits names 'test'"),
+    ],
+)
+def test_mistakes(arguments, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert sentence in line
+
+
+def test_flags_behind_dashes_are_for_data(capsys):
+    assert main(["train", "--", "--x"]) == 2
+    assert "where `switchx train` takes nothing" in capsys.readouterr().err
+
+
+def test_another_number_of_shards_is_refused(flags, capsys):
+    assert main(["data", "prepare", "--shards=7", *flags]) == 2
+    assert "--shards or --splits is {'train': 7, 'validation': 7} but" in capsys.readouterr().err
