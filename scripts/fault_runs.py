@@ -70,11 +70,11 @@ class Attempt:
 
     def phase(self) -> str:
         """What the run is at, by what it wrote: start, step, save, evaluation or end."""
-        if "ready in" not in self.log.read_text():
+        done = rows(self.directory)
+        if "ready in" not in self.log.read_text() or not done:
             return "start"
         if list((self.directory / "checkpoints").glob("*orbax-checkpoint-tmp")):
             return "save"
-        done = rows(self.directory)
         last = max((step for split, step in done if split == "train"), default=0)
         evaluated = ("validation", last) in done
         if last == STEPS and evaluated:

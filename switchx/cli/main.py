@@ -9,6 +9,7 @@ import keyword
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from switchx.cli.flags import (
@@ -82,6 +83,8 @@ def _dispatch(argv: list[str]) -> int:
     prepare_compile_cache()
     # Orbax remarks on settings that are our choice, and logs the traceback of what it raises too.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # It leaves what it was at unfinished where a file cannot be read or written.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     return command.run(args) or 0
 
 

@@ -20,6 +20,10 @@ from switchx.training.identity import compare, compare_arrays, identity, sealed,
 from switchx.training.positions import PositionRestore, PositionSave
 from switchx.training.state import Setup, TrainState, abstract_params
 
+# Orbax gives up a save, or the folders it makes in the background, after a time that it takes by
+# the wall clock, which may be set meanwhile.
+_NEVER = 10**9
+
 
 @dataclasses.dataclass(frozen=True)
 class History:
@@ -75,7 +79,12 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, create=not read_only, read_only=read_only
+                preservation_policy=policy,
+                create=not read_only,
+                read_only=read_only,
+                async_options=ocp.AsyncOptions(
+                    timeout_secs=_NEVER, create_directories_asynchronously=False
+                ),
             ),
         )
 
