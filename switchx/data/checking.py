@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from switchx.data.counter_random import key_of
-from switchx.data.prepared_reader import fits, open_records
+from switchx.data.prepared_reader import fits, open_records, read_records
 from switchx.data.records import decode
 from switchx.data.set_plan import SetInfo, SetPlan, ShardFacts
 
@@ -69,7 +69,7 @@ def _check_shard(
         report.broken += max(facts.records - count, 0)
     for start in range(0, count, _RECORDS_PER_READ):
         numbers = range(start, min(start + _RECORDS_PER_READ, count))
-        for number, content in zip(numbers, _read(reader, numbers), strict=True):
+        for number, content in zip(numbers, read_records(reader, list(numbers)), strict=True):
             _check_record(content, number, plan, facts.salt, report, path.name)
         tick(len(numbers))
     if report.broken > broken_before:
@@ -88,20 +88,6 @@ def _file_problem(path: Path, facts: ShardFacts) -> str | None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return None if digest == facts.sha256 else "is not the file that was written (SHA-256)"
-
-
-def _read(reader: Any, numbers: range) -> list[bytes | None]:
-    try:
-        return list(reader.read(list(numbers)))
-    except Exception:  # a broken chunk: each record by itself
-        return [_one(reader, number) for number in numbers]
-
-
-def _one(reader: Any, number: int) -> bytes | None:
-    try:
-        return bytes(reader.read([number])[0])
-    except Exception:
-        return None
 
 
 def _check_record(

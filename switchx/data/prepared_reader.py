@@ -100,12 +100,7 @@ class SplitReader:
 
     def _contents(self, shard: int, numbers: list[int]) -> list[bytes | None]:
         reader = self._reader(shard)
-        if reader is None:
-            return [None] * len(numbers)
-        try:
-            return list(reader.read(numbers))
-        except Exception:  # one broken chunk fails the call: ask for each by itself
-            return [_one(reader, number) for number in numbers]
+        return [None] * len(numbers) if reader is None else read_records(reader, numbers)
 
     def _reader(self, shard: int) -> Any:
         """The shard's reader; None where there is no such file, or none that can be opened."""
@@ -152,6 +147,14 @@ def open_records(path: Path) -> Any:
         return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
     except Exception:  # it raises RuntimeError, ValueError or whatever its C++ side throws
         return None
+
+
+def read_records(reader: Any, numbers: list[int]) -> list[bytes | None]:
+    """Records of one file by their number; None for one that cannot be read."""
+    try:
+        return list(reader.read(numbers))
+    except Exception:  # a broken chunk fails the whole call: ask for each record by itself
+        return [_one(reader, number) for number in numbers]
 
 
 def _one(reader: Any, number: int) -> bytes | None:

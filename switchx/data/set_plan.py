@@ -18,6 +18,7 @@ FILE = "set.json"
 MIXTURE_FILE = "mixture.json"
 PREPARING = "preparing"  # a folder that is there until the set is whole
 _FORMAT = 1
+_LONGEST = 2**16  # tokens of a row
 _MAX_BYTES = 64 << 20  # of set.json: some 200 bytes a shard
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
@@ -178,14 +179,29 @@ def check_plan(plan: SetPlan) -> None:
         raise ValueError("vocab_size")
     if sorted(plan.feature_lengths) != sorted(FEATURES):
         raise ValueError("feature_lengths")
-    if not all(2 <= length < 2**24 for length in plan.feature_lengths.values()):
+    if not all(2 <= length < _LONGEST for length in plan.feature_lengths.values()):
         raise ValueError("feature_lengths")
-    if plan.cut is not None and not 1 <= plan.cut < 2**24:
-        raise ValueError("cut")
-    if not (0 < plan.density < 1 and plan.mean_span >= 1):
-        raise ValueError("density")
+    if [type(ends) for ends in plan.add_eos] != [bool, bool]:
+        raise ValueError("add_eos")
+    if plan.cut is not None:
+        _check_corruption(plan, plan.cut)
     if not all(re.fullmatch(r"\w+", split) for split in plan.shards):
         raise ValueError("shards")
+
+
+def _check_corruption(plan: SetPlan, cut: int) -> None:
+    """Every row up to a length must have room for its spans, and then fit a row of the batch."""
+    if not (1 <= cut < _LONGEST and 0 < plan.density < 1 and plan.mean_span >= 1):
+        raise ValueError("cut, density or mean_span")
+    for length in range(2, cut + 1):
+        noise, spans = plan.corruption.counts(length)
+        inputs, targets = length - noise + spans, noise + spans
+        if (
+            spans > min(noise, length - noise)
+            or inputs + plan.add_eos[0] > plan.feature_lengths["inputs"]
+            or targets + plan.add_eos[1] > plan.feature_lengths["targets"]
+        ):
+            raise ValueError("cut")
 
 
 def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> None:

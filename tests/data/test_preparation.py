@@ -105,6 +105,31 @@ def test_preparing_again_does_nothing(prepared):
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"cut": 71},
+        {"cut": 0},
+        {"cut": 2**30},
+        {"cut": "70"},
+        {"density": 0.9},
+        {"mean_span": 0.1},
+        {"vocab_size": -1},
+        {"feature_lengths": {"inputs": 2**40, "targets": 18}},
+        {"feature_lengths": {"inputs": 64}},
+        {"shards": {"../train": 3, "validation": 1}},
+        {"shards": {"train": 4, "validation": 1}},
+        {"vocab_size": float("nan")},
+    ],
+)
+def test_a_strangers_plan_is_refused(prepared, change):
+    """Also one whose checksum is right: what it would lead to must be a batch."""
+    _, (info,) = prepared
+    wrong = dataclasses.replace(info, plan=dataclasses.replace(info.plan, **change))
+    with pytest.raises(UserError, match=r"'set.json' is damaged"):
+        set_plan.parse_info(wrong.text().encode(), "set.json")
+
+
+@pytest.mark.parametrize(
     ("change", "setting"),
     [
         ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS"),
