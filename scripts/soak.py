@@ -34,15 +34,15 @@ def flags(steps: int, more: list[str]) -> list[str]:
 
 
 def measured_steps(folder: Path, minutes: float, more: list[str]) -> int:
-    """Steps that take so many minutes, by a first short run; it fills the compile cache too."""
+    """Steps that take so many minutes, by short runs; the first one fills the compile cache."""
     directory, times = folder / "measured", []
-    for steps in (500, 1500):
+    for steps in (500, 500, 1500):
         shutil.rmtree(directory, ignore_errors=True)
         attempt = Attempt(directory, *flags(steps, more))
         if attempt.end():
             sys.exit(attempt.log.read_text())
         times.append(time.monotonic() - attempt.began)
-    steps = round(minutes * 60 / (times[1] - times[0]) * 1000)
+    steps = round(minutes * 60 / (times[2] - times[1]) * 1000)
     return max(500, steps // 500 * 500)
 
 

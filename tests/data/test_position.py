@@ -15,7 +15,7 @@ IDENTITY = {"SEED": 0}
 def archive(*entries, compression=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
-        header = {"format": 1, "identity": IDENTITY, "counts": []}
+        header = {"format": 2, "identity": IDENTITY, "counts": []}
         file.writestr("identity.json", json.dumps(header))
         for name, content in entries:
             file.writestr(name, content)
