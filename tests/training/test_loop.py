@@ -168,14 +168,32 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, capfd):
 
 def test_another_models_directory_is_refused_and_left_alone(undisturbed):
     directory, _ = undisturbed
-    before = {p: p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()}
+
+    def times():
+        files = (path for path in directory.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = times()
     with pytest.raises(UserError, match=r"d_ff is 128 there and 256 here"):
         go(directory, d_ff=256)
     with pytest.raises(UserError, match=r"OPTIMIZER='adamw'"):
         go(directory, name="adamw")
     with pytest.raises(UserError, match="vocabulary does not match"):
         train(run_config(), str(directory), Stream, eval_batches, "", "v2")
-    assert {p: p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()} == before
+    assert times() == before
+
+
+def test_fewer_steps_than_are_done_are_refused(undisturbed):
+    directory, _ = undisturbed
+    with pytest.raises(UserError, match=r"TRAIN_STEPS=4 lies behind .* is of step 6: give at"):
+        go(directory, train_steps=4)
+
+
+def test_a_setting_that_changes_the_optimizers_arrays_is_refused_not_taken_for_damage(undisturbed):
+    directory, _ = undisturbed
+    with pytest.raises(UserError, match=r"another model or optimizer: optimizer/state/\[0\]"):
+        go(directory, clip_global_norm=1.0)
+    assert not (directory / "damaged").exists()
 
 
 def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
