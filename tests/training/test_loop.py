@@ -184,6 +184,19 @@ def test_another_models_directory_is_refused_and_left_alone(undisturbed):
     assert written(directory) == before
 
 
+def test_fewer_steps_than_are_done_are_refused(undisturbed):
+    directory, _ = undisturbed
+    with pytest.raises(UserError, match=r"TRAIN_STEPS=4 lies behind .* is of step 6: give at"):
+        go(directory, train_steps=4)
+
+
+def test_a_setting_that_changes_the_optimizers_arrays_is_refused_not_taken_for_damage(undisturbed):
+    directory, _ = undisturbed
+    with pytest.raises(UserError, match=r"another model or optimizer: optimizer/state/\[0\]"):
+        go(directory, clip_global_norm=1.0)
+    assert not (directory / "damaged").exists()
+
+
 def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
     run = run_config()
     state = Setup.of(run, make_mesh(run.mesh)).init()
