@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchx.data.counter_random import key_of
@@ -26,6 +26,7 @@ def filled_in(inputs, targets, corruption):
     return [t for token in inputs for t in spans.get(token, [token])]
 
 
+@settings(deadline=None)
 @given(length=st.integers(1, 700), density=st.floats(0.05, 0.6), mean=st.floats(1, 6))
 def test_nothing_is_lost(length, density, mean):
     corruption = SpanCorruption(density, mean, 31_999)
