@@ -5,8 +5,8 @@
 
 Each begins with valid input and changes it: bits, bytes, numbers, pieces left out, doubled or put
 elsewhere. What may come of it is a value or the error that the parser promises; anything else (an
-exception of another type, more than a second of computing, more than 512 MB) is a finding, printed with the
-input that shows it. Exit status 1 if there is any. The same --seed gives the same inputs.
+exception of another type, more than a second of computing, more than 512 MB) is a finding, printed
+with the input that shows it. Exit status 1 if there is any. A --seed gives the same inputs again.
 """
 
 import argparse
@@ -303,7 +303,7 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield "gin", Parser([path.read_bytes() for path in configs], gin)
     flags = [b"BATCH_SIZE=64", b"ModelConfig.d_ff={'x': [1, 2.5]}", b"P='/a/b'", b"M=%N"]
     yield "gin flag", Parser(flags, lambda x: gin_files.read_flag(x.decode(errors="replace")))
-    names = [b"v5p-512", b"2xv5e-4x4", b"h100x8", b"cpu:8"]
+    names = [b"v5p-512", b"2xv5e:4x4", b"h100x8", b"cpu:8"]
     yield "topology", Parser(names, lambda x: topology.parse(x.decode(errors="replace")))
 
     def rows(content: bytes) -> Any:

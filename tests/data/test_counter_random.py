@@ -40,7 +40,7 @@ def test_keys_differ_by_value_place_and_number_of_parts():
     assert key_of(5, 17)[0] == many[17]
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(length=st.integers(1, 5000), seed=st.integers(0, 2**63))
 def test_a_permutation_takes_each_place_once(length, seed):
     places = permute(np.arange(length), length, key_of(seed))
