@@ -160,5 +160,5 @@ def read_records(reader: Any, numbers: list[int]) -> list[bytes | None]:
 def _one(reader: Any, number: int) -> bytes | None:
     try:
         return bytes(reader.read([number])[0])
-    except Exception:
+    except Exception:  # of whatever type its C++ side makes of a broken chunk
         return None
