@@ -1,10 +1,12 @@
 """Kills a training run at random moments, again and again, and checks that it ends the same.
 
-python scripts/fault_runs.py [--kills=100] [--signal=KILL] [--seed=0] [--model_dir=runs/faults]
+    python scripts/fault_runs.py [--kills=100] [--signal=KILL] [--seed=0]
+      [--model_dir=runs/faults] [FLAGS]
 
-A tiny model is trained on the embedded corpus once undisturbed. Then the same run is killed at
-moments spread evenly over its life (start, compilation, steps, saves, evaluations), started again
-until it ends, and compared: the parameters bit by bit, and every loss in metrics.jsonl.
+FLAGS are those of `switchx train`, as --gin.PREPARED_DIR=... A tiny model is trained on the
+embedded corpus once undisturbed. Then the same run is killed at moments spread evenly over its life
+(start, compilation, steps, saves, evaluations), started again until it ends, and compared: the
+parameters bit by bit, and every loss in metrics.jsonl.
 """
 
 import argparse
@@ -18,12 +20,13 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 20, 5
+STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 10, 5
 FLAGS = [
     "--cpu_devices=1",
     "--gin.ModelConfig.d_model=32",
@@ -44,10 +47,10 @@ FLAGS = [
 ]
 
 
-def command(directory: Path) -> list[str]:
+def command(directory: Path, *flags: str) -> list[str]:
     """The command line of the run."""
     program = [sys.executable, "-m", "switchx.cli.main", "train", f"--model_dir={directory}"]
-    return program + FLAGS
+    return [*program, *FLAGS, *flags]
 
 
 class Attempt:
@@ -60,7 +63,7 @@ class Attempt:
         own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", **environment}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command(directory), *flags],
+                command(directory, *flags),
                 cwd=REPOSITORY,
                 env={**os.environ, **own},
                 stdout=log,
@@ -70,9 +73,9 @@ class Attempt:
 
     def phase(self) -> str:
         """What the run is at, by what it wrote: start, step, save, evaluation or end."""
-        done = rows(self.directory)
-        if "ready in" not in self.log.read_text() or not done:
+        if "\nstep " not in self.log.read_text():  # it logs each
             return "start"
+        done = rows(self.directory)
         if list((self.directory / "checkpoints").glob("*orbax-checkpoint-tmp")):
             return "save"
         last = max((step for split, step in done if split == "train"), default=0)
@@ -137,45 +140,32 @@ class Outcome:
 
 
 def kill_runs(
-    undisturbed: Path, life: float, kills: int, number: signal.Signals, seed: int
-) -> Outcome:
-    """Kills runs until there were so many kills; each run is then led to its end and compared."""
+    undisturbed: Path, life: float, kills: int, number: signal.Signals, seed: int, *flags: str
+) -> Iterator[Outcome]:
+    """Kills runs until there were so many kills; each run is then led to its end and compared.
+
+    Yields what came of it so far after each process.
+    """
     moments = random.Random(seed)
     outcome = Outcome(collections.Counter(), 0, 0, [])
-    while outcome.kills.total() < kills:
-        directory = undisturbed.with_name(f"killed-{outcome.ends}")
+    directory = undisturbed.with_name("killed")
+    while outcome.kills.total() < kills and not outcome.wrong:
         shutil.rmtree(directory, ignore_errors=True)
-        _lead_to_end(directory, life, kills, number, moments, outcome)
+        status = None
+        while status != 0 and not outcome.wrong:
+            attempt = Attempt(directory, *flags)
+            outcome.starts += 1
+            if outcome.kills.total() < kills:
+                phase = attempt.send_after(moments.uniform(0, life), number)
+                outcome.kills.update([phase] if phase else [])
+            status = attempt.end()
+            if status not in (0, -number, 128 + number):
+                outcome.wrong.append(f"exit status {status}: {attempt.log.read_text()[-500:]}")
+            yield outcome
         if not outcome.wrong:
             outcome.wrong += differences(directory, undisturbed)
         outcome.ends += 1
-        if outcome.wrong:
-            break
-    return outcome
-
-
-def _lead_to_end(
-    directory: Path,
-    life: float,
-    kills: int,
-    number: signal.Signals,
-    moments: random.Random,
-    outcome: Outcome,
-) -> None:
-    stopped = (-number, 128 + number)
-    while True:
-        attempt = Attempt(directory)
-        outcome.starts += 1
-        if outcome.kills.total() < kills:
-            phase = attempt.send_after(moments.uniform(0, life), number)
-            if phase:
-                outcome.kills[phase] += 1
-        status = attempt.end()
-        if status == 0:
-            return
-        if status not in stopped:
-            outcome.wrong.append(f"exit status {status}: {attempt.log.read_text()[-500:]}")
-            return
+    yield outcome
 
 
 def main() -> int:
@@ -184,20 +174,23 @@ def main() -> int:
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model_dir", default="runs/faults", help="emptied first")
-    args = parser.parse_args()
+    args, flags = parser.parse_known_args()
     os.environ["JAX_PLATFORMS"] = "cpu"  # also of this process, which compares
     number = signal.Signals[f"SIG{args.signal}"]
     undisturbed = Path(args.model_dir).expanduser() / "undisturbed"
     # The first run fills the compile cache; the second tells how long a life is.
     for _ in range(2):
         shutil.rmtree(undisturbed, ignore_errors=True)
-        attempt = Attempt(undisturbed)
+        attempt = Attempt(undisturbed, *flags)
         if attempt.end():
             print(attempt.log.read_text(), file=sys.stderr)
             return 1
         life = time.monotonic() - attempt.began
     began = time.monotonic()
-    outcome = kill_runs(undisturbed, life, args.kills, number, args.seed)
+    for outcome in kill_runs(undisturbed, life, args.kills, number, args.seed, *flags):
+        progress = f"{outcome.kills.total()} of {args.kills} kills, {outcome.ends} ends"
+        print(f"\r{progress}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     print(f"{'signal':<12}{'kills':>7}{'start':>7}{'step':>7}{'save':>7}{'eval':>7}{'end':>7}")
     phases = ("start", "step", "save", "evaluation", "end")
     counts = "".join(f"{outcome.kills[phase]:>7}" for phase in phases)

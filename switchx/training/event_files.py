@@ -4,8 +4,10 @@ tensorboardX's own writer leaves the writing to another thread. That one dies of
 a clock that jumps back, and the training then waits for it without end.
 """
 
+import contextlib
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ class EventFile:
     """
 
     def __init__(self, directory: Path, first_step: int, suffix: str):
-        from tensorboardX.event_file_writer import EventsWriter
+        with unimportable("torch"):
+            from tensorboardX.event_file_writer import EventsWriter
 
         directory.mkdir(parents=True, exist_ok=True)
         self._file = EventsWriter(str(directory / "events"), suffix)
@@ -39,3 +42,19 @@ class EventFile:
         from tensorboardX.proto.event_pb2 import Event
 
         self._file.write_event(Event(step=step, wall_time=time.time(), **content))
+
+
+@contextlib.contextmanager
+def unimportable(package: str) -> Iterator[None]:
+    """Within, imports of `package` fail, unless it was imported before.
+
+    tensorboardX imports PyTorch where it finds it: seconds, for parts of it that are not used here.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]

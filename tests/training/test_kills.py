@@ -3,6 +3,7 @@
 The functions are those of scripts/fault_runs.py, which does the first of these a hundred times.
 """
 
+import itertools
 import shlex
 import shutil
 import signal
@@ -12,47 +13,58 @@ import time
 import pytest
 
 from scripts import fault_runs
-from scripts.fault_runs import Attempt, differences
+from scripts.fault_runs import Attempt, differences, rows
+from switchx import data
 from switchx.training.checkpoints import Checkpoints
+from tests.data.conftest import docs_config
 
 LIMIT = 600
+LENGTHS = {"inputs": 64, "targets": 32}
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def flags(tmp_path_factory):
+    """Prepared data starts in half the time. Streamed runs are resumed in test_end_to_end."""
+    folder = tmp_path_factory.mktemp("prepared")
+    data.prepare(docs_config(feature_lengths=LENGTHS, prepared_dir=str(folder)))
+    return [f"--gin.PREPARED_DIR={str(folder)!r}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, flags):
     directory = tmp_path_factory.mktemp("faults") / "undisturbed"
     began = time.monotonic()
-    assert Attempt(directory).end() == 0, directory.with_suffix(".log").read_text()
+    assert Attempt(directory, *flags).end() == 0, directory.with_suffix(".log").read_text()
     return directory, time.monotonic() - began
 
 
-def led_to_its_end(directory, undisturbed):
-    attempt = Attempt(directory)
-    assert attempt.end() == 0, attempt.log.read_text()
-    assert differences(directory, undisturbed[0]) == []
-
-
-def test_killed_at_random_moments(undisturbed):
+def test_killed_at_random_moments(undisturbed, flags):
     directory, life = undisturbed
-    outcome = fault_runs.kill_runs(directory, life, 4, signal.SIGKILL, seed=0)
+    *_, outcome = fault_runs.kill_runs(directory, life, 3, signal.SIGKILL, 0, *flags)
     assert outcome.wrong == []
-    assert outcome.kills.total() == 4
+    assert outcome.kills.total() == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("phase", ["compile", "step", "save", "evaluation"])
-def test_asked_to_stop(phase, number, tmp_path, undisturbed):
-    """From the first step on it saves and says so by its status; before, there is nothing yet."""
-    attempt = Attempt(tmp_path / "run")
-    wait_for(phase, attempt)
-    attempt.process.send_signal(number)
-    status, said = attempt.end(), attempt.log.read_text()
-    assert status in (128 + number, -number), said
-    assert "Traceback" not in said
-    if phase != "compile":
-        assert status == 128 + number
-        assert Checkpoints(attempt.directory, read_only=True).steps()
-    led_to_its_end(attempt.directory, undisturbed)
+def test_asked_to_stop(tmp_path, undisturbed, flags):
+    """Of one run each life is stopped, at each phase by each signal.
+
+    From the first step on it saves and says so by its status; before, there is nothing yet.
+    """
+    phases, numbers = ("compile", "step", "save", "evaluation"), (signal.SIGTERM, signal.SIGINT)
+    for phase, number in itertools.product(phases, numbers):
+        attempt = Attempt(tmp_path / "run", *flags)
+        wait_for(phase, attempt)
+        attempt.process.send_signal(number)
+        status, said = attempt.end(), attempt.log.read_text()
+        assert status in (128 + number, -number), said
+        assert "Traceback" not in said
+        if phase != "compile":
+            assert status == 128 + number
+            newest = Checkpoints(attempt.directory, read_only=True).steps()[-1]
+            assert newest == max(step for _, step in rows(attempt.directory))
+    attempt = Attempt(attempt.directory, *flags)
+    assert attempt.end() == 0, attempt.log.read_text()
+    assert differences(attempt.directory, undisturbed[0]) == []
 
 
 def wait_for(phase, attempt):
@@ -83,16 +95,16 @@ time.time_ns = lambda: int(jumping() * 1e9)
 """
 
 
-def test_a_clock_that_jumps(tmp_path, undisturbed):
+def test_a_clock_that_jumps(tmp_path, undisturbed, flags):
     (tmp_path / "sitecustomize.py").write_text(JUMPS)
-    attempt = Attempt(tmp_path / "run", PYTHONPATH=str(tmp_path))
+    attempt = Attempt(tmp_path / "run", *flags, PYTHONPATH=str(tmp_path))
     assert attempt.process.wait(LIMIT) == 0, attempt.log.read_text()
     assert differences(attempt.directory, undisturbed[0]) == []
 
 
-def test_two_at_once(tmp_path, undisturbed):
+def test_two_at_once(tmp_path, undisturbed, flags):
     """The second is refused at once, and the first does not notice."""
-    first = Attempt(tmp_path / "run")
+    first = Attempt(tmp_path / "run", *flags)
     wait_for("step", first)
     second = subprocess.run(
         [*first.process.args],
@@ -121,7 +133,7 @@ cp -r {place}/run {copy}
 """
 
 
-def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed):
+def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed, flags):
     """One line each; what was saved stays, and with room again the run ends the same."""
     if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs a namespace in which to mount a small file system")
@@ -134,7 +146,7 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed):
         size=int(2.7 * one),
         place=place,
         repository=fault_runs.REPOSITORY,
-        command=shlex.join(fault_runs.command(place / "run")),
+        command=shlex.join(fault_runs.command(place / "run", *flags)),
         log=log,
         copy=tmp_path / "run",
     )
