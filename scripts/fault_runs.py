@@ -59,6 +59,8 @@ class Attempt:
     def __init__(self, directory: Path, *flags: str, **environment: str):
         self.directory, self.log = directory, directory.with_name(f"{directory.name}.log")
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        # A shell's background job ignores ctrl-C, and what it starts would do so too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         # Small programs too are read from the cache, so that a restart is quick.
         own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", **environment}
         with self.log.open("w") as log:
