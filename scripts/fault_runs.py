@@ -102,6 +102,15 @@ class Attempt:
         return self.process.wait()
 
 
+def statuses(number: int, phase: str | None) -> tuple[int, ...]:
+    """Exit statuses of a run that was sent a signal at a phase.
+
+    A start never outlives one; a run that is all but done may end. None was sent at phase None.
+    """
+    stopped = (-number, 128 + number)
+    return (0,) if phase is None else stopped if phase == "start" else (0, *stopped)
+
+
 def rows(directory: Path) -> dict[tuple[str, int], float]:
     """Losses by split and step."""
     from switchx.training.metrics import read
@@ -157,11 +166,12 @@ def kill_runs(
         while status != 0 and not outcome.wrong:
             attempt = Attempt(directory, *flags)
             outcome.starts += 1
+            phase = None
             if outcome.kills.total() < kills:
                 phase = attempt.send_after(moments.uniform(0, life), number)
                 outcome.kills.update([phase] if phase else [])
             status = attempt.end()
-            if status not in (0, -number, 128 + number):
+            if status not in statuses(number, phase):
                 outcome.wrong.append(f"exit status {status}: {attempt.log.read_text()[-500:]}")
             yield outcome
         if not outcome.wrong:

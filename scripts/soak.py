@@ -20,7 +20,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import psutil
-from fault_runs import Attempt, differences
+from fault_runs import Attempt, differences, statuses
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECONDS = 2.0  # between samples
@@ -80,14 +80,11 @@ def interrupted(
     while True:
         attempt = Attempt(directory, *flags(steps, more))
         starts += 1
+        number, phase = chance.choice(SIGNALS), None
         if starts <= times:
-            number = chance.choice(SIGNALS)
-            attempt.send_after(chance.uniform(0, 2 * life / times), number)
-            expected = (0, -number, 128 + number)
-        else:
-            expected = (0,)
+            phase = attempt.send_after(chance.uniform(0, 2 * life / times), number)
         status = attempt.end()
-        if status not in expected:
+        if status not in statuses(number, phase):
             sys.exit(f"exit status {status}: {attempt.log.read_text()[-2000:]}")
         if status == 0:
             return starts

@@ -8,7 +8,9 @@ import importlib
 import keyword
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 
@@ -46,8 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line. Returns 0, 2 for a mistake of the user, 1 for a run that could not go
     on, 128 and the signal's number for one that was stopped (130 after ctrl-C)."""
     try:
-        if argv is None and sys.argv[1:2] and sys.argv[1] in COMPUTE:
-            restart_with_huge_pages()
+        if argv is None:
+            sys.unraisablehook = _interrupt_again
+            if sys.argv[1:2] and sys.argv[1] in COMPUTE:
+                restart_with_huge_pages()
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:
         print(f"switchx: {error}", file=sys.stderr)
@@ -86,6 +90,15 @@ def _dispatch(argv: list[str]) -> int:
     # It leaves what it was at unfinished where a file cannot be read or written.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     return command.run(args) or 0
+
+
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Sends a ctrl-C again that fell where Python ignores errors, as in JAX's hook of the garbage
+    collector or in a destructor: it would be lost, and the program go on."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _split(argv: list[str]) -> tuple[list[str], list[str]]:

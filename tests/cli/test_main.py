@@ -1,6 +1,7 @@
 """The entry point: what starts, what is imported, what comes back."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -38,6 +39,34 @@ def test_no_arguments_show_the_commands(capsys):
     assert end.value.code == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+
+
+SWALLOWED = """
+import gc, signal, sys, time
+from switchx.cli import info, main
+
+def interrupt(phase, _):
+    gc.callbacks.remove(interrupt)
+    signal.raise_signal(signal.SIGINT)
+
+def run(args):
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    time.sleep(60)
+
+info.run = run
+sys.argv = ["switchx", "info"]
+sys.exit(main.main())
+"""
+
+
+def test_ctrl_c_is_not_lost_in_a_garbage_collection():
+    """JAX has such a callback, and Python ignores what is raised there."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    ended = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "switchx: interrupted.\n")
 
 
 @pytest.mark.parametrize(
