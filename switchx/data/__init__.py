@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchx.data.config import Batch, DataConfig
 from switchx.data.vocabularies import Vocabulary
-from switchx.data.watch import Watched, watched
+from switchx.data.watch import Stream, watched
 
 if TYPE_CHECKING:
     from switchx.data.set_plan import SetInfo
@@ -87,18 +87,18 @@ def prepare(
     return preparation.prepare(config, splits, shards, beam_flags)
 
 
-def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Watched:
+def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     """Returns the endless stream of these shards' rows; UserError where something is missing."""
     if config.prepared_dir is not None:
         from switchx.data.prepared_stream import PreparedStream
 
-        return Watched(PreparedStream(config, shards), config)
+        return PreparedStream(config, shards)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
     from switchx.data.stream import TrainStream
 
-    return Watched(TrainStream(config, shards), config)
+    return TrainStream(config, shards)
 
 
 def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from switchx.data.position import check_identity, damaged
 from switchx.data.prepared_reader import RecordCounter, SplitReader
 from switchx.data.prepared_rows import empty_batch, fill
 from switchx.data.set_plan import SetInfo
+from switchx.data.watch import watched
 from switchx.errors import UserError
 
-READING_THREADS = 8  # they wait for storage most of the time, and share the cores for the rest
+# Against slow storage; more than there are cores would only take turns on them.
+READING_THREADS = min(8, os.cpu_count() or 1)
 ROWS_OF_A_BLOCK = 1024
 _BLOCKS = 2**31  # more than any run has: the stream has no end
 _CORRUPTION = 3  # what a key is for, beside those of `order`
@@ -100,6 +103,7 @@ class PreparedStream:
     def __init__(self, config: DataConfig, shards: Sequence[int] = (0,)) -> None:
         """Raises UserError where a set is missing, damaged or was cut with other settings."""
         check_values(config)
+        self._config = config
         self._sets = PreparedSets(config, "train")
         self._shards = tuple(shards)
         self._identity = _identity(config, self._sets.infos)
@@ -111,7 +115,12 @@ class PreparedStream:
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch's rows; UserError where too much of the data is broken."""
+        """Returns the next batch's rows.
+
+        Raises:
+          UserError: too much of the data is broken.
+          RunError: the batch did not come within config.timeout seconds.
+        """
         if self._iterator is None:
             self._iterator = self._read_ahead()
         batch = next(self._iterator)
@@ -151,7 +160,8 @@ class PreparedStream:
         block, skipped = divmod(self._next, self._blocks.batches)
         options = grain.ReadOptions(READING_THREADS, prefetch_buffer_size=READING_THREADS)
         blocks = grain.MapDataset.source(self._blocks)[block:].to_iter_dataset(options)
-        batches = itertools.chain.from_iterable(blocks)
+        # A limit costs a thread: by the block, and not by the batch.
+        batches = itertools.chain.from_iterable(watched(iter(blocks), self._config))
         return itertools.islice(batches, skipped, None)
 
 

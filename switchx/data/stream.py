@@ -16,6 +16,7 @@ from switchx.data import lookup, pipeline, position, sources, vocabulary_choice
 from switchx.data.config import Batch, DataConfig, check_values
 from switchx.data.files import first_line
 from switchx.data.json_lines import LineCounter
+from switchx.data.watch import watch
 from switchx.errors import UserError
 
 _PREFETCHED_BATCHES = 2
@@ -34,6 +35,7 @@ class TrainStream:
           shards: numbers from 0, in the order in which their rows follow each other in a batch.
         """
         check_values(config)
+        self._config = config
         self._shards = {shard: _Shard(config, shard) for shard in shards}
         _until_exit(self)
 
@@ -41,8 +43,13 @@ class TrainStream:
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch's rows; UserError where the data proves broken or empty."""
-        parts = [next(shard) for shard in self._shards.values()]
+        """Returns the next batch's rows.
+
+        Raises:
+          UserError: the data proves broken or empty.
+          RunError: the batch did not come within config.timeout seconds.
+        """
+        parts = watch(lambda: [next(shard) for shard in self._shards.values()], self._config)
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -13,6 +13,8 @@ T = TypeVar("T")
 class Stream(Protocol):
     """An endless stream of batches that knows its position in each of its shards."""
 
+    def __iter__(self) -> Iterator[Batch]: ...
+
     def __next__(self) -> Batch: ...
 
     def state(self) -> dict[int, bytes]: ...
@@ -24,43 +26,14 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
-class Watched:
-    """A stream whose every batch comes within config.timeout seconds, or the run ends."""
-
-    def __init__(self, stream: Stream, config: DataConfig) -> None:
-        self._stream, self._config = stream, config
-
-    def __iter__(self) -> "Watched":
-        return self
-
-    def __next__(self) -> Batch:
-        """Returns the next batch; RunError where none comes in time."""
-        return _in_time(lambda: next(self._stream), self._config)
-
-    def state(self) -> dict[int, bytes]:
-        """As the stream's own."""
-        return self._stream.state()
-
-    def restore(self, states: Mapping[int, bytes]) -> None:
-        """As the stream's own."""
-        self._stream.restore(states)
-
-    def report(self) -> dict[str, int]:
-        """As the stream's own."""
-        return self._stream.report()
-
-    def close(self) -> None:
-        """As the stream's own."""
-        self._stream.close()
+def watched(items: Iterator[T], config: DataConfig) -> Iterator[T]:
+    """The same batches or blocks of them, each within config.timeout seconds, as `watch`."""
+    while (item := watch(lambda: next(items, None), config)) is not None:
+        yield item
 
 
-def watched(batches: Iterator[Batch], config: DataConfig) -> Iterator[Batch]:
-    """The same batches, each within config.timeout seconds; RunError where one is not."""
-    while (batch := _in_time(lambda: next(batches, None), config)) is not None:
-        yield batch
-
-
-def _in_time(read: Callable[[], T], config: DataConfig) -> T:
+def watch(read: Callable[[], T], config: DataConfig) -> T:
+    """Returns read(); RunError where it takes longer than config.timeout seconds."""
     try:
         return in_time(read, config.timeout)
     except TimeoutError:
