@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from orbax.checkpoint import checkpoint_managers
@@ -23,6 +24,15 @@ from switchx.training.state import Setup, TrainState, abstract_params
 # Orbax gives up a save, or the folders it makes in the background, after a time that it takes by
 # the wall clock, which may be set meanwhile.
 _NEVER = 10**9
+
+
+# Orbax splits an array that several devices hold among them, for each to write a part. Parts of
+# less than this cost more than they save: of an array of one layer's norms, a program each.
+ocp.type_handlers.register_type_handler(
+    jax.Array,
+    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
+    override=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
