@@ -3,36 +3,21 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
-from orbax.checkpoint import checkpoint_managers
 
 from switchx.errors import RunError, UserError
 from switchx.model import Model, ModelConfig, Params
 from switchx.sharding import hosts
+from switchx.training.checkpoint_manager import open_manager
 from switchx.training.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.host_rows import HostShards
 from switchx.training.identity import compare, compare_arrays, identity, sealed, unsealed
 from switchx.training.positions import PositionRestore, PositionSave
 from switchx.training.state import Setup, TrainState, abstract_params
-
-# Orbax gives up a save, or the folders it makes in the background, after a time that it takes by
-# the wall clock, which may be set meanwhile.
-_NEVER = 10**9
-
-
-# Orbax splits an array that several devices hold among them, for each to write a part. Parts of
-# less than this cost more than they save: of an array of one layer's norms, a program each.
-ocp.type_handlers.register_type_handler(
-    jax.Array,
-    ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
-    override=True,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,27 +61,7 @@ class Checkpoints:
         """Opens the checkpoints; `base_period` is that of those that a rollback needs, if any."""
         self._model_dir, self._base_period = model_dir, base_period
         self._directory = Path(model_dir).resolve() / "checkpoints"
-        best = checkpoint_managers.BestN(
-            get_metric_fn=lambda metrics: metrics["loss"],
-            reverse=True,
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        policies = [checkpoint_managers.LatestN(keep), best]
-        if base_period:
-            policies.append(_NewestBase(base_period))
-        policy = checkpoint_managers.AnyPreservationPolicy(policies)
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
-                create=not read_only,
-                read_only=read_only,
-                async_options=ocp.AsyncOptions(
-                    timeout_secs=_NEVER, create_directories_asynchronously=False
-                ),
-            ),
-        )
+        self._manager = open_manager(self._directory, keep, read_only, base_period)
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
@@ -333,21 +298,6 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
-
-
-@dataclasses.dataclass
-class _NewestBase(checkpoint_managers.PreservationPolicy):
-    """Preserves the newest checkpoint of a multiple of the period; before there is one, the first.
-
-    However few are kept, a run that was stopped between two of them can still roll back.
-    """
-
-    period: int
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [info.step for info in checkpoints]
-        base = next((step for step in reversed(steps) if step % self.period == 0), steps[0])
-        return [step == base for step in steps]
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -135,7 +135,8 @@ cp -r {place}/run {copy}
 
 def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed, flags):
     """One line each; what was saved stays, and with room again the run ends the same."""
-    if subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+    unshare = shutil.which("unshare") or "false"
+    if subprocess.run([unshare, "-rm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs a namespace in which to mount a small file system")
     place, log = tmp_path / "place", tmp_path / "log"
     place.mkdir()
@@ -162,3 +163,17 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed, flags):
     assert kept
     assert differences(tmp_path / "run", undisturbed[0]) == []
     shutil.rmtree(place)
+
+
+def test_metrics_that_cannot_be_written_end_the_run(tmp_path, undisturbed, flags):
+    """No file may grow past 30 kB, which stands for a disk that fills between two saves."""
+    run = fault_runs.command(tmp_path / "run", *flags, "--gin.CHECKPOINT_PERIOD=1000")
+    # What is compiled is read from the cache, where writing would fail too.
+    limited = ["sh", "-c", 'ulimit -f 60; exec "$@"', "sh", *run]
+    ended = subprocess.run(limited, cwd=fault_runs.REPOSITORY, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert " cannot be written (File too large)" in ended.stderr.splitlines()[-1]
+    attempt = Attempt(tmp_path / "run", *flags)
+    assert attempt.end() == 0, attempt.log.read_text()
+    assert differences(attempt.directory, undisturbed[0]) == []
