@@ -28,8 +28,11 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
       UserError: a flag is wrong, there is no such checkpoint, or transformers has no such model.
+      RunError: the checkpoint is damaged.
     """
     most = num_bytes(args.max_shard_size)
+    import jax
+
     from switchx.cli import gin_config
     from switchx.cli.new_directory import check, new_directory
     from switchx.interop import hf_config, hf_export
@@ -40,9 +43,11 @@ def run(args: argparse.Namespace) -> None:
     settings = gin_config.load(args)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)
-    folder, step = checkpoints.params_folder(model, settings.model_dir, args.step)
+    jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
+    folder, arrays, step = checkpoints.saved_params(model, settings.model_dir, args.step)
+    saved = SavedParams(folder, arrays)
     with new_directory(args.output, "--output") as output:
-        names = hf_export.export(model, SavedParams(folder), longest, output, most, args.dtype)
+        names = hf_export.export(model, saved, longest, output, most, args.dtype)
     files = names[0] if len(names) == 1 else f"{len(names)} files"
     print(f"checkpoint of step {step:,}: {files} and config.json in {args.output}")
     if model.switch:

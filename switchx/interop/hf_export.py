@@ -39,6 +39,7 @@ def export(
 
     Raises:
       UserError: transformers cannot represent the model.
+      RunError: the checkpoint is damaged.
     """
     check_exportable(config)
     shapes = Model.of(config).shapes
@@ -54,6 +55,7 @@ def export(
     names = [WEIGHTS] if len(shards) == 1 else _numbered(len(shards))
     for name, shard in zip(names, shards, strict=True):
         write_file(folder / name, shard, itertools.islice(arrays, len(shard)))
+    saved.check()
     if len(shards) > 1:
         _write_json(folder / WEIGHTS_INDEX, _index(names, shards))
     _write_json(folder / CONFIG, write_config(config, longest, dtype))

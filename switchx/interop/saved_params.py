@@ -2,28 +2,32 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tensorstore as ts
 
 from switchx.errors import RunError
 from switchx.interop.source import places
+from switchx.training.fingerprints import sums_of_part, text
 
 Box = tuple[slice, ...]
 
 
 class SavedParams:
-    """The parameters in the folder that `training.checkpoints.params_folder` returns.
+    """The parameters in a folder, which `training.checkpoints.saved_params` finds.
 
     Orbax stores an array in chunks, each what one device held when it was saved. Chunks are
     compressed, so the least that can be read is one; `boxes` is how to read each just once.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = folder
+    def __init__(self, folder: Path, fingerprints: Mapping[str, str]):
+        """`fingerprints` are those of the whole checkpoint's arrays; see `check`."""
+        self._folder, self._fingerprints = folder, fingerprints
+        self._sums: dict[tuple[str, ...], np.ndarray] = {}
         try:
             self._zarr3 = json.loads((folder / "_METADATA").read_bytes()).get("use_zarr3", False)
         except (OSError, ValueError, AttributeError) as error:
@@ -41,10 +45,31 @@ class SavedParams:
         return itertools.product(*ranges)
 
     def read(self, path: tuple[str, ...], box: Box) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        """Each array in a box of `boxes`, with its place in the leading dimensions."""
-        part = self._open(path)[box].read().result() if box else self._open(path).read().result()
+        """Each array in a box of `boxes`, with its place in the leading dimensions.
+
+        Raises:
+          RunError: the files are damaged; where they only hold other numbers, `check` says so.
+        """
+        array = self._open(path)
+        try:
+            part = array[box].read().result() if box else array.read().result()
+        except ValueError as error:
+            raise self._unreadable(path, error) from None
+        start = [s.start for s in box] + [0] * (array.ndim - len(box))
+        before = self._sums.get(path, np.zeros(2, np.uint32))
+        self._sums[path] = before + sums_of_part(part, start, array.shape)
         for place in places(box):
             yield place, part[tuple(n - s.start for n, s in zip(place, box, strict=True))]
+
+    def check(self) -> None:
+        """Raises RunError where a parameter whose boxes were all read once is not as saved."""
+        for path, sums in self._sums.items():
+            array, name = self._open(path), "/".join(("params", *path))
+            leaf = jax.ShapeDtypeStruct(array.shape, array.dtype.numpy_dtype)
+            if self._fingerprints.get(name) != text(leaf, sums):
+                raise RunError(
+                    f"The checkpoint in {self._folder} is damaged ({name} is not what was saved)."
+                )
 
     def _open(self, path: tuple[str, ...]) -> Any:
         base = f"file://{self._folder}/"
@@ -55,8 +80,8 @@ class SavedParams:
         try:
             return ts.open(spec, open=True, read=True).result()
         except ValueError as error:
-            name = "/".join(path)
-            reason = str(error).splitlines()[0][:200]
-            raise RunError(
-                f"Parameter {name} cannot be read from {self._folder} ({reason})."
-            ) from None
+            raise self._unreadable(path, error) from None
+
+    def _unreadable(self, path: tuple[str, ...], error: Exception) -> RunError:
+        name, reason = "/".join(path), str(error).splitlines()[0][:200]
+        return RunError(f"Parameter {name} cannot be read from {self._folder} ({reason}).")

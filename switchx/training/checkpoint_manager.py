@@ -1,6 +1,7 @@
 """Orbax's manager as a run needs it: which checkpoints stay, and how arrays are written."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 _NEVER = 10**9
 
 
+logging.disable(logging.WARNING)  # it warns of what it is asked to do
 # Orbax splits an array that several devices hold among them, for each to write a part. Parts of
 # less than this cost more than they save: of an array of one layer's norms, a program each.
 ocp.type_handlers.register_type_handler(
@@ -21,6 +23,7 @@ ocp.type_handlers.register_type_handler(
     ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
     override=True,
 )
+logging.disable(logging.NOTSET)
 
 
 def open_manager(

@@ -269,9 +269,19 @@ class Checkpoints:
             raise UserError(f"--step={step}: the checkpoints in {self._model_dir} are {there}.")
         return step
 
-    def folder(self, step: int) -> Path:
-        """Where a checkpoint's parameters lie, for reading them part by part."""
-        return self._directory / str(step) / "params"
+    def saved_params(self, step: int | None) -> tuple[Path, dict[str, str], int]:
+        """Where the parameters of `step` or the newest lie, all fingerprints, and the step.
+
+        Raises:
+          UserError: if there is no such checkpoint.
+          RunError: if what vouches for its files is damaged.
+        """
+        step = self.choose(step)
+        try:
+            saved, _ = self._identity(step)
+        except Exception as error:
+            raise self._damaged(step, _first_line(error)) from error
+        return self._directory / str(step) / "params", saved["arrays"], step
 
     def _identity(self, step: int) -> tuple[dict[str, Any], str]:
         """The identity of a checkpoint, and its seal; any exception if it is damaged."""
@@ -336,18 +346,18 @@ def restore_params(
     return found
 
 
-def params_folder(
+def saved_params(
     config: ModelConfig, model_dir: str | Path, step: int | None = None
-) -> tuple[Path, int]:
-    """The folder in which Orbax keeps a checkpoint's parameters, and its step.
+) -> tuple[Path, dict[str, str], int]:
+    """Of a run, for reading them part by part: see `Checkpoints.saved_params`.
 
     Raises:
-      UserError: as `restore_params` does.
+      UserError, RunError: as `restore_params` does.
     """
     checkpoints = _for_reading(config, model_dir)
-    step = checkpoints.choose(step)
+    found = checkpoints.saved_params(step)
     checkpoints.close()
-    return checkpoints.folder(step), step
+    return found
 
 
 def _for_reading(config: ModelConfig, model_dir: str | Path) -> Checkpoints:

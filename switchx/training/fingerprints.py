@@ -1,7 +1,7 @@
 """Fingerprints of arrays: 64 bits that change with any bit of them, the same on every mesh."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,10 +25,21 @@ def fingerprints(tree: Any) -> dict[str, str]:
     programs = _programs(frozenset(_layout(leaf) for _, leaf in leaves))
     # One after the other: hosts on CPUs wait for each other forever where several are under way.
     sums = [np.asarray(programs[_layout(leaf)](leaf)) for _, leaf in leaves]
-    return {
-        name(path): f"{kind(leaf)} {first:08x}{second:08x}"
-        for (path, leaf), (first, second) in zip(leaves, map(np.ndarray.tolist, sums), strict=True)
-    }
+    return {name(path): text(leaf, both) for (path, leaf), both in zip(leaves, sums, strict=True)}
+
+
+def sums_of_part(part: np.ndarray, start: Sequence[int], shape: Sequence[int]) -> np.ndarray:
+    """What a part adds to the two sums of an array of this shape, uint32 [2]: for `text`.
+
+    `start` is where the part lies. Computed on this host's CPU.
+    """
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return np.asarray(_sums_of_part(part, np.array(start, np.uint32), tuple(shape)))
+
+
+def text(leaf: Any, sums: np.ndarray) -> str:
+    """A fingerprint, of what has this type and shape."""
+    return f"{kind(leaf)} {int(sums[0]):08x}{int(sums[1]):08x}"
 
 
 def kinds(tree: Any) -> dict[str, str]:
@@ -72,17 +83,23 @@ def _compile(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> Any
 
 def _sums(x: jax.Array) -> jax.Array:
     """Two sums over the elements of hashes of place and bits, uint32."""
+    return _sums_of_part(x, (0,) * x.ndim, x.shape)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _sums_of_part(x: jax.Array, start: Any, shape: tuple[int, ...]) -> jax.Array:
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
     bits = x.astype(jnp.uint8) if x.dtype == bool else jax.lax.bitcast_convert_type(x, width)
-    bits, place = bits.astype(jnp.uint32), _places(x.shape)
+    bits, place = bits.astype(jnp.uint32), _places(x.shape, start, shape)
     return jnp.stack([jnp.sum(_mix(bits ^ _mix(place ^ jnp.uint32(seed)))) for seed in _SEEDS])
 
 
-def _places(shape: tuple[int, ...]) -> jax.Array:
-    """Each element's number, counted in rows; where there are more than 2^32, it begins again."""
-    place, stride = jnp.zeros(shape, jnp.uint32), 1
+def _places(part: tuple[int, ...], start: Any, shape: tuple[int, ...]) -> jax.Array:
+    """Each element's number in the whole array, counted in rows; beyond 2^32 it begins again."""
+    place, stride = jnp.zeros(part, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
-        place += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        index = jax.lax.broadcasted_iota(jnp.uint32, part, axis) + jnp.uint32(start[axis])
+        place += index * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
     return place
 

@@ -131,6 +131,30 @@ def test_ours_there_and_back(command, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, first, again)
 
 
+def test_a_damaged_checkpoint_is_not_exported(command, tmp_path):
+    """Whatever bit is turned over: one line and no folder, or all numbers right."""
+    imported(command, save(peer("t5"), tmp_path / "source"))
+    exported(command, "run", "right")
+    refused, unharmed = 0, 0
+    newest = next((tmp_path / "run/checkpoints").iterdir())
+    for file in sorted(path for path in newest.rglob("*") if path.is_file()):
+        whole = file.read_bytes()
+        for at in {len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1} if whole else ():
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+            outcome = command("export", "--to=hf", "--model_dir=run", "--output=back")
+            file.write_bytes(whole)
+            if outcome.status == 0:
+                assert_bitwise(tensors(tmp_path / "back"), tensors(tmp_path / "right"))
+                shutil.rmtree(tmp_path / "back")
+                unharmed += 1
+                continue
+            assert outcome.status in (1, 2), f"{file} {at}"
+            assert outcome.err.count("\n") == 1, f"{file} {at}: {outcome.err}"
+            assert not list(tmp_path.glob("*back*"))
+            refused += 1
+    assert min(refused, unharmed) > 10
+
+
 def restored(model_dir: str, step: int | None = None):
     parser_args = parsed(model_dir)
     settings = gin_config.load(parser_args)
