@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 import threading
 import time
 
@@ -172,3 +174,16 @@ def test_a_reader_that_hangs_ends_the_run_in_time(config, monkeypatch, prepared)
         next(stream)
     assert time.monotonic() - began < 10
     released.set()
+
+
+def test_a_cut_file_is_judged_before_anything_is_read(config, tmp_path, capfd):
+    shutil.copytree(config.prepared_dir, tmp_path / "cut")
+    cut = dataclasses.replace(config, prepared_dir=str(tmp_path / "cut"))
+    shard = next((tmp_path / "cut").rglob("train-00001*"))
+    size = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:-1])
+    said = f"{shard.name}', which has {size - 1:,} bytes and should have {size:,}"
+    with pytest.raises(UserError, match=re.escape(said)):
+        PreparedStream(cut)
+    PreparedStream(dataclasses.replace(cut, max_broken_share=0.9))
+    assert "records are lost in " in capfd.readouterr().err
