@@ -2,7 +2,8 @@
 
 from switchx.training.config import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
 from switchx.training.evaluation import evaluate
-from switchx.training.loop import TrainResult, train
+from switchx.training.loop import TrainResult
+from switchx.training.run import train
 
 __all__ = [
     "BatchShape",
