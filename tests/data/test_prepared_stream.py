@@ -61,6 +61,18 @@ def test_a_restart_goes_on_and_reads_nothing_again(config, step):
     assert restarted.state() == stream.state()
 
 
+@pytest.mark.parametrize("prepared", [True, False])
+def test_the_decoder_is_fed_the_targets_one_later(config, prepared):
+    folder = config.prepared_dir if prepared else None
+    for batch in take(data.train_stream(dataclasses.replace(config, prepared_dir=folder)), 20):
+        target_BL, weight_BL = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        ends_B = np.argmax(target_BL == 1, axis=1)  # the end of sequence, which has a loss too
+        assert np.array_equal(weight_BL, np.arange(target_BL.shape[1]) <= ends_B[:, None])
+        before_BL = np.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
+        assert np.array_equal(batch["decoder_input_tokens"] * weight_BL, before_BL * weight_BL)
+        assert not (target_BL * (1 - weight_BL)).any()
+
+
 def test_every_record_comes_once_an_epoch(config):
     stream = PreparedStream(config)
     (count,) = stream._sets.lengths
