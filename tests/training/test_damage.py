@@ -168,3 +168,15 @@ def test_a_checkpoint_under_another_step_is_damaged(run_of_four, setup, tmp_path
     shutil.copytree(run_of_four / "checkpoints" / "2", tmp_path / "checkpoints" / "9")
     restored(tmp_path, setup)
     assert "checkpoint of step 9 cannot be read (it is of step 2)" in capfd.readouterr().err
+
+
+def test_the_position_of_another_step_is_not_taken(run_of_four, setup, tmp_path, capfd):
+    shutil.copytree(run_of_four / "checkpoints", tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints" / "4" / "position")
+    shutil.copytree(
+        tmp_path / "checkpoints" / "2" / "position", tmp_path / "checkpoints" / "4" / "position"
+    )
+    _, positions, history = restored(tmp_path, setup)
+    assert history.batches == 2
+    assert positions == restored(tmp_path, setup)[1]
+    assert "position/shard-00000-of-00001 is not what was saved" in capfd.readouterr().err
