@@ -116,6 +116,15 @@ def test_after_so_many_rollbacks_it_stops(tmp_path):
     assert [row[1:4] for row in rollbacks(tmp_path)] == [(3, 2, 1), (3, 2, 2)]
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_gradient_that_is_not_finite_is_bad_as_a_loss_is(wrong):
+    watch = LossWatch(TrainerConfig(1))
+    assert watch.look_at(1, 2.0, 2.0, 3.0) is None
+    assert watch.look_at(2, 2.0, wrong, 3.0).why.startswith("is not finite")
+    assert watch.look_at(2, 2.0, 2.0, wrong).why.startswith("is not finite")
+    assert watch.losses == (2.0,)
+
+
 def test_a_spike_is_measured_from_the_mean_of_the_steps_before():
     config = TrainerConfig(train_steps=1, loss_spike=2.0)
     watch = LossWatch(config)
