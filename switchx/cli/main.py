@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     on, 128 and the signal's number for one that was stopped (130 after ctrl-C)."""
     try:
         if argv is None:
-            sys.unraisablehook = _interrupt_again
+            sys.unraisablehook = _unraisable
             if sys.argv[1:2] and sys.argv[1] in COMPUTE:
                 restart_with_huge_pages()
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -92,12 +92,13 @@ def _dispatch(argv: list[str]) -> int:
     return command.run(args) or 0
 
 
-def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Sends a ctrl-C again that fell where Python ignores errors, as in JAX's hook of the garbage
-    collector or in a destructor: it would be lost, and the program go on."""
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """What becomes of an error where nobody can catch it, as in a destructor."""
     if unraisable.exc_type is KeyboardInterrupt:
+        # In JAX's hook of the garbage collector, say: lost, and the program would go on.
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-    else:
+    elif str(unraisable.exc_value) != "Event loop is closed":
+        # That says TensorStore of each write that fails after the one that ended the save.
         sys.__unraisablehook__(unraisable)
 
 

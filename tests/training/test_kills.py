@@ -165,15 +165,23 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed, flags):
     shutil.rmtree(place)
 
 
-def test_metrics_that_cannot_be_written_end_the_run(tmp_path, undisturbed, flags):
-    """No file may grow past 30 kB, which stands for a disk that fills between two saves."""
-    run = fault_runs.command(tmp_path / "run", *flags, "--gin.CHECKPOINT_PERIOD=1000")
+@pytest.mark.parametrize(
+    ("kilobytes", "period", "said"),
+    [
+        (30, 1000, "/tensorboard cannot be written (File too large)"),
+        (200, fault_runs.CHECKPOINT_PERIOD, ": A checkpoint could not be saved in MODEL_DIR="),
+    ],
+    ids=["metrics", "save"],
+)
+def test_files_that_cannot_grow_end_the_run(tmp_path, undisturbed, flags, kilobytes, period, said):
+    """No file may be larger, which stands for a full disk where none may be mounted."""
+    run = fault_runs.command(tmp_path / "run", *flags, f"--gin.CHECKPOINT_PERIOD={period}")
     # What is compiled is read from the cache, where writing would fail too.
-    limited = ["sh", "-c", 'ulimit -f 60; exec "$@"', "sh", *run]
+    limited = ["sh", "-c", f'ulimit -f {2 * kilobytes}; exec "$@"', "sh", *run]
     ended = subprocess.run(limited, cwd=fault_runs.REPOSITORY, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert " cannot be written (File too large)" in ended.stderr.splitlines()[-1]
+    assert said in ended.stderr.splitlines()[-1]
     attempt = Attempt(tmp_path / "run", *flags)
     assert attempt.end() == 0, attempt.log.read_text()
     assert differences(attempt.directory, undisturbed[0]) == []
