@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from switchx.data.counter_random import key_of
-from switchx.data.prepared_reader import fits, open_records, read_records
+from switchx.data.prepared_reader import Record, fits, open_records, read_records
 from switchx.data.records import decode
 from switchx.data.set_plan import SetInfo, SetPlan, ShardFacts
 
@@ -69,8 +69,9 @@ def _check_shard(
         report.broken += max(facts.records - count, 0)
     for start in range(0, count, _RECORDS_PER_READ):
         numbers = range(start, min(start + _RECORDS_PER_READ, count))
-        for number, content in zip(numbers, read_records(reader, list(numbers)), strict=True):
-            _check_record(content, number, plan, facts.salt, report, path.name)
+        contents = read_records(reader, list(numbers))
+        records = [_whole(content, plan, facts.salt) for content in contents]
+        _check_records(dict(zip(numbers, records, strict=True)), plan, report, path.name)
         tick(len(numbers))
     if report.broken > broken_before:
         report.problems.append(f"{path.name} has {report.broken - broken_before:,} broken records")
@@ -90,24 +91,35 @@ def _file_problem(path: Path, facts: ShardFacts) -> str | None:
     return None if digest == facts.sha256 else "is not the file that was written (SHA-256)"
 
 
-def _check_record(
-    content: bytes | None, number: int, plan: SetPlan, salt: int, report: SplitReport, name: str
-) -> None:
+def _whole(content: bytes | None, plan: SetPlan, salt: int) -> Record | None:
+    """The record in these bytes; None where it is not one of this shard."""
     record = None if content is None else decode(content, plan.dtype, salt)
     if record is None or not fits(record, plan) or not _known(record, plan):
-        report.broken += 1
-        return
-    report.records += 1
-    report.tokens += sum(map(len, record))
+        return None
+    return record
+
+
+def _check_records(
+    found: dict[int, Record | None], plan: SetPlan, report: SplitReport, name: str
+) -> None:
+    """Looks at some records of a file, by number; None is a broken one."""
+    whole = {number: record for number, record in found.items() if record is not None}
+    report.broken += len(found) - len(whole)
+    report.records += len(whole)
+    report.tokens += sum(len(array) for record in whole.values() for array in record)
     if plan.cut is None:
         return
-    tokens = record[0]
-    report.short += len(tokens) < plan.cut
-    _, spans = plan.corruption.counts(max(len(tokens), 2))
-    report.sentinels += int(np.count_nonzero(tokens > plan.corruption.first_sentinel - spans))
-    problem = corruption_problem(tokens, plan, key_of(number))
-    if problem:
-        report.problems.append(f"record {number} of {name} {problem}")
+    by_length: dict[int, list[int]] = {}
+    for number, (tokens,) in whole.items():
+        by_length.setdefault(len(tokens), []).append(number)
+    for length, numbers in by_length.items():
+        token_RN = np.stack([whole[number][0] for number in numbers])
+        report.short += len(numbers) * (length < plan.cut)
+        _, spans = plan.corruption.counts(max(length, 2))
+        report.sentinels += int(np.count_nonzero(token_RN > plan.corruption.first_sentinel - spans))
+        problem = corruption_problem(token_RN, plan, key_of(np.array(numbers)))
+        if problem:
+            report.problems.append(f"record {numbers[0]} of {name} {problem}")
 
 
 def _known(record: list[np.ndarray], plan: SetPlan) -> bool:
@@ -115,14 +127,14 @@ def _known(record: list[np.ndarray], plan: SetPlan) -> bool:
     return all(int(tokens.max(initial=0)) < plan.vocab_size for tokens in record)
 
 
-def corruption_problem(token_N: np.ndarray, plan: SetPlan, key: np.ndarray) -> str | None:
-    """What is wrong with a row once corrupted: its lengths, its sentinels; None if nothing is."""
-    inputs_RI, targets_RT = plan.corruption.corrupt(token_N[None], key)
+def corruption_problem(token_RN: np.ndarray, plan: SetPlan, key_R: np.ndarray) -> str | None:
+    """What is wrong with rows of one length once corrupted: they come out too long or too short."""
+    inputs_RI, targets_RT = plan.corruption.corrupt(token_RN, key_R)
     for name, row_RL, ends in zip(
         ("inputs", "targets"), (inputs_RI, targets_RT), plan.add_eos, strict=True
     ):
         if row_RL.shape[1] + ends > plan.feature_lengths[name]:
             return f"makes {row_RL.shape[1] + ends} {name}"
-    if inputs_RI.shape[1] + targets_RT.shape[1] <= len(token_N):
+    if inputs_RI.shape[1] + targets_RT.shape[1] <= token_RN.shape[1]:
         return "lost tokens when it was corrupted"
     return None
