@@ -132,15 +132,19 @@ def test_ours_there_and_back(command, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_not_exported(command, tmp_path):
-    """Whatever bit is turned over: one line and no folder, or all numbers right."""
+    """Whatever file is gone or bit turned over: one line and no folder, or all numbers right."""
     imported(command, save(peer("t5"), tmp_path / "source"))
     exported(command, "run", "right")
     refused, unharmed = 0, 0
     newest = next((tmp_path / "run/checkpoints").iterdir())
     for file in sorted(path for path in newest.rglob("*") if path.is_file()):
         whole = file.read_bytes()
-        for at in {len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1} if whole else ():
-            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+        places = {len(whole) // 3, len(whole) * 2 // 3, len(whole) - 1} if whole else ()
+        for at in (None, *places):
+            if at is None:
+                file.unlink()
+            else:
+                file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
             outcome = command("export", "--to=hf", "--model_dir=run", "--output=back")
             file.write_bytes(whole)
             if outcome.status == 0:
