@@ -85,8 +85,10 @@ def _dispatch(argv: list[str]) -> int:
     args = parser.parse_args(rewrite_gin_flags(own))
     prepare_devices(args.cpu_devices)
     prepare_compile_cache()
-    # Orbax remarks on settings that are our choice, and logs the traceback of what it raises too.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # Orbax remarks on settings that are our choice, and logs the traceback of what it raises too;
+    # asyncio those of the writes that fail beside the one that ended the save.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # It leaves what it was at unfinished where a file cannot be read or written.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     return command.run(args) or 0

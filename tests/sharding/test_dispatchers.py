@@ -54,8 +54,9 @@ def layer(name, dispatcher):
         tiny_config(d_model=D, d_ff=F, dropout_rate=0.1),
         **{"num_experts": E, **changes, "dispatcher": dispatcher},
     )
-    rngs = nnx.Rngs(params=0)
-    return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
+    with jax.ensure_compile_time_eval():  # arrays also where a trace asks first, as this is kept
+        rngs = nnx.Rngs(params=0)
+        return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
 
 
 def forward(name, dispatcher):
