@@ -107,8 +107,10 @@ def statuses(number: int, phase: str | None) -> tuple[int, ...]:
 
     A start never outlives one; a run that is all but done may end. None was sent at phase None.
     """
+    if phase is None:
+        return (0,)
     stopped = (-number, 128 + number)
-    return (0,) if phase is None else stopped if phase == "start" else (0, *stopped)
+    return stopped if phase == "start" else (0, *stopped)
 
 
 def rows(directory: Path) -> dict[tuple[str, int], float]:

@@ -15,6 +15,7 @@ from orbax.checkpoint import checkpoint_managers
 _NEVER = 10**9
 
 
+_disabled = logging.root.manager.disable
 logging.disable(logging.WARNING)  # it warns of what it is asked to do
 # Orbax splits an array that several devices hold among them, for each to write a part. Parts of
 # less than this cost more than they save: of an array of one layer's norms, a program each.
@@ -23,7 +24,7 @@ ocp.type_handlers.register_type_handler(
     ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=2**20),
     override=True,
 )
-logging.disable(logging.NOTSET)
+logging.disable(_disabled)
 
 
 def open_manager(
