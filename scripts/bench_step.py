@@ -54,7 +54,7 @@ def measure(experts: int, dispatcher: str) -> dict:
 
     from switchx.model import train_flops
     from switchx.sharding import make_mesh
-    from switchx.training.evaluation import put_batch
+    from switchx.training.batches import put_batch
     from switchx.training.state import Setup
     from switchx.training.step import compile_train_step
 

@@ -288,9 +288,9 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
 def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     import socket
 
-    from switchx.cli import gin_files
+    from switchx.hosts.meeting import Line
     from switchx.planning import topology
-    from switchx.sharding.rendezvous import Line
+    from switchx.settings import gin_files
     from switchx.training import metrics
 
     repository = Path(__file__).parents[1] / "configs"

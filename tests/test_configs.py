@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from switchx.cli.gin_config import Settings, load
-from switchx.cli.gin_files import REPOSITORY, Reader
 from switchx.model import Model, ModelConfig, forward_flops, parameter_count
 from switchx.model.router import expert_capacity
+from switchx.settings.gin_files import REPOSITORY, Reader
+from switchx.settings.loading import Settings, load
 
 CONFIGS = REPOSITORY / "configs"
 FILES = sorted(path.relative_to(REPOSITORY) for path in CONFIGS.glob("**/*.gin"))

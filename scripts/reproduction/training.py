@@ -15,10 +15,11 @@ import numpy as np
 
 from reproduction.plan import BATCH, EVAL_STEPS, STEPS, VARIANTS, Variant, run_config
 from switchx.data import Batch
+from switchx.evaluation import Evaluator
 from switchx.model.noise import Noise
 from switchx.model.router import Router
 from switchx.sharding import make_mesh
-from switchx.training.evaluation import Evaluator, put_batch
+from switchx.training.batches import put_batch
 from switchx.training.state import Setup, TrainState
 from switchx.training.step import compile_train_step
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Does one action."""
-    from switchx.cli import gin_config
+    from switchx.settings import loading as gin_config
 
     if args.beyond and args.action != "prepare":
         raise UserError(f"{args.beyond[0]!r} is for `switchx data prepare` alone.")

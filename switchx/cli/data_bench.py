@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
-    from switchx.cli.gin_config import Settings
     from switchx.data import DataConfig
+    from switchx.settings.loading import Settings
 
 _WARM_UP_SECONDS = 5.0
 

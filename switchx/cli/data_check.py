@@ -3,11 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from switchx.cli.tables import columns
 from switchx.errors import RunError, UserError
+from switchx.reports.tables import columns
 
 if TYPE_CHECKING:
-    from switchx.cli.gin_config import Settings
+    from switchx.settings.loading import Settings
 
 _SHOWN_PROBLEMS = 20
 

@@ -4,11 +4,11 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from switchx.cli.tables import columns
+from switchx.reports.tables import columns
 
 if TYPE_CHECKING:
-    from switchx.cli.gin_config import Settings
     from switchx.data.set_plan import SetInfo
+    from switchx.settings.loading import Settings
 
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:

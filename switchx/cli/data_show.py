@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from switchx.cli.gin_config import Settings
     from switchx.data import Batch, Vocabulary
+    from switchx.settings.loading import Settings
 
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from switchx.cli.flags import add_host_arguments
 
 if TYPE_CHECKING:
-    from switchx.cli.gin_config import Settings
+    from switchx.settings.loading import Settings
 
 _COLUMNS = ["loss", "accuracy", "perplexity", "unigram_entropy"]
 
@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table of scalars."""
-    from switchx.cli import gin_config, hosts
+    from switchx.cli import hosts
+    from switchx.settings import loading as gin_config
 
     settings = gin_config.load(args)
     with hosts.joined(args, settings):
@@ -31,13 +32,13 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _evaluate(settings: "Settings", args: argparse.Namespace) -> None:
-    from switchx import data, training
-    from switchx.sharding import hosts, make_mesh
+    from switchx import data, evaluation, hosts
+    from switchx.sharding import make_mesh
     from switchx.training.checks import check_run
 
     check_run(settings.run, make_mesh(settings.run.mesh))
     data.preflight(settings.data)
-    values = training.evaluate(
+    values = evaluation.evaluate(
         settings.run,
         settings.model_dir,
         functools.partial(data.eval_batches, settings.data),

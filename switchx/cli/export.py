@@ -33,10 +33,10 @@ def run(args: argparse.Namespace) -> None:
     most = num_bytes(args.max_shard_size)
     import jax
 
-    from switchx.cli import gin_config
-    from switchx.cli.new_directory import check, new_directory
     from switchx.interop import hf_config, hf_export
     from switchx.interop.saved_params import SavedParams
+    from switchx.settings import loading as gin_config
+    from switchx.storage.new_directory import check, new_directory
     from switchx.training import checkpoints
 
     check(args.output, "--output")

@@ -9,20 +9,20 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from switchx.cli.gin_config import Settings
 from switchx.errors import UserError
+from switchx.settings.loading import Settings
 
 
 @contextlib.contextmanager
 def joined(args: argparse.Namespace, settings: Settings, preemption: bool = False) -> Iterator[str]:
-    """Within, JAX sees the devices of all hosts that run this command; see `sharding.hosts`.
+    """Within, JAX sees the devices of all hosts that run this command; see `switchx.hosts`.
 
     Raises:
       UserError: hosts differ in configuration or code, or a flag is wrong.
       RunError: a host did not start in time.
     """
-    from switchx.sharding import hosts
-    from switchx.sharding.job import find_job
+    from switchx import hosts
+    from switchx.hosts.job import find_job
 
     if args.start_timeout < 1:
         raise UserError(f"--start_timeout={args.start_timeout} must be at least 1 second.")

@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--model_dir is required: name the run directory to write.")
     if args.step is not None and args.step < 0:
         raise UserError(f"--step={args.step} must be at least 0.")
-    from switchx.cli import gin_config
-    from switchx.cli.new_directory import check, new_directory
     from switchx.interop import open_source
     from switchx.interop.new_run import write_run
+    from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
+    from switchx.storage.new_directory import check, new_directory
     from switchx.training.checks import check_run
 
     check(args.model_dir, "--model_dir")

@@ -68,8 +68,8 @@ def run(args: argparse.Namespace) -> None:
     import jax
 
     from switchx import data, inference
-    from switchx.cli import gin_config
     from switchx.model import Model
+    from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
     from switchx.training import checkpoints
 

@@ -10,7 +10,7 @@ from switchx.errors import UserError
 if TYPE_CHECKING:
     from jax.sharding import Mesh
 
-    from switchx.cli.summary import Bytes, Summary
+    from switchx.planning.summary import Bytes, Summary
     from switchx.training.config import RunConfig
 
 # What a run needs and its figures do not depend on, or hardly.
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the figures."""
-    from switchx.cli import gin_config
-    from switchx.cli.summary import Summary
+    from switchx.planning.summary import Summary
+    from switchx.settings import loading as gin_config
 
     settings = gin_config.load(args, defaults=_NOT_NEEDED)
     summary = Summary.of(settings.run)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _problem(run: "RunConfig") -> str | None:
     """Why this run would be refused on the mesh it names, if it would."""
-    from switchx.cli.summary import abstract_mesh
+    from switchx.planning.summary import abstract_mesh
     from switchx.training.checks import check_run
 
     mesh = abstract_mesh(run.mesh)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
-    from switchx.cli.gin_config import Settings
     from switchx.planning.plan import Plan
+    from switchx.settings.loading import Settings
 
 _IDENTITY = ".plan"  # in a plan's folder: which plan it is
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from switchx.planning import environment
 
     environment.prepare()
-    from switchx.cli import gin_config
+    from switchx.settings import loading as gin_config
 
     settings = gin_config.load(args, defaults=_NOT_NEEDED)
     return (_fit if args.fit else _plan)(args, settings)

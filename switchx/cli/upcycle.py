@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.model_dir is None:
         raise UserError("--model_dir is required: name the run directory to write.")
-    from switchx.cli import gin_config
-    from switchx.cli.new_directory import check, new_directory
     from switchx.interop.new_run import write_run
     from switchx.interop.upcycling import Upcycled, check_sizes
     from switchx.model import Model
+    from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
+    from switchx.storage.new_directory import check, new_directory
     from switchx.training.checkpoints import restore_params
     from switchx.training.checks import check_run
 

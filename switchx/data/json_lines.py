@@ -10,9 +10,9 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from switchx.data import files
 from switchx.data.lines import CutLine, read_lines
 from switchx.errors import UserError
+from switchx.storage import files
 
 SETTINGS = {"train": "C4_JSON_TRAIN", "validation": "C4_JSON_VALIDATION"}
 MAX_TEXT_CHARS = 1_000_000

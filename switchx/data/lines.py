@@ -3,8 +3,8 @@
 import zlib
 from collections.abc import Iterable, Iterator
 
-from switchx.data import files
 from switchx.errors import UserError
+from switchx.storage import files
 
 MAX_LINE_BYTES = 256 * 2**20  # C4's longest are about a megabyte
 _KEPT_BYTES = 240  # of a longer line

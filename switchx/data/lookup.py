@@ -11,9 +11,9 @@ from typing import Any
 
 from switchx.data import mc4, vocabulary_choice
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.files import first_line
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
+from switchx.storage.files import first_line
 
 
 def find_provider(config: DataConfig) -> Any:

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from switchx.data import tasks
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.files import first_line
 from switchx.data.json_lines import JsonLinesSource, LineCounter
 from switchx.errors import UserError
+from switchx.storage.files import first_line
 
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 

@@ -13,11 +13,11 @@ import seqio
 
 from switchx.data import cutting, lookup, set_plan, sources, vocabulary_choice
 from switchx.data.config import DataConfig, check_values
-from switchx.data.folders import Folder
 from switchx.data.preparation_progress import Progress
 from switchx.data.set_plan import PREPARING, SetInfo
 from switchx.data.shard_writer import ShardJob, finished, write_shard
 from switchx.errors import RunError, UserError
+from switchx.storage.folders import Folder
 
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
 _PLAN = "plan.json"

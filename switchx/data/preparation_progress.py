@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from switchx.data.folders import Folder
 from switchx.data.set_plan import PREPARING
 from switchx.data.shard_writer import ShardJob, facts_name, progress_name
+from switchx.storage.folders import Folder
 
 SECONDS = 5.0
 

@@ -14,10 +14,10 @@ import numpy as np
 from switchx.data import lookup, pipeline
 from switchx.data.config import DataConfig
 from switchx.data.cutting import Reading, records_of
-from switchx.data.folders import Folder
 from switchx.data.records import encode, salt_of
 from switchx.data.set_plan import PREPARING, SetPlan, ShardFacts
 from switchx.errors import RunError
+from switchx.storage.folders import Folder
 
 PROGRESS_SECONDS = 2.0
 # A record a chunk, for reads at any place. Not compressed: ids save a sixth, for twice the time.

@@ -7,10 +7,10 @@ from typing import Any
 
 import seqio
 
-from switchx.data import files
 from switchx.data.config import DataConfig
 from switchx.data.json_lines import SETTINGS, JsonLinesSource
 from switchx.errors import UserError
+from switchx.storage import files
 
 SPLITS = ("train", "validation")
 

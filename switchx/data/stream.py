@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from switchx.data import lookup, pipeline, position, sources, vocabulary_choice
 from switchx.data.config import Batch, DataConfig, check_values
-from switchx.data.files import first_line
 from switchx.data.json_lines import LineCounter
 from switchx.data.watch import watch
 from switchx.errors import UserError
+from switchx.storage.files import first_line
 
 _PREFETCHED_BATCHES = 2
 

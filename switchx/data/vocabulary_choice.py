@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from switchx.data import corpus, files, mc4
+from switchx.data import corpus, mc4
 from switchx.data.config import DataConfig
 from switchx.data.vocabularies import (
     EXTRA_IDS,
@@ -13,6 +13,7 @@ from switchx.data.vocabularies import (
     parse_model,
     sentinels_to_add,
 )
+from switchx.storage import files
 
 T5_MODEL = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 MT5_MODEL = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"

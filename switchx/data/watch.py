@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from switchx.data.config import Batch, DataConfig
-from switchx.data.retries import in_time
 from switchx.errors import RunError
+from switchx.storage.retries import in_time
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import tensorstore as ts
 
 from switchx.errors import RunError
 from switchx.interop.source import places
-from switchx.training.fingerprints import sums_of_part, text
+from switchx.training.checkpoints.fingerprints import sums_of_part, text
 
 Box = tuple[slice, ...]
 

@@ -1,7 +1,6 @@
 """How does a model learn? State, losses, optimizer, step, loop, checkpoints, metrics."""
 
 from switchx.training.config import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
-from switchx.training.evaluation import evaluate
 from switchx.training.loop import TrainResult
 from switchx.training.run import train
 
@@ -11,6 +10,5 @@ __all__ = [
     "RunConfig",
     "TrainResult",
     "TrainerConfig",
-    "evaluate",
     "train",
 ]

@@ -4,23 +4,20 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
 from switchx.errors import RunError
+from switchx.hosts.interruption import Interruption
 from switchx.model import train_flops
-from switchx.sharding import hosts
-from switchx.training import pictures
 from switchx.training.bad_loss import BadLoss, LossWatch
+from switchx.training.batches import Evaluation, HostBatch, put_rows
 from switchx.training.checkpoints import Checkpoints, History, Restored
-from switchx.training.evaluation import Evaluator, HostBatch, put_rows
+from switchx.training.checkpoints.positions import PositionSave
 from switchx.training.host_rows import HostShards
-from switchx.training.interruption import Interruption
-from switchx.training.metrics import MetricWriter, Rates, layer_names
+from switchx.training.metrics import MetricWriter, Rates
 from switchx.training.peak import measured_matmul_rate, peak_flops
-from switchx.training.positions import PositionSave
 from switchx.training.progress import Progress, columns
 from switchx.training.state import Setup
 from switchx.training.step import layer_arrays, scalars
@@ -47,14 +44,12 @@ class TrainResult:
       stopped_by: the signal that ended it early, or None.
       validation: scalars of the last evaluation.
       load: last validation load per expert, [layers, E]; None for a dense model.
-      pictures: paths.
     """
 
     step: int
     stopped_by: signal.Signals | None
     validation: dict[str, float]
     load: Any
-    pictures: list[Path]
 
 
 class Loop:
@@ -68,7 +63,7 @@ class Loop:
         own_identity: dict[str, Any],
         writer: MetricWriter,
         progress: Progress,
-        evaluator: Evaluator,
+        evaluator: Evaluation,
     ):
         self.setup, self.shards, self.config = setup, shards, setup.run.trainer
         self.checkpoints, self.identity = checkpoints, own_identity
@@ -85,7 +80,6 @@ class Loop:
         stream: Stream,
         started: Restored,
         data_start: Mapping[int, bytes],
-        directory: Path,
     ) -> TrainResult:
         self.data_start = data_start
         state, step = self._go_on_from(started)
@@ -110,9 +104,7 @@ class Loop:
                 self._evaluate(step, state)
         self.checkpoints.wait()
         self._report(stream)
-        names = layer_names(self.setup.run.model)
-        drawn = pictures.draw(directory, names) if hosts.is_first() else []
-        return TrainResult(step, leaving, self.validation, self.load, drawn)
+        return TrainResult(step, leaving, self.validation, self.load)
 
     def _pause_after(self, step: int) -> bool:
         config = self.config

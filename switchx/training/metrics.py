@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from switchx import hosts
 from switchx.errors import UserError
 from switchx.model import ModelConfig
-from switchx.sharding import hosts
 from switchx.training.event_files import EventFile
 from switchx.training.run_directory import write_atomically, writing
 

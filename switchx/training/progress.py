@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from switchx.sharding import hosts
+from switchx import hosts
 
 
 class Progress:

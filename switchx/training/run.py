@@ -1,21 +1,22 @@
 """A whole run: prepare, resume, train, evaluate, save, and leave pictures."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jax.sharding import Mesh
 
+from switchx import hosts
 from switchx.errors import UserError
-from switchx.sharding import hosts, make_mesh, table
+from switchx.sharding import make_mesh, table
 from switchx.training import run_directory
+from switchx.training.batches import Evaluation
 from switchx.training.checkpoints import Checkpoints, Restored
+from switchx.training.checkpoints.identity import identity
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
-from switchx.training.evaluation import Evaluator, MakeBatches
 from switchx.training.host_rows import HostShards
-from switchx.training.identity import identity
 from switchx.training.loop import Loop, Stream, TrainResult
 from switchx.training.metrics import MetricWriter, layer_names
 from switchx.training.progress import Progress
@@ -27,11 +28,10 @@ def train(
     run: RunConfig,
     model_dir: str,
     make_stream: Callable[[Sequence[int]], Stream],
-    make_eval_batches: MakeBatches,
+    make_evaluation: Callable[[Setup], Evaluation],
     resolved_config: str,
     vocabulary_fingerprint: str | None = None,
     token: str = "",
-    make_task_batches: Mapping[str, MakeBatches] | None = None,
 ) -> TrainResult:
     """Trains to `train_steps`, from the newest checkpoint in `model_dir` if there is one.
 
@@ -40,8 +40,7 @@ def train(
 
     Args:
       make_stream: makes the stream of these shards of the data, those of this host.
-      token: a word that the hosts have in common (`sharding.hosts.joined`).
-      make_task_batches: of each task that is evaluated alone too, by name.
+      token: a word that the hosts have in common (`hosts.joined`).
 
     Raises:
       UserError: before anything is compiled or written over, if the run's numbers do not fit, or
@@ -59,8 +58,7 @@ def train(
             shards,
             directory,
             make_stream,
-            make_eval_batches,
-            make_task_batches,
+            make_evaluation,
             resolved_config,
             vocabulary_fingerprint,
         )
@@ -72,8 +70,7 @@ def _train(
     shards: HostShards,
     directory: Path,
     make_stream: Callable[[Sequence[int]], Stream],
-    make_eval_batches: MakeBatches,
-    make_task_batches: Mapping[str, MakeBatches] | None,
+    make_evaluation: Callable[[Setup], Evaluation],
     resolved_config: str,
     vocabulary_fingerprint: str | None,
 ) -> TrainResult:
@@ -113,10 +110,10 @@ def _train(
         + f" in {directory}"
     )
     writer = MetricWriter(directory, first, layer_names(run.model))
-    evaluator = Evaluator(setup, make_eval_batches, make_task_batches)
+    evaluator = make_evaluation(setup)
     loop = Loop(setup, shards, checkpoints, own, writer, progress, evaluator)
     try:
-        return loop.run(step, stream, started, data_start, directory)
+        return loop.run(step, stream, started, data_start)
     finally:
         checkpoints.close()
         writer.close()

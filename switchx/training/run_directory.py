@@ -13,9 +13,10 @@ from typing import Any, TextIO
 import jax
 from jax.sharding import Mesh
 
+from switchx import hosts
 from switchx.errors import RunError, UserError
 from switchx.model import Model
-from switchx.sharding import describe, hosts
+from switchx.sharding import describe
 from switchx.training.state import abstract_params, bytes_per_device
 
 

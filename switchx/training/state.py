@@ -10,8 +10,9 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from switchx import hosts
 from switchx.model import Model, Params
-from switchx.sharding import hosts, state_spec
+from switchx.sharding import state_spec
 from switchx.training.config import RunConfig
 from switchx.training.optimizer import make_optimizer, state_axes
 

@@ -80,7 +80,8 @@ def test_training_reads_what_the_plan_compiled(tmp_path):
 
 COMPILE_AS_TRAINING_DOES = """
 import argparse, sys
-from switchx.cli import flags, gin_config
+from switchx.cli import flags
+from switchx.settings import loading as gin_config
 parser = flags.Parser()
 flags.add_common_arguments(parser)
 args = parser.parse_args(flags.rewrite_gin_flags(sys.argv[1:]))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from switchx import data, training
-from switchx.cli import examples
+from switchx.evaluation import examples
 from switchx.training import TrainResult
 
 VALUES = {"loss": 2.5, "unigram_entropy": 6.25, "accuracy": 0.5}

@@ -14,7 +14,8 @@ from switchx.errors import UserError
 from .conftest import docs_config, record, sentences, write_lines
 
 load_tensorflow()
-from switchx.data import files, json_lines, lines  # noqa: E402
+from switchx.data import json_lines, lines  # noqa: E402
+from switchx.storage import files  # noqa: E402
 
 
 def read(path):

@@ -175,7 +175,7 @@ def test_a_module_that_fails(tmp_path, monkeypatch):
 
 
 def test_the_public_vocabulary_without_network(monkeypatch):
-    from switchx.data import files
+    from switchx.storage import files
 
     def refuse(read, path, setting):
         raise UserError(f"{setting} leads to {path!r}")

@@ -162,7 +162,7 @@ def test_a_misspelt_language(json_config):
 
 
 def test_the_vocabulary_is_that_of_mt5(json_config, monkeypatch):
-    from switchx.data import files
+    from switchx.storage import files
 
     def refuse(read, path, setting):
         raise UserError(f"{setting} leads to {path!r}")

@@ -319,8 +319,8 @@ def test_a_half_written_shard_is_written_again(prepared, tmp_path):
 
 def test_two_at_once(prepared, tmp_path):
     config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
-    from switchx.data.folders import Folder
     from switchx.data.preparation import _alone
+    from switchx.storage.folders import Folder
 
     with (
         _alone(Folder(f"{tmp_path}/c4_json_span_corruption/preparing")),
@@ -348,7 +348,7 @@ def test_a_remote_folder(prepared):
 def test_a_remote_folder_that_fails_for_a_while(prepared, monkeypatch, failures):
     from fsspec.implementations.memory import MemoryFileSystem
 
-    from switchx.data import retries
+    from switchx.storage import retries
 
     monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
     left, put_file = [failures], MemoryFileSystem.put_file

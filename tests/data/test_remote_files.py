@@ -6,8 +6,9 @@ import sys
 import fsspec
 import pytest
 
-from switchx.data import eval_batches, files, lines, retries, train_stream
+from switchx.data import eval_batches, lines, train_stream
 from switchx.errors import UserError
+from switchx.storage import files, retries
 
 from .conftest import digest, docs_config, record, sentences, write_lines
 from .remote_files import FlakyFileSystem

@@ -125,7 +125,7 @@ def test_files_that_are_no_vocabulary(tmp_path):
 def test_a_bucket_that_does_not_answer(monkeypatch):
     import threading
 
-    from switchx.data import files
+    from switchx.storage import files
 
     monkeypatch.setattr(files, "REMOTE_SECONDS", 0.05)
     with pytest.raises(UserError, match=r"VOCABULARY leads to 'gs://b/m', .*no answer within 0 s"):

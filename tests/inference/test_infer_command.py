@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from switchx import data
-from switchx.cli import gin_config
 from switchx.cli.main import main
 from switchx.errors import UserError
+from switchx.settings import loading as gin_config
 from switchx.sharding import MeshConfig
 from switchx.training import checkpoints
 from tests.inference.helpers import Characters, answering_config, lively

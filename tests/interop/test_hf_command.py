@@ -12,9 +12,10 @@ import safetensors.numpy
 import safetensors.torch
 
 from switchx import data
-from switchx.cli import gin_config, results
 from switchx.cli.flags import Parser, add_common_arguments
 from switchx.model import Model
+from switchx.reports import results
+from switchx.settings import loading as gin_config
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import checkpoints
 from tests.interop.peers import KINDS, peer, save, torch, transformers

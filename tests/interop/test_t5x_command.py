@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from switchx.cli import gin_config
 from switchx.cli.flags import Parser, add_common_arguments
 from switchx.interop import open_source
+from switchx.settings import loading as gin_config
 from switchx.sharding import make_mesh
 from switchx.training.checkpoints import Checkpoints, identity
 from switchx.training.host_rows import HostShards

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from switchx.cli import gin_config
 from switchx.planning import fit, memory
 from switchx.planning.plan import abstract_mesh
 from switchx.planning.topology import parse
+from switchx.settings import loading as gin_config
 from switchx.training.checks import check_run
 from switchx.training.step import abstract_batch
 

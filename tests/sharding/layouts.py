@@ -15,8 +15,8 @@ from jax._src import source_info_util
 from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractMesh
 
-from switchx.cli import gin_config
 from switchx.model import Noise
+from switchx.settings import loading as gin_config
 from switchx.sharding import MESH_AXES
 from switchx.training.state import Setup
 from switchx.training.step import abstract_batch

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from switchx.evaluation import Evaluator
 from switchx.model import ModelConfig, SwitchConfig
 from switchx.sharding import MeshConfig
 from switchx.training import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
+from switchx.training.state import Setup
 
 BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
 
@@ -122,6 +124,11 @@ class Stream:
 
     def report(self) -> dict[str, int]:
         return {}
+
+
+def evaluation(setup: Setup) -> Evaluator:
+    """What `train` evaluates with."""
+    return Evaluator(setup, eval_batches)
 
 
 def eval_batches() -> Iterator[dict[str, np.ndarray]]:

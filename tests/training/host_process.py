@@ -13,9 +13,10 @@ import time
 
 import numpy as np
 
+from switchx import hosts
 from switchx.errors import RunError, UserError
-from switchx.sharding import MeshConfig, hosts
-from switchx.sharding.job import Job
+from switchx.hosts.job import Job
+from switchx.sharding import MeshConfig
 from switchx.training import train
 from tests.training import helpers
 
@@ -48,7 +49,7 @@ def main(model_dir, address, count, index, options="{}"):
     job = Job(address, int(count), int(index)) if int(count) > 1 else None
     facts = {"configuration": repr(run)}
     with hosts.joined(job, facts, options.get("timeout", 240), preemption=True) as token:
-        result = train(run, model_dir, HostStream, helpers.eval_batches, "# none\n", "v1", token)
+        result = train(run, model_dir, HostStream, helpers.evaluation, "# none\n", "v1", token)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 

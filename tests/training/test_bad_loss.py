@@ -10,12 +10,13 @@ import pytest
 
 from switchx.errors import RunError, UserError
 from switchx.model import Model
+from switchx.reports import pictures
 from switchx.sharding import make_mesh
-from switchx.training import TrainerConfig, bad_loss, pictures, train
+from switchx.training import TrainerConfig, bad_loss, train
 from switchx.training.bad_loss import WINDOW, LossWatch
 from switchx.training.checkpoints import Checkpoints, restore_params
 from switchx.training.metrics import read
-from tests.training.helpers import SMALL, Stream, eval_batches, run_config
+from tests.training.helpers import SMALL, Stream, evaluation, run_config
 
 SKIP = {**SMALL, "on_bad_loss": "skip", "train_steps": 6}
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -40,7 +41,7 @@ def stream_without(bad=(), left_out=(), stop_at=None):
 
 def go(directory, stream, **changes):
     run = run_config(**{**SKIP, **changes})
-    return train(run, str(directory), stream, eval_batches, "# none\n", "v1")
+    return train(run, str(directory), stream, evaluation, "# none\n", "v1")
 
 
 def losses(directory):

@@ -16,7 +16,7 @@ from switchx.training import train
 from switchx.training.checkpoints import Checkpoints, restore_params
 from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
-from tests.training.helpers import SMALL, Stream, eval_batches, run_config
+from tests.training.helpers import SMALL, Stream, evaluation, run_config
 
 # A dense model has the same kinds of files and fewer arrays.
 ONE = {**SMALL, "train_steps": 4}
@@ -31,7 +31,7 @@ pytestmark = [
 
 def go(directory, **changes):
     run = run_config(**{**ONE, **changes})
-    return train(run, str(directory), Stream, eval_batches, "# none\n", "v1")
+    return train(run, str(directory), Stream, evaluation, "# none\n", "v1")
 
 
 @pytest.fixture(scope="module")

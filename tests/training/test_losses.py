@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from switchx.evaluation.losses import unigram_entropy
 from switchx.training.config import OptimizerConfig
-from switchx.training.evaluation import unigram_entropy
 from switchx.training.losses import token_sums
 from switchx.training.schedules import make_schedule
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from switchx.sharding import MeshConfig, make_mesh
-from switchx.training.evaluation import put_batch
+from switchx.training.batches import put_batch
 from switchx.training.state import Setup, TrainState
 from switchx.training.step import apply_gradients, gradients
 from tests.training.helpers import batch, packed_batch, run_config

@@ -6,9 +6,9 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from switchx.cli.configurables import CONFIGURABLES, ROOTS
-from switchx.cli.gin_files import REQUIRED, Binding, Macro, Reference, leaves, near
 from switchx.errors import UserError
+from switchx.settings.configurables import CONFIGURABLES, ROOTS
+from switchx.settings.gin_files import REQUIRED, Binding, Macro, Reference, leaves, near
 
 # Read by the command line itself, so that no parameter has to refer to it.
 MODEL_DIR = "MODEL_DIR"

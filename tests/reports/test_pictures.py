@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
+from switchx.reports.pictures import _loss_figure, curve, draw, smooth, thin
 from switchx.training.metrics import MetricWriter, layer_names
-from switchx.training.pictures import _loss_figure, curve, draw, smooth, thin
 from tests.helpers import tiny_config
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -81,5 +81,5 @@ def test_thin_and_smooth_keep_means():
 
 
 def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys, switchx.training.pictures; sys.exit('matplotlib' in sys.modules)"
+    code = "import sys, switchx.reports.pictures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,8 +13,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from switchx.errors import RunError, UserError
-from switchx.sharding.job import Job
-from switchx.sharding.rendezvous import Meeting, Watch, meet
+from switchx.hosts.job import Job
+from switchx.hosts.meeting import Meeting, Watch, meet
 
 BARRIER_SECONDS = 600.0
 COMPILE_SECONDS = 3600.0  # in which the slowest host must have compiled what the fastest has

@@ -1,18 +1,19 @@
 """What a finished run shows: how good it is, how its experts are used, where its pictures are."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 
-from switchx.cli import examples
-from switchx.cli.gin_config import Settings
+from switchx.evaluation import examples
+from switchx.settings.loading import Settings
 from switchx.training import TrainResult
 
 ROWS, BLANKS_PER_ROW = 5, 2
 DEAD = 0.1  # an expert with less than this share of an equal load serves next to no tokens
 
 
-def show(settings: Settings, result: TrainResult) -> None:
+def show(settings: Settings, result: TrainResult, drawn: Sequence[Path]) -> None:
     """Prints the end of `switchx train`."""
     print(f"\nTrained {result.step:,} steps in {settings.model_dir}")
     for line in (*_quality(result), *_experts(result)):
@@ -21,7 +22,7 @@ def show(settings: Settings, result: TrainResult) -> None:
         print("  blanks it fills     (text: what the model put there | what stood there)")
         for line in _blanks(settings):
             print(line)
-    for line in _pictures(result):
+    for line in _pictures(drawn):
         print(line)
 
 
@@ -52,7 +53,9 @@ def _blanks(settings: Settings) -> list[str]:
     return [
         f"    {blank.before:>36} ____ {blank.after:<36} : "
         f"{_short(blank.given) or '-'} | {_short(blank.truth)}"
-        for blank in examples.fill(settings, ROWS, BLANKS_PER_ROW)
+        for blank in examples.fill(
+            settings.run, settings.data, settings.model_dir, ROWS, BLANKS_PER_ROW
+        )
     ]
 
 
@@ -60,5 +63,5 @@ def _short(text: str, most: int = 24) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _pictures(result: TrainResult) -> Sequence[str]:
-    return [f"  picture             {path}" for path in result.pictures]
+def _pictures(drawn: Sequence[Path]) -> Sequence[str]:
+    return [f"  picture             {path}" for path in drawn]

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from switchx.training.interruption import Interruption
+from switchx.hosts.interruption import Interruption
 
 
 def test_a_signal_is_noted_and_the_handlers_come_back():

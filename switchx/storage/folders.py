@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from switchx.data.retries import persistently
+from switchx.storage.retries import persistently
 
 _REMOTE_SECONDS = 1800.0  # of one try: a shard may have a gigabyte
 T = TypeVar("T")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from switchx.cli.changes import changed_settings
-from tests.cli.test_gin_config import settings
+from switchx.settings.changes import changed_settings
+from tests.settings.test_loading import settings
 
 LINEAR = "--gin.SCHEDULE=linear"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from switchx.errors import UserError
-from switchx.sharding.job import Job, find_job
+from switchx.hosts.job import Job, find_job
 
 SLURM = {
     "SLURM_JOB_ID": "7",

@@ -3,9 +3,9 @@
 import pytest
 
 from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
-from switchx.cli.gin_config import Settings, load
-from switchx.cli.gin_files import read_flag
 from switchx.errors import UserError
+from switchx.settings.gin_files import read_flag
+from switchx.settings.loading import Settings, load
 
 TINY = "--gin_file=configs/models/tiny_switch.gin"
 DENSE = "--gin_file=configs/models/tiny_dense.gin"

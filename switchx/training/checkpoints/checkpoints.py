@@ -9,14 +9,20 @@ from typing import Any
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
+from switchx import hosts
 from switchx.errors import RunError, UserError
 from switchx.model import Model, ModelConfig, Params
-from switchx.sharding import hosts
-from switchx.training.checkpoint_manager import open_manager
-from switchx.training.fingerprints import fingerprints, first_difference, kinds
+from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
+from switchx.training.checkpoints.identity import (
+    compare,
+    compare_arrays,
+    identity,
+    sealed,
+    unsealed,
+)
+from switchx.training.checkpoints.manager import open_manager
+from switchx.training.checkpoints.positions import PositionRestore, PositionSave
 from switchx.training.host_rows import HostShards
-from switchx.training.identity import compare, compare_arrays, identity, sealed, unsealed
-from switchx.training.positions import PositionRestore, PositionSave
 from switchx.training.state import Setup, TrainState, abstract_params
 
 

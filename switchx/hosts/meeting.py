@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from switchx.errors import RunError, UserError
-from switchx.sharding.job import Job
+from switchx.hosts.job import Job
 
 _MOST_BYTES = 1 << 20  # of a line: a configuration is a few thousand
 _HELLO_SECONDS = 10.0

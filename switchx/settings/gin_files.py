@@ -17,8 +17,8 @@ from typing import Any
 from gin import config_parser
 
 import switchx
-from switchx.cli.configurables import CONFIGURABLES, PARAMETERS
 from switchx.errors import UserError
+from switchx.settings.configurables import CONFIGURABLES, PARAMETERS
 
 REPOSITORY = Path(switchx.__file__).resolve().parents[1]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from switchx.sharding import hosts
+from switchx import hosts
 
 # Any two numbers will do: each starts a sum of its own, of 32 bits.
 _SEEDS = (0x9E3779B9, 0x85EBCA6B)

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx.sharding import MeshConfig, make_mesh
-from switchx.training.fingerprints import fingerprints, first_difference
+from switchx.training.checkpoints.fingerprints import fingerprints, first_difference
 
 MASK = 2**32 - 1
 

@@ -6,16 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from switchx.sharding import batch_sharding, hosts, make_mesh
+from switchx import hosts
+from switchx.sharding import make_mesh
+from switchx.training.batches import HostBatch, Result, put_batch
 from switchx.training.checkpoints import restore_params
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.state import Setup
 from switchx.training.step import compile_eval_step, layer_arrays, mean_of, scalars
 
-HostBatch = Mapping[str, np.ndarray]
 MakeBatches = Callable[[], Iterable[HostBatch]]
-Result = tuple[dict[str, float], dict[str, Any]]  # scalars and per-layer arrays
 
 
 class Evaluator:
@@ -62,25 +62,6 @@ class Evaluator:
         values["unigram_entropy"] = unigram_entropy(batches)
         values["perplexity"] = float(np.exp(values["loss"]))
         return values, layer_arrays(result)
-
-
-def put_batch(batch: HostBatch, setup: Setup) -> dict[str, jax.Array]:
-    """A whole batch, which every host has, onto the devices: each takes its rows."""
-    sharding = batch_sharding(setup.mesh)
-
-    def put(value: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
-
-    return {name: put(value) for name, value in batch.items()}
-
-
-def put_rows(rows: HostBatch, setup: Setup) -> dict[str, jax.Array]:
-    """The rows of a batch that this host has, which are those of its devices, onto these."""
-    sharding, B = batch_sharding(setup.mesh), setup.run.batch.batch_size
-    return {
-        name: jax.make_array_from_process_local_data(sharding, value, (B, *value.shape[1:]))
-        for name, value in rows.items()
-    }
 
 
 def unigram_entropy(batches: Iterable[HostBatch]) -> float:

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from switchx.errors import RunError, UserError
-from switchx.sharding.job import Job
-from switchx.sharding.rendezvous import Watch, meet
+from switchx.hosts.job import Job
+from switchx.hosts.meeting import Watch, meet
 
 FACTS = {"configuration": "BATCH_SIZE = 8\nSEED = 0", "installation": "switchx abc"}
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from switchx.data.retries import first_line, in_time, persistently
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
+from switchx.storage.retries import first_line, in_time, persistently
 
 REMOTE_SECONDS = 20.0
 LISTING_SECONDS = 120.0  # a listing may be of tens of thousands of files, a page at a time

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from switchx.cli.gin_files import Binding, Reference
-from switchx.cli.gin_values import GinConfig
 from switchx.errors import UserError
+from switchx.settings.gin_files import Binding, Reference
+from switchx.settings.gin_values import GinConfig
 
 _SWITCH = "ModelConfig.switch"
 _ORIGIN = "--input"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchx.cli.gin_files import Binding, Reader, read_flag
-from switchx.cli.gin_values import MODEL_DIR, GinConfig
-from switchx.cli.given_model import check_model, model_bindings
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
+from switchx.settings.gin_files import Binding, Reader, read_flag
+from switchx.settings.gin_values import MODEL_DIR, GinConfig
+from switchx.settings.given_model import check_model, model_bindings
 from switchx.training.config import BatchShape, RunConfig
 
 BASE = "configs/base.gin"

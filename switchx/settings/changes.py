@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from switchx.cli.configurables import CONFIGURABLES
-from switchx.cli.gin_config import SAVED, Settings
-from switchx.cli.gin_files import Reader
-from switchx.cli.gin_values import GinConfig
 from switchx.errors import UserError
+from switchx.settings.configurables import CONFIGURABLES
+from switchx.settings.gin_files import Reader
+from switchx.settings.gin_values import GinConfig
+from switchx.settings.loading import SAVED, Settings
 
 
 def changed_settings(settings: Settings) -> list[str]:

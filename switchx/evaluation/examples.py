@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from switchx import data, inference
-from switchx.cli.gin_config import Settings
 from switchx.inference.blanks import spans
 from switchx.model import Model
 from switchx.sharding import batch_shards, make_mesh
 from switchx.training.checkpoints import restore_params
+from switchx.training.config import RunConfig
 
 _SENTINEL = re.compile(r"\s*<extra_id_(\d+)>\s*")
 _AROUND = 36  # characters of text shown on each side of a blank
@@ -27,21 +27,23 @@ class Blank:
     after: str
 
 
-def fill(settings: Settings, rows: int, per_row: int) -> list[Blank]:
+def fill(
+    run: RunConfig, data_config: data.DataConfig, model_dir: str, rows: int, per_row: int
+) -> list[Blank]:
     """The first blanks of each of the first validation rows, filled greedily."""
-    vocabulary = data.vocabulary(settings.data)
-    mesh, model = make_mesh(settings.run.mesh), Model.of(settings.run.model)
-    alone = dataclasses.replace(settings.data, pack=False)  # an example in a row
+    vocabulary = data.vocabulary(data_config)
+    mesh, model = make_mesh(run.mesh), Model.of(run.model)
+    alone = dataclasses.replace(data_config, pack=False)  # an example in a row
     batch = next(iter(data.eval_batches(alone)))
     shards = batch_shards(mesh)
     decoding = inference.DecodingConfig(
-        length=settings.data.feature_lengths["targets"], batch_size=-(-rows // shards) * shards
+        length=data_config.feature_lengths["targets"], batch_size=-(-rows // shards) * shards
     )
     inputs = [[token for token in row if token] for row in batch["encoder_input_tokens"].tolist()]
     inputs = [row for row in inputs if row][:rows]
     with jax.set_mesh(mesh):
-        params, _ = restore_params(model, settings.model_dir, mesh)
-        limit = settings.data.feature_lengths["inputs"]
+        params, _ = restore_params(model, model_dir, mesh)
+        limit = data_config.feature_lengths["inputs"]
         answers = list(inference.predict(model, params, inputs, decoding, limit))
     blanks: list[Blank] = []
     for row, target, answer in zip(inputs, batch["decoder_target_tokens"], answers, strict=False):

@@ -1,0 +1,1 @@
+"""Where do files lie? Reading, listing, whole-or-not-there writes, locks, retries."""
