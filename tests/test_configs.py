@@ -7,11 +7,11 @@ import pytest
 
 from switchx.model import Model, ModelConfig, forward_flops, parameter_count
 from switchx.model.router import expert_capacity
-from switchx.settings.gin_files import REPOSITORY, Reader
+from switchx.settings.gin_files import HOME, Reader
 from switchx.settings.loading import Settings, load
 
-CONFIGS = REPOSITORY / "configs"
-FILES = sorted(path.relative_to(REPOSITORY) for path in CONFIGS.glob("**/*.gin"))
+CONFIGS = HOME / "configs"
+FILES = sorted(path.relative_to(HOME) for path in CONFIGS.glob("**/*.gin"))
 MODELS = [path.stem for path in FILES if path.parent.name == "models"]
 ABSTRACT = ("switch_base",)  # included by others, which say how many experts
 
@@ -174,7 +174,7 @@ def test_the_papers_recipe():
 
 def test_headers_say_what_to_set():
     for path in FILES:
-        text = Path(REPOSITORY / path).read_text()
+        text = Path(HOME / path).read_text()
         assert text.startswith("# "), path
         assert "# Required to be set" in text, path
         assert "# Commonly overridden" in text, path

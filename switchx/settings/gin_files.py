@@ -20,7 +20,9 @@ import switchx
 from switchx.errors import UserError
 from switchx.settings.configurables import CONFIGURABLES, PARAMETERS
 
-REPOSITORY = Path(switchx.__file__).resolve().parents[1]
+# Where configs/ lies: at the top of a checkout, inside an installed package (see setup.py).
+_PACKAGE = Path(switchx.__file__).resolve().parent
+HOME = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,8 @@ class Binding:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads files relative to the working folder, then `search_paths`, then the repository."""
+    """Reads files relative to the working folder, then `search_paths`, then where
+    switchx has its own `configs/`."""
 
     search_paths: Sequence[str] = ()
 
@@ -107,7 +110,7 @@ class Reader:
         raise UserError(f"{wanted_by} was not found{places}{_near_file(name)}.")
 
     def _folders(self) -> list[Path]:
-        folders = [Path.cwd(), *map(Path, self.search_paths), REPOSITORY]
+        folders = [Path.cwd(), *map(Path, self.search_paths), HOME]
         return list(dict.fromkeys(folders))
 
 
@@ -236,7 +239,7 @@ def near(name: str, known: Sequence[str] | dict[str, Any]) -> str:
 
 
 def _near_file(name: str) -> str:
-    files = sorted((REPOSITORY / "configs").glob("**/*.gin"))
-    by_stem = {path.stem: path.relative_to(REPOSITORY) for path in files}
+    files = sorted((HOME / "configs").glob("**/*.gin"))
+    by_stem = {path.stem: path.relative_to(HOME) for path in files}
     close = difflib.get_close_matches(Path(name).stem, by_stem, n=3)
     return f"; near it are {', '.join(str(by_stem[stem]) for stem in close)}" if close else ""
