@@ -10,8 +10,10 @@ from switchx.training.metrics import read
 from switchx.training.run_directory import writing
 
 TRAIN, VALIDATION, REFERENCE = "#4c78a8", "#e45756", "#666666"
-# Loads from here to here, in even shares, have colours of their own; less is a dead expert's.
-LEAST_LOAD, MOST_LOAD, DEAD = 1 / 8, 8, "#1a1a1a"
+# In even shares: an expert of less load serves next to no tokens. Everything that reports experts
+# counts, names and paints as dead what is below it.
+DEAD_LOAD = 1 / 8
+MOST_LOAD, DEAD = 8, "#1a1a1a"
 # More rows of metrics than this would be narrower than a pixel in their panel.
 MOST_COLUMNS = 300
 
@@ -195,7 +197,7 @@ def _draw_load(axes: Any, edges_T: np.ndarray, load_TE: np.ndarray) -> Any:
         edges_T,
         np.arange(E + 1) - 0.5,
         np.maximum(load_TE.T * E, 1e-9),
-        norm=LogNorm(LEAST_LOAD, MOST_LOAD),
+        norm=LogNorm(DEAD_LOAD, MOST_LOAD),
         cmap=colours,
         rasterized=True,
     )
@@ -232,7 +234,7 @@ def _colour_bar(figure: Any, image: Any, axes: list[Any]) -> None:
     bar = figure.colorbar(
         image, ax=axes, extend="min", shrink=shrink, aspect=26, pad=0.02, anchor=(0.0, 1.0)
     )
-    ticks = [1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8]
+    ticks = [DEAD_LOAD, 1 / 4, 1 / 2, 1, 2, 4, 8]
     bar.set_ticks(ticks, labels=["⅛", "¼", "½", "1", "2", "4", "8"])
     bar.minorticks_off()
     bar.set_label("load, in even shares (black: below ⅛)")

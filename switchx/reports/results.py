@@ -6,11 +6,11 @@ from pathlib import Path
 import jax
 
 from switchx.evaluation import examples
+from switchx.reports.pictures import DEAD_LOAD
 from switchx.settings.loading import Settings
 from switchx.training import TrainResult
 
 ROWS, BLANKS_PER_ROW = 5, 2
-DEAD = 0.1  # an expert with less than this share of an equal load serves next to no tokens
 
 
 def show(settings: Settings, result: TrainResult, drawn: Sequence[Path]) -> None:
@@ -42,7 +42,7 @@ def _experts(result: TrainResult) -> list[str]:
     if result.load is None:
         return []
     shares = [share * len(layer) for layer in result.load.tolist() for share in layer]
-    dead = sum(share < DEAD for share in shares)
+    dead = sum(share < DEAD_LOAD for share in shares)
     return [
         f"  experts             least used {min(shares):.2f} of an equal share, "
         f"most used {max(shares):.2f}; {dead or 'none'} dead",
