@@ -288,7 +288,7 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
 def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     import socket
 
-    from switchx.hosts.meeting import Line
+    from switchx.hosts.connection import Connection
     from switchx.planning import topology
     from switchx.settings import gin_files
     from switchx.training import metrics
@@ -315,17 +315,17 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     )
     yield "metrics.jsonl", Parser([some], rows)
 
-    def line(content: bytes) -> Any:
+    def between_hosts(content: bytes) -> Any:
         with socket.create_server(("localhost", 0)) as server:
             there = socket.create_connection(server.getsockname())
             here, _ = server.accept()
         with here, there:
             there.sendall(content[:60_000])
             there.shutdown(socket.SHUT_WR)
-            return Line(here).receive(timeout=1.0)
+            return Connection(here).receive(timeout=1.0)
 
     message = json.dumps({"index": 1, "count": 2, "facts": {"a": "b"}}).encode() + b"\n"
-    yield "line between hosts", Parser([message], line, (ValueError, TimeoutError))
+    yield "message between hosts", Parser([message], between_hosts, (ValueError, TimeoutError))
 
 
 def main() -> int:

@@ -128,6 +128,12 @@ require_switchx_command() {
   done
 }
 
+# job_secret: what the processes of one job know each other by (switchx/hosts/secret.py): that of the
+# environment, or a random one.
+job_secret() {
+  echo "${SWITCHX_JOB_SECRET:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
+}
+
 # at_most_one NAME...: settings or switches that exclude each other.
 at_most_one() {
   local option given=""

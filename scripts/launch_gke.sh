@@ -83,8 +83,10 @@ setup() {
     --readonly=false --auto-mount=true --size=1 --no-prefetch-metadata "--mount-options=$options"
 }
 
-# What a container runs. `exec`, because xpk hands its SIGTERM to the shell it starts and no further.
+# What a container runs, on every host with the same secret. `exec`, because xpk hands its SIGTERM to
+# the shell it starts and no further.
 container_command() {
+  printf 'export SWITCHX_JOB_SECRET=%s && ' "$(quote "$(job_secret)")"
   if [[ -n $docker_image ]]; then
     echo "exec switchx $(quote "${rest[@]}")"
   else

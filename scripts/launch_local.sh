@@ -112,6 +112,8 @@ main() {
   [[ -n $port ]] || port=$(free_port)
 
   if [[ -z $dry_run ]]; then
+    SWITCHX_JOB_SECRET=$(job_secret)
+    export SWITCHX_JOB_SECRET
     pipes=$(mktemp -d)
     trap leave EXIT
     trap 'forward INT' INT

@@ -47,12 +47,13 @@ srun_command() {
   quote "${command[@]}" "$switchx" "${rest[@]}"
 }
 
+# The job makes its secret itself: a new one each time it starts, which no command line shows.
 # 143: saved after SIGTERM. The signal goes to the tasks, not to this script (no B:), as a SIGTERM to
 # srun itself would kill them. `stop` forbids the requeueing, which then fails and leaves the 143.
 job_script() {
   # shellcheck disable=SC2016  # expanded by the job
-  printf '%s; status=$?; [ "$status" -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit "$status"' \
-    "$(srun_command)"
+  printf '%s %s; status=$?; [ "$status" -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit "$status"' \
+    'export SWITCHX_JOB_SECRET="$(od -An -N16 -tx1 /dev/urandom | tr -d " \n")";' "$(srun_command)"
 }
 
 submit() {

@@ -138,7 +138,7 @@ logs() {
 
 start() {
   require_switchx_command
-  on_hosts "switchx/scripts/tpu_host.sh start $(quote "${rest[@]}")"
+  on_hosts "SWITCHX_JOB_SECRET=$(quote "$(job_secret)") switchx/scripts/tpu_host.sh start $(quote "${rest[@]}")"
 }
 
 stop() {

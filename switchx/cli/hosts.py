@@ -5,12 +5,19 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from switchx.errors import UserError
 from switchx.settings.loading import Settings
+
+if TYPE_CHECKING:
+    from switchx.hosts.job import Job
+
+_SECRET_FILE = ".job-secret"
 
 
 @contextlib.contextmanager
@@ -30,8 +37,55 @@ def joined(args: argparse.Namespace, settings: Settings, preemption: bool = Fals
         args.coordinator_address, args.num_processes, args.process_id, args.start_timeout
     )
     facts = {"configuration": settings.resolved, "installation": _installation()}
-    with hosts.joined(job, facts, args.start_timeout, preemption) as token:
-        yield token
+    with contextlib.ExitStack() as meeting:
+        secret = meeting.enter_context(_secret(job, settings.model_dir))
+        with hosts.joined(job, facts, args.start_timeout, secret, preemption) as token:
+            meeting.close()
+            yield token
+
+
+@contextlib.contextmanager
+def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | None]]:
+    """What the job's processes know and no one else: see `switchx.hosts.secret`.
+
+    The launcher's, or one that process 0 leaves, while the hosts meet, in the run directory: only
+    who may read that can be of the job.
+    """
+    from switchx.hosts.secret import VARIABLE, check_secret, new_secret
+    from switchx.storage.folders import Folder
+
+    if job is None or VARIABLE in os.environ:
+        given = os.environ.get(VARIABLE)
+        yield lambda: None if given is None else check_secret(given)
+        return
+    file = Path(model_dir).expanduser() / _SECRET_FILE
+    if job.index > 0:
+        yield lambda: _read(file)
+        return
+    made = new_secret()
+    try:
+        Folder(model_dir).write_with(_SECRET_FILE, lambda path: _write_private(path, made))
+    except OSError as error:
+        raise UserError(
+            f"MODEL_DIR={model_dir!r} cannot hold the secret of a job of several hosts "
+            f"({error.strerror}): set {VARIABLE} to the same value on every host."
+        ) from None
+    try:
+        yield lambda: made
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except OSError:  # process 0 has not made it yet, or not for us
+        return None
+
+
+def _write_private(path: Path, text: str) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _installation() -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,18 @@ _FLAGS = {
     "count": "--num_processes",
     "index": "--process_id",
 }
+# Where launchers say how many processes there are, and which of them this one is. On Cloud TPU VMs
+# the slice's metadata server says it.
+_VARIABLES = [
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "OMPI_COMM_WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "TPU_WORKER_HOSTNAMES",
+    "TPU_WORKER_ID",
+    "MEGASCALE_NUM_SLICES",
+    "JOB_COMPLETION_INDEX",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +37,14 @@ class Job:
       count: processes in all.
       index: this one's number, from 0.
       local_devices: numbers of the machine's GPUs that are this process's; None: all.
+      said_by: variables of the environment that say so, as "NAME=value"; "" where flags do.
     """
 
     address: str
     count: int
     index: int
     local_devices: tuple[int, ...] | None = None
+    said_by: str = ""
 
     @property
     def host(self) -> str:
@@ -39,6 +54,20 @@ class Job:
     @property
     def port(self) -> int:
         return int(self.address.rpartition(":")[2])
+
+    @property
+    def said(self) -> str:
+        """Where it is known from, as the beginning of a sentence about what is missing."""
+        if not self.said_by:
+            return f"--num_processes={self.count}"
+        return f"{self.said_by} in the environment make {self.count} processes"
+
+    @property
+    def otherwise(self) -> str:
+        """What else to do than to start all processes."""
+        if not self.said_by:
+            return "correct --num_processes or --coordinator_address"
+        return "run this one alone with --num_processes=1"
 
 
 def find_job(
@@ -62,11 +91,9 @@ def find_job(
         return None
     for name, flag in _FLAGS.items():
         if name not in values:
-            raise UserError(
-                f"{flag} is missing: several processes need {', '.join(_FLAGS.values())} each, "
-                "where TPU, SLURM or Open MPI do not say them."
-            )
-    job = Job(**values, local_devices=_local_devices(os.environ))
+            raise UserError(_missing(flag, given, said))
+    said_by = "" if "count" in given else _said_by(os.environ)
+    job = Job(**values, local_devices=_local_devices(os.environ), said_by=said_by)
     _check(job)
     return None if job.count == 1 else job
 
@@ -83,12 +110,31 @@ def _check(job: Job) -> None:
         )
 
 
+def _missing(flag: str, given: Mapping[str, Any], said: Mapping[str, Any]) -> str:
+    all_flags = ", ".join(_FLAGS.values())
+    if said and not given:
+        return (
+            f"{_said_by(os.environ)} in the environment make {said['count']} processes, but {flag} "
+            "is missing: name it, or run this one alone with --num_processes=1."
+        )
+    return (
+        f"{flag} is missing: give each of several processes {all_flags}, where TPU, SLURM or Open "
+        "MPI do not say them."
+    )
+
+
+def _said_by(environment: Mapping[str, str]) -> str:
+    """The variables that make this process one of several, of whichever launcher set them."""
+    found = [f"{name}={environment[name][:60]}" for name in _VARIABLES if name in environment]
+    return ", ".join(found) or "the TPU slice's metadata"
+
+
 def _of_environment(timeout: float) -> dict[str, Any]:
     """Address, count and index as the launcher says them, without what it does not say."""
     from jax._src import clusters  # its detection, which jax.distributed.initialize uses too
 
     for env in clusters.ClusterEnv._cluster_types:
-        if not env.opt_in_only_method and env.is_env_present():
+        if not env.opt_in_only_method and _is_present(env):
             said: dict[str, Any] = {"count": env.get_process_count(), "index": env.get_process_id()}
             if said["count"] > 1:
                 port = os.environ.get("JAX_COORDINATOR_PORT")
@@ -97,6 +143,13 @@ def _of_environment(timeout: float) -> dict[str, Any]:
     # Open MPI 5 no longer says where process 0 is.
     names = {"count": "OMPI_COMM_WORLD_SIZE", "index": "OMPI_COMM_WORLD_RANK"}
     return {key: int(os.environ[name]) for key, name in names.items() if name in os.environ}
+
+
+def _is_present(env: Any) -> bool:
+    with warnings.catch_warnings():
+        # In any pod of Kubernetes, TPUs or not, JAX advises seven lines long to install a package.
+        warnings.simplefilter("ignore")
+        return env.is_env_present()
 
 
 def _local_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:

@@ -14,7 +14,9 @@ from jax.experimental import multihost_utils
 
 from switchx.errors import RunError, UserError
 from switchx.hosts.job import Job
-from switchx.hosts.meeting import Meeting, Watch, meet
+from switchx.hosts.meeting import Meeting, meet
+from switchx.hosts.secret import Secret
+from switchx.hosts.watch import Watch
 
 BARRIER_SECONDS = 600.0
 COMPILE_SECONDS = 3600.0  # in which the slowest host must have compiled what the fastest has
@@ -72,7 +74,11 @@ def _client():  # type: ignore[no-untyped-def]
 
 @contextlib.contextmanager
 def joined(
-    job: Job | None, facts: Mapping[str, str], timeout: float, preemption: bool = False
+    job: Job | None,
+    facts: Mapping[str, str],
+    timeout: float,
+    secret: Secret,
+    preemption: bool = False,
 ) -> Iterator[str]:
     """Within, JAX sees the devices of all hosts. Yields a word that all hosts have in common.
 
@@ -82,6 +88,7 @@ def joined(
     Args:
       facts: what all must have in common (see `meet`).
       timeout: seconds in which all hosts must have started.
+      secret: gives what only this job's processes know (see `meet`).
       preemption: whether SIGTERM is left to `jax.experimental.multihost_utils`
         (`reached_preemption_sync_point`), and so does not end the process.
 
@@ -91,7 +98,7 @@ def joined(
     if job is None:
         yield ""
         return
-    meeting = meet(job, facts, timeout)
+    meeting = meet(job, facts, timeout, secret)
     watch = Watch(meeting, _end)
     try:
         _initialize(job, meeting, timeout, preemption)
@@ -115,6 +122,7 @@ def _initialize(job: Job, meeting: Meeting, timeout: float, preemption: bool) ->
         meeting.address,
         job.count,
         job.index,
+        coordinator_bind_address=meeting.bind_address,
         local_device_ids=job.local_devices,
         cluster_detection_method="deactivate",
         initialization_timeout=int(timeout),

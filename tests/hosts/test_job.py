@@ -53,6 +53,18 @@ def test_slurm_says_all_and_the_one_task_of_a_node_sees_all_its_gpus(monkeypatch
     assert 61440 <= job.port < 65536  # JAX's rule: by the number of the job
 
 
+def test_what_the_environment_said_is_told_and_how_to_run_alone(monkeypatch):
+    job = within(monkeypatch, SLURM)
+    assert job.said == "SLURM_NTASKS=4, SLURM_PROCID=2 in the environment make 4 processes"
+    assert "--num_processes=1" in job.otherwise
+    assert within(monkeypatch, SLURM, None, 1, None) is None  # and it is so
+
+
+def test_a_pod_of_kubernetes_without_tpus_is_alone_and_quiet(monkeypatch, recwarn):
+    assert within(monkeypatch, {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) is None
+    assert not recwarn.list
+
+
 def test_several_slurm_tasks_of_a_node_have_a_gpu_each(monkeypatch):
     more = {"SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_LOCALID": "2"}
     assert within(monkeypatch, SLURM | more).local_devices == (2,)
@@ -70,9 +82,12 @@ def test_open_mpi(monkeypatch):
 
 def test_a_newer_open_mpi_wants_the_address_and_never_trains_the_same_run_twice(monkeypatch):
     newer = {name: v for name, v in OPEN_MPI_4.items() if name != "OMPI_MCA_orte_hnp_uri"}
-    with pytest.raises(UserError, match="--coordinator_address is missing"):
+    with pytest.raises(UserError) as error:
         within(monkeypatch, newer)
-    assert within(monkeypatch, newer, "node0:80", None, None) == Job("node0:80", 8, 5, (1,))
+    for part in ("OMPI_COMM_WORLD_SIZE=8, OMPI_COMM_WORLD_RANK=5", "--coordinator_address is miss"):
+        assert part in str(error.value)
+    job = within(monkeypatch, newer, "node0:80", None, None)
+    assert (job.address, job.count, job.index, job.local_devices) == ("node0:80", 8, 5, (1,))
 
 
 def test_flags_win_over_the_environment(monkeypatch):

@@ -54,7 +54,8 @@ def leave(number, frame):
 signal.signal(signal.SIGTERM, leave)
 signal.signal(signal.SIGINT, leave)
 with open(os.environ["STARTED"], "a") as file:
-    file.write(json.dumps({"argv": sys.argv[1:], "pids": [os.getpid(), child.pid]}) + "\n")
+    said = {"argv": sys.argv[1:], "secret": os.environ.get("SWITCHX_JOB_SECRET")}
+    file.write(json.dumps({**said, "pids": [os.getpid(), child.pid]}) + "\n")
 print("started", flush=True)
 index = [word[13:] for word in sys.argv if word.startswith("--process_id=")] or ["0"]
 for word in sys.argv:  # --leave=INDEX:STATUS

@@ -1,6 +1,7 @@
 """A switchx command arrives unchanged, and signals reach it, through ssh, xpk and SLURM."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -59,7 +60,7 @@ def test_a_run_reaches_the_host_unchanged_outlives_the_connection_and_stops_save
     assert result.returncode == 0, result.stderr
     eventually(tools.started, "start")
     [started] = tools.started()
-    assert started["argv"] == HARD
+    assert (started["argv"], started["secret"]) == (HARD, "known-to-this-job")
     os.kill(started["pids"][0], signal.SIGHUP)  # what the end of an ssh connection may send
 
     again = on_pod(tools, "run", "--", "train")
@@ -210,9 +211,9 @@ def test_another_bucket_at_the_mount_point_is_refused(tools, host):
     ],
 )
 def test_wait_asks_until_the_slice_is_there_or_never_will_be(tools, states, status):
-    tools.add("gcloud")
+    tools.add("gcloud").add("sleep", text='#!/bin/sh\n[ "$1" = 7 ]\n')
     tools.states.write_text("".join(f"{state}\n" for state in states))
-    result = launch("launch_tpu", "wait", "--name=pod", "--poll=1", env=tools.env)
+    result = launch("launch_tpu", "wait", "--name=pod", "--poll=7", env=tools.env)
     assert result.returncode == status
     assert len(tools.calls()) == len(states)
     said = [line.split()[-1] for line in result.stderr.splitlines() if " is " in line]
@@ -258,7 +259,7 @@ def test_a_workload_gets_its_arguments_and_its_signal(tools, tmp_path, image):
     container.send_signal(signal.SIGTERM)
     output, _ = container.communicate(timeout=20)
     [started] = tools.started()
-    assert started["argv"] == HARD
+    assert (started["argv"], started["secret"]) == (HARD, "known-to-this-job")
     assert not alive(started["pids"][0])
     assert "saved" in output
     assert container.returncode == 143
@@ -273,8 +274,13 @@ def test_a_job_passes_arguments_on_and_requeues_only_what_was_saved(tools, statu
     _, words = dry_run("launch_slurm", "run", "--nodes=2", "--switchx=my switchx", "--", *HARD)
     script = words[-1].removeprefix("--wrap=")
     tools.add("scontrol")
-    tools.add("srun", text=RECORDER.replace("${STATUS:-0}", str(status)))
+    keep_secret = '[ -z "$SWITCHX_JOB_SECRET" ] || echo "$SWITCHX_JOB_SECRET" >"$RECORD.secret"\n'
+    tools.add(
+        "srun",
+        text=RECORDER.replace("${STATUS:-0}", str(status)).replace("exit", keep_secret + "exit"),
+    )
     job = subprocess.run(["sh", "-c", script], env={**tools.env, "SLURM_JOB_ID": "12"})
+    assert re.fullmatch("[0-9a-f]{32}\n", Path(f"{tools.record}.secret").read_text())
     srun, *others = tools.calls()
     assert srun[srun.index("--label") + 1 :] == ["my switchx", *HARD]
     assert others == ([["scontrol", "requeue", "12"]] if requeued else [])

@@ -50,13 +50,16 @@ class Local:
         return output, self.process.returncode
 
 
-def test_processes_share_a_command_line_and_know_their_place(tools, tmp_path):
+def test_processes_share_a_command_line_and_a_secret_and_know_their_place(tools, tmp_path):
+    del tools.env["SWITCHX_JOB_SECRET"]
     leave = [f"--leave={process}:0" for process in range(3)]
     options = ("--processes=3", "--cpu_devices=2")
     output, status = Local(tools, tmp_path, *HARD, *leave, options=options).end()
     assert status == 0
     lines = {tuple(started["argv"][: len(HARD)]) for started in tools.started()}
     assert lines == {tuple(HARD)}
+    (secret,) = {started["secret"] for started in tools.started()}
+    assert re.fullmatch("[0-9a-f]{32}", secret)
     places = sorted(started["argv"][-3:] for started in tools.started())
     assert places == [
         ["--num_processes=3", f"--process_id={process}", "--cpu_devices=2"] for process in range(3)

@@ -27,7 +27,8 @@ DRY_RUNS = {
         $ gcloud compute tpus queued-resources describe pod '--format=value(state.state)'""",
     "launch_tpu run --name=pod -- train --model_dir='/mnt/switchx/my run'": """
         $ gcloud compute tpus tpu-vm ssh pod --worker=all
-          --command="switchx/scripts/tpu_host.sh start train '--model_dir=/mnt/switchx/my run'" """,
+          --command="SWITCHX_JOB_SECRET=known-to-this-job switchx/scripts/tpu_host.sh start train \
+'--model_dir=/mnt/switchx/my run'" """,
     "launch_tpu logs --name=pod": """
         $ gcloud compute tpus tpu-vm ssh pod --worker=all
           --command='switchx/scripts/tpu_host.sh log 20'""",
@@ -50,7 +51,8 @@ implicit-dirs,rename-dir-limit=200000,metadata-cache:ttl-secs:0,metadata-cache:n
     "launch_gke run --cluster=pods --topology=v5e-256 --name=base -- train --model_dir=a": f"""
         $ xpk workload create --workload=base --tpu-type=v5litepod-256 --num-slices=1
           --base-docker-image=python:3.12 --script-dir={ROOT} --max-restarts=50
-          --termination-grace-period-seconds=600 --command='make install EXTRAS=tpu &&\
+          --termination-grace-period-seconds=600
+          --command='export SWITCHX_JOB_SECRET=known-to-this-job && make install EXTRAS=tpu &&\
  exec .venv/bin/switchx train --model_dir=a' --cluster=pods""",
     "launch_gke status --cluster=pods": "$ xpk workload list --cluster=pods",
     "launch_gke logs --cluster=pods --name=base --project=mine --zone=us-west4-a": """
@@ -64,7 +66,8 @@ implicit-dirs,rename-dir-limit=200000,metadata-cache:ttl-secs:0,metadata-cache:n
         $ mkdir -p logs
         $ sbatch --job-name=switchx --nodes=4 --ntasks-per-node=1 --exclusive --gpus-per-node=8
           --signal=TERM@600 --requeue --open-mode=append --output=logs/slurm-%j.log
-          --wrap='srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpu-bind=none --gpus-per-node=8\
+          --wrap='export SWITCHX_JOB_SECRET="$(od -An -N16 -tx1 /dev/urandom | tr -d " \\n")"; \
+srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpu-bind=none --gpus-per-node=8\
  --gpu-bind=none --kill-on-bad-exit=0 --wait=600 --label switchx train --model_dir=a;\
  status=$?; [ "$status" -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit "$status"'""",
     "launch_slurm status --job=12": "$ squeue --job=12",
@@ -135,6 +138,7 @@ ON_HOST = "--command=switchx/scripts/tpu_host.sh"
 A_SLICE = "create --name=pod --topology=v5e-8"
 A_WORKLOAD = "run --cluster=c --topology=v5e-8 --name=a -- train"
 WORKLOAD_LOGS = "logs --cluster=c --name=a --location=l"
+WITH_SECRET = "export SWITCHX_JOB_SECRET=known-to-this-job"
 OF_A = "--selector=xpk.google.com/workload=a"
 
 # launcher, command line, one option more, the words this adds, those it takes away
@@ -210,11 +214,11 @@ OPTIONS = [
         "launch_gke",
         A_WORKLOAD,
         "--docker_image=i",
-        ["--docker-image=i", "--command=exec switchx train"],
+        ["--docker-image=i", f"--command={WITH_SECRET} && exec switchx train"],
         [
             "--base-docker-image=python:3.12",
             f"--script-dir={ROOT}",
-            "--command=make install EXTRAS=tpu && exec .venv/bin/switchx train",
+            f"--command={WITH_SECRET} && make install EXTRAS=tpu && exec .venv/bin/switchx train",
         ],
     ),
     (

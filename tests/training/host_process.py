@@ -48,7 +48,8 @@ def main(model_dir, address, count, index, options="{}"):
     )
     job = Job(address, int(count), int(index)) if int(count) > 1 else None
     facts = {"configuration": repr(run)}
-    with hosts.joined(job, facts, options.get("timeout", 240), preemption=True) as token:
+    timeout = options.get("timeout", 240)
+    with hosts.joined(job, facts, timeout, lambda: "of all tests' jobs", True) as token:
         result = train(run, model_dir, HostStream, helpers.evaluation, "# none\n", "v1", token)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
