@@ -10,7 +10,8 @@ import optax
 from switchx.interop.source import Source
 from switchx.sharding import make_mesh
 from switchx.training import run_directory
-from switchx.training.checkpoints import Checkpoints, identity
+from switchx.training.checkpoints import Checkpoints
+from switchx.training.checkpoints.identity import identity
 from switchx.training.checkpoints.positions import PositionSave
 from switchx.training.config import RunConfig
 from switchx.training.state import Setup, TrainState

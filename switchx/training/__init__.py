@@ -1,8 +1,15 @@
-"""How does a model learn? State, losses, optimizer, step, loop, checkpoints, metrics."""
+"""How does a model learn? Start, objective, optimizer, step, loop, checkpoints, metrics.
+
+What compiles and saves is imported when it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from switchx.training.config import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
-from switchx.training.loop import TrainResult
-from switchx.training.run import train
+
+if TYPE_CHECKING:  # otherwise from __getattr__
+    from switchx.training.loop import TrainResult
+    from switchx.training.run import train
 
 __all__ = [
     "BatchShape",
@@ -12,3 +19,11 @@ __all__ = [
     "TrainerConfig",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("TrainResult", "train"):
+        from switchx.training import run
+
+        return getattr(run, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

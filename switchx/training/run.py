@@ -8,12 +8,12 @@ from pathlib import Path
 from jax.sharding import Mesh
 
 from switchx import hosts
-from switchx.errors import UserError
 from switchx.sharding import make_mesh, table
 from switchx.training import run_directory
 from switchx.training.batches import Evaluation
 from switchx.training.checkpoints import Checkpoints, Restored
 from switchx.training.checkpoints.identity import identity
+from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.host_rows import HostShards
@@ -74,6 +74,7 @@ def _train(
     resolved_config: str,
     vocabulary_fingerprint: str | None,
 ) -> TrainResult:
+    check_resume(run, directory, vocabulary_fingerprint)
     setup = Setup.of(run, mesh)
     own = identity(run.model, run.optimizer.name, vocabulary_fingerprint)
     skips = run.trainer.on_bad_loss == "skip"
@@ -82,8 +83,6 @@ def _train(
         keep=run.trainer.keep_checkpoints,
         base_period=run.trainer.checkpoint_period if skips else None,
     )
-    checkpoints.check(own)
-    _check_steps(checkpoints.steps(), run.trainer.train_steps, directory)
     with ThreadPoolExecutor(max_workers=1) as pool:
         opening = pool.submit(make_stream, shards.read)
         began = time.monotonic()
@@ -118,11 +117,3 @@ def _train(
         checkpoints.close()
         writer.close()
         progress.close()
-
-
-def _check_steps(saved: Sequence[int], train_steps: int, directory: Path) -> None:
-    if saved and saved[-1] > train_steps:
-        raise UserError(
-            f"TRAIN_STEPS={train_steps} lies behind the run in MODEL_DIR={str(directory)!r}, whose "
-            f"newest checkpoint is of step {saved[-1]}: give at least that, or another MODEL_DIR."
-        )

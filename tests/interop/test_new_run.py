@@ -13,7 +13,8 @@ import pytest
 
 from switchx.interop.new_run import write_run
 from switchx.sharding import make_mesh
-from switchx.training.checkpoints import Checkpoints, identity
+from switchx.training.checkpoints import Checkpoints
+from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
 from tests.helpers import init, tiny_config
@@ -44,7 +45,7 @@ class Made:
 def restored(run, directory):
     setup = Setup.of(run, make_mesh(run.mesh))
     checkpoints = Checkpoints(directory, read_only=True)
-    checkpoints.check(identity(run.model, run.optimizer.name))
+    check_resume(run, directory)
     return checkpoints.restore_newest(setup, HostShards.of(setup.mesh, run.batch))
 
 

@@ -8,7 +8,8 @@ from switchx.cli.flags import Parser, add_common_arguments
 from switchx.interop import open_source
 from switchx.settings import loading as gin_config
 from switchx.sharding import make_mesh
-from switchx.training.checkpoints import Checkpoints, identity
+from switchx.training.checkpoints import Checkpoints
+from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
 from tests.interop.t5x_files import unpack_switch_tiny
@@ -44,7 +45,7 @@ def resumed(model_dir="run"):
     settings = gin_config.load(args)
     setup = Setup.of(settings.run, make_mesh(settings.run.mesh))
     checkpoints = Checkpoints(model_dir)
-    checkpoints.check(identity(setup.run.model, setup.run.optimizer.name))
+    check_resume(setup.run, model_dir)
     shards = HostShards.of(setup.mesh, setup.run.batch)
     state = checkpoints.restore_newest(setup, shards).state
     checkpoints.close()

@@ -17,7 +17,8 @@ from switchx.evaluation import evaluate
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import train
-from switchx.training.checkpoints import Checkpoints, identity, restore_params
+from switchx.training.checkpoints import Checkpoints, restore_params
+from switchx.training.checkpoints.identity import identity
 from switchx.training.checkpoints.positions import PositionSave
 from switchx.training.host_rows import HostShards
 from switchx.training.metrics import read

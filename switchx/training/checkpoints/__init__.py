@@ -1,12 +1,25 @@
-"""Checkpoints: saved in the background, restored onto any mesh, never for the wrong model."""
+"""Checkpoints: saved in the background, restored onto any mesh, never for the wrong model.
 
-from switchx.training.checkpoints.checkpoints import (
-    Checkpoints,
-    History,
-    Restored,
-    restore_params,
-    saved_params,
-)
-from switchx.training.checkpoints.identity import identity
+`identity` and `refusals` import neither Orbax nor a device; the rest is imported when it is used.
+"""
 
-__all__ = ["Checkpoints", "History", "Restored", "identity", "restore_params", "saved_params"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # otherwise from __getattr__
+    from switchx.training.checkpoints.checkpoints import (
+        Checkpoints,
+        History,
+        Restored,
+        restore_params,
+        saved_params,
+    )
+
+__all__ = ["Checkpoints", "History", "Restored", "restore_params", "saved_params"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from switchx.training.checkpoints import checkpoints
+
+    return getattr(checkpoints, name)

@@ -13,15 +13,10 @@ from switchx import hosts
 from switchx.errors import RunError, UserError
 from switchx.model import Model, ModelConfig, Params
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
-from switchx.training.checkpoints.identity import (
-    compare,
-    compare_arrays,
-    identity,
-    sealed,
-    unsealed,
-)
+from switchx.training.checkpoints.identity import FOLDER, read_identity, saved_steps, sealed
 from switchx.training.checkpoints.manager import open_manager
 from switchx.training.checkpoints.positions import PositionRestore, PositionSave
+from switchx.training.checkpoints.refusals import check_model, check_shards, compare_arrays
 from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup, TrainState, abstract_params
 
@@ -66,12 +61,12 @@ class Checkpoints:
     ):
         """Opens the checkpoints; `base_period` is that of those that a rollback needs, if any."""
         self._model_dir, self._base_period = model_dir, base_period
-        self._directory = Path(model_dir).resolve() / "checkpoints"
+        self._directory = Path(model_dir).resolve() / FOLDER
         self._manager = open_manager(self._directory, keep, read_only, base_period)
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        return saved_steps(self._model_dir)
 
     def save(
         self,
@@ -108,20 +103,6 @@ class Checkpoints:
         except Exception as error:  # of this save, or of the one before in the background
             raise self._not_saved(error) from error
 
-    def check(self, identity: dict[str, Any]) -> None:
-        """Refuses a directory whose newest readable checkpoint is of something else.
-
-        Raises:
-          UserError: naming the first setting that differs.
-        """
-        for step in reversed(self.steps()):
-            try:
-                saved, _ = self._identity(step)
-            except Exception:  # damaged: `restore_newest` says so
-                continue
-            compare(self._model_dir, saved, identity)
-            return
-
     def restore_newest(self, setup: Setup, shards: HostShards) -> Restored | None:
         """The newest checkpoint that can be read, laid out for `setup`; None if there are none.
 
@@ -148,7 +129,9 @@ class Checkpoints:
         if step % self._base_period == 0:
             return True
         try:
-            return not self._identity(step)[0]["shards"]  # an imported model, where a run starts
+            return not read_identity(self._model_dir, step)[0][
+                "shards"
+            ]  # an imported model, where a run starts
         except Exception:  # damaged: no one can go back to it
             return False
 
@@ -211,14 +194,10 @@ class Checkpoints:
           UserError: it is of another run than this one.
           Exception: it is damaged.
         """
-        saved, seal = self._identity(step)
+        saved, seal = read_identity(self._model_dir, step)
         target = _items(setup.abstract)
         compare_arrays(self._model_dir, saved["arrays"], kinds(target))
-        if saved["shards"] not in (0, shards.count):
-            raise UserError(
-                f"DATA_SHARDS is {shards.count} but the data position in the checkpoint was saved "
-                f"with {saved['shards']}; give that again or start a new MODEL_DIR."
-            )
+        check_shards(self._model_dir, saved, shards.count)
         read = shards.read if saved["shards"] else ()
         items = self._manager.restore(
             step,
@@ -241,7 +220,7 @@ class Checkpoints:
         """
         step = self.choose(step)
         try:
-            saved, _ = self._identity(step)
+            saved, _ = read_identity(self._model_dir, step)
             compare_arrays(self._model_dir, saved["arrays"], kinds({"params": target}))
             args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
             params = self._manager.restore(step, args=args).params
@@ -284,15 +263,10 @@ class Checkpoints:
         """
         step = self.choose(step)
         try:
-            saved, _ = self._identity(step)
+            saved, _ = read_identity(self._model_dir, step)
         except Exception as error:
             raise self._damaged(step, _first_line(error)) from error
         return self._directory / str(step) / "params", saved["arrays"], step
-
-    def _identity(self, step: int) -> tuple[dict[str, Any], str]:
-        """The identity of a checkpoint, and its seal; any exception if it is damaged."""
-        args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        return unsealed(self._manager.restore(step, args=args).identity)
 
     def wait(self) -> None:
         """Returns once what was saved is on disk.
@@ -367,8 +341,5 @@ def saved_params(
 
 
 def _for_reading(config: ModelConfig, model_dir: str | Path) -> Checkpoints:
-    if not (Path(model_dir) / "checkpoints").is_dir():
-        raise UserError(f"MODEL_DIR={str(model_dir)!r} holds no checkpoint.")
-    checkpoints = Checkpoints(model_dir, read_only=True)
-    checkpoints.check(identity(config))
-    return checkpoints
+    check_model(config, model_dir)
+    return Checkpoints(model_dir, read_only=True)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchx.errors import UserError
 from switchx.model import ModelConfig
+
+FOLDER = "checkpoints"  # in a run's directory, one folder below it for each step
 
 # The fields that decide which parameters a model has.
 _SHAPE_FIELDS = (
@@ -58,37 +59,28 @@ def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raises UserError, naming the first setting in which two identities differ."""
-    for name in sorted({*saved["model"], *wanted["model"]}):
-        there, here = saved["model"].get(name), wanted["model"].get(name)
-        if there != here:
-            raise UserError(
-                f"MODEL_DIR={str(model_dir)!r} holds a checkpoint of another model: {name} is "
-                f"{there!r} there and {here!r} here; choose another MODEL_DIR or that setting."
-            )
-    if wanted["optimizer"] and saved["optimizer"] != wanted["optimizer"]:
-        raise UserError(
-            f"OPTIMIZER={wanted['optimizer']!r}, but the checkpoint in MODEL_DIR="
-            f"{str(model_dir)!r} was trained with {saved['optimizer']!r}."
-        )
-    if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
-        raise UserError(
-            f"The vocabulary does not match the checkpoint in MODEL_DIR={str(model_dir)!r}: set "
-            "VOCABULARY to the one it was trained with, or choose another MODEL_DIR."
-        )
+def saved_steps(model_dir: str | Path) -> list[int]:
+    """Steps of the finished checkpoints in a run's directory, oldest first."""
+    folder = Path(model_dir) / FOLDER
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdigit())
 
 
-def compare_arrays(
-    model_dir: str | Path, saved: Mapping[str, str], wanted: Mapping[str, str]
-) -> None:
-    """The same of the arrays' types and shapes, which other settings decide too."""
-    there = {name: value.split()[0] for name, value in saved.items()}
-    parts = tuple({f"{name.split('/')[0]}/" for name in wanted})  # parameters alone, or all
-    for name in sorted({n for n in there if n.startswith(parts)} | wanted.keys()):
-        if there.get(name) != wanted.get(name):
-            raise UserError(
-                f"MODEL_DIR={str(model_dir)!r} holds a checkpoint of another model or optimizer: "
-                f"{name} is {there.get(name, 'missing')} there and {wanted.get(name, 'missing')} "
-                "here; choose another MODEL_DIR or the settings it was trained with."
-            )
+def read_identity(model_dir: str | Path, step: int) -> tuple[dict[str, Any], str]:
+    """The identity of a checkpoint, and its seal.
+
+    Raises:
+      ValueError, OSError: it is damaged or not there.
+    """
+    path = Path(model_dir) / FOLDER / str(step) / "identity" / "metadata"
+    return unsealed(json.loads(path.read_bytes()))
+
+
+def newest_identity(model_dir: str | Path) -> dict[str, Any] | None:
+    """The identity of the newest checkpoint whose identity can be read; None without one."""
+    for step in reversed(saved_steps(model_dir)):
+        try:
+            return read_identity(model_dir, step)[0]
+        except (ValueError, OSError):  # damaged: whoever restores it says so
+            continue
+    return None

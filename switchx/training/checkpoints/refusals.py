@@ -1,0 +1,100 @@
+"""What must not go on from the checkpoints in a directory, said before anything is computed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from switchx.errors import UserError
+from switchx.model import ModelConfig
+from switchx.training.checkpoints.identity import identity, newest_identity, saved_steps
+from switchx.training.config import RunConfig
+
+
+def check_resume(run: RunConfig, model_dir: str | Path, vocabulary: str | None = None) -> None:
+    """Refuses a run that cannot go on from the newest checkpoint in its directory, if any is there.
+
+    Reads two small things and computes nothing: neither Orbax nor a device is touched.
+
+    Args:
+      vocabulary: the fingerprint of the run's vocabulary; None where it is not known yet.
+
+    Raises:
+      UserError: the model, optimizer, vocabulary or DATA_SHARDS is another one there, or
+        TRAIN_STEPS lies behind what is done.
+    """
+    saved = newest_identity(model_dir)
+    if saved is None:
+        return
+    compare(model_dir, saved, identity(run.model, run.optimizer.name, vocabulary))
+    check_shards(model_dir, saved, run.batch.shards)
+    newest, train_steps = saved_steps(model_dir)[-1], run.trainer.train_steps
+    if newest > train_steps:
+        raise UserError(
+            f"TRAIN_STEPS={train_steps} lies behind the run in MODEL_DIR={str(model_dir)!r}, whose "
+            f"newest checkpoint is of step {newest}: give at least that, or another MODEL_DIR."
+        )
+
+
+def check_model(config: ModelConfig, model_dir: str | Path) -> None:
+    """Refuses to read the parameters of a directory into another model than was trained there.
+
+    Raises:
+      UserError: there is no checkpoint, or it is of another model.
+    """
+    if not saved_steps(model_dir):
+        raise UserError(
+            f"MODEL_DIR={str(model_dir)!r} holds no checkpoint: name the directory of a run."
+        )
+    saved = newest_identity(model_dir)
+    if saved is not None:
+        compare(model_dir, saved, identity(config))
+
+
+def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises UserError, naming the first setting in which two identities differ."""
+    where = f"MODEL_DIR={str(model_dir)!r}"
+    for name in sorted({*saved["model"], *wanted["model"]}):
+        there, here = saved["model"].get(name), wanted["model"].get(name)
+        if there != here:
+            raise UserError(
+                f"{where} holds a checkpoint of another model: {name} is {there!r} there and "
+                f"{here!r} here; choose another MODEL_DIR or that setting."
+            )
+    if wanted["optimizer"] and saved["optimizer"] != wanted["optimizer"]:
+        raise UserError(
+            f"OPTIMIZER={wanted['optimizer']!r} is not what the checkpoint in {where} was trained "
+            f"with: set {saved['optimizer']!r}, or choose another MODEL_DIR."
+        )
+    if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
+        raise UserError(
+            f"VOCABULARY does not match the checkpoint in {where}: set the one it was trained "
+            "with, or choose another MODEL_DIR."
+        )
+
+
+def check_shards(model_dir: str | Path, saved: dict[str, Any], shards: int) -> None:
+    """Raises UserError where the data was read in another number of parts; 0 is not at all yet."""
+    if saved["shards"] not in (0, shards):
+        raise UserError(
+            f"DATA_SHARDS={shards} is not the number of parts in which the data was read for the "
+            f"checkpoint in MODEL_DIR={str(model_dir)!r}: set {saved['shards']}, or choose "
+            "another MODEL_DIR."
+        )
+
+
+def compare_arrays(
+    model_dir: str | Path, saved: Mapping[str, str], wanted: Mapping[str, str]
+) -> None:
+    """Raises UserError, naming the first array whose type or shape differs.
+
+    Other settings than those of an identity decide about these too.
+    """
+    there = {name: value.split()[0] for name, value in saved.items()}
+    parts = tuple({f"{name.split('/')[0]}/" for name in wanted})  # parameters alone, or all
+    for name in sorted({n for n in there if n.startswith(parts)} | wanted.keys()):
+        if there.get(name) != wanted.get(name):
+            raise UserError(
+                f"MODEL_DIR={str(model_dir)!r} holds a checkpoint of another model or optimizer: "
+                f"{name} is {there.get(name, 'missing')} there and {wanted.get(name, 'missing')} "
+                "here; choose another MODEL_DIR or the settings it was trained with."
+            )
