@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
     from switchx.training import checkpoints
+    from switchx.training.checkpoints.refusals import check_model
 
     settings = gin_config.load(args)
     mesh = make_mesh(settings.run.mesh)
@@ -81,10 +82,9 @@ def run(args: argparse.Namespace) -> None:
     tokens = [encode(number, row["text"], vocabulary, limit) for number, row in rows]
 
     model = Model.of(settings.run.model)
+    check_model(model.config, settings.model_dir, vocabulary.fingerprint)
     with jax.set_mesh(mesh), writing(args.output) as output:
         params, step = checkpoints.restore_params(model, settings.model_dir, mesh, args.step)
-        trained = checkpoints.identity(model.config, vocabulary=vocabulary.fingerprint)
-        checkpoints.Checkpoints(settings.model_dir, read_only=True).check(trained)
         print(
             f"{len(rows)} lines, checkpoint of step {step}, {decoding.method}, "
             f"{decoding.batch_size} at a time",

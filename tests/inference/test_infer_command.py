@@ -13,19 +13,17 @@ from switchx.errors import UserError
 from switchx.settings import loading as gin_config
 from switchx.sharding import MeshConfig
 from switchx.training import checkpoints
+from switchx.training.checkpoints import refusals
 from tests.inference.helpers import Characters, answering_config, lively
 
 VOCABULARY = Characters()
 LINES = [{"text": "a __ b", "name": "é"}, {"text": "no blank"}, {"text": "__ __", "n": [1, None]}]
 
 
-class TrainedOnCharacters:
-    def __init__(self, model_dir, read_only):
-        assert (model_dir, read_only) == ("somewhere", True)
-
-    def check(self, identity):
-        if identity["vocabulary"] != "characters":
-            raise UserError("The vocabulary does not match the checkpoint.")
+def trained_on_characters(config, model_dir, vocabulary):
+    assert model_dir == "somewhere"
+    if vocabulary != "characters":
+        raise UserError("VOCABULARY does not match the checkpoint.")
 
 
 @pytest.fixture
@@ -47,7 +45,7 @@ def infer(monkeypatch, tmp_path):
         return lively(model.config), 30
 
     monkeypatch.setattr(checkpoints, "restore_params", restore)
-    monkeypatch.setattr(checkpoints, "Checkpoints", TrainedOnCharacters)
+    monkeypatch.setattr(refusals, "check_model", trained_on_characters)
 
     def run(lines, *flags: str) -> int:
         text = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
@@ -142,7 +140,7 @@ def test_another_vocabulary_than_the_trained_one_is_refused(infer, monkeypatch, 
     monkeypatch.setattr(data, "vocabulary", lambda config: Characters(fingerprint="other"))
     assert infer(LINES) == 2
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "switchx: The vocabulary does not match the checkpoint.\n")
+    assert (out, err) == ("", "switchx: VOCABULARY does not match the checkpoint.\n")
 
 
 def test_an_existing_file_is_not_written_over(infer, tmp_path, capsys):

@@ -35,11 +35,11 @@ def check_resume(run: RunConfig, model_dir: str | Path, vocabulary: str | None =
         )
 
 
-def check_model(config: ModelConfig, model_dir: str | Path) -> None:
+def check_model(config: ModelConfig, model_dir: str | Path, vocabulary: str | None = None) -> None:
     """Refuses to read the parameters of a directory into another model than was trained there.
 
     Raises:
-      UserError: there is no checkpoint, or it is of another model.
+      UserError: there is no checkpoint, or it is of another model or vocabulary.
     """
     if not saved_steps(model_dir):
         raise UserError(
@@ -47,7 +47,7 @@ def check_model(config: ModelConfig, model_dir: str | Path) -> None:
         )
     saved = newest_identity(model_dir)
     if saved is not None:
-        compare(model_dir, saved, identity(config))
+        compare(model_dir, saved, identity(config, vocabulary=vocabulary))
 
 
 def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
