@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 import seqio
 import tensorflow as tf
-from t5.data import preprocessors
 
 from switchx.data import tasks
 from switchx.data.config import DataConfig
 from switchx.data.set_plan import SetPlan
+from switchx.data.span_corruption import (
+    DOCUMENTS_IN_A_ROW,
+    MEAN_SPAN,
+    NOISE_DENSITY,
+    is_span_corruption,
+    span_lengths,
+)
 from switchx.data.vocabularies import Vocabulary
 
-DOCUMENTS_IN_A_ROW = 128  # are joined before they are cut, as t5's span_corruption does
 _SEED = 0  # of what a task draws when it is prepared, other than its spans
 _OPEN_ROWS = 10  # that a short example may be packed into
 _SPAN_SETTINGS = {"noise_density", "mean_noise_span_length"}
@@ -41,14 +46,8 @@ def plan_of(
 ) -> SetPlan:
     """The plan of a task's set under a config."""
     corrupts = _span_step(task) is not None
-    density, mean_span = tasks.span_settings(task) or (0.15, 3.0)
-    cut, _ = preprocessors.random_spans_helper(
-        inputs_length=config.feature_lengths["inputs"],
-        noise_density=density,
-        mean_noise_span_length=mean_span,
-        extra_tokens_per_span_inputs=1,
-        extra_tokens_per_span_targets=1,
-    )
+    density, mean_span = tasks.span_settings(task) or (NOISE_DENSITY, MEAN_SPAN)
+    cut, _ = span_lengths(config.feature_lengths["inputs"], density, mean_span)
     return SetPlan(
         task=task.name,
         feature_lengths=dict(sorted(config.feature_lengths.items())),
@@ -159,12 +158,12 @@ def _has_room(
 
 def _span_step(task: Any) -> int | None:
     """Which step of a task is span corruption as we do it ourselves; None where there is none."""
-    names = [getattr(step, "func", step) for step in task.preprocessors]
-    if preprocessors.span_corruption not in names:
+    number = next((i for i, s in enumerate(task.preprocessors) if is_span_corruption(s)), None)
+    if number is None:
         return None
-    number = names.index(preprocessors.span_corruption)
     settings = set(getattr(task.preprocessors[number], "keywords", {}))
-    after = set(names[number + 1 :]) - {seqio.preprocessors.append_eos_after_trim}
+    after = {getattr(step, "func", step) for step in task.preprocessors[number + 1 :]}
+    after.discard(seqio.preprocessors.append_eos_after_trim)
     return None if after or settings - _SPAN_SETTINGS else number
 
 

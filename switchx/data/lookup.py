@@ -15,6 +15,12 @@ from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 from switchx.storage.files import first_line
 
+# t5 itself cannot be a requirement: its own would unpack nightly packages over seqio and TFDS.
+T5 = (
+    "; the tasks of the package t5 are there after `pip install 'switchx[t5]'` and "
+    "`pip install --no-deps t5`"
+)
+
 
 def find_provider(config: DataConfig) -> Any:
     """Returns the seqio Task or Mixture of a config, with its vocabulary and data folder applied.
@@ -78,18 +84,26 @@ def _named(config: DataConfig) -> Any:
     import seqio
 
     name = config.mixture_or_task_name
-    if name not in _all_names():
-        # The tasks of t5 take time to import: only where the name may be one of them.
-        import t5.data.mixtures  # noqa: F401  (imports t5.data.tasks)
+    # The tasks of t5 take time to import: only where the name may be one of them.
+    advice_on_t5 = "" if name in _all_names() or _import_t5() else T5
     known = _all_names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         advice = f"near it are {_listed(close)}" if close else "no name is near it"
         raise UserError(
             f"MIXTURE_OR_TASK_NAME {name!r} is not registered with seqio; {advice}, and "
-            "MIXTURE_OR_TASK_MODULE names a module that registers your own."
+            f"MIXTURE_OR_TASK_MODULE names a module that registers your own{advice_on_t5}."
         )
     return seqio.get_mixture_or_task(name)
+
+
+def _import_t5() -> bool:
+    """Registers the tasks of the package t5; False where it, or what it needs, is not installed."""
+    try:
+        import t5.data.mixtures  # noqa: F401  (imports t5.data.tasks)
+    except ModuleNotFoundError:
+        return False
+    return True
 
 
 def _all_names() -> list[str]:

@@ -6,9 +6,8 @@ from typing import Any
 
 import seqio
 import tensorflow as tf
-from t5.data import preprocessors
 
-from switchx.data import corpus, mc4, sources
+from switchx.data import corpus, mc4, sources, span_corruption
 from switchx.data.config import DataConfig
 from switchx.data.json_lines import JsonLinesSource
 from switchx.data.vocabularies import EXTRA_IDS
@@ -27,15 +26,13 @@ SHUFFLED_ROWS = 1_000  # rows of a batch are drawn from so many, on top of the o
 # Text to token ids, then T5's objective: 15 % of the tokens in spans of 3 on average, rows filled
 # by concatenating documents, an end of sequence on both sides.
 SPAN_CORRUPTION = (
-    functools.partial(preprocessors.rekey, key_map={"targets": "text"}),
+    functools.partial(seqio.preprocessors.rekey, key_map={"targets": "text"}),
     functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
-    preprocessors.span_corruption,
+    span_corruption.span_corruption,
     seqio.preprocessors.append_eos_after_trim,
 )
 _TRACED_AS_WRITTEN = frozenset(
     (
-        preprocessors.rekey,
-        preprocessors.span_corruption,
         seqio.preprocessors.append_eos_after_trim,
         seqio.preprocessors.rekey,
         seqio.preprocessors.tokenize,
@@ -150,6 +147,7 @@ def needs_autograph(provider: Any) -> bool:
     """
     return any(
         getattr(step, "func", step) not in _TRACED_AS_WRITTEN
+        and not span_corruption.is_span_corruption(step)
         and not isinstance(step, seqio.CacheDatasetPlaceholder)
         for task in seqio.get_subtasks(provider)
         for step in task.preprocessors
@@ -159,21 +157,18 @@ def needs_autograph(provider: Any) -> bool:
 def span_settings(task: Any) -> tuple[float, float] | None:
     """Noise density and mean span length of a task's span corruption, None where it has none."""
     for step in task.preprocessors:
-        if getattr(step, "func", step) is preprocessors.span_corruption:
+        if span_corruption.is_span_corruption(step):
             chosen = getattr(step, "keywords", {})
-            return chosen.get("noise_density", 0.15), chosen.get("mean_noise_span_length", 3.0)
+            return (
+                chosen.get("noise_density", span_corruption.NOISE_DENSITY),
+                chosen.get("mean_noise_span_length", span_corruption.MEAN_SPAN),
+            )
     return None
 
 
 def span_lengths(inputs_length: int, density: float, mean_span: float) -> tuple[int, int]:
     """Number of spans and length of the targets that fill rows of inputs_length tokens."""
-    tokens, targets = preprocessors.random_spans_helper(
-        inputs_length=inputs_length,
-        noise_density=density,
-        mean_noise_span_length=mean_span,
-        extra_tokens_per_span_inputs=1,
-        extra_tokens_per_span_targets=1,
-    )
+    tokens, targets = span_corruption.span_lengths(inputs_length, density, mean_span)
     return round(round(tokens * density) / mean_span), targets
 
 

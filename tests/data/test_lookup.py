@@ -195,3 +195,9 @@ def test_the_lengths_of_rows_hold_the_end_of_sequence():
     )
     assert batch["decoder_target_tokens"].shape == (4, 9)
     assert np.isin(batch["encoder_input_tokens"], [1]).any(axis=1).all()
+
+
+def test_without_the_package_t5_its_tasks_are_advised(monkeypatch):
+    monkeypatch.setitem(sys.modules, "t5.data.mixtures", None)
+    with pytest.raises(UserError, match="pip install --no-deps t5"):
+        preflight(docs_config(mixture_or_task_name="c4_v000_span_corruption"))

@@ -125,3 +125,47 @@ def test_paper_lengths():
     from switchx.data.tasks import span_lengths
 
     assert span_lengths(512, 0.15, 3.0) == (28, 114)
+
+
+@pytest.mark.parametrize("settings", [{}, {"noise_density": 0.5, "mean_noise_span_length": 2.0}])
+def test_rows_are_those_of_t5(settings):
+    """From the same seed the same rows: documents empty, short, and longer than one chunk."""
+    import seqio
+    import tensorflow as tf
+    from t5.data import preprocessors
+
+    from switchx.data.span_corruption import span_corruption
+
+    rng = np.random.default_rng(0)
+    sizes = [0, 1, 2, 5, 70_000, *rng.integers(0, 900, 150)]
+    documents = [rng.integers(3, 900, size).astype(np.int32) for size in sizes]
+
+    def rows(corruption):
+        dataset = tf.data.Dataset.from_generator(
+            lambda: ({"targets": document} for document in documents),
+            output_signature={"targets": tf.TensorSpec([None], tf.int32)},
+        )
+        feature = seqio.Feature(seqio.PassThroughVocabulary(1000))
+        features = {"inputs": feature, "targets": feature}
+        lengths = {"inputs": 128, "targets": 128}
+        with seqio.utils.map_seed_manager(7):
+            made = corruption(dataset, lengths, features, **settings)
+        return [
+            (row["inputs"].tolist(), row["targets"].tolist()) for row in made.as_numpy_iterator()
+        ]
+
+    ours, theirs = rows(span_corruption), rows(preprocessors.span_corruption)
+    assert len(ours) > 300
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("density, mean_span", [(0.15, 3.0), (0.5, 3.0), (0.5, 32.0), (0.3, 1.0)])
+def test_lengths_are_those_of_t5(density, mean_span):
+    from t5.data import preprocessors
+
+    from switchx.data.span_corruption import span_lengths
+
+    for inputs in (8, 33, 64, 512, 1000):
+        assert span_lengths(inputs, density, mean_span) == preprocessors.random_spans_helper(
+            inputs, density, mean_span, 1, 1
+        )

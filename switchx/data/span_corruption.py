@@ -1,0 +1,151 @@
+"""T5's objective as a seqio preprocessor: spans of a text are cut out, and are to be filled in.
+
+Raffel et al. 2020, section 3.1.4. Draw for draw what `t5.data.preprocessors.span_corruption` makes
+of the same seed, as a test holds; it stands here because the package `t5` requires two nightly
+packages that unpack over seqio and tensorflow-datasets. `spans` has the same for prepared sets.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+NOISE_DENSITY = 0.15
+MEAN_SPAN = 3.0
+CHUNK = 65_536  # of a longer document one part is drawn
+DOCUMENTS_IN_A_ROW = 128  # are joined before they are cut
+
+
+def span_corruption(
+    dataset: tf.data.Dataset,
+    sequence_length: Mapping[str, int],
+    output_features: Mapping[str, seqio.Feature],
+    noise_density: float = NOISE_DENSITY,
+    mean_noise_span_length: float = MEAN_SPAN,
+) -> tf.data.Dataset:
+    """Turns {'targets': token ids} of documents into {'inputs', 'targets'} of full rows.
+
+    Args:
+      dataset: documents, tokenized, without an end of sequence.
+      sequence_length: tokens in a row of 'inputs' and of 'targets', the end of sequence included.
+      output_features: their vocabulary's last ids are the sentinels.
+      noise_density: share of the tokens that is cut out.
+      mean_noise_span_length: tokens in a span, on average.
+    """
+    length, targets_length = span_lengths(
+        sequence_length["inputs"], noise_density, mean_noise_span_length
+    )
+    if sequence_length["targets"] < targets_length:
+        raise ValueError(
+            f"Expected targets length for span corruption ({targets_length}) is greater than "
+            f"configured targets length ({sequence_length['targets']})"
+        )
+    sentinel = output_features["targets"].vocabulary.vocab_size - 1
+
+    @seqio.map_over_dataset(num_seeds=1)
+    def corrupted(row: Mapping[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        tokens = row["targets"]
+        seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
+        noise = _noise_mask(tf.size(tokens), noise_density, mean_noise_span_length, seeds[:2])
+        return {
+            "inputs": _with_sentinels(tokens, noise, sentinel),
+            "targets": _with_sentinels(tokens, ~noise, sentinel),
+        }
+
+    return corrupted(_rows(_joined(_chunks(_not_empty(dataset))), length))
+
+
+def span_lengths(
+    inputs_length: int, noise_density: float = NOISE_DENSITY, mean_span: float = MEAN_SPAN
+) -> tuple[int, int]:
+    """Tokens of text that fill a row of inputs once corrupted, and the length of their targets."""
+
+    def corrupted(tokens: int) -> tuple[int, int]:
+        noise = round(tokens * noise_density)
+        spans = round(noise / mean_span)
+        return tokens - noise + spans + 1, noise + spans + 1
+
+    tokens = inputs_length - 1
+    while corrupted(tokens + 1)[0] <= inputs_length:
+        tokens += 1
+    inputs, targets = corrupted(tokens)
+    if noise_density == 0.5 and targets > inputs:  # t5 makes the two equal
+        return tokens - 1, targets - 1
+    return tokens, targets
+
+
+def is_span_corruption(step: Any) -> bool:
+    """Whether a task's preprocessor is this one, or t5's in a task of the user's."""
+    t5 = sys.modules.get("t5.data.preprocessors")
+    function = getattr(step, "func", step)
+    return function is span_corruption or (t5 is not None and function is t5.span_corruption)
+
+
+def _not_empty(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    return dataset.filter(lambda document: tf.size(document["targets"]) != 0)
+
+
+@seqio.map_over_dataset(num_seeds=1)
+def _chunks(document: Mapping[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    tokens = document["targets"]
+    _, drawn = tf.unstack(tf.random.experimental.stateless_split(seed))
+    count = _int(tf.math.ceil(_float(tf.size(tokens)) / CHUNK))
+    start = CHUNK * tf.random.stateless_uniform([], maxval=count, dtype=tf.int32, seed=drawn)
+    return {"targets": tokens[start : start + CHUNK]}
+
+
+def _joined(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def without_padding(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        tokens = tf.reshape(batch["targets"], [-1])
+        return {"targets": tf.boolean_mask(tokens, tokens != 0)}
+
+    batches = dataset.padded_batch(DOCUMENTS_IN_A_ROW, padded_shapes={"targets": [-1]})
+    return _not_empty(batches.map(without_padding, num_parallel_calls=tf.data.AUTOTUNE))
+
+
+def _rows(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
+    @seqio.map_over_dataset(num_seeds=1)  # a seed that t5 takes and does not use
+    def cut(document: Mapping[str, tf.Tensor], seed: tf.Tensor) -> tf.data.Dataset:
+        del seed
+        tokens = document["targets"]
+        starts = tf.data.Dataset.range(0, tf.size(tokens, tf.int64), length)
+        return starts.map(lambda start: {"targets": tokens[start : start + length]})
+
+    return cut(dataset).flat_map(lambda rows: rows)
+
+
+def _noise_mask(length: Any, density: float, mean_span: float, seeds: list[tf.Tensor]) -> tf.Tensor:
+    """Which tokens are cut out: bool [length], spans of text and of noise in turn, text first."""
+    whole = tf.maximum(length, 2)  # so that there is one of each
+    noise = _int(tf.round(_float(whole) * density))
+    noise = tf.clip_by_value(noise, 1, whole - 1)
+    spans = tf.maximum(_int(tf.round(_float(noise) / mean_span)), 1)
+    lengths = [_parts(whole - noise, spans, seeds[1]), _parts(noise, spans, seeds[0])]
+    starts = tf.cumsum(tf.reshape(tf.stack(lengths, axis=1), [spans * 2]))[:-1]
+    number = tf.cumsum(tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, whole))
+    return (number % 2 == 1)[:length]
+
+
+def _parts(items: tf.Tensor, parts: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The lengths of as many parts of `items`, none empty, all divisions equally likely."""
+    ends_part = seqio.stateless_shuffle(_int(tf.range(items - 1) < parts - 1), seed)
+    part = tf.cumsum(tf.pad(ends_part, [[1, 0]]))
+    return tf.math.segment_sum(tf.ones_like(part), part)
+
+
+def _with_sentinels(tokens: tf.Tensor, cut: tf.Tensor, last_id: int) -> tf.Tensor:
+    """Each run of tokens that are cut becomes one sentinel: the last id, the one before, ..."""
+    follows_a_cut = tf.pad(cut[:-1], [[1, 0]])
+    first = cut & ~follows_a_cut
+    sentinels = last_id + 1 - tf.cumsum(tf.cast(first, tokens.dtype))
+    return tf.boolean_mask(tf.where(first, sentinels, tokens), ~(cut & follows_a_cut))
+
+
+def _int(x: Any) -> tf.Tensor:
+    return tf.cast(x, tf.int32)
+
+
+def _float(x: Any) -> tf.Tensor:
+    return tf.cast(x, tf.float32)
