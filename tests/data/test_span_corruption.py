@@ -159,7 +159,9 @@ def test_rows_are_those_of_t5(settings):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("density, mean_span", [(0.15, 3.0), (0.5, 3.0), (0.5, 32.0), (0.3, 1.0)])
+@pytest.mark.parametrize(
+    ("density", "mean_span"), [(0.15, 3.0), (0.5, 3.0), (0.5, 32.0), (0.3, 1.0)]
+)
 def test_lengths_are_those_of_t5(density, mean_span):
     from t5.data import preprocessors
 
