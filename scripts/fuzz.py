@@ -160,9 +160,12 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     import numpy as np
 
-    from switchx.data import lines, position, prepared_stream, records, set_plan, vocabularies
     from switchx.data.config import DataConfig
-    from switchx.data.json_lines import LineCounter
+    from switchx.data.prepared import records, set_plan
+    from switchx.data.prepared import stream as prepared_stream
+    from switchx.data.streamed import position
+    from switchx.data.tasks import lines, vocabularies
+    from switchx.data.tasks.json_lines import LineCounter
 
     arrays = [np.arange(50), np.arange(7)]
     whole = records.encode(arrays, "<u2", 0)

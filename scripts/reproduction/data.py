@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from reproduction.plan import BATCH, EVAL_BATCHES, INPUT_LENGTH, PIECES, TARGET_LENGTH
-from switchx.data import Batch, DataConfig, corpus, eval_batches, train_stream
+from switchx.data import Batch, DataConfig, eval_batches, train_stream
+from switchx.data.tasks import corpus
 
 
 def load(folder: Path, steps: int) -> tuple[list[Batch], list[Batch]]:

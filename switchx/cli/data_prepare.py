@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from switchx.reports.tables import columns
 
 if TYPE_CHECKING:
-    from switchx.data.set_plan import SetInfo
+    from switchx.data.prepared.set_plan import SetInfo
     from switchx.settings.loading import Settings
 
 

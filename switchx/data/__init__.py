@@ -7,13 +7,13 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from switchx.data.batches import Stream, watched
 from switchx.data.config import Batch, DataConfig
-from switchx.data.vocabularies import Vocabulary
-from switchx.data.watch import Stream, watched
+from switchx.data.tasks.vocabularies import Vocabulary
 
 if TYPE_CHECKING:
-    from switchx.data.set_plan import SetInfo
-    from switchx.data.stream import TrainStream  # otherwise from __getattr__
+    from switchx.data.prepared.set_plan import SetInfo
+    from switchx.data.streamed.stream import TrainStream  # otherwise from __getattr__
 
 __all__ = [
     "Batch",
@@ -37,13 +37,13 @@ def preflight(config: DataConfig) -> None:
 
     check_values(config)
     if config.prepared_dir is not None:
-        from switchx.data.prepared_stream import PreparedSets
+        from switchx.data.prepared.stream import PreparedSets
 
         for split in ("train", "validation"):
             PreparedSets(config, split)
         return
     load_tensorflow()
-    from switchx.data.preflight_checks import run_preflight
+    from switchx.data.checks import run_preflight
 
     run_preflight(config)
 
@@ -54,7 +54,7 @@ def vocabulary(config: DataConfig) -> Vocabulary:
     Raises:
       UserError: it is not there or cannot be read.
     """
-    from switchx.data.vocabulary_choice import open_vocabulary
+    from switchx.data.tasks.vocabulary_choice import open_vocabulary
 
     return open_vocabulary(config)
 
@@ -67,7 +67,7 @@ def vocabulary_fingerprint(config: DataConfig) -> str:
     """
     if config.prepared_dir is None:
         return vocabulary(config).fingerprint
-    from switchx.data.prepared_stream import set_infos
+    from switchx.data.prepared.stream import set_infos
 
     return set_infos(config)[0].plan.vocabulary
 
@@ -82,7 +82,7 @@ def prepare(
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
-    from switchx.data import preparation
+    from switchx.data.prepared import preparation
 
     return preparation.prepare(config, splits, shards, beam_flags)
 
@@ -90,13 +90,13 @@ def prepare(
 def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     """Returns the endless stream of these shards' rows; UserError where something is missing."""
     if config.prepared_dir is not None:
-        from switchx.data.prepared_stream import PreparedStream
+        from switchx.data.prepared.stream import PreparedStream
 
         return PreparedStream(config, shards)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
-    from switchx.data.stream import TrainStream
+    from switchx.data.streamed.stream import TrainStream
 
     return TrainStream(config, shards)
 
@@ -107,13 +107,13 @@ def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]
     Of one task alone where one is named, as `task_eval_batches` does.
     """
     if config.prepared_dir is not None:
-        from switchx.data.prepared_stream import prepared_evaluation_batches
+        from switchx.data.prepared.stream import prepared_evaluation_batches
 
         return watched(prepared_evaluation_batches(config, task), config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
-    from switchx.data.stream import evaluation_batches
+    from switchx.data.streamed.stream import evaluation_batches
 
     return watched(evaluation_batches(config, task), config)
 
@@ -126,9 +126,9 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
     if not config.eval_each_task:
         return {}
     if config.prepared_dir is not None:
-        from switchx.data.prepared_stream import evaluated_tasks
+        from switchx.data.prepared.stream import evaluated_tasks
     else:
-        from switchx.data.lookup import evaluated_tasks
+        from switchx.data.tasks.lookup import evaluated_tasks
 
     return {task: functools.partial(eval_batches, config, task) for task in evaluated_tasks(config)}
 
@@ -139,6 +139,6 @@ def __getattr__(name: str) -> Any:
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
-    from switchx.data.stream import TrainStream
+    from switchx.data.streamed.stream import TrainStream
 
     return TrainStream

@@ -4,7 +4,7 @@ import pytest
 
 from switchx.cli.main import main
 
-from ..data.test_preparation import command, json_config
+from ..data.prepared.test_preparation import command, json_config
 
 
 @pytest.fixture(scope="module")

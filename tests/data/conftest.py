@@ -60,10 +60,10 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 def few_shuffled_rows() -> Iterator[None]:
     """Our tasks fill 20 rows to shuffle in place of 1,000, which is most of a short test."""
     load_tensorflow()
-    from switchx.data import tasks
+    from switchx.data.tasks import registry
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks, "SHUFFLED_ROWS", 20)
+        patch.setattr(registry, "SHUFFLED_ROWS", 20)
         yield
 
 
@@ -77,6 +77,6 @@ def t5_model() -> str:
 @pytest.fixture(scope="session", autouse=True)
 def docs_corpus() -> Any:
     """The embedded corpus, built where no test or user has built it before."""
-    from switchx.data import corpus
+    from switchx.data.tasks import corpus
 
     return corpus.ensure(docs_config().cache_path)

@@ -1,0 +1,76 @@
+"""Which record a run's n-th example is: a pure function of the seed and n, for any hosts."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from switchx.data.prepared.counter_random import key_of, permute
+
+_SLOTS = 2**18  # a mixture's rates are met exactly in every so many examples, to 1 in so many
+_ORDER, _SLOT = 1, 2  # what a key is for
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """For each of R examples: the number of its task, the epoch over it, the record in it."""
+
+    task_R: np.ndarray
+    epoch_R: np.ndarray
+    record_R: np.ndarray
+
+
+class Order:
+    """The order of a mixture: each task's records in an order of their own for each epoch.
+
+    Tasks take turns by a fixed table, so the m-th example of a task stands at a place that is
+    computed, not counted to.
+    """
+
+    def __init__(self, lengths: Sequence[int], rates: Sequence[float], seed: int) -> None:
+        """lengths: records of each task; rates: how often they come, on any common scale."""
+        self._length_T, self._seed = np.array(lengths), seed
+        self._share_T = np.array([1]) if len(lengths) == 1 else shares(rates, _SLOTS)
+        in_turn = np.repeat(np.arange(len(lengths)), self._share_T)
+        slots = len(in_turn)
+        self._task_S = in_turn[permute(np.arange(slots), slots, key_of(_SLOT, seed))]
+        self._rank_S = np.zeros(slots, np.int64)
+        for task in range(len(lengths)):
+            own_S = self._task_S == task
+            self._rank_S[own_S] = np.arange(own_S.sum())
+
+    def places(self, example_R: np.ndarray) -> Places:
+        """Where to find these examples of the run, counted from 0."""
+        turn_R, slot_R = np.divmod(example_R, len(self._task_S))
+        task_R = self._task_S[slot_R]
+        index_R = turn_R * self._share_T[task_R] + self._rank_S[slot_R]
+        epoch_R, within_R = np.divmod(index_R, self._length_T[task_R])
+        record_R = np.empty_like(within_R)
+        for task in np.unique(task_R):
+            own_R = task_R == task
+            key_R = key_of(_ORDER, self._seed, task, epoch_R[own_R])
+            record_R[own_R] = permute(within_R[own_R], int(self._length_T[task]), key_R)
+        return Places(task_R, epoch_R, record_R)
+
+
+class InTurn(Order):
+    """The same mixture once and in order, to evaluate on."""
+
+    def __init__(self, lengths: Sequence[int], rates: Sequence[float]) -> None:
+        super().__init__(lengths, rates, seed=0)
+
+    def places(self, example_R: np.ndarray) -> Places:
+        """Where to find these examples; an epoch above 0 means that a task has ended."""
+        turn_R, slot_R = np.divmod(example_R, len(self._task_S))
+        task_R = self._task_S[slot_R]
+        index_R = turn_R * self._share_T[task_R] + self._rank_S[slot_R]
+        return Places(task_R, *np.divmod(index_R, self._length_T[task_R]))
+
+
+def shares(rates: Sequence[float], total: int) -> np.ndarray:
+    """`total` cut into whole numbers in proportion to rates, by largest remainders; none is 0."""
+    exact_T = np.array(rates) / np.sum(rates) * (total - len(rates))
+    share_T = np.floor(exact_T).astype(np.int64)
+    left = total - len(rates) - share_T.sum()
+    share_T[np.argsort(share_T - exact_T, kind="stable")[:left]] += 1
+    return share_T + 1

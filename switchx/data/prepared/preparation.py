@@ -1,0 +1,276 @@
+"""Prepares a task or a mixture: each shard on an Apache Beam worker, then one file for all."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import seqio
+
+from switchx.data.config import DataConfig, check_values
+from switchx.data.prepared import cutting, set_plan
+from switchx.data.prepared.progress import Progress
+from switchx.data.prepared.set_plan import PREPARING, SetInfo
+from switchx.data.prepared.shard_writer import ShardJob, finished, write_shard
+from switchx.data.tasks import lookup, sources, vocabulary_choice
+from switchx.errors import RunError, UserError
+from switchx.storage.folders import Folder
+
+LOCAL_RUNNER = ("--runner=FnApiRunner",)
+_PLAN = "plan.json"
+_RAISED = re.compile(
+    r"(UserError|RunError): (.*?)(?: \[while running| \[\'while running|\n|$)", re.S
+)
+
+
+def prepare(
+    config: DataConfig, splits: Sequence[str], shards: int | None, beam_flags: Sequence[str]
+) -> list[SetInfo]:
+    """Prepares what is not prepared yet of a config's task or mixture, below PREPARED_DIR.
+
+    Args:
+      shards: of each split; None takes as many as the source has files.
+      beam_flags: of Apache Beam; none is this machine.
+
+    Returns:
+      the sets, all of them whole.
+
+    Raises:
+      UserError: something is missing, or a set of other settings is in the way.
+      RunError: it could not be finished; what is done stays.
+    """
+    check_values(config)
+    if config.prepared_dir is None:
+        raise UserError("PREPARED_DIR is not set; give the folder to prepare into.")
+    try:
+        return _prepare(config, splits, shards, beam_flags)
+    except OSError as error:
+        raise RunError(
+            f"PREPARED_DIR {config.prepared_dir!r} cannot be written to "
+            f"({error.strerror or error}); what was finished stays: run the same command to go on."
+        ) from error
+
+
+def _prepare(
+    config: DataConfig, splits: Sequence[str], shards: int | None, beam_flags: Sequence[str]
+) -> list[SetInfo]:
+    if shards is not None and shards < 1:
+        raise UserError(f"--shards={shards} must be a whole number of at least 1.")
+    provider = lookup.find_provider(config)
+    sources.check_sources(provider, config)
+    tasks = sorted(seqio.get_subtasks(provider), key=lambda task: task.name)
+    preparations = [_Preparation(task, config, splits, shards) for task in tasks]
+    todo = [preparation for preparation in preparations if preparation.info is None]
+    with contextlib.ExitStack() as locks:
+        for preparation in todo:
+            locks.enter_context(_alone(preparation.notes))
+            preparation.begin()
+        _run(todo, beam_flags)
+        for preparation in todo:
+            preparation.finish()
+    if isinstance(provider, seqio.Mixture):
+        rates = {task.name: float(provider.get_rate(task)) for task in tasks}
+        folder = Folder(set_plan.folder_of(str(config.prepared_dir), provider.name))
+        folder.write(set_plan.MIXTURE_FILE, json.dumps({"rates": rates}, indent=1) + "\n")
+    return [preparation.whole() for preparation in preparations]
+
+
+class _Preparation:
+    """The preparation of one task's set: what is asked for, and what is there of it."""
+
+    def __init__(
+        self, task: Any, config: DataConfig, splits: Sequence[str], shards: int | None
+    ) -> None:
+        for split in splits:
+            if split not in task.splits:
+                raise UserError(
+                    f"--splits names {split!r}, and {task.name!r} has the splits "
+                    f"{', '.join(sorted(task.splits))}; name some of these."
+                )
+        self._task, self._config = task, config
+        self._url = set_plan.folder_of(str(config.prepared_dir), task.name)
+        counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
+        named = dataclasses.replace(config, mixture_or_task_name=task.name)
+        vocabulary = vocabulary_choice.open_vocabulary(named, task)
+        self.plan = cutting.plan_of(task, config, vocabulary, counts)
+        self.folder = Folder(self._url)
+        self.info = self._there()
+
+    @property
+    def notes(self) -> Folder:
+        """Where the facts of finished shards lie until all are."""
+        return Folder(f"{self._url}/{PREPARING}")
+
+    @property
+    def jobs(self) -> list[ShardJob]:
+        """All shards."""
+        return [
+            ShardJob(self._config, self.plan, self._url, split, shard)
+            for split, count in self.plan.shards.items()
+            for shard in range(count)
+        ]
+
+    def documents(self) -> int | None:
+        """How many the source has in all, where it knows."""
+        counts = [self._task.num_input_examples(split) for split in self.plan.shards]
+        return None if None in counts else sum(counts)
+
+    def begin(self) -> None:
+        """Notes the plan.
+
+        Raises:
+          UserError: what was begun here is of another plan.
+        """
+        text = json.dumps(dataclasses.asdict(self.plan), sort_keys=True)
+        begun = self.notes.read(_PLAN)
+        if begun is not None and begun.decode(errors="replace") != text:
+            self._refuse(json.loads(begun) if _is_json(begun) else {})
+        if self.folder.local_path is not None:
+            for part in self.folder.local_path.glob(".*.part"):  # of an interrupted preparation
+                part.unlink()
+        self.notes.write(_PLAN, text)
+
+    def finish(self) -> None:
+        """Writes set.json.
+
+        Raises:
+          RunError: a shard is not whole.
+        """
+        shards: dict[str, list[Any]] = {split: [] for split in self.plan.shards}
+        for job in self.jobs:
+            facts = finished(job, self.folder, self.notes)
+            if facts is None:
+                raise RunError(f"{job.file!r} was not finished; run the same command to go on.")
+            shards[job.split].append(facts)
+        for split, of in shards.items():
+            if not sum(facts.records for facts in of):
+                raise UserError(
+                    f"MIXTURE_OR_TASK_NAME {self.plan.task!r} gives no example for the split "
+                    f"{split!r}; its files are empty or hold too little text."
+                )
+        self.info = SetInfo(self.plan, shards)
+        self.folder.write(set_plan.FILE, self.info.text())
+        self.notes.remove()
+
+    def whole(self) -> SetInfo:
+        """The finished set."""
+        assert self.info is not None
+        return self.info
+
+    def _there(self) -> SetInfo | None:
+        """The set where it is whole already.
+
+        Raises:
+          UserError: it is of another plan.
+        """
+        content = self.folder.read(set_plan.FILE)
+        if content is None:
+            return None
+        info = set_plan.parse_info(content, f"{self._url}/{set_plan.FILE}")
+        if info.plan.id != self.plan.id:
+            self._refuse(dataclasses.asdict(info.plan))
+        return info
+
+    def _refuse(self, there: dict[str, Any]) -> None:
+        wanted = json.loads(json.dumps(dataclasses.asdict(self.plan)))
+        names = {
+            "vocabulary": "VOCABULARY",
+            "pack": "PACK",
+            "feature_lengths": "TASK_FEATURE_LENGTHS",
+            "shards": "--shards or --splits",
+        }
+        other = next((n for n in wanted if there.get(n) != wanted[n]), "format")
+        raise UserError(
+            f"{names.get(other, other)} is {wanted.get(other)!r} but {self._url!r} was prepared "
+            f"with {there.get(other)!r}; give that, or another PREPARED_DIR."
+        )
+
+
+def _run(preparations: Sequence[_Preparation], beam_flags: Sequence[str]) -> None:
+    jobs = [job for preparation in preparations for job in preparation.jobs]
+    if not jobs:
+        return
+    counts = [preparation.documents() for preparation in preparations]
+    total = None if None in counts else sum(filter(None, counts))
+    with Progress(jobs, total):
+        try:
+            _run_beam(jobs, beam_flags)
+        except Exception as error:  # a runner adds to what its workers raise, or wraps it
+            raise _as_raised(error) from error
+
+
+def _run_beam(jobs: Sequence[ShardJob], beam_flags: Sequence[str]) -> None:
+    if not beam_flags:  # what goes wrong here is raised, and said once
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    with _quietly():
+        import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    options = PipelineOptions(list(beam_flags or LOCAL_RUNNER))
+    with beam.Pipeline(options=options) as beam_pipeline:
+        _ = (
+            beam_pipeline
+            | "Shards" >> beam.Create(list(jobs))
+            | "Spread" >> beam.Reshuffle()
+            | "Write" >> beam.Map(_write_one)
+        )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Within, the root logger is off: importing Beam warns of packages that only GCP needs."""
+    before = logging.root.level
+    logging.root.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(before)
+
+
+def _write_one(job: ShardJob) -> None:
+    """On a worker: TensorFlow is there from here on."""
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    write_shard(job)
+
+
+def _as_raised(error: Exception) -> UserError | RunError:
+    """What one of our workers raised, out of what its runner made of it."""
+    found = _RAISED.search(f"{type(error).__name__}: {error}")
+    if found is None:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return RunError(
+            f"Apache Beam stopped ({lines[-1][:300]}); what was finished stays: run the same "
+            "command to go on."
+        )
+    kind = UserError if found[1] == "UserError" else RunError
+    return kind(found[2].strip())
+
+
+@contextlib.contextmanager
+def _alone(notes: Folder) -> Iterator[None]:
+    """Refuses a second preparation of the same set on this machine."""
+    if notes.local_path is None:
+        yield
+        return
+    with (notes.local_path / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"PREPARED_DIR: {str(notes.local_path.parent)!r} is being prepared by another "
+                "process; wait for it."
+            ) from None
+        yield
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:
+        return False

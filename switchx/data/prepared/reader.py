@@ -1,0 +1,164 @@
+"""Reads the records of a prepared set by their number, and judges the broken ones."""
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from switchx.data.prepared.records import decode
+from switchx.data.prepared.set_plan import SetInfo, SetPlan
+from switchx.errors import UserError
+
+MIN_RECORDS_TO_JUDGE = 1_000  # a share of fewer says little
+Record = list[np.ndarray]
+
+
+class RecordCounter:
+    """Counts the records read and the broken ones among them; says when they are too many."""
+
+    def __init__(self, max_broken_share: float) -> None:
+        self.records = 0
+        self.broken = 0
+        self._max_broken_share = max_broken_share
+        self._first = ""
+        self._lock = threading.Lock()
+
+    def note(self, records: int, broken: int, example: str) -> None:
+        """Notes some records; `example` says where one of the broken ones stands.
+
+        Raises:
+          UserError: too large a share of all records so far is broken.
+        """
+        with self._lock:
+            if broken and not self.broken:
+                self._first = example
+                print(f"switchx: passing over broken data: {example}.", file=sys.stderr)
+            self.records += records
+            self.broken += broken
+            if self.records >= MIN_RECORDS_TO_JUDGE:
+                self.judge(self.broken, self.records, self._first)
+
+    def judge(self, broken: int, records: int, example: str) -> None:
+        """Raises UserError where too large a share is broken."""
+        if broken > self._max_broken_share * records:
+            raise UserError(
+                f"MAX_BROKEN_LINES is {self._max_broken_share} but {broken:,} of {records:,} "
+                f"records are broken, for one {example}; see `switchx data check`, mend the files "
+                "or raise MAX_BROKEN_LINES."
+            )
+
+
+class SplitReader:
+    """The records of one split of a set, numbered through its shards."""
+
+    def __init__(self, folder: Path, info: SetInfo, split: str, counter: RecordCounter) -> None:
+        """Raises UserError where a larger share of records than allowed is in no whole file."""
+        if split not in info.shards:
+            raise UserError(
+                f"The set {str(folder)!r} has the splits {sorted(info.shards)} and lacks "
+                f"{split!r}; prepare it with that split."
+            )
+        self._folder, self._plan, self._split = folder, info.plan, split
+        self._counter = counter
+        self._end_S = np.cumsum([facts.records for facts in info.shards[split]])
+        self._salt_S = [facts.salt for facts in info.shards[split]]
+        self._readers: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        self._check_files(info)
+
+    def __len__(self) -> int:
+        return int(self._end_S[-1])
+
+    def read(self, record_R: np.ndarray) -> list[Record | None]:
+        """The arrays of each record; None for one that is broken. Any thread may ask.
+
+        Raises:
+          UserError: too large a share of all records so far is broken.
+        """
+        shard_R = np.searchsorted(self._end_S, record_R, side="right")
+        found: list[Record | None] = [None] * len(record_R)
+        example = ""
+        for shard in np.unique(shard_R):
+            own = np.flatnonzero(shard_R == shard)
+            start = int(self._end_S[shard - 1]) if shard else 0
+            numbers = [int(record) - start for record in record_R[own]]
+            salt = self._salt_S[shard]
+            for row, number, content in zip(
+                own, numbers, self._contents(int(shard), numbers), strict=True
+            ):
+                found[row] = self._record(content, salt)
+                if found[row] is None:
+                    example = f"record {number} of {str(self._path(int(shard)))!r}"
+        self._counter.note(len(found), sum(record is None for record in found), example)
+        return found
+
+    def _record(self, content: bytes | None, salt: int) -> Record | None:
+        record = None if content is None else decode(content, self._plan.dtype, salt)
+        return record if record is not None and fits(record, self._plan) else None
+
+    def _contents(self, shard: int, numbers: list[int]) -> list[bytes | None]:
+        reader = self._reader(shard)
+        return [None] * len(numbers) if reader is None else read_records(reader, numbers)
+
+    def _reader(self, shard: int) -> Any:
+        """The shard's reader; None where there is no such file, or none that can be opened."""
+        with self._lock:
+            if shard not in self._readers:
+                self._readers[shard] = open_records(self._path(shard))
+            return self._readers[shard]
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / self._plan.file(self._split, shard)
+
+    def _check_files(self, info: SetInfo) -> None:
+        lost, example = 0, ""
+        for shard, facts in enumerate(info.shards[self._split]):
+            path = self._path(shard)
+            size = path.stat().st_size if path.is_file() else None
+            if size != facts.bytes:
+                self._readers[shard] = None
+                lost += facts.records
+                is_there = "is missing" if size is None else f"has {size:,} bytes"
+                example = f"in {str(path)!r}, which {is_there} and should have {facts.bytes:,}"
+        if not len(self):
+            raise UserError(f"The split {self._split!r} of {str(self._folder)!r} holds no record.")
+        self._counter.judge(lost, len(self), example)
+        if lost:
+            print(f"switchx: {lost:,} records are lost {example}.", file=sys.stderr)
+
+
+def fits(record: Record, plan: SetPlan) -> bool:
+    """Whether a record has the lengths of what its set says: a row to corrupt, or examples."""
+    if plan.cut is not None:
+        return len(record) == 1 and 1 <= len(record[0]) <= plan.cut
+    inputs, targets = (sum(map(len, record[side::2])) for side in (0, 1))
+    rooms = plan.feature_lengths["inputs"], plan.feature_lengths["targets"]
+    return len(record) % 2 == 0 and inputs <= rooms[0] and targets <= rooms[1]
+
+
+def open_records(path: Path) -> Any:
+    """An ArrayRecord reader, or None where the file cannot be opened as one."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    try:
+        # No reading ahead: the next record asked for lies anywhere.
+        return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
+    except Exception:  # it raises RuntimeError, ValueError or whatever its C++ side throws
+        return None
+
+
+def read_records(reader: Any, numbers: list[int]) -> list[bytes | None]:
+    """Records of one file by their number; None for one that cannot be read."""
+    try:
+        return list(reader.read(numbers))
+    except Exception:  # a broken chunk fails the whole call: ask for each record by itself
+        return [_one(reader, number) for number in numbers]
+
+
+def _one(reader: Any, number: int) -> bytes | None:
+    try:
+        return bytes(reader.read([number])[0])
+    except Exception:  # of whatever type its C++ side makes of a broken chunk
+        return None

@@ -1,0 +1,248 @@
+"""What a prepared set is: the settings it was cut with, its shards, and set.json that says so."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from switchx.data.config import FEATURES, DataConfig
+from switchx.data.prepared.records import TOKEN_TYPES, token_type
+from switchx.data.prepared.spans import SpanCorruption
+from switchx.errors import UserError
+
+FILE = "set.json"
+MIXTURE_FILE = "mixture.json"
+PREPARING = "preparing"  # a folder that is there until the set is whole
+_FORMAT = 1
+_LONGEST = 2**16  # tokens of a row
+_MAX_BYTES = 64 << 20  # of set.json: some 200 bytes a shard
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class SetPlan:
+    """The settings that decide every byte of a set.
+
+    Attributes:
+      task: its name in seqio.
+      feature_lengths: TASK_FEATURE_LENGTHS.
+      vocabulary: fingerprint of the vocabulary.
+      vocab_size: ids are below it.
+      eos_id: end of sequence.
+      cut: tokens of an uncorrupted row; None where the task is not span corruption. Its records
+        are then examples as the task makes them, inputs and targets in turns.
+      density, mean_span: of span corruption, which happens when a row is read.
+      add_eos: whether a corrupted row ends with end of sequence, in inputs and targets.
+      pack: whether a record of examples holds several.
+      shards: number of shards of each split.
+    """
+
+    task: str
+    feature_lengths: Mapping[str, int]
+    vocabulary: str
+    vocab_size: int
+    eos_id: int
+    cut: int | None
+    density: float
+    mean_span: float
+    add_eos: Sequence[bool]
+    pack: bool
+    shards: Mapping[str, int]
+
+    @functools.cached_property
+    def id(self) -> str:
+        """A short name of these settings."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def dtype(self) -> str:
+        """Of the tokens in the records."""
+        return token_type(self.vocab_size)
+
+    @property
+    def corruption(self) -> SpanCorruption:
+        """How rows are corrupted; T5's sentinels are a vocabulary's last ids."""
+        return SpanCorruption(self.density, self.mean_span, self.vocab_size - 1)
+
+    def file(self, split: str, shard: int) -> str:
+        """A shard's file name. Names are made, never read: they cannot lead elsewhere."""
+        return f"{split}-{shard:05d}-of-{self.shards[split]:05d}.array_record"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardFacts:
+    """What a finished shard holds: `documents` read, with `text_bytes`, made `records` of
+    `tokens`, of which `unknown` are the vocabulary's unknown; the file's `bytes` and `sha256`;
+    `salt`, with which the checksums of its records begin."""
+
+    records: int
+    documents: int
+    text_bytes: int
+    tokens: int
+    unknown: int
+    bytes: int
+    sha256: str
+    salt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SetInfo:
+    """A whole set: its plan, and the facts of every shard by split."""
+
+    plan: SetPlan
+    shards: Mapping[str, Sequence[ShardFacts]]
+
+    def records(self, split: str) -> int:
+        """Records of a split."""
+        return sum(facts.records for facts in self.shards[split])
+
+    def text(self) -> str:
+        """The content of set.json."""
+        content = {
+            "format": _FORMAT,
+            "plan": dataclasses.asdict(self.plan),
+            "shards": {s: [dataclasses.asdict(f) for f in of] for s, of in self.shards.items()},
+        }
+        return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
+
+
+def folder_of(directory: str, name: str) -> str:
+    """Where a task or mixture lies below PREPARED_DIR.
+
+    Raises:
+      UserError: the name cannot be that of a folder.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {name!r} cannot name a folder; use letters, digits and any of "
+            "'_.:-'."
+        )
+    return f"{directory.rstrip('/')}/{name}"
+
+
+def read_info(folder: Path, task: str) -> SetInfo:
+    """Reads set.json.
+
+    Raises:
+      UserError: it is not there, damaged, or of another task.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        unfinished = (folder / PREPARING).is_dir()
+        state = "is not finished" if unfinished else "holds no prepared set"
+        advice = "again to go on" if unfinished else "first"
+        raise UserError(
+            f"PREPARED_DIR: {str(folder)!r} {state}; run `switchx data prepare` {advice}."
+        )
+    info = parse_info(read_bounded(path), str(path))
+    if info.plan.task != task:
+        raise UserError(f"{str(path)!r} is of the task {info.plan.task!r}, not {task!r}.")
+    return info
+
+
+def parse_info(content: bytes, path: str) -> SetInfo:
+    """The set that the bytes of a set.json describe.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    try:
+        read = json.loads(content)
+        checksum = read.pop("checksum")
+        if read["format"] != _FORMAT:
+            raise ValueError(f"format {read['format']!r}, not {_FORMAT}")
+        if checksum != _checksum(read):
+            raise ValueError("its checksum is another")
+        info = SetInfo(
+            SetPlan(**read["plan"]),
+            {split: [ShardFacts(**f) for f in of] for split, of in read["shards"].items()},
+        )
+        check_plan(info.plan)
+        if {s: len(of) for s, of in info.shards.items()} != dict(info.plan.shards):
+            raise ValueError("its shards are not those of its plan")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path!r} is damaged ({str(error)[:100] or type(error).__name__}); prepare the set "
+            "again or copy it again."
+        ) from error
+    return info
+
+
+def check_plan(plan: SetPlan) -> None:
+    """Raises ValueError or TypeError where a plan from a file makes no sense."""
+    if plan.dtype not in TOKEN_TYPES or not 0 < plan.vocab_size < 2**31:
+        raise ValueError("vocab_size")
+    if sorted(plan.feature_lengths) != sorted(FEATURES):
+        raise ValueError("feature_lengths")
+    if not all(2 <= length < _LONGEST for length in plan.feature_lengths.values()):
+        raise ValueError("feature_lengths")
+    if [type(ends) for ends in plan.add_eos] != [bool, bool]:
+        raise ValueError("add_eos")
+    if plan.cut is not None:
+        _check_corruption(plan, plan.cut)
+    if not all(re.fullmatch(r"\w+", split) for split in plan.shards):
+        raise ValueError("shards")
+
+
+def _check_corruption(plan: SetPlan, cut: int) -> None:
+    """Every row up to a length must have room for its spans, and then fit a row of the batch."""
+    if not (1 <= cut < _LONGEST and 0 < plan.density < 1 and plan.mean_span >= 1):
+        raise ValueError("cut, density or mean_span")
+    for length in range(2, cut + 1):
+        noise, spans = plan.corruption.counts(length)
+        inputs, targets = length - noise + spans, noise + spans
+        if (
+            spans > min(noise, length - noise)
+            or inputs + plan.add_eos[0] > plan.feature_lengths["inputs"]
+            or targets + plan.add_eos[1] > plan.feature_lengths["targets"]
+        ):
+            raise ValueError("cut")
+
+
+def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> None:
+    """Raises UserError where a set was cut with other settings than a run asks for.
+
+    Args:
+      vocabulary: fingerprint of the run's vocabulary; None where it takes the set's.
+    """
+    wanted = {
+        "TASK_FEATURE_LENGTHS": (dict(config.feature_lengths), dict(plan.feature_lengths)),
+        "PACK": (config.pack, plan.pack),
+        "VOCABULARY": (vocabulary or plan.vocabulary, plan.vocabulary),
+    }
+    for setting, (here, there) in wanted.items():
+        if here != there:
+            raise UserError(
+                f"{setting} is {_shown(here)} but the set of {plan.task!r} in PREPARED_DIR "
+                f"{config.prepared_dir!r} was prepared with {_shown(there)}; give that, or prepare "
+                "another set."
+            )
+
+
+def read_bounded(path: Path) -> bytes:
+    """A file's bytes, if there are not too many to be what it should be.
+
+    Raises:
+      UserError: there are, or they cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error.strerror}).") from error
+    if len(content) > _MAX_BYTES:
+        raise UserError(f"{str(path)!r} has more than {_MAX_BYTES:,} bytes; it is no {path.name}.")
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _shown(value: Any) -> str:
+    return repr(value[:16]) if isinstance(value, str) else repr(value)

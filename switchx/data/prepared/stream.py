@@ -1,0 +1,264 @@
+"""Batches of prepared sets: the n-th batch is computed from n, so that nothing is ever replayed."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from switchx.data.batches import watched
+from switchx.data.config import Batch, DataConfig, check_values
+from switchx.data.prepared import set_plan
+from switchx.data.prepared.counter_random import key_of
+from switchx.data.prepared.order import InTurn, Order, Places
+from switchx.data.prepared.reader import RecordCounter, SplitReader
+from switchx.data.prepared.rows import empty_batch, fill
+from switchx.data.prepared.set_plan import SetInfo
+from switchx.data.streamed.position import check_identity, damaged
+from switchx.errors import UserError
+
+# Against slow storage; more than there are cores would only take turns on them.
+READING_THREADS = min(8, os.cpu_count() or 1)
+ROWS_OF_A_BLOCK = 1024
+_BLOCKS = 2**31  # more than any run has: the stream has no end
+_CORRUPTION = 3  # what a key is for, beside those of `order`
+_EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
+
+
+class PreparedSets:
+    """The sets of a task or a mixture, by rate, and their records of one split."""
+
+    def __init__(self, config: DataConfig, split: str, name: str | None = None) -> None:
+        """Raises UserError where a set is missing, damaged or was cut with other settings."""
+        name = name or config.mixture_or_task_name
+        self.counter = RecordCounter(config.max_broken_share)
+        self.rates = list(rates(config, name).values())
+        self.infos = set_infos(config, name)
+        folders = [set_folder(config, info.plan.task) for info in self.infos]
+        self.readers = [
+            SplitReader(folder, info, split, self.counter)
+            for folder, info in zip(folders, self.infos, strict=True)
+        ]
+        self._lengths, self._pack = config.feature_lengths, config.pack
+
+    @property
+    def lengths(self) -> list[int]:
+        """Records of each set."""
+        return [len(reader) for reader in self.readers]
+
+    def batch(self, places: Places, seed: int) -> Batch:
+        """The examples at some places, as a batch of as many rows.
+
+        Raises:
+          UserError: too large a share of the records is broken.
+        """
+        batch = empty_batch(self._lengths, len(places.task_R), self._pack)
+        for task in np.unique(places.task_R):
+            rows = np.flatnonzero(places.task_R == task)
+            record_R = places.record_R[rows]
+            key_R = key_of(_CORRUPTION, seed, int(task), places.epoch_R[rows], record_R)
+            records = self.readers[task].read(record_R)
+            fill(batch, rows, self.infos[task].plan, records, key_R)
+        return batch
+
+
+class _Blocks:
+    """What Grain reads: some shards' rows of a few batches at a time, or one where it has many.
+
+    Most of what a row costs is spent per call, not per row.
+    """
+
+    def __init__(self, config: DataConfig, sets: PreparedSets, shards: Sequence[int]) -> None:
+        self._sets, self._seed, self._batch_size = sets, config.seed, config.batch_size
+        self._order = Order(sets.lengths, sets.rates, config.seed)
+        per_shard = config.batch_size // config.shards
+        self._row_R = np.concatenate(
+            [np.arange(shard * per_shard, (shard + 1) * per_shard) for shard in shards]
+        )
+        self.batches = -(-ROWS_OF_A_BLOCK // len(self._row_R))
+
+    def __len__(self) -> int:
+        return _BLOCKS
+
+    def __getitem__(self, number: Any) -> list[Batch]:
+        first = int(number) * self.batches
+        batch_N1 = np.arange(first, first + self.batches)[:, None]
+        places = self._order.places((batch_N1 * self._batch_size + self._row_R).ravel())
+        block = self._sets.batch(places, self._seed)
+        parts = {name: np.split(x, self.batches) for name, x in block.items()}
+        return [{name: x[n] for name, x in parts.items()} for n in range(self.batches)]
+
+
+class PreparedStream:
+    """The training rows of some shards of a config, without end, in a new order each epoch.
+
+    The row r of batch n is the example n * BATCH_SIZE + r of `order.Order`, whatever shards or
+    hosts there are.
+    """
+
+    def __init__(self, config: DataConfig, shards: Sequence[int] = (0,)) -> None:
+        """Raises UserError where a set is missing, damaged or was cut with other settings."""
+        check_values(config)
+        self._config = config
+        self._sets = PreparedSets(config, "train")
+        self._shards = tuple(shards)
+        self._identity = _identity(config, self._sets.infos)
+        self._blocks = _Blocks(config, self._sets, shards)
+        self._next = 0
+        self._iterator: Iterator[Batch] | None = None  # from the first batch on
+
+    def __iter__(self) -> "PreparedStream":
+        return self
+
+    def __next__(self) -> Batch:
+        """Returns the next batch's rows.
+
+        Raises:
+          UserError: too much of the data is broken.
+          RunError: the batch did not come within config.timeout seconds.
+        """
+        if self._iterator is None:
+            self._iterator = self._read_ahead()
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    def state(self) -> dict[int, bytes]:
+        """Returns each shard's position after the batches returned so far, for `restore`."""
+        content = {"format": "prepared 1", "identity": self._identity, "batch": self._next}
+        return {shard: json.dumps(content).encode() for shard in self._shards}
+
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """Goes to a position at once: the next batch is the one that would have followed.
+
+        Raises:
+          UserError: the position is damaged, or of other data than this stream's.
+        """
+        found = {_batch_number(states[shard], self._identity) for shard in self._shards}
+        if len(found) != 1:
+            raise damaged("its shards stand at different batches")
+        self._next, self._iterator = found.pop(), None
+
+    def report(self) -> dict[str, int]:
+        """What the user should know about the data read so far, ahead of the batches; or {}."""
+        counter = self._sets.counter
+        if not counter.broken:
+            return {}
+        return {"records": counter.records, "broken_records": counter.broken}
+
+    def close(self) -> None:
+        """Stops reading ahead; the stream gives no batch afterwards."""
+        self._iterator = iter(())
+
+    def _read_ahead(self) -> Iterator[Batch]:
+        import grain
+
+        block, skipped = divmod(self._next, self._blocks.batches)
+        options = grain.ReadOptions(READING_THREADS, prefetch_buffer_size=READING_THREADS)
+        blocks = grain.MapDataset.source(self._blocks)[block:].to_iter_dataset(options)
+        # A limit costs a thread: by the block, and not by the batch.
+        batches = itertools.chain.from_iterable(watched(iter(blocks), self._config))
+        return itertools.islice(batches, skipped, None)
+
+
+def prepared_evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[Batch]:
+    """Yields the first batches of the validation split of a task or mixture, always the same.
+
+    Every batch has config.rows_per_eval_batch rows: the last is filled up with rows of zeros,
+    whose loss weights are zero.
+    """
+    check_values(config)
+    sets = PreparedSets(config, "validation", name)
+    order, rows = InTurn(sets.lengths, sets.rates), config.rows_per_eval_batch
+    for number in range(config.eval_batches):
+        places = order.places(np.arange(number * rows, (number + 1) * rows))
+        there = int(np.argmax(places.epoch_R > 0)) if places.epoch_R.any() else rows
+        if there == 0:
+            return
+        whole = Places(places.task_R[:there], places.epoch_R[:there], places.record_R[:there])
+        batch = sets.batch(whole, _EVAL_SEED)
+        yield {name: np.pad(x, ((0, rows - there), (0, 0))) for name, x in batch.items()}
+
+
+def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:
+    """The sets of a task or mixture, in the order of its rates.
+
+    Raises:
+      UserError: one is missing, damaged or was cut with other settings.
+    """
+    from switchx.data.tasks import vocabulary_choice
+
+    default = config.vocabulary == "default"
+    wanted = None if default else vocabulary_choice.open_vocabulary(config).fingerprint
+    infos = []
+    for task in rates(config, name):
+        info = set_plan.read_info(set_folder(config, task), task)
+        set_plan.check_same(info.plan, config, wanted)
+        infos.append(info)
+    return infos
+
+
+def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
+    """The tasks behind a name in PREPARED_DIR, and how often each comes: {name: 1.0} of a task.
+
+    Raises:
+      UserError: the description of the mixture is damaged.
+    """
+    name = name or config.mixture_or_task_name
+    path = set_folder(config, name) / set_plan.MIXTURE_FILE
+    if not path.is_file():
+        return {name: 1.0}
+    try:
+        found = json.loads(set_plan.read_bounded(path))["rates"]
+        there = {str(task): float(rate) for task, rate in found.items() if float(rate) > 0}
+        if not there or not np.isfinite(list(there.values())).all():
+            raise ValueError("no rate above 0")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{str(path)!r} is damaged ({type(error).__name__}); run `switchx data prepare` again."
+        ) from error
+    return there
+
+
+def evaluated_tasks(config: DataConfig) -> list[str]:
+    """The tasks of a prepared mixture; none of what is no mixture."""
+    tasks = list(rates(config))
+    return [] if tasks == [config.mixture_or_task_name] else tasks
+
+
+def set_folder(config: DataConfig, name: str) -> Path:
+    """Where a task's set lies, or a mixture's description; UserError where it is remote."""
+    directory = str(config.prepared_dir)
+    if "://" in directory:
+        raise UserError(
+            f"PREPARED_DIR {directory!r} is remote, and records are read at any place; give a "
+            "local copy or a mounted bucket."
+        )
+    return Path(set_plan.folder_of(directory, name)).expanduser()
+
+
+def _identity(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
+    """What a position is only valid for. Not DATA_SHARDS: the order is the same for any."""
+    digest = hashlib.sha256("".join(info.text() for info in infos).encode())
+    return {
+        "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
+        "BATCH_SIZE": config.batch_size,
+        "SEED": config.seed,
+        "PREPARED_DIR (its sets)": digest.hexdigest()[:16],
+    }
+
+
+def _batch_number(state: bytes, identity: Mapping[str, Any]) -> int:
+    try:
+        content = json.loads(state)
+        saved, number = dict(content["identity"]), content["batch"]
+        if content["format"] != "prepared 1" or not isinstance(number, int) or number < 0:
+            raise ValueError
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise damaged("it is not one of prepared data") from error
+    check_identity(saved, identity)
+    return number

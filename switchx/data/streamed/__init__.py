@@ -1,0 +1,1 @@
+"""Batches straight from a task's sources, made by seqio and TensorFlow while the run goes on."""

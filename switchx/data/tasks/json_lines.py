@@ -1,0 +1,237 @@
+"""A seqio source of JSON-lines shards: one JSON object a line, its text in the field `text`."""
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from switchx.data.tasks.lines import CutLine, read_lines
+from switchx.errors import UserError
+from switchx.storage import files
+
+SETTINGS = {"train": "C4_JSON_TRAIN", "validation": "C4_JSON_VALIDATION"}
+MAX_TEXT_CHARS = 1_000_000
+MIN_LINES_TO_JUDGE = 1_000  # a share of fewer lines says little, until the files end
+# A saved position counts blocks: other sizes make other blocks.
+_BLOCK_LINES = 128
+_BLOCK_BYTES = 2**20
+_EXCERPT_CHARS = 60
+
+
+class LineCounter:
+    """Parses lines, counts the broken ones and says when they are too many.
+
+    tf.data calls it from its own threads, ahead of the batches that are asked for.
+    """
+
+    def __init__(self, max_broken_share: float) -> None:
+        self.lines = 0
+        self.broken = 0
+        self.texts = 0
+        self.failure: str | None = None  # why the pipeline stopped, in one sentence
+        self._max_broken_share = max_broken_share
+        self._first_broken = ""
+        self._lock = threading.Lock()
+
+    def parse(self, lines: Sequence[bytes], path: bytes) -> np.ndarray:
+        """Returns the texts of some lines of a file, as an object array of UTF-8 bytes.
+
+        Raises:
+          UserError: too large a share of all lines so far is broken; also kept as `failure`.
+        """
+        texts = []
+        with self._lock:
+            for line in lines:
+                text = _text_of(line)
+                self.lines += 1
+                if text is None:
+                    self.broken += 1
+                    self._first_broken = self._first_broken or _describe(line, path)
+                else:
+                    texts += [piece.encode("utf-8", "replace") for piece in _pieces(text)]
+            self.texts += len(texts)
+            if self.lines >= MIN_LINES_TO_JUDGE:
+                self._check_share()
+        return np.array(texts, dtype=object)
+
+    def finish_pass(self, pattern: str) -> None:
+        """Judges what was read when all files have ended, however few lines they had."""
+        with self._lock:
+            self._check_share()
+            if not self.texts:
+                self._stop(
+                    f"{pattern!r} has no text: {self.lines} lines were read and none has a "
+                    "non-empty field 'text'; give JSON-lines shards as C4 is distributed."
+                )
+
+    def _check_share(self) -> None:
+        if self.broken > self._max_broken_share * self.lines:
+            self._stop(
+                f"MAX_BROKEN_LINES is {self._max_broken_share} but {self.broken} of "
+                f"{self.lines} lines are not JSON objects with a text in the field 'text', "
+                f"the first {self._first_broken}; mend the files or raise MAX_BROKEN_LINES."
+            )
+
+    def _stop(self, reason: str) -> NoReturn:
+        # The first reason stays: threads ahead of the batches read on until they are stopped.
+        # Kept as text: an exception would keep the frames it went through, and so the pipeline.
+        self.failure = self.failure or reason
+        raise UserError(self.failure)
+
+
+class JsonLinesSource(seqio.FileDataSource):
+    """Yields {'text': string} from JSON-lines files, plain or (named .gz) compressed.
+
+    A file is read block by block in Python, and TensorFlow only counts the blocks: that count is
+    what a saved position holds, and going to it reads the file from its beginning to there.
+    """
+
+    def __init__(
+        self,
+        patterns: Mapping[str, str],
+        max_broken_share: float,
+        language: str | None = None,
+        cycle_length: int = 16,
+    ) -> None:
+        """patterns: the glob of each split; language: takes the place of '{language}' in them."""
+        self.counter = LineCounter(max_broken_share)
+        self.language = language
+        self.globs = dict(patterns)
+        self.patterns = {
+            split: glob.replace("{language}", language) if language else glob
+            for split, glob in patterns.items()
+        }
+        self._blocks = _Blocks()
+        self._settings: dict[str, str] = {}  # of each file that was listed
+        super().__init__(
+            read_file_fn=self._read_file,
+            split_to_filepattern=self.patterns,
+            cycle_length=cycle_length,
+        )
+
+    def list_shards(self, split: str) -> list[str]:
+        return list(self.sizes(split))
+
+    def sizes(self, split: str) -> dict[str, int]:
+        """The files of a split, by name, and the bytes of each."""
+        setting = SETTINGS.get(split, split)
+        found = files.list_sizes(self.patterns[split], setting)
+        self._settings.update(dict.fromkeys(found, setting))
+        return found
+
+    def get_dataset(self, split: str = "train", *args: Any, **kwargs: Any) -> tf.data.Dataset:
+        texts = super().get_dataset(split, *args, **kwargs)
+        ending = tf.data.Dataset.from_tensors("").map(lambda _: self._end_of_pass(split))
+        # The ending is empty and filtered out: it is there to be reached.
+        texts = texts.concatenate(ending).filter(lambda text: tf.strings.length(text) > 0)
+        return texts.map(lambda text: {"text": text})
+
+    def _read_file(self, path: tf.Tensor) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(2**62)
+        blocks = numbers.map(lambda number: self._parse(path, number))
+        whole = blocks.take_while(lambda _, more: more)
+        return whole.map(lambda texts, _: texts).unbatch()
+
+    def _parse(self, path: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        texts, more = tf.numpy_function(self._texts, [path, number], (tf.string, tf.bool))
+        return tf.ensure_shape(texts, [None]), tf.ensure_shape(more, [])
+
+    def _texts(self, path: bytes, number: int) -> tuple[np.ndarray, np.bool_]:
+        """The texts of a file's block, and whether the file has that block."""
+        name = path.decode()
+        try:
+            block = self._blocks.get(name, self._settings[name], int(number))
+        except UserError as error:
+            self.counter.failure = self.counter.failure or str(error)
+            raise
+        return self.counter.parse(block, path), np.bool_(bool(block))
+
+    def _end_of_pass(self, split: str) -> tf.Tensor:
+        def judge() -> np.ndarray:
+            self.counter.finish_pass(self.patterns[split])
+            return np.array(b"", dtype=object)
+
+        return tf.ensure_shape(tf.numpy_function(judge, [], tf.string), [])
+
+
+class _Blocks:
+    """The lines of files in numbered blocks; asked for in order, each file is read once."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[int, Iterator[list[bytes]]]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, path: str, setting: str, number: int) -> list[bytes]:
+        """Returns a block of a file, none after the last. Blocks passed over are not parsed."""
+        with self._lock:
+            next_number, blocks = self._begun.pop(path, (-1, iter(())))
+        if next_number != number:
+            blocks = itertools.islice(_blocks(path, setting), number, None)
+        block = next(blocks, [])
+        if block:
+            with self._lock:
+                self._begun[path] = (number + 1, blocks)
+        return block
+
+
+def _blocks(path: str, setting: str) -> Iterator[list[bytes]]:
+    block, size = [], 0
+    for line in read_lines(path, setting):
+        block.append(line)
+        size += len(line)
+        if len(block) == _BLOCK_LINES or size >= _BLOCK_BYTES:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
+
+
+def documents(path: str, counter: LineCounter, setting: str = "C4_JSON_TRAIN") -> Iterator[bytes]:
+    """Yields the texts of a JSON-lines file, local or remote, as UTF-8.
+
+    Raises:
+      UserError: it cannot be read, in the name of the setting that led there, or the counter has
+        seen too many broken lines.
+    """
+    for block in _blocks(path, setting):
+        yield from counter.parse(block, path.encode())
+
+
+def _text_of(line: bytes) -> str | None:
+    """The text of a line; None where the line is broken."""
+    if isinstance(line, CutLine):
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    text = record.get("text") if isinstance(record, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yields a text, in pieces that end at white space where it is very long; none of no text.
+
+    Tokenizing takes many times a text's memory. T5 trains on no more than 65,536 tokens of a
+    document, drawn at random; of a longer one than MAX_TEXT_CHARS, it draws so many of each piece.
+    """
+    begin = 0
+    while begin < len(text):
+        end = begin + MAX_TEXT_CHARS
+        if end < len(text):
+            spaces = (text.rfind(space, begin, end) for space in " \n")
+            end = max(spaces) + 1 or end
+        piece = text[begin:end]
+        if not piece.isspace():
+            yield piece
+        begin = end
+
+
+def _describe(line: bytes, path: bytes) -> str:
+    excerpt = line.decode("utf-8", "replace")[:_EXCERPT_CHARS]
+    return f"in {path.decode('utf-8', 'replace')!r}: {excerpt!r}"

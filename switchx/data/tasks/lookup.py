@@ -1,0 +1,152 @@
+"""Finds the seqio task or mixture that the user named."""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from switchx.data.config import FEATURES, DataConfig
+from switchx.data.tasks import mc4, vocabulary_choice
+from switchx.data.tensorflow_loader import load_tensorflow
+from switchx.errors import UserError
+from switchx.storage.files import first_line
+
+# t5 itself cannot be a requirement: its own would unpack nightly packages over seqio and TFDS.
+T5 = (
+    "; the tasks of the package t5 are there after `pip install 'switchx[t5]'` and "
+    "`pip install --no-deps t5`"
+)
+
+
+def find_provider(config: DataConfig) -> Any:
+    """Returns the seqio Task or Mixture of a config, with its vocabulary and data folder applied.
+
+    Raises:
+      UserError: there is none of that name, its module cannot be imported, or it lacks features.
+    """
+    load_tensorflow()
+    import seqio
+
+    from switchx.data.tasks import registry
+
+    registry.register(config)
+    _import_task_module(config.task_module)
+    provider = _named(config)
+    _check_features(provider, config)
+    for task in seqio.get_subtasks(provider):
+        if isinstance(task.source, registry.PythonDocsSource):
+            task.source.ensure()
+        if isinstance(task.source, seqio.TfdsDataSource) and config.tfds_data_dir:
+            task.source.tfds_dataset.override_data_dir(config.tfds_data_dir)
+    choice = vocabulary_choice.chosen(config)
+    return provider if config.vocabulary == "default" else _revoiced(provider, config, choice)
+
+
+def evaluated_tasks(config: DataConfig) -> list[str]:
+    """Names of the tasks of a config's mixture that have a validation split; of no mixture none."""
+    provider = find_provider(config)
+    import seqio
+
+    if not isinstance(provider, seqio.Mixture):
+        return []
+    return [task.name for task in provider.tasks if "validation" in task.splits]
+
+
+def _import_task_module(name: str | None) -> None:
+    if not name:
+        return
+    with _working_folder_on_path():
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # it is the user's code: anything can come out of it
+            raise UserError(
+                f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported ({type(error).__name__}: "
+                f"{first_line(error)}); give the dotted name of a module on the Python path or in "
+                "the working folder."
+            ) from error
+
+
+@contextlib.contextmanager
+def _working_folder_on_path() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.append(folder)  # last: nothing lying there can stand in for an installed package
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _named(config: DataConfig) -> Any:
+    import seqio
+
+    name = config.mixture_or_task_name
+    # The tasks of t5 take time to import: only where the name may be one of them.
+    advice_on_t5 = "" if name in _all_names() or _import_t5() else T5
+    known = _all_names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        advice = f"near it are {_listed(close)}" if close else "no name is near it"
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {name!r} is not registered with seqio; {advice}, and "
+            f"MIXTURE_OR_TASK_MODULE names a module that registers your own{advice_on_t5}."
+        )
+    return seqio.get_mixture_or_task(name)
+
+
+def _import_t5() -> bool:
+    """Registers the tasks of the package t5; False where it, or what it needs, is not installed."""
+    try:
+        import t5.data.mixtures  # noqa: F401  (imports t5.data.tasks)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _all_names() -> list[str]:
+    import seqio
+
+    return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(repr(name) for name in names)
+
+
+def _check_features(provider: Any, config: DataConfig) -> None:
+    features = provider.output_features
+    missing = [name for name in FEATURES if name not in features]
+    if missing:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} has the features "
+            f"{_listed(sorted(features))} and lacks {_listed(missing)}; name a task for "
+            "encoder-decoders, with 'inputs' and 'targets'."
+        )
+
+
+def _revoiced(provider: Any, config: DataConfig, choice: str) -> Any:
+    """A copy of a task or of our mixture, not registered, with the vocabulary of a choice."""
+    import seqio
+
+    vocabulary = vocabulary_choice.seqio_choice(config, choice)
+    if isinstance(provider, seqio.Task):
+        return _task_with(provider, vocabulary)
+    if provider.name not in mc4.MIXTURES:
+        raise UserError(
+            f"VOCABULARY is {config.vocabulary!r} but {config.mixture_or_task_name!r} is a "
+            "mixture, whose tasks bring their own; leave VOCABULARY at 'default'."
+        )
+    rates = provider.rate_per_task_name
+    tasks = [(_task_with(task, vocabulary), rates[task.name]) for task in provider.tasks]
+    return seqio.Mixture(provider.name, tasks)
+
+
+def _task_with(task: Any, vocabulary: Any) -> Any:
+    features = {
+        name: dataclasses.replace(feature, vocabulary=vocabulary)
+        for name, feature in task.output_features.items()
+    }
+    return task.replace(output_features=features)

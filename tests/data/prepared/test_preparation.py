@@ -1,0 +1,429 @@
+"""switchx data prepare: what it writes is what the task says, whole, whatever interrupts it."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from switchx import data
+from switchx.data import DataConfig
+from switchx.data.prepared import set_plan
+from switchx.data.prepared.reader import RecordCounter, SplitReader
+from switchx.data.tasks.vocabularies import Bytes
+from switchx.errors import UserError
+
+from ..conftest import docs_config, record, sentences, write_lines
+
+
+def json_config(folder: Path, **changes) -> DataConfig:
+    """Three JSON-lines shards to train on and one to validate, read as bytes."""
+    for shard in range(3):
+        write_lines(folder / f"train-{shard}.json.gz", map(record, sentences(150, seed=shard)))
+    write_lines(folder / "validation-0.json.gz", map(record, sentences(40, seed=9)))
+    values = {
+        "mixture_or_task_name": "c4_json_span_corruption",
+        "feature_lengths": {"inputs": 64, "targets": 18},
+        "batch_size": 4,
+        "eval_batches": 2,
+        "vocabulary": "bytes",
+        "json_train_glob": str(folder / "train-*.json.gz"),
+        "json_validation_glob": str(folder / "validation-*.json.gz"),
+        "prepared_dir": str(folder / "prepared"),
+    }
+    return DataConfig(**{**values, **changes})
+
+
+def records_of(config: DataConfig, task: str, split: str) -> list[list[np.ndarray]]:
+    """All records of a split, in order."""
+    folder = Path(config.prepared_dir) / task
+    info = set_plan.read_info(folder, task)
+    reader = SplitReader(folder, info, split, RecordCounter(0.0))
+    return reader.read(np.arange(len(reader)))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    config = json_config(tmp_path_factory.mktemp("json"))
+    return config, data.prepare(config)
+
+
+def test_records_are_the_text_joined_and_cut(prepared):
+    config, (info,) = prepared
+    assert info.plan.cut == 70
+    assert info.plan.shards == {"train": 3, "validation": 1}
+    words, expected = Bytes(), []
+    for shard in range(3):
+        texts = sentences(150, seed=shard)
+        for group in (texts[:128], texts[128:]):  # t5 joins 128 documents
+            tokens = [token for text in group for token in words.encode(text)]
+            expected += [tokens[at : at + 70] for at in range(0, len(tokens), 70)]
+    found = [tokens.tolist() for (tokens,) in records_of(config, info.plan.task, "train")]
+    assert found == expected
+    facts = info.shards["train"]
+    assert sum(f.documents for f in facts) == 450
+    assert sum(f.tokens for f in facts) == sum(map(len, expected))
+    assert sum(f.text_bytes for f in facts) == sum(
+        len(text) for shard in range(3) for text in sentences(150, seed=shard)
+    )
+
+
+def test_rows_are_those_of_the_streamed_task_but_for_their_spans(prepared):
+    """The same rows of the same text, by the sum of what is masked and what is not."""
+    config, _ = prepared
+    streamed = dataclasses.replace(config, prepared_dir=None)
+    rows = [
+        sorted(whole(row) for batch in data.eval_batches(of) for row in rows_of(batch))
+        for of in (config, streamed)
+    ]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 8
+
+
+def rows_of(batch):
+    return [{name: x[row] for name, x in batch.items()} for row in range(4)]
+
+
+def whole(row):
+    from switchx.cli.data_show import examples_of, filled_in
+
+    ((inputs, targets),) = examples_of(row)
+    assert inputs[-1] == targets[-1] == 1
+    return filled_in(inputs, targets, Bytes())
+
+
+def test_preparing_again_does_nothing(prepared):
+    config, _ = prepared
+    before = {path: path.stat().st_mtime_ns for path in Path(config.prepared_dir).rglob("*")}
+    data.prepare(config)
+    assert before == {p: p.stat().st_mtime_ns for p in Path(config.prepared_dir).rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cut": 71},
+        {"cut": 0},
+        {"cut": 2**30},
+        {"cut": "70"},
+        {"density": 0.9},
+        {"mean_span": 0.1},
+        {"vocab_size": -1},
+        {"feature_lengths": {"inputs": 2**40, "targets": 18}},
+        {"feature_lengths": {"inputs": 64}},
+        {"shards": {"../train": 3, "validation": 1}},
+        {"shards": {"train": 4, "validation": 1}},
+        {"vocab_size": float("nan")},
+    ],
+)
+def test_a_strangers_plan_is_refused(prepared, change):
+    """Also one whose checksum is right: what it would lead to must be a batch."""
+    _, (info,) = prepared
+    wrong = dataclasses.replace(info, plan=dataclasses.replace(info.plan, **change))
+    with pytest.raises(UserError, match=r"'set.json' is damaged"):
+        set_plan.parse_info(wrong.text().encode(), "set.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS"),
+        ({"pack": True}, "PACK"),
+        ({"vocabulary": "python_docs"}, "VOCABULARY"),
+    ],
+)
+def test_other_settings_are_refused(prepared, change, setting):
+    config, _ = prepared
+    other = dataclasses.replace(config, **change)
+    with pytest.raises(UserError, match=f"^{setting} is .* was prepared with"):
+        data.prepare(other)
+    with pytest.raises(UserError, match=f"^{setting} is .* was prepared with"):
+        data.train_stream(other)
+
+
+def test_a_task_of_pairs_keeps_its_examples(tmp_path):
+    config = own_config(tmp_path, "own_shouting")
+    data.prepare(config)
+    words = Bytes()
+    for inputs, targets in records_of(config, "own_shouting", "train"):
+        text = words.decode(inputs.tolist())
+        assert inputs[-1] == targets[-1] == 1
+        assert text.startswith("number")
+        assert words.decode(targets.tolist()) == text.upper()
+    stream = data.train_stream(config)
+    batch = next(stream)
+    target_L = batch["decoder_target_tokens"][0]
+    assert words.decode(target_L) == words.decode(batch["encoder_input_tokens"][0]).upper()
+    assert np.array_equal(
+        batch["decoder_input_tokens"][0, 1:],
+        np.where(batch["decoder_loss_weights"][0, 1:] > 0, target_L[:-1], 0),
+    )
+
+
+def test_short_examples_are_packed(tmp_path):
+    config = own_config(tmp_path, "own_shouting", pack=True)
+    data.prepare(config)
+    rows = records_of(config, "own_shouting", "train")
+    examples = [
+        (i.tolist(), t.tolist()) for row in rows for i, t in zip(row[::2], row[1::2], strict=True)
+    ]
+    alone = own_config(tmp_path / "alone", "own_shouting")
+    data.prepare(alone)
+    expected = [(i.tolist(), t.tolist()) for i, t in records_of(alone, "own_shouting", "train")]
+    assert sorted(examples) == sorted(expected)
+    assert len(rows) <= len(expected) // 2
+    batch = next(data.train_stream(config))
+    segment_L = batch["encoder_segment_ids"][0]
+    count = segment_L.max()
+    assert count >= 2
+    assert sorted(set(segment_L.tolist())) in (
+        [*range(count + 1)],
+        [*range(1, count + 1)],
+    )
+    for number in range(1, count + 1):
+        inputs, targets = (
+            batch[name][0][batch[f"{side}_segment_ids"][0] == number].tolist()
+            for name, side in (
+                ("encoder_input_tokens", "encoder"),
+                ("decoder_target_tokens", "decoder"),
+            )
+        )
+        shifted = batch["decoder_input_tokens"][0][batch["decoder_segment_ids"][0] == number]
+        assert (inputs, targets) in expected
+        assert shifted.tolist() == [0, *targets[:-1]]
+
+
+def test_a_mixture_is_its_tasks_and_their_rates(tmp_path):
+    config = own_config(tmp_path, "own_mixture")
+    infos = data.prepare(config)
+    assert [info.plan.task for info in infos] == ["own_branching", "own_shouting"]
+    assert json.loads((tmp_path / "own_mixture" / "mixture.json").read_text())["rates"] == {
+        "own_shouting": 1.0,
+        "own_branching": 1.0,
+    }
+    stream, short = data.train_stream(config), 0
+    for _ in range(50):
+        short += int(((next(stream)["encoder_input_tokens"] > 0).sum(axis=1) <= 11).sum())
+    assert 80 < short < 120  # own_branching cuts its inputs to 10 characters; half of 200 rows
+
+
+def own_config(folder: Path, name: str, **changes) -> DataConfig:
+    values = {
+        "mixture_or_task_name": name,
+        "feature_lengths": {"inputs": 100, "targets": 100},
+        "batch_size": 4,
+        "eval_batches": 2,
+        "task_module": "tests.data.own_tasks",
+        "prepared_dir": str(folder),
+    }
+    return DataConfig(**{**values, **changes})
+
+
+def command(config: DataConfig, *more: str) -> list[str]:
+    macros = {
+        "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
+        "TASK_FEATURE_LENGTHS": dict(config.feature_lengths),
+        "VOCABULARY": config.vocabulary,
+        "C4_JSON_TRAIN": config.json_train_glob,
+        "C4_JSON_VALIDATION": config.json_validation_glob,
+        "PREPARED_DIR": config.prepared_dir,
+    }
+    flags = [f"--gin.{name}={value!r}" for name, value in macros.items()]
+    return [sys.executable, "-m", "switchx.cli.main", "data", "prepare", *flags, *more]
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def test_interrupted_again_and_again_it_ends_the_same(prepared, tmp_path):
+    """Killed four times, each as soon as it has written one more file."""
+    whole_config, (info,) = prepared
+    config = dataclasses.replace(whole_config, prepared_dir=str(tmp_path))
+    folder = tmp_path / info.plan.task
+    killed = 0
+    while True:
+        before = set(folder.rglob("*")) if folder.exists() else set()
+        process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+        while process.poll() is None and killed < 4:
+            files = set(folder.rglob("*")) if folder.exists() else set()
+            if any(p.suffix in (".part", ".array_record", ".json") for p in files - before):
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                assert not (folder / "set.json").exists() or (files - before)
+                break
+            time.sleep(0.002)
+        if process.wait(timeout=120) == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, process.stderr.read()
+        if not (folder / "set.json").exists():
+            with pytest.raises(
+                UserError, match=r"is not finished; run .switchx data prepare. again"
+            ):
+                data.train_stream(config)
+    assert killed == 4
+    expected = bytes_of(Path(whole_config.prepared_dir) / info.plan.task)
+    assert bytes_of(folder) == expected
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
+from switchx.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_takes_nothing_away(prepared, tmp_path):
+    """A limit to the size of files stands for a disk that is full: shards have 128 kB."""
+    config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
+    arguments = command(config)[3:]
+    failed = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, *arguments], capture_output=True, text=True, timeout=200
+    )
+    assert failed.returncode == 1
+    last = failed.stderr.splitlines()[-1]
+    assert "could not be written to" in last
+    assert "File too large); what was finished stays: run the same command to go on." in last
+    assert "Traceback" not in failed.stderr
+    data.prepare(config)
+    task = config.mixture_or_task_name
+    assert bytes_of(tmp_path / task) == bytes_of(Path(prepared[0].prepared_dir) / task)
+
+
+def test_a_half_written_shard_is_written_again(prepared, tmp_path):
+    whole_config, (info,) = prepared
+    config = dataclasses.replace(whole_config, prepared_dir=str(tmp_path))
+    source, folder = Path(whole_config.prepared_dir) / info.plan.task, tmp_path / info.plan.task
+    notes = folder / "preparing"
+    notes.mkdir(parents=True)
+    for shard, facts in enumerate(info.shards["train"]):
+        name = info.plan.file("train", shard)
+        shutil.copy(source / name, folder / name)
+        (notes / f"{name}.json").write_text(json.dumps(dataclasses.asdict(facts)))
+    cut = folder / info.plan.file("train", 1)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (folder / ".train-00000.part").write_bytes(b"half")
+    whole = folder / info.plan.file("train", 2)
+    before = whole.stat().st_mtime_ns
+    data.prepare(config)
+    assert bytes_of(folder) == bytes_of(source)
+    assert whole.stat().st_mtime_ns == before
+
+
+def test_two_at_once(prepared, tmp_path):
+    config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
+    from switchx.data.prepared.preparation import _alone
+    from switchx.storage.folders import Folder
+
+    with (
+        _alone(Folder(f"{tmp_path}/c4_json_span_corruption/preparing")),
+        pytest.raises(UserError, match="is being prepared by another process; wait for it"),
+    ):
+        data.prepare(config)
+
+
+def test_a_remote_folder(prepared):
+    """Written through fsspec; training asks for a local copy."""
+    import fsspec
+
+    whole_config, (info,) = prepared
+    config = dataclasses.replace(whole_config, prepared_dir="memory://bucket/sets")
+    data.prepare(config)
+    memory = fsspec.filesystem("memory")
+    folder = f"/bucket/sets/{info.plan.task}"
+    found = {Path(p).name: memory.cat_file(p) for p in memory.ls(folder, detail=False)}
+    assert found == bytes_of(Path(whole_config.prepared_dir) / info.plan.task)
+    with pytest.raises(UserError, match=r"is remote, .* give a local copy or a mounted bucket"):
+        data.train_stream(config)
+
+
+@pytest.mark.parametrize("failures", [3, 1000])
+def test_a_remote_folder_that_fails_for_a_while(prepared, monkeypatch, failures):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    from switchx.storage import retries
+
+    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
+    left, put_file = [failures], MemoryFileSystem.put_file
+
+    def flaky(self, *args, **kwargs):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionResetError("connection reset by peer")
+        return put_file(self, *args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", flaky)
+    folder = f"memory://flaky-{failures}"
+    config = dataclasses.replace(prepared[0], prepared_dir=folder)
+    if failures > retries.TRIES:
+        with pytest.raises(UserError, match=r"PREPARED_DIR leads to .* cannot be written after 6"):
+            data.prepare(config)
+    else:
+        data.prepare(config)
+        system = MemoryFileSystem()
+        found = system.ls(f"/flaky-{failures}/{config.mixture_or_task_name}", detail=False)
+        assert {Path(path).name for path in found} == set(
+            bytes_of(Path(prepared[0].prepared_dir) / config.mixture_or_task_name)
+        )
+
+
+def test_beams_own_flags_reach_beam(prepared, tmp_path):
+    config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
+    flags = ["--", "--runner=FnApiRunner", "--direct_num_workers=2"]
+    flags.append("--direct_running_mode=multi_processing")
+    subprocess.run(command(config, *flags), check=True, capture_output=True, timeout=300)
+    task = config.mixture_or_task_name
+    assert bytes_of(tmp_path / task) == bytes_of(Path(prepared[0].prepared_dir) / task)
+    wrong = command(
+        dataclasses.replace(config, prepared_dir=str(tmp_path / "x")), "--", "--runner=No"
+    )
+    failed = subprocess.run(wrong, capture_output=True, text=True, timeout=300)
+    assert failed.returncode in (1, 2)
+    assert "Traceback" not in failed.stderr
+    assert "No" in failed.stderr.splitlines()[-1]
+
+
+def test_broken_lines_stop_it_with_their_sentence(tmp_path):
+    config = json_config(tmp_path)
+    write_lines(tmp_path / "train-1.json.gz", ["{broken"] * 150)
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.01 but 150 of 150 lines"):
+        data.prepare(config)
+
+
+def test_shards_may_be_more_than_files(tmp_path):
+    config = json_config(tmp_path)
+    (info,) = data.prepare(config, splits=("validation",), shards=3)
+    assert info.plan.shards == {"validation": 3}
+    found = [t for (row,) in records_of(config, info.plan.task, "validation") for t in row.tolist()]
+    expected = [t for text in sentences(40, seed=9) for t in Bytes().encode(text)]
+    assert sorted(found) == sorted(expected)
+
+
+def test_embedded_corpus_from_the_command_line(tmp_path):
+    config = docs_config()
+    flags = [
+        f"--gin.PREPARED_DIR={str(tmp_path)!r}",
+        f"--gin.TASK_FEATURE_LENGTHS={config.feature_lengths}",
+    ]
+    run = [sys.executable, "-m", "switchx.cli.main", "data"]
+    made = subprocess.run([*run, "prepare", *flags], capture_output=True, text=True, timeout=300)
+    assert made.returncode == 0, made.stderr
+    assert "documents/s" in made.stderr
+    assert "MB/s" in made.stderr
+    assert "left" in made.stderr
+    checked = subprocess.run([*run, "check", *flags], capture_output=True, text=True, timeout=300)
+    assert checked.returncode == 0
+    assert checked.stdout.endswith("nothing is wrong\n")
+    shown = subprocess.run(
+        [*run, "show", *flags, "--count=1"], capture_output=True, text=True, timeout=300
+    )
+    assert shown.returncode == 0
+    assert "<extra_id_0>" in shown.stdout

@@ -1,0 +1,192 @@
+"""Batches depend on seed and step; a position brings back the very next one."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+from switchx.data import eval_batches, train_stream
+from switchx.errors import UserError
+
+from ..conftest import digest, docs_config, record, sentences, write_lines
+
+
+def take(stream, count):
+    return [digest(next(stream)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory, t5_model):
+    """A JSON task of so little text that an epoch is a few batches; two shards, broken lines."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for shard in range(2):
+        lines = [record(text) for text in sentences(30, seed=shard)]
+        write_lines(folder / f"train-{shard}.json.gz", [*lines[:9], "{broken", *lines[9:]])
+    write_lines(folder / "validation.json", map(record, sentences(20, seed=9)))
+    return docs_config(
+        mixture_or_task_name="c4_json_span_corruption",
+        json_train_glob=str(folder / "train-*.json.gz"),
+        json_validation_glob=str(folder / "validation.json"),
+        vocabulary=t5_model,
+        max_broken_share=0.05,
+    )
+
+
+# Its threads are still parsing lines when it ends: it must end all the same.
+RESUME = """
+import sys, time
+from tests.data.conftest import digest, docs_config
+from switchx.data import DataConfig, train_stream
+from switchx.data.tensorflow_loader import load_tensorflow
+load_tensorflow()
+from switchx.data.tasks import json_lines, registry
+parse = json_lines.LineCounter.parse
+json_lines.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
+registry.SHUFFLED_ROWS = 20
+stream = train_stream(eval(sys.argv[1]))
+stream.restore({0: open(sys.argv[2], "rb").read()})
+print(*(digest(next(stream)) for _ in range(3)))
+"""
+
+
+@pytest.mark.parametrize("task", ["docs", "tiny"])
+def test_restart_in_another_process(task, tmp_path, request):
+    config = docs_config() if task == "docs" else request.getfixturevalue("tiny")
+    stream = train_stream(config)
+    take(stream, 7 if task == "docs" else 40)
+    (tmp_path / "state").write_bytes(stream.state()[0])
+    expected = take(stream, 3)
+    command = [sys.executable, "-c", RESUME, repr(config), str(tmp_path / "state")]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=150)
+    assert done.stdout.split() == expected
+
+
+def test_restart_in_this_process_from_any_step(tiny):
+    stream = train_stream(tiny)
+    expected, states = [], []
+    for _ in range(50):
+        states.append(stream.state())
+        expected += take(stream, 1)
+    assert len(set(expected)) == 50  # also: epochs are shuffled and corrupted anew
+    for step in (30, 1, 0):
+        stream.restore(states[step])
+        assert take(stream, 20) == expected[step : step + 20]
+    assert take(train_stream(tiny), 50) == expected  # taking positions changed nothing
+
+
+def rows_of(batch):
+    """A digest of each row."""
+    names = sorted(batch)
+    return [digest({name: batch[name][n] for name in names}) for n in range(len(batch[names[0]]))]
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+def test_shards_are_the_same_rows_on_any_number_of_hosts(tiny, shards):
+    """One host with all of them, or a host for each: four of two files, so also by example."""
+    config = dataclasses.replace(tiny, shards=shards)
+    whole, apart = (
+        train_stream(config, range(shards)),
+        [train_stream(config, [n]) for n in range(shards)],
+    )
+    seen = []
+    for _ in range(12):
+        rows = rows_of(next(whole))
+        assert rows == [row for stream in apart for row in rows_of(next(stream))]
+        seen += rows
+    assert len(set(seen)) == len(seen)
+    expected = rows_of(next(whole))
+    states = {number: state for stream in apart for number, state in stream.state().items()}
+    fresh = train_stream(config, range(shards))
+    fresh.restore(states)  # positions of many hosts, restored on one
+    assert rows_of(next(fresh)) == expected
+
+
+def test_seed_decides(tiny):
+    first = take(train_stream(tiny), 5)
+    other = take(train_stream(dataclasses.replace(tiny, seed=1)), 5)
+    assert not set(first) & set(other)
+
+
+def test_report_counts_lines(tiny):
+    stream = train_stream(tiny)
+    assert stream.report() == {"lines": 0, "broken_lines": 0}
+    next(stream)
+    report = stream.report()
+    assert report["lines"] % 31 == 0  # whole shards
+    assert report["broken_lines"] * 31 == report["lines"]
+    state = stream.state()
+    fresh = train_stream(tiny)
+    fresh.restore(state)
+    assert fresh.report()["lines"] >= report["lines"]
+    assert train_stream(docs_config()).report() == {}
+
+
+@pytest.fixture(scope="module")
+def tiny_state(tiny):
+    return train_stream(tiny).state()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"batch_size": 2}, "BATCH_SIZE is 2 but the data position .* was saved with 4;"),
+        ({"seed": 5}, "SEED is 5 but"),
+        ({"shards": 2}, "DATA_SHARDS is 2 but"),
+        ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS is .*32.*64"),
+        ({"vocabulary": "bytes"}, "VOCABULARY is"),
+    ],
+)
+def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train_stream(dataclasses.replace(tiny, **change)).restore(tiny_state)
+
+
+def test_a_position_of_another_task(tiny_state):
+    with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME is 'python_docs_span_corruption'"):
+        train_stream(docs_config()).restore(tiny_state)
+
+
+def with_entry(state: bytes, name: str) -> bytes:
+    buffer = io.BytesIO(state)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(name, b"x")
+    return buffer.getvalue()
+
+
+def test_damaged_positions(tiny, tmp_path):
+    stream = train_stream(tiny)
+    state = stream.state()[0]
+    outside = f"../{tmp_path.name}-outside"
+    for broken in (b"", b"nonsense", state[:-100], with_entry(state, outside)):
+        with pytest.raises(UserError, match="data position in the checkpoint of MODEL_DIR cannot"):
+            stream.restore({0: broken})
+    kept = [n for n in zipfile.ZipFile(io.BytesIO(state)).namelist() if n != "iterator.index"]
+    smaller = io.BytesIO()
+    with zipfile.ZipFile(smaller, "w") as archive, zipfile.ZipFile(io.BytesIO(state)) as whole:
+        for name in kept:
+            archive.writestr(name, whole.read(name))
+    with pytest.raises(UserError, match="data position in the checkpoint of MODEL_DIR cannot"):
+        stream.restore({0: smaller.getvalue()})
+
+
+def test_evaluation_is_the_same_at_every_call_and_seed(tiny):
+    first = [digest(batch) for batch in eval_batches(tiny)]
+    assert first == [digest(b) for b in eval_batches(dataclasses.replace(tiny, seed=3))]
+    assert len(first) == tiny.eval_batches
+
+
+def test_evaluation_fills_up_the_last_batch(tiny):
+    config = dataclasses.replace(tiny, eval_batch_size=7, eval_batches=1000)
+    batches = list(eval_batches(config))
+    assert {x.shape[0] for batch in batches for x in batch.values()} == {7}
+    rows = np.concatenate([batch["encoder_input_tokens"].any(axis=1) for batch in batches])
+    weights_BL = np.concatenate([batch["decoder_loss_weights"] for batch in batches])
+    assert rows.sum() % 7  # or there was nothing to fill up
+    assert rows[: rows.sum()].all()  # all padding rows come last
+    assert not weights_BL[~rows].any()
+    one_by_one = dataclasses.replace(config, eval_batch_size=1)
+    assert sum(1 for _ in eval_batches(one_by_one)) == rows.sum()

@@ -1,0 +1,138 @@
+"""Lines that no honest shard has: nothing takes more memory than its bound, or is lost."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pytest
+
+from switchx.data import eval_batches, train_stream, vocabulary
+from switchx.data.tensorflow_loader import load_tensorflow
+from switchx.errors import UserError
+
+from ..conftest import docs_config, record, sentences, write_lines
+
+load_tensorflow()
+from switchx.data.tasks import json_lines, lines  # noqa: E402
+from switchx.storage import files  # noqa: E402
+
+
+def read(path):
+    counter = json_lines.LineCounter(1.0)
+    found = [text.decode() for text in json_lines.documents(str(path), counter)]
+    return counter, found
+
+
+def read_strictly(path):
+    counter = json_lines.LineCounter(0.1)
+    list(json_lines.documents(path, counter))
+    counter.finish_pass(path)
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "longest", "sizes", "broken"),
+    [
+        ("endless_line", "lines.json", 20, [11, 11], 1),
+        ("bomb", "lines.json.gz", 20, [11, 11], 1),
+        ("one_character", "lines.json", 110, [10**6] * 100 + [11], 0),
+    ],
+)
+def test_memory(case, name, longest, sizes, broken, tmp_path):
+    arguments = [case, str(tmp_path / name), str(longest)]
+    command = [sys.executable, "-m", "tests.data.tasks.hostile_lines", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    found = json.loads(done.stdout)
+    assert found["sizes"] == sizes
+    assert (found["lines"], found["broken"]) == (2 + broken, broken)
+    # A line as it came, in one piece, as text, and as the texts that are passed on.
+    assert found["megabytes"] < 5 * longest
+
+
+def test_long_lines_are_broken_lines(monkeypatch, tmp_path):
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(files, "LOCAL_CHUNK", 30)
+    fits, long = record("x" * 20), json.dumps({"text": "y" * 1000})
+    padded = json.dumps({"text": "z"}) + " " * 1000  # its beginning alone would be a document
+    path = write_lines(tmp_path / "t.json", [fits, long, padded, json.dumps({"text": "last"})])
+    counter, found = read(path)
+    assert found == ["x" * 20, "last"]
+    assert (counter.lines, counter.broken) == (4, 2)
+    assert len(fits) <= 100
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.1 but 2 of 4 .*t.json'.*yyyy"):
+        read_strictly(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"text": "\xff\xfe not UTF-8"}',
+        b"[" * 1_000_000,
+        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+        b'{"text": ' + b"9" * 100_000 + b"}",
+        b'{"url": "no text"}',
+        b"\x00",
+    ],
+    ids=["not UTF-8", "deep list", "deep object", "long number", "no text", "zero"],
+)
+def test_broken_lines(line, tmp_path):
+    path = tmp_path / "t.json"
+    path.write_bytes(line + b"\n" + record("good").encode() + b"\n")
+    counter, found = read(path)
+    assert found == ["good"]
+    assert (counter.lines, counter.broken) == (2, 1)
+
+
+@pytest.mark.parametrize("spaces", ["", " ", "\n"])
+def test_long_texts_are_cut_at_white_space(spaces, monkeypatch, tmp_path):
+    monkeypatch.setattr(json_lines, "MAX_TEXT_CHARS", 50)
+    text = (spaces or "x").join(f"wörd{n}" for n in range(200))
+    _, found = read(write_lines(tmp_path / "t.json", [record(text)]))
+    assert "".join(found) == text
+    assert max(map(len, found)) <= 50
+    assert min(map(len, found[:-1])) > (40 if spaces else 49)
+    assert all(piece.endswith(spaces) for piece in found[:-1])
+
+
+def test_members_and_zeros_of_gzip(tmp_path):
+    """Files that were joined, and filled up with zeros, as tape and block tools do."""
+    one, two = (gzip.compress(f"{record(text)}\n".encode()) for text in ("one", "two"))
+    path = tmp_path / "t.json.gz"
+    path.write_bytes(one + two + bytes(500))
+    assert read(path)[1] == ["one", "two"]
+    path.write_bytes(b"")
+    assert read(path)[1] == []
+    path.write_bytes(one + two[:-3])
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN leads to .* is damaged \(it ends too ear"):
+        read(path)
+
+
+@pytest.fixture
+def one_text(tmp_path):
+    """A config whose only training text is long, in one line."""
+    text = " ".join(f"{n:06d}" for n in range(40_000))
+    return docs_config(
+        mixture_or_task_name="c4_json_span_corruption",
+        json_train_glob=write_lines(tmp_path / "t.json", [record(text)]),
+        json_validation_glob=write_lines(tmp_path / "v.json", map(record, sentences(40))),
+        vocabulary="bytes",
+        batch_size=16,
+    )
+
+
+def test_training_on_one_long_text(one_text, monkeypatch):
+    monkeypatch.setattr(json_lines, "MAX_TEXT_CHARS", 50_000)
+    words = vocabulary(one_text)
+    rows = next(train_stream(one_text))["encoder_input_tokens"]
+    assert all(words.decode(row).count("<extra_id_") == 3 for row in rows)
+    assert len(list(eval_batches(one_text))) == 3
+
+
+def test_blocks_by_number(tmp_path):
+    """A block is the same whether its file is read on, or begun anew."""
+    path = write_lines(tmp_path / "t.json.gz", map(record, sentences(1000)))
+    in_order, anywhere = json_lines._Blocks(), json_lines._Blocks()
+    expected = [in_order.get(path, "X", number) for number in range(9)]
+    assert list(map(len, expected)) == [128] * 7 + [1000 - 7 * 128, 0]
+    for number in (3, 4, 0, 8, 7, 7, 2):
+        assert anywhere.get(path, "X", number) == expected[number]

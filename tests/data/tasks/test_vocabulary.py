@@ -1,0 +1,132 @@
+"""Plain vocabularies give the ids of seqio's, and sentinels survive both ways."""
+
+import io
+
+import pytest
+import sentencepiece
+
+from switchx.data import vocabulary
+from switchx.data.tasks.vocabularies import Bytes, SentencePieces
+from switchx.errors import UserError
+
+from ..conftest import docs_config
+
+TEXTS = [
+    "Returns the sum of two arrays, element by element.",
+    "a  <extra_id_0>\n of <extra_id_3> arrays",
+    "x = np.zeros((3, 4), dtype=float32)  # 100 %",
+    "Grüße, 東京!",
+]
+
+
+@pytest.fixture(params=["python_docs", "bytes", "t5"], scope="module")
+def choice(request):
+    if request.param == "t5":
+        return request.getfixturevalue("t5_model")
+    return request.param
+
+
+def test_ids_are_seqios(choice):
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    from switchx.data.tasks.vocabulary_choice import seqio_choice
+
+    config = docs_config(vocabulary=choice)
+    ours, seqios = vocabulary(config), seqio_choice(config, choice)
+    assert (ours.size, ours.eos_id, ours.pad_id) == (seqios.vocab_size, seqios.eos_id, 0)
+    for text in TEXTS:
+        if choice != "bytes" or "<extra" not in text:  # seqio's bytes know no sentinels
+            assert ours.encode(text) == list(seqios.encode(text))
+            assert ours.encode(text) == seqios.encode_tf(text).numpy().tolist()
+
+
+def test_sentinels(choice):
+    words = vocabulary(docs_config(vocabulary=choice))
+    assert [words.sentinel_id(i) for i in (0, 1, 99)] == [words.size - 1 - i for i in (0, 1, 99)]
+    ids = words.encode("the <extra_id_0> of <extra_id_99>")
+    assert [i for i in ids if i >= words.size - 100] == [
+        words.sentinel_id(0),
+        words.sentinel_id(99),
+    ]
+    assert words.decode(ids) == "the <extra_id_0> of <extra_id_99>"
+    inside = words.encode("arr<extra_id_1>s <extra_id_2><extra_id_3>")
+    assert [i for i in inside if i >= words.size - 100] == [words.sentinel_id(i) for i in (1, 2, 3)]
+
+
+def test_text_comes_back(choice):
+    words = vocabulary(docs_config(vocabulary=choice))
+    assert words.decode(words.encode(TEXTS[0])) == TEXTS[0]
+    ids = words.encode("one")
+    assert words.decode([0, *ids, 0, words.eos_id, *ids]) == "one"
+    assert words.decode([]) == ""
+    assert words.decode([words.size + 20])  # an id of the padded table is shown, not an error
+
+
+def test_sizes(t5_model):
+    assert vocabulary(docs_config(vocabulary=t5_model)).size == 32100
+    assert vocabulary(docs_config(vocabulary="bytes")).size == 3 + 256 + 100
+    assert vocabulary(docs_config()).size == 8100
+    assert vocabulary(docs_config()).sentinel_id(0) == 8099
+
+
+def test_nothing_is_unknown_to_the_embedded_vocabulary():
+    words = vocabulary(docs_config())
+    assert words.decode(words.encode("Grüße, 東京!")) == "Grüße, 東京!"
+
+
+def test_fingerprints_differ(t5_model):
+    choices = ("python_docs", "bytes", t5_model)
+    prints = {vocabulary(docs_config(vocabulary=choice)).fingerprint for choice in choices}
+    assert len(prints) == 3
+    assert Bytes(100).fingerprint != Bytes(0).fingerprint
+
+
+def test_bytes_decode_what_is_not_text():
+    assert Bytes().decode([3 + 0xFF, 3 + ord("a"), 2]) == "\ufffda\ufffd"
+
+
+def model_with(**special: int) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([f"some words and {n} more" for n in range(200)]),
+        model_writer=model,
+        vocab_size=50,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **special,
+    )
+    return model.getvalue()
+
+
+def test_a_model_of_the_users_own(tmp_path):
+    path = tmp_path / "my.model"
+    path.write_bytes(model_with(pad_id=0, eos_id=1, unk_id=2, bos_id=-1))
+    words = vocabulary(docs_config(vocabulary=str(path)))
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
+    assert words.size == pieces + 100
+    assert words.decode(words.encode("some <extra_id_7> words")) == "some <extra_id_7> words"
+
+
+def test_special_ids_that_do_not_fit():
+    with pytest.raises(UserError, match=r"VOCABULARY 'm' has pad id -1.*pad_id=0, eos_id=1"):
+        SentencePieces(model_with(), name="m")
+
+
+def test_files_that_are_no_vocabulary(tmp_path):
+    path = tmp_path / "text.model"
+    path.write_text("no model")
+    with pytest.raises(UserError, match=r"VOCABULARY '.*text.model' is not a SentencePiece model"):
+        vocabulary(docs_config(vocabulary=str(path)))
+    with pytest.raises(UserError, match="VOCABULARY '/no/such' leads to '/no/such', which cannot"):
+        vocabulary(docs_config(vocabulary="/no/such"))
+
+
+def test_a_bucket_that_does_not_answer(monkeypatch):
+    import threading
+
+    from switchx.storage import files
+
+    monkeypatch.setattr(files, "REMOTE_SECONDS", 0.05)
+    with pytest.raises(UserError, match=r"VOCABULARY leads to 'gs://b/m', .*no answer within 0 s"):
+        files.within_limit(threading.Event().wait, "gs://b/m", "VOCABULARY")
