@@ -3,6 +3,7 @@
 import argparse
 import re
 
+from switchx import storage
 from switchx.errors import UserError
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -36,17 +37,16 @@ def run(args: argparse.Namespace) -> None:
     from switchx.interop import hf_config, hf_export
     from switchx.interop.saved_params import SavedParams
     from switchx.settings import loading as gin_config
-    from switchx.storage.new_directory import check, new_directory
     from switchx.training import checkpoints
 
-    check(args.output, "--output")
+    storage.check_new(args.output, "--output")
     settings = gin_config.load(args)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
     folder, arrays, step = checkpoints.saved_params(model, settings.model_dir, args.step)
     saved = SavedParams(folder, arrays)
-    with new_directory(args.output, "--output") as output:
+    with storage.new_directory(args.output, "--output") as output:
         names = hf_export.export(model, saved, longest, output, most, args.dtype)
     files = names[0] if len(names) == 1 else f"{len(names)} files"
     print(f"checkpoint of step {step:,}: {files} and config.json in {args.output}")

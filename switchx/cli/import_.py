@@ -2,6 +2,7 @@
 
 import argparse
 
+from switchx import storage
 from switchx.errors import UserError
 
 EPILOG = """\
@@ -36,15 +37,14 @@ def run(args: argparse.Namespace) -> None:
     from switchx.interop.new_run import write_run
     from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
-    from switchx.storage.new_directory import check, new_directory
     from switchx.training.checks import check_run
 
-    check(args.model_dir, "--model_dir")
+    storage.check_new(args.model_dir, "--model_dir")
     source = open_source(args.kind, args.input)
     settings = gin_config.load(args, model=source.model_fields)
     check_run(settings.run, make_mesh(settings.run.mesh))
     step = (source.step or 0) if args.step is None else args.step
-    with new_directory(settings.model_dir, "--model_dir") as directory:
+    with storage.new_directory(settings.model_dir, "--model_dir") as directory:
         count, kept = write_run(settings.run, source, directory, settings.resolved, step)
     optimizer = "goes on from its state" if kept else "starts afresh"
     print(

@@ -4,6 +4,7 @@ import argparse
 import copy
 from pathlib import Path
 
+from switchx import storage
 from switchx.errors import UserError
 
 EPILOG = """\
@@ -34,11 +35,10 @@ def run(args: argparse.Namespace) -> None:
     from switchx.model import Model
     from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
-    from switchx.storage.new_directory import check, new_directory
     from switchx.training.checkpoints import restore_params
     from switchx.training.checks import check_run
 
-    check(args.model_dir, "--model_dir")
+    storage.check_new(args.model_dir, "--model_dir")
     saved = _saved_config(args.from_dir)
     dense = gin_config.load(_like(args, gin_file=[saved], gin_bindings=[])).run.model
     switch = "ModelConfig.switch=@SwitchConfig()"
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
             f"model in --from_dir={args.from_dir} is at step {step}, where training goes on."
         )
     source = Upcycled(settings.run, mesh, params, step)
-    with new_directory(settings.model_dir, "--model_dir") as directory:
+    with storage.new_directory(settings.model_dir, "--model_dir") as directory:
         count, _ = write_run(settings.run, source, directory, settings.resolved, step)
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
+from switchx import storage
 from switchx.data.config import Batch, DataConfig
 from switchx.errors import RunError
-from switchx.storage.retries import in_time
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def watched(items: Iterator[T], config: DataConfig) -> Iterator[T]:
 def watch(read: Callable[[], T], config: DataConfig) -> T:
     """Returns read(); RunError where it takes longer than config.timeout seconds."""
     try:
-        return in_time(read, config.timeout)
+        return storage.in_time(read, config.timeout)
     except TimeoutError:
         raise RunError(
             f"No batch of {config.mixture_or_task_name!r} came within "

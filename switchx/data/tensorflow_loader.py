@@ -5,11 +5,15 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from switchx import storage
 
 # What TensorFlow's C++ side writes before it reads its own log settings.
 _NOISE = re.compile(rb"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:|\s*$)")
+T = TypeVar("T")
+LIBRARY_SECONDS = 20.0  # of what a library reads with retries of its own
 
 
 def load_tensorflow() -> Any:
@@ -22,6 +26,16 @@ def load_tensorflow() -> Any:
 
     _hide_accelerators(tf)
     return tf
+
+
+def within_limit(read: Callable[[], T], path: str, setting: str) -> T:
+    """Returns read(), tried once: since TensorFlow retries for minutes by itself.
+
+    Raises:
+      UserError: it failed, or took longer than LIBRARY_SECONDS.
+    """
+    with storage.read_errors(path, setting):
+        return storage.in_time(read, LIBRARY_SECONDS)
 
 
 def _import_all() -> None:

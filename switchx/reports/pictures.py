@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from switchx import storage
 from switchx.training.metrics import read
-from switchx.training.run_directory import writing
 
 TRAIN, VALIDATION, REFERENCE = "#4c78a8", "#e45756", "#666666"
 # In even shares: an expert of less load serves next to no tokens. Everything that reports experts
@@ -67,8 +67,8 @@ def _new_figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    with writing(path):
-        figure.savefig(path, dpi=130)
+    with storage.whole_file(path) as part:
+        figure.savefig(part, dpi=130, format="png")
     return path
 
 

@@ -2,20 +2,20 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from switchx import hosts
-from switchx.errors import UserError
+from switchx import hosts, storage
+from switchx.errors import RunError, UserError
 from switchx.model import ModelConfig
 from switchx.training.event_files import EventFile
-from switchx.training.run_directory import write_atomically, writing
 
 FILE = "metrics.jsonl"
 
@@ -37,10 +37,9 @@ class MetricWriter:
         self._layer_names = layer_names
         self._rollbacks = 0
         self._events: dict[str, EventFile] = {}
-        self._file: TextIO | None = None
+        self._file: storage.Appender | None = None
         if hosts.is_first():
-            _drop_after(self._path, start_step)
-            self._open()
+            self._open(start_step)
 
     def write(
         self,
@@ -65,8 +64,7 @@ class MetricWriter:
         row |= {name: _plain(array.tolist()) for name, array in arrays.items()}
         self._append(step, split, row)
         values = {name: float(value) for name, value in scalars.items()} | self._flat(arrays)
-        with writing(self._path.parent / "tensorboard"):
-            self._event_file(split).add(int(step), values)
+        self._event_file(split).add(int(step), values)
 
     def roll_back(self, bad_step: int, to_step: int, skipped: int, loss: float) -> None:
         """Drops the rows after `to_step`, and appends one of split "rollback" that says so.
@@ -80,31 +78,29 @@ class MetricWriter:
         if self._file is None:
             return
         self.close()
-        _drop_after(self._path, to_step, kept_split="rollback")
         self._start_step = to_step
         self._rollbacks += 1
-        self._open()
+        self._open(to_step, kept_split="rollback")
         row = {"from": bad_step, "to": to_step, "batches_skipped": skipped, "loss": _plain(loss)}
         self._append(to_step + 1, "rollback", row)
 
     def close(self) -> None:
         """Flushes and closes all files. What cannot be written was said before."""
         for file in (self._file, *self._events.values()):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(RunError):
                 if file is not None:
                     file.close()
         self._events.clear()
 
-    def _open(self) -> None:
-        with writing(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
+    def _open(self, start_step: int, kept_split: str | None = None) -> None:
+        keep = functools.partial(_up_to, start_step, kept_split, self._path)
+        self._file = storage.open_appender(self._path, keep)
 
     def _append(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         assert self._file is not None
         row = {"step": int(step), "split": split, "time": round(time.time(), 3), **values}
-        with writing(self._path):
-            self._file.write(json.dumps(row, allow_nan=False) + "\n")
-            self._file.flush()
+        self._file.append((json.dumps(row, allow_nan=False) + "\n").encode())
+        self._file.flush()
 
     def _event_file(self, split: str) -> EventFile:
         if split not in self._events:
@@ -138,7 +134,8 @@ def read(model_dir: str | Path) -> list[dict[str, Any]]:
 
     Values that were not finite are None. A last line cut short by a crash is left out.
     """
-    return _read(Path(model_dir) / FILE)
+    path = Path(model_dir) / FILE
+    return _rows(storage.read_if_there(path, "MODEL_DIR") or b"", path)
 
 
 def layer_names(config: ModelConfig) -> list[str]:
@@ -185,8 +182,8 @@ class Rates:
         return rates
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    lines = path.read_bytes().splitlines() if path.exists() else []
+def _rows(content: bytes, path: Path) -> list[dict[str, Any]]:
+    lines = content.splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
         row = _row(line)
@@ -206,17 +203,15 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if is_row else None
 
 
-def _drop_after(path: Path, start_step: int, kept_split: str | None = None) -> None:
-    """Rewrites the file without the rows after `start_step`, and without a torn last line."""
-    if not path.exists():
-        return
+def _up_to(start_step: int, kept_split: str | None, path: Path, content: bytes) -> bytes:
+    """The file's content without the rows after `start_step`, and without a torn last line."""
     # Nothing that stands before the first step of a fresh start is part of it.
     kept = [
         row
-        for row in _read(path)
+        for row in _rows(content, path)
         if (start_step and row["step"] <= start_step) or row["split"] == kept_split
     ]
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept))
+    return "".join(json.dumps(row) + "\n" for row in kept).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import re
@@ -11,14 +10,14 @@ from typing import Any
 
 import seqio
 
+from switchx import storage
 from switchx.data.config import DataConfig, check_values
 from switchx.data.prepared import cutting, set_plan
 from switchx.data.prepared.progress import Progress
 from switchx.data.prepared.set_plan import PREPARING, SetInfo
-from switchx.data.prepared.shard_writer import ShardJob, finished, write_shard
+from switchx.data.prepared.shard_writer import ShardJob, finished, notes_of, write_shard
 from switchx.data.tasks import lookup, sources, vocabulary_choice
 from switchx.errors import RunError, UserError
-from switchx.storage.folders import Folder
 
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
 _PLAN = "plan.json"
@@ -46,18 +45,6 @@ def prepare(
     check_values(config)
     if config.prepared_dir is None:
         raise UserError("PREPARED_DIR is not set; give the folder to prepare into.")
-    try:
-        return _prepare(config, splits, shards, beam_flags)
-    except OSError as error:
-        raise RunError(
-            f"PREPARED_DIR {config.prepared_dir!r} cannot be written to "
-            f"({error.strerror or error}); what was finished stays: run the same command to go on."
-        ) from error
-
-
-def _prepare(
-    config: DataConfig, splits: Sequence[str], shards: int | None, beam_flags: Sequence[str]
-) -> list[SetInfo]:
     if shards is not None and shards < 1:
         raise UserError(f"--shards={shards} must be a whole number of at least 1.")
     provider = lookup.find_provider(config)
@@ -67,15 +54,16 @@ def _prepare(
     todo = [preparation for preparation in preparations if preparation.info is None]
     with contextlib.ExitStack() as locks:
         for preparation in todo:
-            locks.enter_context(_alone(preparation.notes))
+            locks.enter_context(preparation.locked())
             preparation.begin()
         _run(todo, beam_flags)
         for preparation in todo:
             preparation.finish()
     if isinstance(provider, seqio.Mixture):
         rates = {task.name: float(provider.get_rate(task)) for task in tasks}
-        folder = Folder(set_plan.folder_of(str(config.prepared_dir), provider.name))
-        folder.write(set_plan.MIXTURE_FILE, json.dumps({"rates": rates}, indent=1) + "\n")
+        url = set_plan.folder_of(storage.expanded(config.prepared_dir), provider.name)
+        text = json.dumps({"rates": rates}, indent=1) + "\n"
+        storage.write_whole(f"{url}/{set_plan.MIXTURE_FILE}", text)
     return [preparation.whole() for preparation in preparations]
 
 
@@ -92,18 +80,17 @@ class _Preparation:
                     f"{', '.join(sorted(task.splits))}; name some of these."
                 )
         self._task, self._config = task, config
-        self._url = set_plan.folder_of(str(config.prepared_dir), task.name)
+        self._url = set_plan.folder_of(storage.expanded(str(config.prepared_dir)), task.name)
         counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
         named = dataclasses.replace(config, mixture_or_task_name=task.name)
         vocabulary = vocabulary_choice.open_vocabulary(named, task)
         self.plan = cutting.plan_of(task, config, vocabulary, counts)
-        self.folder = Folder(self._url)
         self.info = self._there()
 
-    @property
-    def notes(self) -> Folder:
-        """Where the facts of finished shards lie until all are."""
-        return Folder(f"{self._url}/{PREPARING}")
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Refuses a second preparation of the same set."""
+        what = f"PREPARED_DIR={self._config.prepared_dir!r}"
+        return storage.exclusive_lock(notes_of(self._url, ".lock"), what, "switchx data prepare")
 
     @property
     def jobs(self) -> list[ShardJob]:
@@ -126,13 +113,11 @@ class _Preparation:
           UserError: what was begun here is of another plan.
         """
         text = json.dumps(dataclasses.asdict(self.plan), sort_keys=True)
-        begun = self.notes.read(_PLAN)
+        begun = storage.read_if_there(notes_of(self._url, _PLAN), "PREPARED_DIR")
         if begun is not None and begun.decode(errors="replace") != text:
             self._refuse(json.loads(begun) if _is_json(begun) else {})
-        if self.folder.local_path is not None:
-            for part in self.folder.local_path.glob(".*.part"):  # of an interrupted preparation
-                part.unlink()
-        self.notes.write(_PLAN, text)
+        storage.remove_unfinished(self._url)
+        storage.write_whole(notes_of(self._url, _PLAN), text)
 
     def finish(self) -> None:
         """Writes set.json.
@@ -142,7 +127,7 @@ class _Preparation:
         """
         shards: dict[str, list[Any]] = {split: [] for split in self.plan.shards}
         for job in self.jobs:
-            facts = finished(job, self.folder, self.notes)
+            facts = finished(job)
             if facts is None:
                 raise RunError(f"{job.file!r} was not finished; run the same command to go on.")
             shards[job.split].append(facts)
@@ -153,8 +138,8 @@ class _Preparation:
                     f"{split!r}; its files are empty or hold too little text."
                 )
         self.info = SetInfo(self.plan, shards)
-        self.folder.write(set_plan.FILE, self.info.text())
-        self.notes.remove()
+        storage.write_whole(f"{self._url}/{set_plan.FILE}", self.info.text())
+        storage.remove(f"{self._url}/{PREPARING}")
 
     def whole(self) -> SetInfo:
         """The finished set."""
@@ -167,7 +152,7 @@ class _Preparation:
         Raises:
           UserError: it is of another plan.
         """
-        content = self.folder.read(set_plan.FILE)
+        content = storage.read_if_there(f"{self._url}/{set_plan.FILE}", "PREPARED_DIR")
         if content is None:
             return None
         info = set_plan.parse_info(content, f"{self._url}/{set_plan.FILE}")
@@ -250,23 +235,6 @@ def _as_raised(error: Exception) -> UserError | RunError:
         )
     kind = UserError if found[1] == "UserError" else RunError
     return kind(found[2].strip())
-
-
-@contextlib.contextmanager
-def _alone(notes: Folder) -> Iterator[None]:
-    """Refuses a second preparation of the same set on this machine."""
-    if notes.local_path is None:
-        yield
-        return
-    with (notes.local_path / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"PREPARED_DIR: {str(notes.local_path.parent)!r} is being prepared by another "
-                "process; wait for it."
-            ) from None
-        yield
 
 
 def _is_json(content: bytes) -> bool:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from switchx import storage
 from switchx.data.prepared.set_plan import PREPARING
 from switchx.data.prepared.shard_writer import ShardJob, facts_name, progress_name
-from switchx.storage.folders import Folder
 
 SECONDS = 5.0
 
@@ -79,12 +79,12 @@ def _so_far(jobs: Sequence[ShardJob]) -> _SoFar:
     for job in jobs:
         by_url.setdefault(job.url, []).append(job)
     for url, own in by_url.items():
-        notes = Folder(f"{url}/{PREPARING}")
-        names = notes.names()
+        notes = f"{url}/{PREPARING}"
+        names = storage.names_in(notes, "PREPARED_DIR")
         for job in own:
             whole = facts_name(job) in names
             name = facts_name(job) if whole else progress_name(job)
-            content = notes.read(name) if name in names else None
+            content = name in names and storage.read_if_there(f"{notes}/{name}", "PREPARED_DIR")
             if content:
                 sums.add(json.loads(content), whole)
     return sums

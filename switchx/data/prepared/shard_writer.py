@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from switchx import storage
 from switchx.data.config import DataConfig
 from switchx.data.prepared.cutting import Reading, records_of
 from switchx.data.prepared.records import encode, salt_of
@@ -18,7 +19,6 @@ from switchx.data.prepared.set_plan import PREPARING, SetPlan, ShardFacts
 from switchx.data.streamed import pipeline
 from switchx.data.tasks import lookup
 from switchx.errors import RunError
-from switchx.storage.folders import Folder
 
 PROGRESS_SECONDS = 2.0
 # A record a chunk, for reads at any place. Not compressed: ids save a sixth, for twice the time.
@@ -53,9 +53,7 @@ def write_shard(job: ShardJob) -> None:
       UserError: the source cannot be read.
       RunError: the shard cannot be written.
     """
-    notes = Folder(f"{job.url}/{PREPARING}")
-    folder = Folder(job.url)
-    if finished(job, folder, notes) is not None:
+    if finished(job) is not None:
         return
     config = dataclasses.replace(job.config, mixture_or_task_name=job.plan.task)
     task = lookup.find_provider(config)
@@ -63,27 +61,33 @@ def write_shard(job: ShardJob) -> None:
     records = records_of(task, job.plan, job.split, job.shard, reading)
     with pipeline.reporting_errors(task, config):
         try:
-            facts = folder.write_with(
-                job.file,
-                lambda path: _write(path, job, _reporting(records, reading, job, notes), reading),
-            )
-            notes.write(facts_name(job), json.dumps(dataclasses.asdict(facts)))
-        except OSError as error:
+            with storage.whole_file(f"{job.url}/{job.file}") as path:
+                facts = _write(path, job, _reporting(records, reading, job), reading)
+            text = json.dumps(dataclasses.asdict(facts))
+            storage.write_whole(notes_of(job.url, facts_name(job)), text)
+        except RunError as error:
             raise RunError(
-                f"{job.file!r} could not be written to {job.url!r} "
-                f"({error.strerror or error}); what was finished stays: run the same command to "
-                "go on."
+                f"{str(error).removesuffix('.')}; what was finished stays: run the same command "
+                "to go on."
             ) from error
 
 
-def finished(job: ShardJob, folder: Folder, notes: Folder) -> ShardFacts | None:
+def finished(job: ShardJob) -> ShardFacts | None:
     """The facts of a shard that is whole; None where it must be written (again)."""
-    content = notes.read(facts_name(job))
+    content = storage.read_if_there(notes_of(job.url, facts_name(job)), "PREPARED_DIR")
     try:
         facts = None if content is None else ShardFacts(**json.loads(content))
     except (ValueError, TypeError):
         return None
-    return facts if facts is not None and folder.size(job.file) == facts.bytes else None
+    if facts is None:
+        return None
+    size = storage.size_of(f"{job.url}/{job.file}", "PREPARED_DIR")
+    return facts if size == facts.bytes else None
+
+
+def notes_of(url: str, name: str) -> str:
+    """Where a set's notes lie until it is whole: what was finished, how far the rest is."""
+    return f"{url}/{PREPARING}/{name}"
 
 
 def facts_name(job: ShardJob) -> str:
@@ -124,7 +128,7 @@ _UNKNOWN = 2  # T5's id of what a vocabulary has no piece for
 
 
 def _reporting(
-    records: Iterator[list[np.ndarray]], reading: Reading, job: ShardJob, notes: Folder
+    records: Iterator[list[np.ndarray]], reading: Reading, job: ShardJob
 ) -> Iterator[list[np.ndarray]]:
     """The same records; says every few seconds how far they are."""
     said = time.monotonic()
@@ -132,7 +136,7 @@ def _reporting(
         if time.monotonic() - said > PROGRESS_SECONDS:
             said = time.monotonic()
             so_far = {"documents": reading.documents, "text_bytes": reading.text_bytes}
-            notes.write(progress_name(job), json.dumps(so_far))
+            storage.write_whole(notes_of(job.url, progress_name(job)), json.dumps(so_far))
         yield record
 
 

@@ -10,8 +10,7 @@ import tensorflow as tf
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.tasks import registry
 from switchx.data.tasks.json_lines import JsonLinesSource, LineCounter
-from switchx.errors import UserError
-from switchx.storage.files import first_line
+from switchx.errors import UserError, first_line
 
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 

@@ -17,8 +17,7 @@ from switchx.data.config import Batch, DataConfig, check_values
 from switchx.data.streamed import pipeline, position
 from switchx.data.tasks import lookup, sources, vocabulary_choice
 from switchx.data.tasks.json_lines import LineCounter
-from switchx.errors import UserError
-from switchx.storage.files import first_line
+from switchx.errors import UserError, first_line
 
 _PREFETCHED_BATCHES = 2
 

@@ -10,9 +10,9 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from switchx import storage
 from switchx.data.tasks.lines import CutLine, read_lines
 from switchx.errors import UserError
-from switchx.storage import files
 
 SETTINGS = {"train": "C4_JSON_TRAIN", "validation": "C4_JSON_VALIDATION"}
 MAX_TEXT_CHARS = 1_000_000
@@ -120,7 +120,7 @@ class JsonLinesSource(seqio.FileDataSource):
     def sizes(self, split: str) -> dict[str, int]:
         """The files of a split, by name, and the bytes of each."""
         setting = SETTINGS.get(split, split)
-        found = files.list_sizes(self.patterns[split], setting)
+        found = storage.list_files(self.patterns[split], setting)
         self._settings.update(dict.fromkeys(found, setting))
         return found
 

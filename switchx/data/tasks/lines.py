@@ -3,8 +3,8 @@
 import zlib
 from collections.abc import Iterable, Iterator
 
+from switchx import storage
 from switchx.errors import UserError
-from switchx.storage import files
 
 MAX_LINE_BYTES = 256 * 2**20  # C4's longest are about a megabyte
 _KEPT_BYTES = 240  # of a longer line
@@ -23,7 +23,7 @@ def read_lines(path: str, setting: str) -> Iterator[bytes]:
       UserError: the file cannot be read or its compression is damaged, in the name of the setting
         that led there.
     """
-    chunks = files.chunks(path, setting)
+    chunks = storage.chunks(path, setting)
     if path.endswith(".gz"):
         chunks = _inflated(chunks, path, setting)
     return _split(chunks)

@@ -12,8 +12,7 @@ from typing import Any
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.tasks import mc4, vocabulary_choice
 from switchx.data.tensorflow_loader import load_tensorflow
-from switchx.errors import UserError
-from switchx.storage.files import first_line
+from switchx.errors import UserError, first_line
 
 # t5 itself cannot be a requirement: its own would unpack nightly packages over seqio and TFDS.
 T5 = (

@@ -9,8 +9,8 @@ import seqio
 
 from switchx.data.config import DataConfig
 from switchx.data.tasks.json_lines import SETTINGS, JsonLinesSource
+from switchx.data.tensorflow_loader import within_limit
 from switchx.errors import UserError
-from switchx.storage import files
 
 SPLITS = ("train", "validation")
 
@@ -81,7 +81,7 @@ def prepared_info(source: seqio.TfdsDataSource) -> Any:
       UserError: there is no looking there.
     """
     folder = _tfds_folder(source)
-    return files.within_limit(lambda: _prepared(source), folder, "TFDS_DATA_DIR")
+    return within_limit(lambda: _prepared(source), folder, "TFDS_DATA_DIR")
 
 
 def _tfds_folder(source: seqio.TfdsDataSource) -> str:
@@ -105,7 +105,7 @@ def _check_files(task: Any, config: DataConfig) -> None:
     setting = f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r}"
     for split in task.splits:
         shards = functools.partial(task.source.list_shards, split)
-        if not files.within_limit(shards, task.name, setting):
+        if not within_limit(shards, task.name, setting):
             raise UserError(
                 f"{setting} reads no file for the split {split!r}; see which files its source "
                 "names."

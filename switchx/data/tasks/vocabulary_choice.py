@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+from switchx import storage
 from switchx.data.config import DataConfig
 from switchx.data.tasks import corpus, mc4
 from switchx.data.tasks.vocabularies import (
@@ -13,7 +14,7 @@ from switchx.data.tasks.vocabularies import (
     parse_model,
     sentinels_to_add,
 )
-from switchx.storage import files
+from switchx.data.tensorflow_loader import load_tensorflow, within_limit
 
 T5_MODEL = "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model"
 MT5_MODEL = "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model"
@@ -52,7 +53,7 @@ def open_vocabulary(config: DataConfig, provider: Any = None) -> Vocabulary:
     if choice == "bytes":
         return Bytes()
     path = model_path(config, choice)
-    return SentencePieces(files.read_bytes(path, _setting(config)), name=path)
+    return SentencePieces(_model_bytes(path, _setting(config)), name=path)
 
 
 def seqio_choice(config: DataConfig, choice: str) -> Any:
@@ -75,7 +76,7 @@ def _of_seqio(vocabulary: Any, config: DataConfig) -> Vocabulary:
         return Bytes(vocabulary.extra_ids)
     if isinstance(vocabulary, seqio.SentencePieceVocabulary):
         path = vocabulary.sentencepiece_model_file
-        model = files.read_bytes(path, _setting(config))
+        model = _model_bytes(path, _setting(config))
         return SentencePieces(model, extra_ids=vocabulary.extra_ids, name=path)
     return _OtherSeqio(vocabulary)
 
@@ -91,7 +92,15 @@ def model_path(config: DataConfig, choice: str) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _sentinels_to_add(path: str, setting: str) -> int:
-    return sentinels_to_add(parse_model(files.read_bytes(path, setting), path))
+    return sentinels_to_add(parse_model(_model_bytes(path, setting), path))
+
+
+def _model_bytes(path: str, setting: str) -> bytes:
+    if not path.startswith("gs://"):
+        return storage.read_bytes(path, setting)
+    # As seqio reads it next: TensorFlow needs no package of its own for these, and retries.
+    gfile = load_tensorflow().io.gfile
+    return within_limit(lambda: gfile.GFile(path, "rb").read(), path, setting)
 
 
 def _setting(config: DataConfig) -> str:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from switchx import data
+from switchx import data, storage
 from switchx.data import DataConfig
 from switchx.data.prepared import set_plan
 from switchx.data.prepared.reader import RecordCounter, SplitReader
 from switchx.data.tasks.vocabularies import Bytes
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 
 from ..conftest import docs_config, record, sentences, write_lines
 
@@ -290,7 +290,7 @@ def test_a_full_disk_takes_nothing_away(prepared, tmp_path):
     )
     assert failed.returncode == 1
     last = failed.stderr.splitlines()[-1]
-    assert "could not be written to" in last
+    assert "cannot be written" in last
     assert "File too large); what was finished stays: run the same command to go on." in last
     assert "Traceback" not in failed.stderr
     data.prepare(config)
@@ -320,12 +320,10 @@ def test_a_half_written_shard_is_written_again(prepared, tmp_path):
 
 def test_two_at_once(prepared, tmp_path):
     config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
-    from switchx.data.prepared.preparation import _alone
-    from switchx.storage.folders import Folder
-
+    lock = tmp_path / "c4_json_span_corruption" / "preparing" / ".lock"
     with (
-        _alone(Folder(f"{tmp_path}/c4_json_span_corruption/preparing")),
-        pytest.raises(UserError, match="is being prepared by another process; wait for it"),
+        storage.exclusive_lock(lock, "it", "test"),
+        pytest.raises(UserError, match=r"PREPARED_DIR='.*' is in use by another switchx data prep"),
     ):
         data.prepare(config)
 
@@ -364,7 +362,8 @@ def test_a_remote_folder_that_fails_for_a_while(prepared, monkeypatch, failures)
     folder = f"memory://flaky-{failures}"
     config = dataclasses.replace(prepared[0], prepared_dir=folder)
     if failures > retries.TRIES:
-        with pytest.raises(UserError, match=r"PREPARED_DIR leads to .* cannot be written after 6"):
+        says = r"memory://flaky-1000/.* cannot be written \(.*after 6 tries"
+        with pytest.raises(RunError, match=says):
             data.prepare(config)
     else:
         data.prepare(config)

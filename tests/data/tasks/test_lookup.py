@@ -175,12 +175,12 @@ def test_a_module_that_fails(tmp_path, monkeypatch):
 
 
 def test_the_public_vocabulary_without_network(monkeypatch):
-    from switchx.storage import files
+    from switchx.data.tasks import vocabulary_choice
 
     def refuse(read, path, setting):
         raise UserError(f"{setting} leads to {path!r}")
 
-    monkeypatch.setattr(files, "within_limit", refuse)
+    monkeypatch.setattr(vocabulary_choice, "within_limit", refuse)
     with pytest.raises(
         UserError, match="VOCABULARY 'default' leads to 'gs://t5-data/vocabs/cc_all"
     ):

@@ -163,12 +163,12 @@ def test_a_misspelt_language(json_config):
 
 
 def test_the_vocabulary_is_that_of_mt5(json_config, monkeypatch):
-    from switchx.storage import files
+    from switchx.data.tasks import vocabulary_choice
 
     def refuse(read, path, setting):
         raise UserError(f"{setting} leads to {path!r}")
 
-    monkeypatch.setattr(files, "within_limit", refuse)
+    monkeypatch.setattr(vocabulary_choice, "within_limit", refuse)
     model = "leads to 'gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model'"
     for name in ("mc4_json_span_corruption", "mc4_json_de_span_corruption"):
         with pytest.raises(UserError, match=f"VOCABULARY 'default' {model}"):

@@ -125,8 +125,8 @@ def test_files_that_are_no_vocabulary(tmp_path):
 def test_a_bucket_that_does_not_answer(monkeypatch):
     import threading
 
-    from switchx.storage import files
+    from switchx.data import tensorflow_loader
 
-    monkeypatch.setattr(files, "REMOTE_SECONDS", 0.05)
+    monkeypatch.setattr(tensorflow_loader, "LIBRARY_SECONDS", 0.05)
     with pytest.raises(UserError, match=r"VOCABULARY leads to 'gs://b/m', .*no answer within 0 s"):
-        files.within_limit(threading.Event().wait, "gs://b/m", "VOCABULARY")
+        tensorflow_loader.within_limit(threading.Event().wait, "gs://b/m", "VOCABULARY")

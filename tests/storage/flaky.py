@@ -3,6 +3,7 @@
 import threading
 from typing import Any, ClassVar
 
+import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 
@@ -47,6 +48,10 @@ class FlakyFileSystem(MemoryFileSystem):
         self.trouble()
         return super().glob(path, *args, **kwargs)
 
+    def put_file(self, *args: Any, **kwargs: Any) -> Any:
+        self.trouble()
+        return MemoryFileSystem().put_file(*args, **kwargs)
+
     def open(self, path: str, *args: Any, **kwargs: Any) -> Any:
         self.trouble()
         type(self).opened += 1
@@ -67,3 +72,6 @@ class _FlakyFile:
         begin, self._at = self._at, self._at + count
         FlakyFileSystem.trouble()
         return self._content[begin : self._at]
+
+
+fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)

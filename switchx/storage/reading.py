@@ -1,0 +1,179 @@
+"""Reading and listing, wherever the files lie. Nothing here hangs: a remote call has a limit."""
+
+import contextlib
+import functools
+import glob
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from switchx.errors import UserError
+from switchx.storage.paths import AnyPath, expanded, file_system, is_remote
+from switchx.storage.retries import explain, with_retries
+
+REMOTE_SECONDS = 20.0
+LISTING_SECONDS = 120.0  # a listing may be of tens of thousands of files, a page at a time
+REMOTE_CHUNK = 2 * 2**20  # bytes of one request, held once for each file that is open
+LOCAL_CHUNK = 2**20
+T = TypeVar("T")
+
+
+def read_bytes(path: AnyPath, setting: str, most: int | None = None) -> bytes:
+    """Returns a small file's bytes.
+
+    Raises:
+      UserError: it cannot be read, or has more than `most` bytes.
+    """
+    parts: list[bytes] = []
+    for chunk in chunks(path, setting):
+        parts.append(chunk)
+        if most is not None and sum(map(len, parts)) > most:
+            raise UserError(
+                f"{setting} leads to {str(path)!r}, which has more than {most:,} bytes: "
+                "give a file of the right kind."
+            )
+    return b"".join(parts)
+
+
+def read_text(path: AnyPath, setting: str) -> str:
+    """Returns a small file's text.
+
+    Raises:
+      UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return read_bytes(path, setting).decode()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{setting} leads to {str(path)!r}, which is not UTF-8: give a text file."
+        ) from None
+
+
+def chunks(path: AnyPath, setting: str) -> Iterator[bytes]:
+    """Yields a file's bytes in order, some at a time; UserError where it cannot be read."""
+    with read_errors(path, setting):
+        yield from _remote_chunks(str(path)) if is_remote(path) else _local_chunks(path)
+
+
+def read_if_there(path: AnyPath, setting: str) -> bytes | None:
+    """A small file's bytes; None where there is none."""
+    if is_remote(path):
+        return _ask(path, setting, lambda system, name: system.cat_file(name))
+    with read_errors(path, setting), contextlib.suppress(FileNotFoundError):
+        return Path(path).read_bytes()
+    return None
+
+
+def size_of(path: AnyPath, setting: str) -> int | None:
+    """A file's bytes; None where there is none."""
+    if is_remote(path):
+        return _ask(path, setting, lambda system, name: system.size(name))
+    with read_errors(path, setting), contextlib.suppress(FileNotFoundError):
+        return Path(path).stat().st_size
+    return None
+
+
+def is_file(path: AnyPath, setting: str) -> bool:
+    """Whether there is a file of this name."""
+    if is_remote(path):
+        return bool(_ask(path, setting, lambda system, name: system.isfile(name)))
+    return Path(path).is_file()
+
+
+def names_in(folder: AnyPath, setting: str) -> set[str]:
+    """The names of what lies in a folder, folders included; none where there is no such folder."""
+    if is_remote(folder):
+        return _ask(folder, setting, _list_names) or set()
+    with read_errors(folder, setting), contextlib.suppress(FileNotFoundError):
+        return set(os.listdir(folder))
+    return set()
+
+
+def list_files(pattern: str, setting: str) -> dict[str, int]:
+    """Returns the files that a glob matches, by name and sorted, and the bytes of each.
+
+    A file of exactly that name is what is meant, whatever characters are in it.
+
+    Raises:
+      UserError: there is no looking there, in the name of the setting that holds the glob.
+    """
+    if is_remote(pattern):
+        return _ask(pattern, setting, _list_sizes, LISTING_SECONDS) or {}
+    pattern = expanded(pattern)
+    found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+    with read_errors(pattern, setting):
+        return {path: os.path.getsize(path) for path in sorted(found) if os.path.isfile(path)}
+
+
+@contextlib.contextmanager
+def read_errors(path: AnyPath, setting: str) -> Iterator[None]:
+    """Within, whatever a file system raises becomes one sentence.
+
+    Raises:
+      UserError: in the name of the setting that led to the path.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # each file system raises what it likes
+        raise UserError(
+            f"{setting} leads to {str(path)!r}, which cannot be read ({explain(error)}): "
+            "give a path that can be read from this machine."
+        ) from error
+
+
+def _local_chunks(path: AnyPath) -> Iterator[bytes]:
+    with open(expanded(str(path)), "rb") as file:
+        while chunk := file.read(LOCAL_CHUNK):
+            yield chunk
+
+
+def _remote_chunks(url: str) -> Iterator[bytes]:
+    system, name = file_system(url)
+    position, file = 0, None
+    while True:
+        read = functools.partial(_read_on, system, name, position, [file])
+        file, chunk = with_retries(read, url, REMOTE_SECONDS)
+        if not chunk:
+            return
+        position += len(chunk)
+        yield chunk
+
+
+def _read_on(system: Any, name: str, position: int, opened: list[Any]) -> tuple[Any, bytes]:
+    """Returns the open file and what follows a position; the first try takes what is open."""
+    file = opened.pop() if opened else None
+    if file is None:
+        # No cache: what is read is read once, and the cache would hold several times as much.
+        file = system.open(name, "rb", cache_type="none")
+        file.seek(position)
+    chunk = file.read(REMOTE_CHUNK)
+    size = getattr(file, "size", None)
+    if not chunk and size is not None and position < size:
+        raise OSError(f"it ends at byte {position} of {size}")
+    return file, chunk
+
+
+def _ask(
+    url: AnyPath,
+    setting: str,
+    ask: Callable[[Any, str], T],
+    seconds: float = REMOTE_SECONDS,
+) -> T | None:
+    """What a remote file system says of a URL; None where nothing is there."""
+    with read_errors(url, setting), contextlib.suppress(FileNotFoundError):
+        system, name = file_system(str(url))
+        return with_retries(lambda: ask(system, name), str(url), seconds)
+    return None
+
+
+def _list_names(system: Any, folder: str) -> set[str]:
+    system.invalidate_cache(folder)
+    return {path.rstrip("/").rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
+
+
+def _list_sizes(system: Any, pattern: str) -> dict[str, int]:
+    found = system.glob(pattern, detail=True)
+    return {system.unstrip_protocol(path): found[path]["size"] or 0 for path in sorted(found)}
