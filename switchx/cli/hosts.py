@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from switchx.errors import UserError
+from switchx import storage
+from switchx.errors import RunError, UserError
 from switchx.settings.loading import Settings
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
     who may read that can be of the job.
     """
     from switchx.hosts.secret import VARIABLE, check_secret, new_secret
-    from switchx.storage.folders import Folder
 
     if job is None or VARIABLE in os.environ:
         given = os.environ.get(VARIABLE)
@@ -64,23 +64,25 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
         return
     made = new_secret()
     try:
-        Folder(model_dir).write_with(_SECRET_FILE, lambda path: _write_private(path, made))
-    except OSError as error:
+        with storage.whole_file(file) as part:
+            _write_private(part, made)
+    except RunError as error:
         raise UserError(
             f"MODEL_DIR={model_dir!r} cannot hold the secret of a job of several hosts "
-            f"({error.strerror}): set {VARIABLE} to the same value on every host."
+            f"({error}): set {VARIABLE} to the same value on every host."
         ) from None
     try:
         yield lambda: made
     finally:
-        file.unlink(missing_ok=True)
+        storage.remove(file)
 
 
 def _read(file: Path) -> str | None:
     try:
-        return file.read_text()
-    except OSError:  # process 0 has not made it yet, or not for us
+        content = storage.read_if_there(file, "MODEL_DIR")
+    except UserError:  # it is not for us
         return None
+    return None if content is None else content.decode()
 
 
 def _write_private(path: Path, text: str) -> None:

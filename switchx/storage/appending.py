@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from switchx.storage.paths import AnyPath
 from switchx.storage.reading import read_if_there
 from switchx.storage.writing import write_errors, write_whole
 
@@ -35,7 +36,7 @@ class Appender:
             self._file.close()
 
 
-def open_appender(path: Path, keep: Callable[[bytes], bytes] | None = None) -> Appender:
+def open_appender(path: AnyPath, keep: Callable[[bytes], bytes] | None = None) -> Appender:
     """Opens a file to append to, made with its folders where it is missing.
 
     Args:
@@ -49,4 +50,4 @@ def open_appender(path: Path, keep: Callable[[bytes], bytes] | None = None) -> A
         kept = keep(there)
         if kept != there:
             write_whole(path, kept)
-    return Appender(path)
+    return Appender(Path(path))
