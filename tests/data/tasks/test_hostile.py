@@ -15,7 +15,7 @@ from ..conftest import docs_config, record, sentences, write_lines
 
 load_tensorflow()
 from switchx.data.tasks import json_lines, lines  # noqa: E402
-from switchx.storage import files  # noqa: E402
+from switchx.storage import reading  # noqa: E402
 
 
 def read(path):
@@ -51,7 +51,7 @@ def test_memory(case, name, longest, sizes, broken, tmp_path):
 
 def test_long_lines_are_broken_lines(monkeypatch, tmp_path):
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
-    monkeypatch.setattr(files, "LOCAL_CHUNK", 30)
+    monkeypatch.setattr(reading, "LOCAL_CHUNK", 30)
     fits, long = record("x" * 20), json.dumps({"text": "y" * 1000})
     padded = json.dumps({"text": "z"}) + " " * 1000  # its beginning alone would be a document
     path = write_lines(tmp_path / "t.json", [fits, long, padded, json.dumps({"text": "last"})])
