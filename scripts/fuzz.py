@@ -293,7 +293,7 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     from switchx.hosts.connection import Connection
     from switchx.planning import topology
-    from switchx.settings import gin_files
+    from switchx.settings import gin_files, read_flag
     from switchx.training import metrics
 
     repository = Path(__file__).parents[1] / "configs"
@@ -305,7 +305,7 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     yield "gin", Parser([path.read_bytes() for path in configs], gin)
     flags = [b"BATCH_SIZE=64", b"ModelConfig.d_ff={'x': [1, 2.5]}", b"P='/a/b'", b"M=%N"]
-    yield "gin flag", Parser(flags, lambda x: gin_files.read_flag(x.decode(errors="replace")))
+    yield "gin flag", Parser(flags, lambda x: read_flag(x.decode(errors="replace")))
     names = [b"v5p-512", b"2xv5e:4x4", b"h100x8", b"cpu:8"]
     yield "topology", Parser(names, lambda x: topology.parse(x.decode(errors="replace")))
 

@@ -1,7 +1,17 @@
-"""Settings that must be in the environment before anything imports JAX."""
+"""Settings that must be in the environment before anything imports JAX; a run to share."""
 
+import contextlib
+import io
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.helpers import Trained
 
 # Eight CPU devices, so that every mesh is tested on any machine, with or without accelerators.
 DEVICES = "--xla_force_host_platform_device_count=8"
@@ -13,3 +23,57 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 _cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_root / "switchx" / "test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+SMALL = (
+    "--gin.VOCABULARY=bytes",
+    "--gin.MIXTURE_OR_TASK_NAME=c4_json_span_corruption",
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}",
+    "--gin.ENCODER_GROUP_SIZE=64",
+    "--gin.DECODER_GROUP_SIZE=32",
+    "--gin.ModelConfig.vocab_size=384",
+    "--gin.ModelConfig.d_model=32",
+    "--gin.ModelConfig.d_ff=32",
+    "--gin.ModelConfig.num_layers=2",
+    "--gin.BATCH_SIZE=8",
+    "--gin.EVAL_STEPS=2",
+    "--gin.LOG_PERIOD=1",
+    "--gin.EVAL_PERIOD=2",
+    "--gin.CHECKPOINT_PERIOD=2",
+)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
+    """Four steps of a tiny model on bytes of JSON lines. Not to be written to."""
+    from switchx.cli.main import main
+    from tests.helpers import Outcome, Trained
+
+    folder = tmp_path_factory.mktemp("trained")
+    for split, rows in (("train", 200), ("validation", 40)):
+        lines = [
+            {"text": f"line {n} says that {n * 7} is seven times {n}, " * 4} for n in range(rows)
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    files = [f"--gin.C4_JSON_{s.upper()}={folder}/{s}.jsonl" for s in ("train", "validation")]
+    with _inside(folder), _shown() as (out, err):
+        status = main(
+            ["train", "--gin.TRAIN_STEPS=4", "--model_dir=runs/quickstart", *SMALL, *files]
+        )
+    return Trained(folder, Outcome(status, out.getvalue(), err.getvalue()))
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[tuple[io.StringIO, io.StringIO]]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield out, err

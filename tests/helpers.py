@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -101,3 +102,24 @@ def random_inputs(
 def noise(batch: int, seed: int = 0, step: int = 0, first_row: int = 0) -> Noise:
     """The keys of rows first_row, first_row + 1, ... of the global batch."""
     return Noise.for_rows(seed, jnp.uint32(step), jnp.arange(first_row, first_row + batch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a command ended with."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A folder in which `switchx train` was called, and what it showed."""
+
+    folder: Path
+    outcome: Outcome
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs/quickstart"

@@ -1,6 +1,5 @@
 """The configurations under configs/: every file is read, every published count is met."""
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,8 @@ import pytest
 from switchx.model import Model, ModelConfig, forward_flops, parameter_count
 from switchx.model.router import expert_capacity
 from switchx.settings.gin_files import HOME, Reader
-from switchx.settings.loading import Settings, load
+from switchx.settings.gin_syntax import Binding
+from switchx.settings.loading import Request, Settings, load
 
 CONFIGS = HOME / "configs"
 FILES = sorted(path.relative_to(HOME) for path in CONFIGS.glob("**/*.gin"))
@@ -60,14 +60,8 @@ RUN |= {"C4_JSON_TRAIN": "*", "C4_JSON_VALIDATION": "*"}
 
 
 def settings(*files: str, **macros: object) -> Settings:
-    args = argparse.Namespace(
-        gin_file=list(files),
-        gin_bindings=[f"{name}={value}" for name, value in macros.items()],
-        gin_search_paths="",
-        model_dir=None,
-        reads_a_run=False,
-    )
-    return load(args, defaults=RUN)
+    bindings = tuple(Binding(name, value, name) for name, value in macros.items())
+    return load(Request(files, bindings), defaults=RUN)
 
 
 def config(name: str) -> ModelConfig:

@@ -1,7 +1,8 @@
-"""The commands as a user types them, one after the other, on the embedded corpus."""
+"""Commands as a user types them, in processes of their own, on the embedded corpus."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -38,34 +39,28 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     result = switchx("train", "--gin.TRAIN_STEPS=4", *SMALL, cwd=folder)
     assert result.returncode == 0, result.stderr
-    return folder, result.stdout
+    return folder, result
 
 
-def test_training_shows_what_it_made(trained):
-    folder, shown = trained
+# How a line of ours begins; a library's begins otherwise.
+OURS = re.compile(
+    r"(axis|replica|data|expert|model|devices) +(size|\d)|[\d,]+ parameters; |step +\d+|data: "
+)
+
+
+def test_training_shows_what_it_made_and_nothing_else(trained):
+    folder, result = trained
     for part in ("validation loss", "unigram entropy", "dead", " ____ ", "loss.png"):
-        assert part in shown
+        assert part in result.stdout
+    assert [line for line in result.stderr.splitlines() if not OURS.match(line)] == []
     run = folder / "runs" / "quickstart"
     names = ("config.gin", "model_info.txt", "metrics.jsonl", "loss.png", "expert_load.png")
     assert all((run / name).stat().st_size for name in names)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["2", "4"]
 
 
-def test_the_same_command_goes_on_where_it_ended(trained):
+def test_infer_needs_the_run_directory_alone(trained):
     folder, _ = trained
-    result = switchx("train", "--gin.TRAIN_STEPS=6", *SMALL, cwd=folder)
-    assert result.returncode == 0, result.stderr
-    assert "resuming from step 4" in result.stderr
-    rows = (folder / "runs/quickstart/metrics.jsonl").read_text().splitlines()
-    steps = [row["step"] for row in map(json.loads, rows) if row["split"] == "train"]
-    assert steps == [1, 2, 3, 4, 5, 6]
-
-
-def test_eval_and_infer_need_the_run_directory_alone(trained):
-    folder, _ = trained
-    result = switchx("eval", "--model_dir=runs/quickstart", "--json", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    assert 0 < json.loads(result.stdout)["loss"] < 20
     line = {"text": "Return the __ of the list, or __ if it is empty.", "id": 7}
     result = switchx(
         "infer", "--model_dir=runs/quickstart", cwd=folder, stdin=json.dumps(line) + "\n"
@@ -73,13 +68,4 @@ def test_eval_and_infer_need_the_run_directory_alone(trained):
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert (answer["text"], answer["id"], len(answer["blanks"])) == (line["text"], 7, 2)
-
-
-def test_another_vocabulary_than_the_checkpoints_is_refused(trained):
-    folder, _ = trained
-    result = switchx("train", "--gin.VOCABULARY=bytes", *SMALL, cwd=folder)
-    assert result.returncode == 2
-    *changed, refusal = result.stderr.splitlines()
-    assert "vocabulary does not match" in refusal
-    assert "switchx: VOCABULARY was 'default' and is now 'bytes'" in changed
-    assert "Traceback" not in result.stderr
+    assert result.stderr == "1 lines, checkpoint of step 4, greedy, 8 at a time\n"

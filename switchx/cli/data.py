@@ -3,6 +3,7 @@
 import argparse
 import importlib
 
+from switchx.cli.flags import load_either
 from switchx.errors import UserError
 
 # Each is a module switchx.cli.data_<name> with run(args, settings).
@@ -30,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=10.0, help="bench: how long each (%(default)s)"
     )
     parser.epilog = (
-        "Needs the data settings of a run alone; a model is not looked at. What follows -- are "
+        "Needs the data settings of a run alone (--model_dir=RUN: of that run); a model is not "
+        "looked at. What follows -- are "
         "Apache Beam's own flags for `prepare`, as in -- --runner=DataflowRunner --project=.. "
         "(default: this machine)."
     )
@@ -38,11 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     """Does one action."""
-    from switchx.settings import loading as gin_config
-
     if args.beyond and args.action != "prepare":
         raise UserError(f"{args.beyond[0]!r} is for `switchx data prepare` alone.")
-    settings = gin_config.load(args, defaults=_NOT_NEEDED)
+    settings = load_either(args, defaults=_NOT_NEEDED)
     action = importlib.import_module(f"switchx.cli.data_{args.action}")
     status: int | None = action.run(args, settings)
     return status

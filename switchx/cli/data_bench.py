@@ -10,7 +10,7 @@ from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.data import DataConfig
-    from switchx.settings.loading import Settings
+    from switchx.settings import Settings
 
 _WARM_UP_SECONDS = 5.0
 

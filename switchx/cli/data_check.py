@@ -4,10 +4,10 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from switchx.errors import RunError, UserError
-from switchx.reports.tables import columns
+from switchx.terminal import table
 
 if TYPE_CHECKING:
-    from switchx.settings.loading import Settings
+    from switchx.settings import Settings
 
 _SHOWN_PROBLEMS = 20
 
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
             counts = (report.records, report.broken, report.tokens, report.short, report.sentinels)
             rows.append((info.plan.task, split, len(info.shards[split]), *counts))
             problems += report.problems
-    print("\n".join(columns(rows)))
+    print("\n".join(table(rows)))
     for problem in problems[:_SHOWN_PROBLEMS]:
         print(problem)
     if problems:

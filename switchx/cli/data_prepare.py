@@ -4,11 +4,11 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any
 
-from switchx.reports.tables import columns
+from switchx.terminal import table
 
 if TYPE_CHECKING:
     from switchx.data.prepared.set_plan import SetInfo
-    from switchx.settings.loading import Settings
+    from switchx.settings import Settings
 
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:
@@ -18,13 +18,13 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     began = time.monotonic()
     splits = [split for split in args.splits.split(",") if split]
     sets = data.prepare(settings.data, splits, args.shards, args.beyond)
-    for line in table(sets):
+    for line in set_table(sets):
         print(line)
     print(f"in {settings.data.prepared_dir} after {time.monotonic() - began:.1f} s; train with")
     print(f"  --gin.PREPARED_DIR={settings.data.prepared_dir!r}")
 
 
-def table(sets: list["SetInfo"]) -> list[str]:
+def set_table(sets: list["SetInfo"]) -> list[str]:
     """A row for each split of each set."""
     head = ("task", "split", "shards", "records", "documents", "tokens", "text bytes", "unknown")
     rows: list[tuple[Any, ...]] = [head]
@@ -43,4 +43,4 @@ def table(sets: list["SetInfo"]) -> list[str]:
                     f"{sum(facts.unknown for facts in shards) / max(tokens, 1):.3%}",
                 )
             )
-    return columns(rows)
+    return table(rows)

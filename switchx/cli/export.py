@@ -4,6 +4,7 @@ import argparse
 import re
 
 from switchx import storage
+from switchx.cli.flags import load_run
 from switchx.errors import UserError
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -36,11 +37,10 @@ def run(args: argparse.Namespace) -> None:
 
     from switchx.interop import hf_config, hf_export
     from switchx.interop.saved_params import SavedParams
-    from switchx.settings import loading as gin_config
     from switchx.training import checkpoints
 
     storage.check_new(args.output, "--output")
-    settings = gin_config.load(args)
+    settings = load_run(args)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run

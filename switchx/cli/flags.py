@@ -2,13 +2,13 @@
 
 import argparse
 import difflib
-import os
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from switchx.errors import UserError
 
-_DEVICE_COUNT = "xla_force_host_platform_device_count"
+if TYPE_CHECKING:
+    from switchx.settings import Request, Settings
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,9 +30,9 @@ class Parser(argparse.ArgumentParser):
         flags = [*self._option_string_actions, "--gin."]
         close = difflib.get_close_matches(unknown.split("=")[0], flags, n=1)
         if close:
-            return f"; the nearest is {close[0]}"
+            return f": the nearest is {close[0]}"
         if unknown.startswith("--"):
-            return "; settings are given as --gin.NAME=VALUE"
+            return ": settings are given as --gin.NAME=VALUE"
         return f" (see `{self.prog} --help`)"
 
 
@@ -70,6 +70,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="compute on N simulated CPU devices, to try a mesh out",
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="show what libraries log, instead of keeping it"
+    )
 
 
 def add_host_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,20 +107,44 @@ def _rewrite(argument: str) -> str:
     return f"--gin_bindings={name}={value}"
 
 
-def prepare_devices(cpu_devices: int | None) -> None:
-    """Makes JAX see that many CPU devices and nothing else. It must not have been used yet."""
-    if cpu_devices is None:
-        return
-    others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICE_COUNT not in flag]
-    os.environ["XLA_FLAGS"] = " ".join([*others, f"--{_DEVICE_COUNT}={cpu_devices}"])
-    os.environ["JAX_PLATFORMS"] = "cpu"
+def request(args: argparse.Namespace) -> "Request":
+    """What the common flags ask for."""
+    from switchx.settings import Request, read_flag
+
+    return Request(
+        gin_files=tuple(args.gin_file),
+        bindings=tuple(read_flag(flag) for flag in args.gin_bindings),
+        search_paths=tuple(path for path in args.gin_search_paths.split(",") if path),
+        model_dir=args.model_dir,
+    )
 
 
-def prepare_compile_cache() -> None:
-    """What one run compiled, the next one reads, unless the user's own environment says where."""
-    root = Path(os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx").expanduser()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "xla"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+def load(
+    args: argparse.Namespace,
+    defaults: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> "Settings":
+    """The settings of a new run, or of one that is continued by naming its configuration."""
+    return _load(args, request(args), defaults, model)
+
+
+def load_run(args: argparse.Namespace) -> "Settings":
+    """Those of a run that left something behind, by default runs/quickstart."""
+    return _load(args, request(args).of_run())
+
+
+def load_either(args: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> "Settings":
+    """Those of a run that --model_dir names alone, else as `load`."""
+    asked = request(args)
+    return _load(args, asked.of_run() if asked.named_dir else asked, defaults)
+
+
+def _load(args: argparse.Namespace, *given: Any) -> "Settings":
+    from switchx import settings
+
+    loaded = settings.load(*given)
+    args.explained = loaded.gin.explained  # for what refuses its values later
+    return loaded
 
 
 def _positive(text: str) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from switchx import storage
 from switchx.errors import RunError, UserError
-from switchx.settings.loading import Settings
+from switchx.settings import Settings
 
 if TYPE_CHECKING:
     from switchx.hosts.job import Job

@@ -3,6 +3,7 @@
 import argparse
 
 from switchx import storage
+from switchx.cli.flags import load
 from switchx.errors import UserError
 
 EPILOG = """\
@@ -35,13 +36,12 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--step={args.step} must be at least 0.")
     from switchx.interop import open_source
     from switchx.interop.new_run import write_run
-    from switchx.settings import loading as gin_config
     from switchx.sharding import make_mesh
     from switchx.training.checks import check_run
 
     storage.check_new(args.model_dir, "--model_dir")
     source = open_source(args.kind, args.input)
-    settings = gin_config.load(args, model=source.model_fields)
+    settings = load(args, model=source.model_fields)
     check_run(settings.run, make_mesh(settings.run.mesh))
     step = (source.step or 0) if args.step is None else args.step
     with storage.new_directory(settings.model_dir, "--model_dir") as directory:

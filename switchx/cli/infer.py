@@ -1,20 +1,10 @@
 """switchx infer: JSON lines with blanks in, the same lines with the blanks filled out."""
 
 import argparse
-import contextlib
-import json
-import os
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from switchx.cli.flags import load_run
 from switchx.errors import UserError
-
-if TYPE_CHECKING:
-    from jax.sharding import Mesh
-
-    from switchx.inference import DecodingConfig, Vocabulary
 
 DESCRIPTION = """\
 Reads JSON lines, each with a "text" whose blanks are <extra_id_0>, <extra_id_1>, ... or __, and
@@ -61,44 +51,30 @@ def run(args: argparse.Namespace) -> None:
       UserError: a flag, the input or the model is not usable; nothing has been written then.
     """
     check_flags(args)
-    check_output(args.output)
-    rows = list(read_rows(args.input))
+    from switchx.inference import lines
 
-    # These take seconds to import; a mistake above is told at once.
-    import jax
+    lines.check_output(args.output)
+    rows = lines.read_rows(args.input)
+    from tqdm import tqdm
 
-    from switchx import data, inference
-    from switchx.model import Model
-    from switchx.settings import loading as gin_config
-    from switchx.sharding import make_mesh
-    from switchx.training import checkpoints
-    from switchx.training.checkpoints.refusals import check_model
+    from switchx.api import Run
 
-    settings = gin_config.load(args)
-    mesh = make_mesh(settings.run.mesh)
-    decoding = decoding_config(args, settings.data.feature_lengths["targets"], mesh)
-    vocabulary = data.vocabulary(settings.data)
-    limit = settings.data.feature_lengths["inputs"]
-    tokens = [encode(number, row["text"], vocabulary, limit) for number, row in rows]
-
-    model = Model.of(settings.run.model)
-    check_model(model.config, settings.model_dir, vocabulary.fingerprint)
-    with jax.set_mesh(mesh), writing(args.output) as output:
-        params, step = checkpoints.restore_params(model, settings.model_dir, mesh, args.step)
+    run = Run.of(load_run(args), args.step)
+    names = {"max_length": "length", "method": "method", "batch_size": "batch_size"}
+    names |= {flag: flag for flag in _ONLY}
+    given = {names[flag]: value for flag, value in vars(args).items() if flag in names}
+    decoding = run.decoding(**{name: x for name, x in given.items() if x is not None})
+    tokens = lines.encode_rows(rows, run.encode)
+    with lines.writing(args.output) as output:
         print(
-            f"{len(rows)} lines, checkpoint of step {step}, {decoding.method}, "
+            f"{len(rows)} lines, checkpoint of step {run.step}, {decoding.method}, "
             f"{decoding.batch_size} at a time",
             file=sys.stderr,
         )
-        answers = inference.predict(model, params, tokens, decoding, limit, vocabulary.eos_id)
-        for (_, row), answer in zip(rows, progress(answers, len(rows)), strict=True):
-            result = inference.answer(row["text"], answer, vocabulary)
-            line = row | {
-                "output": result.output,
-                "blanks": result.blanks,
-                "filled": result.filled,
-            }
-            print(json.dumps(line, ensure_ascii=False), file=output, flush=True)
+        answers = run.answers([row["text"] for _, row in rows], decoding, tokens)
+        bar = tqdm(answers, total=len(rows), unit="line", disable=not sys.stderr.isatty())
+        for (_, row), answer in zip(rows, bar, strict=True):
+            lines.write_row(row, answer, output)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -106,122 +82,6 @@ def check_flags(args: argparse.Namespace) -> None:
     for flag, method in _ONLY.items():
         if getattr(args, flag) is not None and args.method != method:
             raise UserError(
-                f"--{flag}={getattr(args, flag)} has no effect with --method={args.method}; "
+                f"--{flag}={getattr(args, flag)} has no effect with --method={args.method}: "
                 f"leave it out or give --method={method}."
             )
-
-
-def decoding_config(args: argparse.Namespace, target_length: int, mesh: "Mesh") -> "DecodingConfig":
-    """What the flags say, with the defaults that need the model and the mesh."""
-    from switchx.inference import DecodingConfig, Sampling
-    from switchx.sharding import batch_shards
-
-    def given(*names: str) -> dict[str, Any]:
-        return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-
-    shards = batch_shards(mesh)
-    batch_size = -(-8 // shards) * shards if args.batch_size is None else args.batch_size
-    if batch_size % shards:
-        raise UserError(
-            f"--batch_size={batch_size} must be a multiple of {shards}, the product of "
-            f"MESH_REPLICA={mesh.shape['replica']}, MESH_DATA={mesh.shape['data']} and "
-            f"MESH_EXPERT={mesh.shape['expert']}."
-        )
-    return DecodingConfig(
-        length=target_length if args.max_length is None else args.max_length,
-        method=args.method,
-        sampling=Sampling(**given("temperature", "top_k", "top_p")),
-        batch_size=batch_size,
-        **given("seed", "num_beams", "length_penalty"),
-    )
-
-
-def read_rows(path: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number and object of each line that is not blank.
-
-    Raises:
-      UserError: the file cannot be read, has no lines, or has one that is no object with a text.
-    """
-    empty = True
-    with _reading(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                empty = False
-                yield number, _parse(line, number)
-    if empty:
-        raise UserError(f'--input={path} has no lines; give lines such as {{"text": "a __"}}.')
-
-
-def _parse(line: bytes, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:  # bytes that are no UTF-8 included
-        raise UserError(f"line {number} of --input is not JSON ({error}).") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        raise UserError(
-            f'line {number} of --input is not an object with a string "text", '
-            'such as {"text": "Return the __ of the list."}.'
-        )
-    return row
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[BinaryIO]:
-    if path == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = open(path, "rb")  # noqa: SIM115  (closed below; only opening may fail so)
-    except OSError as error:
-        raise UserError(f"--input={path} cannot be read ({error.strerror}).") from error
-    with stream:
-        yield stream
-
-
-def encode(number: int, text: str, vocabulary: "Vocabulary", limit: int) -> list[int]:
-    """Encoder tokens of the text of a line, or the UserError that names the line."""
-    from switchx.inference import to_tokens
-
-    try:
-        tokens = to_tokens(text, vocabulary)
-    except UserError as error:
-        raise UserError(f"line {number} of --input: {error}") from error
-    if len(tokens) > limit:
-        raise UserError(
-            f"line {number} of --input has {len(tokens)} tokens with the end of sequence; the "
-            f"model takes {limit}, the length of 'inputs' in TASK_FEATURE_LENGTHS."
-        )
-    return tokens
-
-
-def check_output(path: str) -> None:
-    """Raises UserError where `writing` would lose something or fail."""
-    if path == "-":
-        return
-    if os.path.lexists(path):
-        raise UserError(f"--output={path} exists; give the name of a new file.")
-    folder = Path(path).parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--output={path} cannot be written; {folder} must be a writable folder.")
-
-
-@contextlib.contextmanager
-def writing(path: str) -> Iterator[TextIO]:
-    """A stream to a file that is there when all of it is, or to standard output."""
-    if path == "-":
-        yield sys.stdout
-        return
-    partial = Path(f"{path}.{os.getpid()}.partial")
-    try:
-        with open(partial, "x", encoding="utf-8") as stream:
-            yield stream
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def progress(answers: Iterator[list[int]], total: int) -> Iterator[list[int]]:
-    """The answers, with a bar where there is a person to see one."""
-    import tqdm
-
-    return iter(tqdm.tqdm(answers, total=total, unit="line", disable=not sys.stderr.isatty()))

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, cast
 
+from switchx.cli.flags import load_either
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,15 +22,17 @@ _NOT_NEEDED |= {"C4_JSON_TRAIN": None, "C4_JSON_VALIDATION": None}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `switchx info`; those all commands share are added by the caller."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.epilog = "A model is enough: --gin_file=configs/models/switch_c_2048.gin"
+    parser.epilog = (
+        "A model is enough: --gin_file=configs/models/switch_c_2048.gin; --model_dir=RUN describes "
+        "a run that was started."
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints the figures."""
     from switchx.planning.summary import Summary
-    from switchx.settings import loading as gin_config
 
-    settings = gin_config.load(args, defaults=_NOT_NEEDED)
+    settings = load_either(args, defaults=_NOT_NEEDED)
     summary = Summary.of(settings.run)
     problem = _problem(settings.run)
     if args.json:

@@ -4,23 +4,19 @@ Nothing heavy is imported here, and a command's module only once it is chosen, s
 `switchx --help` is there at once.
 """
 
+import argparse
+import contextlib
 import importlib
 import keyword
-import logging
 import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
+from types import ModuleType
 
-from switchx.cli.flags import (
-    Parser,
-    add_common_arguments,
-    prepare_compile_cache,
-    prepare_devices,
-    rewrite_gin_flags,
-)
+from switchx.cli import environment
+from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
 from switchx.cli.memory import restart_with_huge_pages
 from switchx.errors import RunError, UserError
 
@@ -36,9 +32,6 @@ COMMANDS = {
     "export": "write a trained model for another program",
     "upcycle": "make the start of a switch model of a trained dense one",
 }
-# These work on what a run left behind: given only --model_dir, they read its config.gin.
-READ_A_RUN = ("eval", "infer", "export")
-
 COMPUTE = ("train", "eval", "infer")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -46,13 +39,19 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line. Returns 0, 2 for a mistake of the user, 1 for a run that could not go
-    on, 128 and the signal's number for one that was stopped (130 after ctrl-C)."""
+    on, 128 and the signal's number for one that was stopped (130 after ctrl-C).
+
+    Without `argv` this process is the command's own: what its libraries write is kept from the
+    terminal. A caller with an `argv` keeps his streams and loggers as they are.
+    """
+    own = argv is None
     try:
-        if argv is None:
+        if own:
             sys.unraisablehook = _unraisable
             if sys.argv[1:2] and sys.argv[1] in COMPUTE:
                 restart_with_huge_pages()
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+            environment.prepare_streams()
+        return _dispatch(list(sys.argv[1:] if argv is None else argv), own)
     except UserError as error:
         print(f"switchx: {error}", file=sys.stderr)
         return 2
@@ -68,30 +67,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _dispatch(argv: list[str]) -> int:
+def _dispatch(argv: list[str], own: bool) -> int:
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv or ["--help"])
         return 0
     module = f"{argv[0]}_" if keyword.iskeyword(argv[0]) else argv[0]
     command = importlib.import_module(f"switchx.cli.{module}")
     parser = Parser(prog=f"switchx {argv[0]}", description=f"{COMMANDS[argv[0]].capitalize()}.")
-    parser.set_defaults(reads_a_run=argv[0] in READ_A_RUN)
     add_common_arguments(parser)
     command.add_arguments(parser)
-    own, beyond = _split(argv[1:])
+    given, beyond = _split(argv[1:])
     if beyond and argv[0] != "data":
         raise UserError(f"{beyond[0]!r} stands behind --, where `switchx {argv[0]}` takes nothing.")
     parser.set_defaults(beyond=beyond)  # Apache Beam's own flags
-    args = parser.parse_args(rewrite_gin_flags(own))
-    prepare_devices(args.cpu_devices)
-    prepare_compile_cache()
-    # Orbax remarks on settings that are our choice, and logs the traceback of what it raises too;
-    # asyncio those of the writes that fail beside the one that ended the save.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # It leaves what it was at unfinished where a file cannot be read or written.
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
-    return command.run(args) or 0
+    args = parser.parse_args(rewrite_gin_flags(given))
+    environment.prepare_devices(args.cpu_devices)
+    environment.prepare_compile_cache()
+    args.log = environment.LibraryLog() if own and not args.verbose else None
+    with contextlib.nullcontext() if own else environment.remarks_left_out():
+        return _run(command, args)
+
+
+def _run(command: ModuleType, args: argparse.Namespace) -> int:
+    try:
+        return command.run(args) or 0
+    except UserError as error:
+        raise UserError(args.explained(str(error)) if "explained" in args else error) from error
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        missing = environment.missing_platform()
+        if missing:
+            raise missing from error
+        if args.log:
+            args.log.explain()
+        raise
+    finally:
+        if args.log:
+            args.log.close()
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

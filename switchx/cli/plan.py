@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from switchx.cli.flags import load_either
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.planning.plan import Plan
-    from switchx.settings.loading import Settings
+    from switchx.settings import Settings
 
 _IDENTITY = ".plan"  # in a plan's folder: which plan it is
 
@@ -53,14 +54,12 @@ def run(args: argparse.Namespace) -> int:
     from switchx.planning import environment
 
     environment.prepare()
-    from switchx.settings import loading as gin_config
-
-    settings = gin_config.load(args, defaults=_NOT_NEEDED)
+    settings = load_either(args, defaults=_NOT_NEEDED)
     return (_fit if args.fit else _plan)(args, settings)
 
 
 def _plan(args: argparse.Namespace, settings: "Settings") -> int:
-    from switchx.cli.flags import prepare_devices
+    from switchx.cli.environment import prepare_devices
     from switchx.planning import plan, report, topology
 
     chosen = topology.parse(args.topology)

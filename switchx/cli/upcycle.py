@@ -1,10 +1,11 @@
 """switchx upcycle: a dense model's run becomes the start of a switch model's."""
 
 import argparse
-import copy
+import dataclasses
 from pathlib import Path
 
 from switchx import storage
+from switchx.cli.flags import request
 from switchx.errors import UserError
 
 EPILOG = """\
@@ -33,17 +34,21 @@ def run(args: argparse.Namespace) -> None:
     from switchx.interop.new_run import write_run
     from switchx.interop.upcycling import Upcycled, check_sizes
     from switchx.model import Model
-    from switchx.settings import loading as gin_config
+    from switchx.settings import load, read_flag
     from switchx.sharding import make_mesh
     from switchx.training.checkpoints import restore_params
     from switchx.training.checks import check_run
 
     storage.check_new(args.model_dir, "--model_dir")
     saved = _saved_config(args.from_dir)
-    dense = gin_config.load(_like(args, gin_file=[saved], gin_bindings=[])).run.model
-    switch = "ModelConfig.switch=@SwitchConfig()"
-    settings = gin_config.load(
-        _like(args, gin_file=[saved, *args.gin_file], gin_bindings=[switch, *args.gin_bindings])
+    asked = request(args)
+    dense = load(dataclasses.replace(asked, gin_files=(saved,), bindings=())).run.model
+    settings = load(
+        dataclasses.replace(
+            asked,
+            gin_files=(saved, *asked.gin_files),
+            bindings=(read_flag("ModelConfig.switch=@SwitchConfig()"), *asked.bindings),
+        )
     )
     check_sizes(dense, settings.run.model, args.from_dir)
     mesh = make_mesh(settings.run.mesh)
@@ -67,9 +72,3 @@ def _saved_config(from_dir: str) -> str:
     if not (saved.parent / "checkpoints").is_dir():
         raise UserError(f"--from_dir={from_dir} holds no checkpoint.")
     return str(saved)
-
-
-def _like(args: argparse.Namespace, **changes: list[str]) -> argparse.Namespace:
-    args = copy.copy(args)
-    vars(args).update(changes)
-    return args

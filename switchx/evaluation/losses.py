@@ -7,11 +7,8 @@ import jax
 import numpy as np
 
 from switchx import hosts
-from switchx.sharding import make_mesh
+from switchx.data.examples import examples_of
 from switchx.training.batches import HostBatch, Result, put_batch
-from switchx.training.checkpoints import restore_params
-from switchx.training.checks import check_run
-from switchx.training.config import RunConfig
 from switchx.training.state import Setup
 from switchx.training.step import compile_eval_step, layer_arrays, mean_of, scalars
 
@@ -45,6 +42,11 @@ class Evaluator:
             self._batches = list(self._make_batches())
         return self._over(self._batches, params)
 
+    @property
+    def examples(self) -> int:
+        """How many the whole has: rows, or what is packed in them. None are counted twice."""
+        return sum(1 for batch in self._batches or () for _ in examples_of(batch))
+
     def each_task(self, params: Any) -> Iterator[tuple[str, Result]]:
         """Yields the same of each task alone, as soon as it is there."""
         for task, make_batches in self._make_task_batches.items():
@@ -75,24 +77,3 @@ def unigram_entropy(batches: Iterable[HostBatch]) -> float:
     counts = np.bincount(np.concatenate(targets))
     share = counts[counts > 0] / counts.sum()
     return float(-np.sum(share * np.log(share)))
-
-
-def evaluate(
-    run: RunConfig,
-    model_dir: str,
-    make_batches: MakeBatches,
-    step: int | None = None,
-    make_task_batches: Mapping[str, MakeBatches] | None = None,
-) -> dict[str, Any]:
-    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
-
-    With tasks to evaluate alone, `tasks` holds the scalars of each by name.
-    """
-    mesh = make_mesh(run.mesh)
-    check_run(run, mesh)
-    setup = Setup.of(run, mesh)
-    params, step = restore_params(setup.model, model_dir, mesh, step, run.mesh.fully_sharded)
-    evaluator = Evaluator(setup, make_batches, make_task_batches)
-    values, _ = evaluator(params)
-    of_tasks = {task: values for task, (values, _) in evaluator.each_task(params)}
-    return {"step": step, **values} | ({"tasks": of_tasks} if of_tasks else {})

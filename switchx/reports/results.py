@@ -1,40 +1,44 @@
-"""What a finished run shows: how good it is, how its experts are used, where its pictures are."""
+"""What a finished run and an evaluation show, in plain words."""
 
+import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from switchx.evaluation import examples
+from switchx import data
+from switchx.api import Run
+from switchx.evaluation import blanks
 from switchx.reports.pictures import DEAD_LOAD
-from switchx.settings.loading import Settings
+from switchx.terminal import table
 from switchx.training import TrainResult
 
-ROWS, BLANKS_PER_ROW = 5, 2
+JUDGED_ROWS = 64  # of held-out text, whose blanks are filled
+SHOWN_ROWS, BLANKS_PER_ROW = 5, 2
+_COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 
-def show(settings: Settings, result: TrainResult, drawn: Sequence[Path]) -> None:
+def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> None:
     """Prints the end of `switchx train`."""
-    print(f"\nTrained {result.step:,} steps in {settings.model_dir}")
-    for line in (*_quality(result), *_experts(result)):
-        print(line)
+    lines = [f"\nTrained {result.step:,} steps in {run.config.model_dir}"]
+    if result.validation:
+        lines += _quality(result.validation)
+    lines += _experts(result)
     if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
-        print("  blanks it fills     (text: what the model put there | what stood there)")
-        for line in _blanks(settings):
-            print(line)
-    for line in _pictures(drawn):
-        print(line)
+        lines += _held_out(run, result.validation)
+    lines += [f"  picture             {path}" for path in drawn]
+    print("\n".join(lines))
 
 
-def _quality(result: TrainResult) -> list[str]:
-    if not result.validation:
-        return []
-    values = result.validation
+def _quality(values: dict[str, float]) -> list[str]:
     return [
         f"  validation loss     {values['loss']:.4f} nats per token",
         f"  unigram entropy     {values['unigram_entropy']:.4f} nats, "
-        "what knowing only the words' frequencies gives",
-        f"  accuracy            {values['accuracy']:.1%}",
+        "what knowing only the tokens' frequencies gives",
+        f"  accuracy            {values['accuracy']:.1%} of the next tokens",
     ]
 
 
@@ -49,19 +53,59 @@ def _experts(result: TrainResult) -> list[str]:
     ]
 
 
-def _blanks(settings: Settings) -> list[str]:
+def _held_out(run: Run, values: dict[str, float]) -> list[str]:
+    """How well the model fills the blanks of validation text, and some of them to look at."""
+    alone = dataclasses.replace(run.config.data, pack=False)  # an example in a row
+    batches = list(data.eval_batches(alone))
+    lines = []
+    factor = blanks.nats_to_bits_per_byte(batches, run.vocabulary)
+    if factor and values:
+        lines.append(
+            f"  bits per byte       {factor * values['loss']:.2f} of the text in the blanks; "
+            f"{factor * values['unigram_entropy']:.2f} from the tokens' frequencies"
+        )
+    decoding = run.decoding()
+    filled = blanks.fill(
+        batches, run.vocabulary, lambda rows: run.predict(rows, decoding), JUDGED_ROWS
+    )
+    judged = list(itertools.chain(*filled))
+    if not judged:
+        return lines
+    exact = sum(blank.is_exact for blank in judged)
     return [
+        *lines,
+        f"  blanks filled       {exact / len(judged):.1%} of {len(judged):,} exactly right",
+        "                      (text: what the model put there | what stood there)",
+        *(_line(blank) for row in filled[:SHOWN_ROWS] for blank in row[:BLANKS_PER_ROW]),
+    ]
+
+
+def _line(blank: blanks.Blank) -> str:
+    return (
         f"    {blank.before:>36} ____ {blank.after:<36} : "
         f"{_short(blank.given) or '-'} | {_short(blank.truth)}"
-        for blank in examples.fill(
-            settings.run, settings.data, settings.model_dir, ROWS, BLANKS_PER_ROW
-        )
-    ]
+    )
 
 
 def _short(text: str, most: int = 24) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _pictures(drawn: Sequence[Path]) -> Sequence[str]:
-    return [f"  picture             {path}" for path in drawn]
+def evaluation_lines(values: dict[str, Any]) -> list[str]:
+    """A line for each scalar of `Run.evaluate`, then a table of the tasks evaluated alone."""
+    width = max(len(name) for name in values if name != "tasks")
+    lines = []
+    for name, value in values.items():
+        if name != "tasks":
+            shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+            lines.append(f"{name:<{width}}  {shown}")
+    tasks = values.get("tasks", {})
+    rows = [(task, *(of[name] for name in _COLUMNS)) for task, of in tasks.items()]
+    return [*lines, "", *table([("task", *_COLUMNS), *rows])] if rows else lines
+
+
+def plain(value: Any) -> Any:
+    """The same as any JSON reader takes it: None where a figure is not finite."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

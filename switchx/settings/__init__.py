@@ -1,1 +1,7 @@
 """What did gin say? Files, macros, values, changes, and the typed configurations they become."""
+
+from switchx.settings.changes import changed_settings
+from switchx.settings.gin_syntax import Binding, read_flag
+from switchx.settings.loading import Request, Settings, load
+
+__all__ = ["Binding", "Request", "Settings", "changed_settings", "load", "read_flag"]

@@ -22,7 +22,7 @@ def changed_settings(settings: Settings) -> list[str]:
         before = GinConfig.of(Reader().read_file(str(saved.absolute()), SAVED)).settings()
     except UserError as error:
         return [f"what changed since the last start is not known: {error}"]
-    now = GinConfig.of(Reader().parse(settings.resolved)).settings()
+    now = settings.gin.settings()
     return [
         f"{name} was {_shown(name, before)} and is now {_shown(name, now)}{_effect(name, now)}"
         for name in sorted(before.keys() | now.keys())

@@ -1,6 +1,7 @@
 """What bindings mean together: macros resolved, dataclasses built, mistakes named."""
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -8,10 +9,11 @@ from typing import Any
 
 from switchx.errors import UserError
 from switchx.settings.configurables import CONFIGURABLES, ROOTS
-from switchx.settings.gin_files import REQUIRED, Binding, Macro, Reference, leaves, near
+from switchx.settings.gin_syntax import REQUIRED, Binding, Macro, Reference, leaves, near
 
-# Read by the command line itself, so that no parameter has to refer to it.
+# Read by whoever loads a configuration, so that no parameter has to refer to it.
 MODEL_DIR = "MODEL_DIR"
+BASE = "configs/base.gin"  # every macro with its default
 
 # Names that T5X's users bring along, and what to do with them here.
 FROM_T5X = {
@@ -64,7 +66,7 @@ class GinConfig:
                 values[field.name] = self._checked(target, hints[field.name])
             elif field.default is dataclasses.MISSING:
                 raise UserError(
-                    f"{target} is not set; name a model, as in "
+                    f"{target} is not set: name a model, as in "
                     "--gin_file=configs/models/switch_base_8.gin."
                 )
         return cls(**values)
@@ -92,9 +94,9 @@ class GinConfig:
             return self.build(value.name)
         if isinstance(value, Macro):
             if value.name in using:
-                raise UserError(f"{value!r} is defined by itself.")
+                raise UserError(f"{value!r} is defined by itself: give it a value.")
             if value.name not in self.bindings:
-                raise UserError(f"{setting} uses {value!r}, which is not set.")
+                raise UserError(f"{setting} uses {value!r}, which is not set: set {value.name}.")
             inner = self.bindings[value.name].value
             return self._resolve(inner, value.name, (*using, value.name))
         if isinstance(value, dict):
@@ -145,10 +147,12 @@ class GinConfig:
         for binding in self.bindings.values():
             if binding.is_macro and binding.target not in known:
                 advice = FROM_T5X.get(binding.target, "")
-                advice = f"; {advice}" if advice else near(binding.target, sorted(known))
+                advice = f": {advice}" if advice else near(binding.target, sorted(known))
                 raise UserError(f"{binding.origin}: nothing uses {binding.target}{advice}.")
             if binding.file is None and binding.target not in used:
-                raise UserError(f"{binding.origin}: nothing in this configuration uses it.")
+                raise UserError(
+                    f"{binding.origin}: nothing in this configuration uses it: leave it out."
+                )
 
     def settings(self) -> dict[str, Any]:
         """The values of all parameters that have a part in what is built, by the names to set."""
@@ -160,6 +164,31 @@ class GinConfig:
                 values[self.name_to_set(target)] = plain
         return values
 
+    def explained(self, message: str) -> str:
+        """A refusal's sentence, and where the values in it were set that the caller never wrote.
+
+        Defaults are left out beside a value that he did write: that is what he has to change.
+        """
+        named = (match for match in _SETTING.finditer(message) if match[1] in self.bindings)
+        found = [m[1] for m in named if self._says(message[m.end() :], m[1])]
+        bindings = [self.bindings[name] for name in dict.fromkeys(found)]
+        typed = any(binding.file is None for binding in bindings)
+        places: dict[str, list[str]] = {}
+        for binding in bindings:
+            if binding.file == BASE and not typed:
+                places.setdefault(f"default in {BASE}", []).append(binding.target)
+            elif binding.file not in (BASE, None):
+                places.setdefault(binding.origin, []).append(binding.target)
+        said = "; ".join(f"{', '.join(names)}: {place}" for place, names in places.items())
+        return f"{message} ({said}.)" if said else message
+
+    def _says(self, text: str, name: str) -> bool:
+        """Whether a text begins with a setting's value, and not with another, as in advice."""
+        try:
+            return text.startswith(repr(self._resolve(Macro(name), name)))
+        except UserError:
+            return False
+
     def text(self) -> str:
         """Gin that gives the same configuration when read alone."""
         used = self.used()
@@ -168,6 +197,9 @@ class GinConfig:
         parameters = [f"{b.target} = {b.value!r}" for b in kept if not b.is_macro]
         parameters.sort(key=lambda line: line.split(".")[0])
         return "\n".join([*macros, "", *parameters, ""])
+
+
+_SETTING = re.compile(r"(?<![\w.])((?:[A-Za-z]\w*\.)?[A-Za-z]\w*)=")  # not that of --gin.NAME=VALUE
 
 
 def _macros(value: Any) -> Iterator[Macro]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchx.errors import UserError
-from switchx.settings.gin_files import Binding, Reference
+from switchx.settings.gin_syntax import Binding, Reference
 from switchx.settings.gin_values import GinConfig
 
 _SWITCH = "ModelConfig.switch"
@@ -31,7 +31,7 @@ def check_model(config: GinConfig, fields: Mapping[str, Any]) -> None:
             name = config.name_to_set(target)
             raise UserError(
                 f"{name}={_in_gin(target, here)!r}, but the model in --input has "
-                f"{_in_gin(target, value)!r}; leave {name} out, which takes what is there."
+                f"{_in_gin(target, value)!r}: leave {name} out, which takes what is there."
             )
 
 

@@ -1,97 +1,152 @@
-"""From a command line to a run: which gin is read, and what comes of it."""
+"""From what a caller asks for to a run: which gin is read, and what comes of it."""
 
-import argparse
 import dataclasses
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
-from switchx.settings.gin_files import Binding, Reader, read_flag
-from switchx.settings.gin_values import MODEL_DIR, GinConfig
+from switchx.settings.gin_files import Reader
+from switchx.settings.gin_syntax import Binding
+from switchx.settings.gin_values import BASE, MODEL_DIR, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
 from switchx.training.config import BatchShape, RunConfig
 
-BASE = "configs/base.gin"
 DEFAULT_RUN = "configs/runs/quickstart.gin"
 SAVED = "config.gin"  # in a run's directory, written by the trainer
+_SAVED = re.compile(r"config(\.\d+)?\.gin")  # config.0.gin is that of an earlier start
+_HEADER = "# Written by switchx."
 
 _TASK = "MIXTURE_OR_TASK_NAME"
 
 
 @dataclasses.dataclass(frozen=True)
+class Request:
+    """What a caller asks for.
+
+    Attributes:
+      gin_files: in the order of their reading; of a run's own config.gin, named here, the folder
+        that it lies in is the run's directory, wherever it once was.
+      bindings: settings that win over those of files.
+      search_paths: more folders in which gin files are looked for.
+      model_dir: the run's directory, over what gin says.
+    """
+
+    gin_files: tuple[str, ...] = ()
+    bindings: tuple[Binding, ...] = ()
+    search_paths: tuple[str, ...] = ()
+    model_dir: str | None = None
+
+    @property
+    def named_dir(self) -> str | None:
+        """The run's directory where the caller names it himself."""
+        by_gin = [binding.value for binding in self.bindings if binding.target == MODEL_DIR]
+        return self.model_dir if self.model_dir is not None else (by_gin or [None])[-1]
+
+    def of_run(self) -> "Request":
+        """The same, with the configuration that a run saved where no file is named.
+
+        Raises:
+          UserError: no run was started there.
+        """
+        if self.gin_files:
+            return self
+        model_dir = self.named_dir or f"runs/{Path(DEFAULT_RUN).stem}"
+        saved = Path(model_dir).expanduser() / SAVED
+        if not saved.is_file():
+            raise UserError(
+                f"--model_dir={model_dir} holds no {SAVED}, so no run was started there: "
+                "name a run's directory, or its configuration with --gin_file."
+            )
+        return dataclasses.replace(self, gin_files=(str(saved),))
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
-    """Everything a command line asks for.
+    """Everything a request comes to.
 
     Attributes:
       run: what the compiled step depends on.
       data: what it is fed.
       model_dir: where the run's files lie.
-      resolved: gin that gives these settings when read as the only --gin_file.
+      resolved: gin that gives these settings when read as the only gin file.
+      gin: the parsed configuration they were made from.
     """
 
     run: RunConfig
     data: DataConfig
     model_dir: str
     resolved: str
+    gin: GinConfig = dataclasses.field(compare=False, repr=False)
 
 
 def load(
-    args: argparse.Namespace,
+    request: Request,
     defaults: Mapping[str, Any] | None = None,
     model: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Reads configs/base.gin, the gin files in their order, then the flags.
+    """Reads configs/base.gin, the gin files in their order, then the request's own settings.
 
     Args:
-      args: of `flags.add_common_arguments`.
-      defaults: values for required macros that the command can do without.
+      defaults: values for required macros that the caller can do without.
       model: parameters of a model that is there already (`switchx.interop.Source.model_fields`),
-        in the place of a gin file that names one.
+        in the place of a gin file that names one. Without it and without any gin file, the run is
+        configs/runs/quickstart.gin.
 
     Raises:
       UserError: for the first mistake in any of it.
     """
-    bindings = _read(args, model or {})
+    bindings = _read(request, model or {})
     config = GinConfig.of(bindings)
-    config.check_all_used()
-    check_model(config, model or {})
-    config = config.with_defaults(**(defaults or {}))
+    try:
+        config.check_all_used()
+        check_model(config, model or {})
+        config = config.with_defaults(**(defaults or {}))
+        return _settings(config, bindings)
+    except UserError as error:
+        raise UserError(config.explained(str(error))) from error
+
+
+def _read(request: Request, model: Mapping[str, Any]) -> list[Binding]:
+    reader = Reader(request.search_paths)
+    bindings = reader.read_file(BASE)
+    bindings += model_bindings(GinConfig.of(bindings), model)
+    for name in request.gin_files or (() if model else (DEFAULT_RUN,)):
+        bindings += reader.read_file(name)
+        bindings += _own_directory(reader.find(name, "--gin_file"), name)
+    bindings += request.bindings
+    if request.model_dir is not None:
+        origin = f"--model_dir={request.model_dir}"
+        bindings.append(Binding(MODEL_DIR, request.model_dir, origin))
+    return bindings
+
+
+def _own_directory(path: Path, name: str) -> list[Binding]:
+    """A run that was copied or moved goes on where its configuration was named."""
+    if not _SAVED.fullmatch(path.name):
+        return []
+    with path.open(encoding="utf-8") as file:
+        if not file.readline().startswith(_HEADER):
+            return []
+    named = Path(name).expanduser()
+    folder = named.parent if named.is_file() else path.parent
+    return [Binding(MODEL_DIR, str(folder), f"--gin_file={name}", file=name)]
+
+
+def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     data = config.build("DataConfig")
     run = _run_config(config, data)
     model_dir = config.macro(MODEL_DIR) or _default_model_dir(bindings, data)
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
     model_dir = os.path.expanduser(model_dir)  # shells leave the ~ of --model_dir=~/x alone
-    return Settings(run, data, model_dir, _resolved(bindings, model_dir))
-
-
-def _read(args: argparse.Namespace, model: Mapping[str, Any]) -> list[Binding]:
-    reader = Reader([path for path in args.gin_search_paths.split(",") if path])
-    bindings = reader.read_file(BASE)
-    bindings += model_bindings(GinConfig.of(bindings), model)
-    for name in args.gin_file or ([] if model else [_default_file(args)]):
-        bindings += reader.read_file(name)
-    bindings += [read_flag(flag) for flag in args.gin_bindings]
-    if args.model_dir is not None:
-        bindings.append(Binding(MODEL_DIR, args.model_dir, f"--model_dir={args.model_dir}"))
-    return bindings
-
-
-def _default_file(args: argparse.Namespace) -> str:
-    """The gin file of a command line that names none."""
-    if not args.reads_a_run:
-        return DEFAULT_RUN
-    model_dir = args.model_dir or f"runs/{Path(DEFAULT_RUN).stem}"
-    saved = Path(model_dir).expanduser() / SAVED
-    if not saved.is_file():
-        raise UserError(
-            f"--model_dir={model_dir} holds no {SAVED}, so no run was started there; "
-            "name a run's directory, or its configuration with --gin_file."
-        )
-    return str(saved)
+    chosen = Binding(MODEL_DIR, model_dir, "the run's directory")
+    resolved = GinConfig.of([*bindings, chosen]).text()
+    header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"
+    return Settings(run, data, model_dir, header + resolved, config)
 
 
 def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:
@@ -120,9 +175,3 @@ def _last(target: str, bindings: list[Binding]) -> Binding:
     """The binding that gives a target its value."""
     found = [binding for binding in bindings if binding.target == target]
     return found[-1] if found else Binding(target, None, "nowhere")
-
-
-def _resolved(bindings: list[Binding], model_dir: str) -> str:
-    chosen = Binding(MODEL_DIR, model_dir, "the run's directory")
-    header = "# Written by switchx. Read alone, with --gin_file, this gives the same run again.\n\n"
-    return header + GinConfig.of([*bindings, chosen]).text()

@@ -1,19 +1,12 @@
 """A command line to call in tests: in this process, from an empty working folder."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from switchx.cli.main import main
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    status: int
-    out: str
-    err: str
+from tests.helpers import Outcome
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """switchx data as typed: tables, figures, and one line for each mistake."""
 
+import re
+
 import pytest
 
 from switchx.cli.main import main
@@ -26,10 +28,14 @@ def test_check_prints_a_row_for_each_split(flags, capsys):
 
 def test_show_prints_the_text_and_what_became_of_it(flags, capsys):
     assert main(["data", "show", "--count=2", *flags]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["example", "text", "inputs", "targets"] * 2
-    assert all("<extra_id_0>" in line for line in lines if "puts" in line or "targets" in line)
-    assert not any("<extra_id" in line for line in lines if line.startswith("  text"))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 96
+    heads = [line.split()[0].strip(",") for line in out.splitlines() if line[:4] != "    "]
+    assert heads == ["example", "text", "inputs", "targets"] * 2
+    text, inputs, targets = re.split(r"^  \w+, [\d,]+ tokens\n", out, flags=re.MULTILINE)[1:4]
+    assert "<extra_id" not in text
+    assert "<extra_id_0>" in inputs
+    assert "<extra_id_0>" in targets
 
 
 def test_bench_compares_prepared_with_streamed(flags, capsys):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from switchx.cli import info
-from switchx.cli.flags import prepare_devices
+from switchx.cli.environment import prepare_devices
 from switchx.cli.main import COMMANDS, main
 from switchx.errors import RunError, UserError
 
@@ -73,7 +73,7 @@ def test_ctrl_c_is_not_lost_in_a_garbage_collection():
     ("argv", "said"),
     [
         (["trian"], "'trian'"),
-        (["info", "--model_dri=x"], "'--model_dri=x'; the nearest is --model_dir."),
+        (["info", "--model_dri=x"], "'--model_dri=x': the nearest is --model_dir."),
         (["info", "--batch_size=8"], "settings are given as --gin.NAME=VALUE."),
         (["info", "extra"], "'extra'"),
         (["info", "--gin.BATCH_SIZE"], "--gin.BATCH_SIZE needs a name and a value"),

@@ -80,19 +80,17 @@ def test_training_reads_what_the_plan_compiled(tmp_path):
 
 COMPILE_AS_TRAINING_DOES = """
 import argparse, sys
-from switchx.cli import flags
-from switchx.settings import loading as gin_config
+from switchx.cli import environment, flags
 parser = flags.Parser()
 flags.add_common_arguments(parser)
 args = parser.parse_args(flags.rewrite_gin_flags(sys.argv[1:]))
-flags.prepare_devices(8)
+environment.prepare_devices(8)
 import jax
 from switchx.sharding import make_mesh
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
-args.reads_a_run = False
 needed = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1}
-run = gin_config.load(args, defaults=needed).run
+run = flags.load(args, defaults=needed).run
 setup = Setup.of(run, make_mesh(run.mesh))
 hit, missed = "/jax/compilation_cache/cache_hits", "/jax/compilation_cache/cache_misses"
 names = {hit: "hit", missed: "missed"}

@@ -1,98 +1,108 @@
-"""What `switchx train` and `switchx eval` hand on, and what they show at the end."""
+"""`switchx train` and `switchx eval` on a small run: what they leave, show and go on from."""
 
 import json
-import signal
-import types
+import shutil
 
-import numpy as np
 import pytest
 
-from switchx import data, training
-from switchx.evaluation import examples
-from switchx.training import TrainResult
-
-VALUES = {"loss": 2.5, "unigram_entropy": 6.25, "accuracy": 0.5}
-LOAD = np.array([[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
+from switchx.settings import Request, load
+from switchx.training.metrics import read
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """Replaces the floors below by functions that note how they were called."""
-    calls = {}
-
-    def train(run, model_dir, make_stream, make_eval_batches, resolved_config, fingerprint, *more):
-        calls["train"] = (run, model_dir, resolved_config, fingerprint)
-        assert more == ("", {})  # no other hosts, and no task to evaluate alone
-        calls["stream"], calls["eval_batches"] = make_stream([0]), make_eval_batches()
-        return calls["result"]
-
-    def evaluate(run, model_dir, make_batches, step, make_task_batches):
-        assert not make_task_batches
-        calls["evaluate"] = (run, model_dir, make_batches(), step)
-        return {"step": 1000, **VALUES, **calls.get("of tasks", {})}
-
-    calls["result"] = TrainResult(10, None, VALUES, LOAD, ["runs/quickstart/loss.png"])
-    monkeypatch.setattr(training, "train", train)
-    monkeypatch.setattr(training, "evaluate", evaluate)
-    monkeypatch.setattr(data, "preflight", lambda config: calls.update(preflight=config))
-    monkeypatch.setattr(data, "train_stream", lambda config, shards: ("stream", config))
-    monkeypatch.setattr(data, "eval_batches", lambda config: ("batches", config))
-    vocabulary = types.SimpleNamespace(fingerprint="abc")
-    monkeypatch.setattr(data, "vocabulary", lambda config: vocabulary)
-    blank = examples.Blank("returns the", "size", "shape", "of it")
-    monkeypatch.setattr(examples, "fill", lambda settings, rows, per_row: [blank])
-    return calls
+def copy(trained, tmp_path):
+    """A copy of the run, named otherwise and free to be written to."""
+    return shutil.copytree(trained.run, tmp_path / "copied")
 
 
-def test_train_hands_on_the_settings(command, calls):
-    outcome = command("train", "--gin.BATCH_SIZE=32", "--model_dir=here")
+def steps(run, split="train"):
+    return [row["step"] for row in read(run) if row["split"] == split]
+
+
+def test_training_shows_what_it_made(trained):
+    assert trained.outcome.status == 0, trained.outcome.err
+    for part in (
+        "Trained 4 steps in runs/quickstart",
+        "validation loss",
+        "unigram entropy",
+        "bits per byte",
+        "exactly right",
+        "dead",
+        " ____ ",
+        "loss.png",
+    ):
+        assert part in trained.outcome.out
+    names = ("config.gin", "model_info.txt", "metrics.jsonl", "loss.png", "expert_load.png")
+    assert all((trained.run / name).stat().st_size for name in names)
+    assert sorted(path.name for path in (trained.run / "checkpoints").iterdir()) == ["2", "4"]
+    assert steps(trained.run) == [1, 2, 3, 4]
+
+
+def test_the_shown_bits_per_byte_are_those_of_the_shown_loss(trained):
+    lines = dict(line.strip().split("  ", 1) for line in trained.outcome.out.splitlines() if line)
+    loss, entropy = (
+        float(lines[name].split()[0]) for name in ("validation loss", "unigram entropy")
+    )
+    bits = lines["bits per byte"].split()
+    assert float(bits[0]) / float(bits[8]) == pytest.approx(loss / entropy, rel=0.01)
+
+
+def test_the_saved_configuration_is_the_run(trained, monkeypatch):
+    monkeypatch.chdir(trained.folder)
+    saved = load(Request(("runs/quickstart/config.gin",)))
+    assert (saved.run.trainer.train_steps, saved.data.batch_size) == (4, 8)
+    assert saved.resolved == (trained.run / "config.gin").read_text()
+
+
+def test_a_copied_run_goes_on_in_the_copy(trained, copy, command):
+    before = (trained.run / "metrics.jsonl").read_bytes()
+    outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.TRAIN_STEPS=6")
     assert outcome.status == 0, outcome.err
-    run, model_dir, resolved, fingerprint = calls["train"]
-    assert (run.batch.batch_size, model_dir, fingerprint) == (32, "here", "abc")
-    assert "BATCH_SIZE = 32" in resolved
-    config = calls["preflight"]
-    assert config.batch_size == 32
-    assert calls["stream"] == ("stream", config)
-    assert calls["eval_batches"] == ("batches", config)
+    assert "switchx: TRAIN_STEPS was 4 and is now 6\n" in outcome.err
+    assert "resuming from step 4" in outcome.err
+    assert steps(copy) == [1, 2, 3, 4, 5, 6]
+    assert (trained.run / "metrics.jsonl").read_bytes() == before
 
 
-def test_train_shows_what_it_made(command, calls):
-    shown = command("train", "--gin.BATCH_SIZE=32").out
-    for part in ("2.5000", "6.2500", "50.0%", "2 dead", "runs/quickstart/loss.png", "size | shape"):
-        assert part in shown
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--gin.NUM_EXPERTS=16"], "NUM_EXPERTS is 8 there and 16 here"),
+        (["--gin.OPTIMIZER=adamw"], "OPTIMIZER='adamw' is not what the checkpoint"),
+        (["--gin.VOCABULARY=python_docs"], "VOCABULARY"),
+        (["--gin.DATA_SHARDS=2"], "DATA_SHARDS=2 is not the number of parts"),
+        (["--gin.TRAIN_STEPS=2"], "TRAIN_STEPS=2 lies behind the run"),
+    ],
+)
+def test_what_cannot_go_on_is_refused_and_changes_nothing(copy, command, flags, said):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.TRAIN_STEPS=6", *flags)
+    assert outcome.status == 2, outcome.err
+    assert said in outcome.err.splitlines()[-1]
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}.items() >= before.items()
 
 
-def test_a_dense_model_shows_no_experts(command, calls):
-    calls["result"] = TrainResult(10, None, VALUES, None, [])
-    assert "expert" not in command("train", "--gin.BATCH_SIZE=32").out
-
-
-def test_a_stopped_run_ends_with_the_signals_status(command, calls):
-    calls["result"] = TrainResult(5, signal.SIGTERM, {}, None, [])
-    assert command("train", "--gin.BATCH_SIZE=32").status == 128 + signal.SIGTERM
-
-
-def test_eval(command, calls, tmp_path):
-    command("train", "--gin.BATCH_SIZE=32", "--model_dir=here")
-    run, _, resolved, _ = calls["train"]
-    (tmp_path / "here/config.gin").write_text(resolved)
-
-    outcome = command("eval", "--model_dir=here", "--step=1000")
+def test_eval_gives_what_training_wrote(trained, command):
+    (last,) = [r for r in read(trained.run) if (r["split"], r["step"]) == ("validation", 4)]
+    outcome = command("eval", f"--model_dir={trained.run}", "--json")
     assert outcome.status == 0, outcome.err
-    assert calls["evaluate"] == (run, "here", ("batches", calls["preflight"]), 1000)
-    assert "unigram_entropy  6.2500\n" in outcome.out
-    assert "step             1,000\n" in outcome.out
-    assert json.loads(command("eval", "--model_dir=here", "--json").out)["loss"] == 2.5
+    found = json.loads(outcome.out)
+    assert (found["step"], found["examples"]) == (4, 16)
+    for name in ("loss", "accuracy", "unigram_entropy"):
+        assert found[name] == pytest.approx(last[name], rel=1e-6)
+    shown = command("eval", f"--model_dir={trained.run}", "--step=2").out
+    assert "step             2\n" in shown
+    assert "examples         16\n" in shown
+    assert f"unigram_entropy  {last['unigram_entropy']:.4f}\n" in shown
 
 
-def test_eval_shows_a_table_of_tasks(command, calls, tmp_path):
-    command("train", "--gin.BATCH_SIZE=32", "--model_dir=here")
-    (tmp_path / "here/config.gin").write_text(calls["train"][2])
-    values = {**VALUES, "perplexity": 12.1825}
-    calls["of tasks"] = {"tasks": {"mc4.en": values, "mc4.zh-Latn": {**values, "loss": 3.25}}}
-    assert command("eval", "--model_dir=here").out.splitlines()[-4:] == [
-        "",
-        "task                    loss         accuracy       perplexity  unigram_entropy",
-        "mc4.en                2.5000           0.5000          12.1825           6.2500",
-        "mc4.zh-Latn           3.2500           0.5000          12.1825           6.2500",
-    ]
+@pytest.mark.parametrize("name", ["info", "plan", "data"])
+def test_a_run_that_is_named_alone_is_described(trained, command, name):
+    flags = {"info": ["--json"], "plan": ["--topology=v5p-8", "--json"], "data": ["show"]}[name]
+    outcome = command(name, *flags, f"--model_dir={trained.run}")
+    assert outcome.status == 0, outcome.err
+    if name == "info":
+        assert json.loads(outcome.out)["parameters"]["embedding"] == 2 * 384 * 32
+    refused = command(name, *flags, "--model_dir=absent")
+    assert refused.status == 2
+    assert "--model_dir=absent holds no config.gin" in refused.err

@@ -12,10 +12,9 @@ import safetensors.numpy
 import safetensors.torch
 
 from switchx import data
-from switchx.cli.flags import Parser, add_common_arguments
 from switchx.model import Model
 from switchx.reports import results
-from switchx.settings import loading as gin_config
+from switchx.settings import Request, load
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import checkpoints
 from tests.interop.peers import KINDS, peer, save, torch, transformers
@@ -161,18 +160,9 @@ def test_a_damaged_checkpoint_is_not_exported(command, tmp_path):
 
 
 def restored(model_dir: str, step: int | None = None):
-    parser_args = parsed(model_dir)
-    settings = gin_config.load(parser_args)
+    settings = load(Request((f"{model_dir}/config.gin",)))
     mesh = make_mesh(MeshConfig())
     return checkpoints.restore_params(Model.of(settings.run.model), model_dir, mesh, step)[0]
-
-
-def parsed(model_dir: str):
-    parser = Parser()
-    add_common_arguments(parser)
-    args = parser.parse_args([f"--gin_file={model_dir}/config.gin"])
-    args.reads_a_run = True
-    return args
 
 
 def test_training_goes_on_from_an_import(command, tmp_path, monkeypatch):

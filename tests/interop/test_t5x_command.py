@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from switchx.cli.flags import Parser, add_common_arguments
 from switchx.interop import open_source
-from switchx.settings import loading as gin_config
+from switchx.settings import Request, load
 from switchx.sharding import make_mesh
 from switchx.training.checkpoints import Checkpoints
 from switchx.training.checkpoints.refusals import check_resume
@@ -38,11 +37,7 @@ def imported(command, source, *flags):
 
 def resumed(model_dir="run"):
     """(setup, state) that `switchx train` goes on from."""
-    parser = Parser()
-    add_common_arguments(parser)
-    args = parser.parse_args([f"--gin_file={model_dir}/config.gin"])
-    args.reads_a_run = True
-    settings = gin_config.load(args)
+    settings = load(Request((f"{model_dir}/config.gin",)))
     setup = Setup.of(settings.run, make_mesh(settings.run.mesh))
     checkpoints = Checkpoints(model_dir)
     check_resume(setup.run, model_dir)

@@ -1,6 +1,5 @@
 """The ready runs of configs/runs/ go on the topologies that their headers name."""
 
-import argparse
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from switchx.planning import fit, memory
 from switchx.planning.plan import abstract_mesh
 from switchx.planning.topology import parse
-from switchx.settings import loading as gin_config
+from switchx.settings import Request, load
 from switchx.training.checks import check_run
 from switchx.training.step import abstract_batch
 
@@ -30,10 +29,7 @@ def test_a_ready_run(name):
     assert (RUNS.parents[1] / file).samefile(path)
     topology = parse(topology)
     assert topology.num_chips <= 256
-    args = argparse.Namespace(
-        gin_file=[str(path)], gin_bindings=[], gin_search_paths="", model_dir=None
-    )
-    loaded = gin_config.load(args, defaults={"TFDS_DATA_DIR": None})
+    loaded = load(Request((str(path),)), defaults={"TFDS_DATA_DIR": None})
     run = loaded.run
     check_run(run, abstract_mesh(run, topology))
     assert run.batch.batch_size * run.batch.input_length == 2**20

@@ -1,21 +1,42 @@
-"""What the end of a run says about its experts is what the picture beside it shows."""
+"""What is shown of figures: tables, and JSON that any reader takes."""
 
-import matplotlib.colors
-import matplotlib.figure
+import json
+import math
+
 import numpy as np
 
-from switchx.reports.pictures import DEAD, _draw_load
-from switchx.reports.results import _experts
+from switchx.reports import results
 from switchx.training import TrainResult
 
+VALUES = {"loss": 2.5, "accuracy": 0.5, "perplexity": 12.1825, "unigram_entropy": 6.25}
 
-def test_an_expert_is_counted_dead_where_its_band_is_black():
-    """Loads on both sides of the bound; 0.11 of an even share was black, and counted as alive."""
-    shares = np.array([0.02, 0.11, 0.13, 3.74])
-    load_E = shares / shares.sum()
-    figure = matplotlib.figure.Figure()
-    image = _draw_load(figure.subplots(), np.array([0.0, 1.0]), load_E[None])
-    black = [matplotlib.colors.to_hex(image.to_rgba(share)) == DEAD for share in shares]
-    assert black == [True, True, False, False]
-    result = TrainResult(1, None, {}, load_E[None])
-    assert _experts(result)[0].endswith(f"; {sum(black)} dead")
+
+def test_a_table_of_tasks():
+    tasks = {"mc4.en": VALUES, "mc4.zh-Latn": {**VALUES, "loss": 3.25}}
+    assert results.evaluation_lines({"step": 1000, **VALUES, "tasks": tasks}) == [
+        "step             1,000",
+        "loss             2.5000",
+        "accuracy         0.5000",
+        "perplexity       12.1825",
+        "unigram_entropy  6.2500",
+        "",
+        "task           loss  accuracy  perplexity  unigram_entropy",
+        "mc4.en       2.5000    0.5000     12.1825           6.2500",
+        "mc4.zh-Latn  3.2500    0.5000     12.1825           6.2500",
+    ]
+
+
+def test_what_is_not_finite_is_null():
+    values = {"step": 1, "loss": math.nan, "tasks": {"a": {"perplexity": math.inf, "loss": 1.0}}}
+    assert json.loads(json.dumps(results.plain(values), allow_nan=False)) == {
+        "step": 1,
+        "loss": None,
+        "tasks": {"a": {"perplexity": None, "loss": 1.0}},
+    }
+
+
+def test_experts_of_a_dense_model_are_not_shown():
+    load = np.array([[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
+    (line,) = results._experts(TrainResult(10, None, VALUES, load))
+    assert line.endswith("least used 0.00 of an equal share, most used 2.00; 2 dead")
+    assert results._experts(TrainResult(10, None, VALUES, None)) == []

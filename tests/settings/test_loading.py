@@ -2,10 +2,9 @@
 
 import pytest
 
-from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
+from switchx.cli.flags import Parser, add_common_arguments, request, rewrite_gin_flags
 from switchx.errors import UserError
-from switchx.settings.gin_files import read_flag
-from switchx.settings.loading import Settings, load
+from switchx.settings import Request, Settings, load, read_flag
 
 TINY = "--gin_file=configs/models/tiny_switch.gin"
 DENSE = "--gin_file=configs/models/tiny_dense.gin"
@@ -13,11 +12,14 @@ TASK = "--gin.MIXTURE_OR_TASK_NAME=my_task"
 STEPS = "--gin.TRAIN_STEPS=10"
 
 
-def settings(*argv: str, reads_a_run: bool = False) -> Settings:
+def asked(*argv: str) -> Request:
     parser = Parser(prog="test")
     add_common_arguments(parser)
-    parser.set_defaults(reads_a_run=reads_a_run)
-    return load(parser.parse_args(rewrite_gin_flags(list(argv))))
+    return request(parser.parse_args(rewrite_gin_flags(list(argv))))
+
+
+def settings(*argv: str) -> Settings:
+    return load(asked(*argv))
 
 
 @pytest.fixture(autouse=True)
@@ -145,15 +147,15 @@ def test_eval_and_infer_read_the_configuration_that_a_run_saved(tmp_path):
     trained = settings("--gin.TRAIN_STEPS=7", "--model_dir=kept")
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/config.gin").write_text(trained.resolved)
-    assert settings("--model_dir=kept", reads_a_run=True) == trained
+    assert load(asked("--model_dir=kept").of_run()) == trained
     (tmp_path / "kept").rename(tmp_path / "moved")
-    moved = settings("--model_dir=moved", reads_a_run=True)
+    moved = load(asked("--model_dir=moved").of_run())
     assert (moved.run, moved.model_dir) == (trained.run, "moved")
 
 
 def test_eval_without_a_run_says_where_it_looked():
     with pytest.raises(UserError, match=r"--model_dir=runs/quickstart holds no config.gin"):
-        settings(reads_a_run=True)
+        asked().of_run()
 
 
 @pytest.mark.parametrize(

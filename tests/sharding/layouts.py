@@ -4,7 +4,6 @@ python -m tests.sharding.layouts writes tests/sharding/golden/ anew: a change of
 as a difference in review.
 """
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractMesh
 
 from switchx.model import Noise
-from switchx.settings import loading as gin_config
+from switchx.settings import Binding, Request, load
 from switchx.sharding import MESH_AXES
 from switchx.training.state import Setup
 from switchx.training.step import abstract_batch
@@ -37,16 +36,14 @@ LAYOUTS: dict[str, tuple[str, tuple[int, int, int, int], bool]] = {
 def layout(name: str) -> dict[str, Any]:
     """The parameters, optimizer state and activations of one of LAYOUTS."""
     model, sizes, fully_sharded = LAYOUTS[name]
-    bindings = [f"FULLY_SHARDED={fully_sharded}"]
-    bindings += [f"MESH_{a.upper()}={n}" for a, n in zip(MESH_AXES, sizes, strict=True)]
-    args = argparse.Namespace(
-        gin_file=[f"configs/models/{model}.gin", "configs/runs/pretrain_c4.gin"],
-        gin_bindings=[*bindings, "TFDS_DATA_DIR=None"],
-        gin_search_paths=str(REPOSITORY),
-        model_dir=None,
-        reads_a_run=False,
+    values = {"FULLY_SHARDED": fully_sharded, "TFDS_DATA_DIR": None}
+    values |= {f"MESH_{a.upper()}": n for a, n in zip(MESH_AXES, sizes, strict=True)}
+    asked = Request(
+        gin_files=(f"configs/models/{model}.gin", "configs/runs/pretrain_c4.gin"),
+        bindings=tuple(Binding(name, value, name) for name, value in values.items()),
+        search_paths=(str(REPOSITORY),),
     )
-    setup = Setup.of(gin_config.load(args).run, AbstractMesh(sizes, MESH_AXES))
+    setup = Setup.of(load(asked).run, AbstractMesh(sizes, MESH_AXES))
     return {
         "mesh": dict(zip(MESH_AXES, sizes, strict=True)),
         "parameters": placed(setup.abstract.params),

@@ -91,9 +91,9 @@ def rows_of(batch):
 
 
 def whole(row):
-    from switchx.cli.data_show import examples_of, filled_in
+    from switchx.data.examples import examples_of, filled_in
 
-    ((inputs, targets),) = examples_of(row)
+    ((inputs, targets),) = examples_of({name: x[None] for name, x in row.items()})
     assert inputs[-1] == targets[-1] == 1
     return filled_in(inputs, targets, Bytes())
 

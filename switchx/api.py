@@ -1,0 +1,335 @@
+"""The Python face: open a run and ask it, or train one. The commands do their work through it.
+
+run = switchx.Run("runs/quickstart")
+run.answer(["Return the __ of the list."])[0].filled
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from switchx.errors import UserError
+from switchx.settings import Binding, Request, Settings, load
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from switchx.data import Vocabulary
+    from switchx.inference import Answer, DecodingConfig
+    from switchx.model import Model, Params
+    from switchx.training import TrainResult
+
+
+def configure(
+    gin_files: Sequence[str] = (), model_dir: str | Path | None = None, **settings: Any
+) -> Settings:
+    """The settings of a new run, as `switchx train` would read them.
+
+    Args:
+      gin_files: as of --gin_file; without any, the quickstart's.
+      model_dir: the run's directory; by default one under runs/.
+      settings: macros by name, as BATCH_SIZE=8; parameters as **{"ModelConfig.d_model": 64}.
+
+    Raises:
+      UserError: for the first mistake in any of it.
+    """
+    directory = None if model_dir is None else str(model_dir)
+    return load(Request(tuple(gin_files), _bindings(settings), model_dir=directory))
+
+
+def train(settings: Settings) -> "Run":
+    """Trains as `switchx train` does, from the newest checkpoint if there is one.
+
+    Raises:
+      UserError: before anything is compiled, if the settings do not fit.
+      RunError: the run could not go on.
+      KeyboardInterrupt, SystemExit: a signal ended it; what it had done is saved.
+    """
+    result, _ = train_run(settings)
+    if result.stopped_by is not None:
+        raise KeyboardInterrupt if result.stopped_by == 2 else SystemExit(128 + result.stopped_by)
+    return Run.of(settings)
+
+
+def train_run(
+    settings: Settings,
+    token: str = "",
+    begun: Callable[[list[str]], None] = lambda changes: None,
+) -> "tuple[TrainResult, list[Path]]":
+    """Trains on all hosts of a job; the cheapest checks come first. Returns the pictures too.
+
+    Args:
+      token: a word that the hosts have in common (`switchx.hosts.joined`).
+      begun: is called once the directory is this job's, with a line on each setting that is not
+        what it was at the run's last start.
+    """
+    from switchx.training.checkpoints.refusals import check_resume
+
+    check_resume(settings.run, settings.model_dir)
+
+    from switchx import data, evaluation, hosts, training
+    from switchx.reports import pictures
+    from switchx.settings import changed_settings
+    from switchx.sharding import make_mesh
+    from switchx.training import run_directory
+    from switchx.training.checks import check_run
+    from switchx.training.metrics import layer_names
+
+    with contextlib.ExitStack() as held:
+        if Path(settings.model_dir).is_dir():
+            held.enter_context(run_directory.locked(settings.model_dir))
+        check_run(settings.run, make_mesh(settings.run.mesh))
+        directory = run_directory.prepare(settings.model_dir, token)
+        held.enter_context(run_directory.locked(directory))
+        begun(changed_settings(settings))
+        fingerprint = data.vocabulary_fingerprint(settings.data)
+        check_resume(settings.run, directory, fingerprint)
+        data.preflight(settings.data)
+        evaluator = functools.partial(
+            evaluation.Evaluator,
+            make_batches=functools.partial(data.eval_batches, settings.data),
+            make_task_batches=data.task_eval_batches(settings.data),
+        )
+        result = training.train(
+            settings.run,
+            settings.model_dir,
+            functools.partial(data.train_stream, settings.data),
+            evaluator,
+            settings.resolved,
+            fingerprint,
+            token,
+        )
+    drawn = pictures.draw(directory, layer_names(settings.run.model)) if hosts.is_first() else []
+    return result, drawn
+
+
+class Run:
+    """A run that was started: its configuration, its metrics, and its model, to be asked.
+
+    Nothing heavy is imported, and no checkpoint read, before something is asked that needs it.
+
+    Attributes:
+      config: the settings that its config.gin holds, with the changes asked for.
+    """
+
+    def __init__(self, model_dir: str | Path, step: int | None = None, **settings: Any):
+        """Opens a run's directory.
+
+        Args:
+          step: of the checkpoint to use; None is the newest.
+          settings: what is to be otherwise than in its config.gin, as MESH_EXPERT=1.
+
+        Raises:
+          UserError: no run was started there.
+        """
+        asked = Request(bindings=_bindings(settings), model_dir=str(model_dir))
+        self.config = load(asked.of_run())
+        self._step = step
+
+    @classmethod
+    def of(cls, config: Settings, step: int | None = None) -> "Run":
+        """The run of these settings, whose directory must have been written."""
+        run = cls.__new__(cls)
+        run.config, run._step = config, step
+        return run
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl: "step", "split", "time", then the scalars and arrays."""
+        from switchx.training import metrics
+
+        return metrics.read(self.config.model_dir)
+
+    @functools.cached_property
+    def mesh(self) -> "Mesh":
+        """The devices that the model lies on."""
+        from switchx.sharding import make_mesh
+
+        return make_mesh(self.config.run.mesh)
+
+    @functools.cached_property
+    def model(self) -> "Model":
+        """The model without its parameters."""
+        from switchx.model import Model
+
+        return Model.of(self.config.run.model)
+
+    @functools.cached_property
+    def vocabulary(self) -> "Vocabulary":
+        """What its texts are encoded with."""
+        from switchx import data
+
+        return data.vocabulary(self.config.data)
+
+    @property
+    def params(self) -> "Params":
+        """The checkpoint's parameters on the mesh."""
+        return self._restored[0]
+
+    @property
+    def step(self) -> int:
+        """The checkpoint's."""
+        return self._restored[1]
+
+    @functools.cached_property
+    def _restored(self) -> "tuple[Params, int]":
+        from switchx import data
+        from switchx.training.checkpoints import restore_params
+        from switchx.training.checkpoints.refusals import check_model
+
+        run, directory = self.config.run, self.config.model_dir
+        check_model(run.model, directory, data.vocabulary_fingerprint(self.config.data))
+        return restore_params(self.model, directory, self.mesh, self._step, run.mesh.fully_sharded)
+
+    def encode(self, text: str) -> list[int]:
+        """Encoder tokens of a text, whose blanks are <extra_id_0>, ... or __.
+
+        Raises:
+          UserError: it is longer than the model's inputs, or its blanks cannot be read.
+        """
+        from switchx.inference import to_tokens
+
+        tokens, limit = to_tokens(text, self.vocabulary), self._lengths["inputs"]
+        if len(tokens) > limit:
+            raise UserError(
+                f"a text of {len(tokens)} tokens with the end of sequence is longer than "
+                f"TASK_FEATURE_LENGTHS['inputs']={limit}, which the model takes: shorten it."
+            )
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens up to the end of sequence."""
+        return self.vocabulary.decode(list(tokens))
+
+    def decoding(self, **choices: Any) -> "DecodingConfig":
+        """How to find answers, with the defaults that follow from the run.
+
+        Args:
+          choices: fields of `switchx.inference.DecodingConfig`; temperature, top_k and top_p.
+
+        Raises:
+          UserError: one is out of range, or batch_size is no multiple of what the mesh needs.
+        """
+        from switchx.inference import DecodingConfig, Sampling
+        from switchx.sharding import batch_shards
+
+        shards = batch_shards(self.mesh)
+        names = ("temperature", "top_k", "top_p")
+        sampling = Sampling(**{name: choices.pop(name) for name in names if name in choices})
+        defaults = {"length": self._lengths["targets"], "batch_size": _up_to(8, shards)}
+        decoding = DecodingConfig(sampling=sampling, **{**defaults, **choices})
+        if decoding.batch_size % shards:
+            axes = ("replica", "data", "expert")
+            product = " and ".join(f"MESH_{axis.upper()}={self.mesh.shape[axis]}" for axis in axes)
+            raise UserError(
+                f"--batch_size={decoding.batch_size} must be a multiple of {shards}, the product "
+                f"of {product}."
+            )
+        return decoding
+
+    def answer(self, texts: Sequence[str], **choices: Any) -> "list[Answer]":
+        """Fills the blanks of texts: see `switchx.inference.Answer`.
+
+        Args:
+          choices: as of `decoding`, such as method="beam".
+        """
+        return list(self.answers(texts, self.decoding(**choices)))
+
+    def answers(
+        self,
+        texts: Sequence[str],
+        decoding: "DecodingConfig",
+        encoded: Sequence[Sequence[int]] | None = None,
+    ) -> "Iterator[Answer]":
+        """The same one after the other, a batch at a time.
+
+        Args:
+          encoded: the texts' tokens (`encode`), where they are known.
+        """
+        from switchx.inference import answer
+
+        rows = [self.encode(text) for text in texts] if encoded is None else encoded
+        for text, tokens in zip(texts, self.predict(rows, decoding), strict=True):
+            yield answer(text, tokens, self.vocabulary)
+
+    def predict(
+        self, encoded: Sequence[Sequence[int]], decoding: "DecodingConfig"
+    ) -> Iterator[list[int]]:
+        """The tokens of each answer to encoder tokens, a batch at a time."""
+        import jax
+
+        from switchx.inference import predict
+
+        limit, eos_id = self._lengths["inputs"], self.vocabulary.eos_id
+        with jax.set_mesh(self.mesh):
+            yield from predict(self.model, self.params, encoded, decoding, limit, eos_id)
+
+    def score(self, texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
+        """How probable an answer to each text is.
+
+        Args:
+          targets: as the model would write them: "<extra_id_0> number <extra_id_1> None".
+
+        Returns:
+          float32 [B]: natural logarithms, each summed over the target's tokens and its end.
+        """
+        import jax
+
+        from switchx import inference
+
+        encoder_token_BM, target_token_BL = self._batch(texts, targets)
+        with jax.set_mesh(self.mesh):
+            scores_B = inference.score(self.model, self.params, encoder_token_BM, target_token_BL)
+        return np.asarray(scores_B)[: len(texts)]
+
+    def evaluate(self) -> dict[str, Any]:
+        """Scalars on the validation split, as in metrics.jsonl.
+
+        With EVAL_EACH_TASK, "tasks" holds those of each task of a mixture by name.
+        """
+        from switchx import data, evaluation
+        from switchx.training.checks import check_run
+        from switchx.training.state import Setup
+
+        check_run(self.config.run, self.mesh)
+        data.preflight(self.config.data)
+        evaluator = evaluation.Evaluator(
+            Setup.of(self.config.run, self.mesh),
+            functools.partial(data.eval_batches, self.config.data),
+            data.task_eval_batches(self.config.data),
+        )
+        values, _ = evaluator(self.params)
+        tasks = {task: values for task, (values, _) in evaluator.each_task(self.params)}
+        found = {"step": self.step, "examples": evaluator.examples, **values}
+        return found | ({"tasks": tasks} if tasks else {})
+
+    @property
+    def _lengths(self) -> dict[str, int]:
+        return dict(self.config.data.feature_lengths)
+
+    def _batch(self, texts: Sequence[str], targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of pairs, padded to a number of rows that the mesh can share out."""
+        from switchx.inference.prediction import pad
+        from switchx.sharding import batch_shards
+
+        if len(texts) != len(targets):
+            raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
+        rows = _up_to(len(texts), batch_shards(self.mesh))
+        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode
+        wanted = [[*encode(target), eos] for target in targets]
+        longest = max(map(len, wanted))
+        encoder_token_BM = pad(list(map(self.encode, texts)), rows, self._lengths["inputs"])
+        return encoder_token_BM, pad(wanted, rows, longest)
+
+
+def _bindings(settings: dict[str, Any]) -> tuple[Binding, ...]:
+    return tuple(Binding(name, value, f"{name}={value!r}") for name, value in settings.items())
+
+
+def _up_to(count: int, part: int) -> int:
+    """The least multiple of a part that is no less."""
+    return -(-count // part) * part

@@ -1,0 +1,126 @@
+"""The process that a command runs in: its libraries kept quiet, its streams able to say anything.
+
+What C++ libraries write to file descriptor 2 and what Python's libraries log goes to a file, in
+the run's directory where there is one: `sys.stderr` is the terminal still, but says only what is
+switchx's own. `--verbose` leaves all as it is.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from switchx.errors import UserError
+
+LOG = "libraries.log"  # in a run's directory
+
+_DEVICE_COUNT = "xla_force_host_platform_device_count"
+_SHOWN = 30  # lines of the log shown after a crash, where it has no file
+
+
+def prepare_devices(cpu_devices: int | None) -> None:
+    """Makes JAX see that many CPU devices and nothing else. It must not have been used yet."""
+    if cpu_devices is None:
+        return
+    others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if _DEVICE_COUNT not in flag]
+    os.environ["XLA_FLAGS"] = " ".join([*others, f"--{_DEVICE_COUNT}={cpu_devices}"])
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def prepare_compile_cache() -> None:
+    """What one run compiled, the next one reads, unless the user's own environment says where."""
+    root = Path(os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx").expanduser()
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def prepare_streams() -> None:
+    """What the terminal cannot show is written as \\xe9; the program does not end of it."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # pytest's have it not
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def remarks_left_out() -> Iterator[None]:
+    """Within, what Orbax and asyncio log of failures that we report ourselves is not printed."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        # Orbax leaves what it was at unfinished where a file cannot be read or written.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+class LibraryLog:
+    """Where the words of libraries go."""
+
+    def __init__(self) -> None:
+        """Diverts them, for the rest of this process, to a file without a name."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # of its errors inside pipelines, ours
+        self._path: Path | None = None
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (the process's, to its end)
+        terminal = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, buffering=1)
+        terminal.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stderr = terminal
+        faulthandler.enable(terminal)  # a library's abort would be in the log alone
+        os.dup2(self._file.fileno(), 2)
+        logging.basicConfig(stream=os.fdopen(os.dup(2), "w", buffering=1), level=logging.WARNING)
+        logging.captureWarnings(True)
+
+    def move_to(self, model_dir: str, host: int = 0) -> None:
+        """From now on they stand in the run's directory, those from before too."""
+        path = Path(model_dir) / (LOG if host == 0 else f"libraries.{host}.log")
+        with contextlib.suppress(OSError), path.open("ab") as file:
+            file.write(self._words())
+            file.flush()
+            os.dup2(file.fileno(), 2)
+            self._path = path
+
+    def explain(self) -> None:
+        """Says, after a failure, where they are; where no file has them, says them."""
+        if self._path is not None:
+            if self._path.stat().st_size:
+                print(f"switchx: what libraries said is in {self._path}", file=sys.stderr)
+            return
+        for line in self._words().decode(errors="replace").splitlines()[-_SHOWN:]:
+            print(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Leaves no empty file behind."""
+        with contextlib.suppress(OSError):
+            if self._path is not None and not self._path.stat().st_size:
+                self._path.unlink()
+
+    def _words(self) -> bytes:
+        self._file.seek(0)
+        return self._file.read()
+
+
+def missing_platform() -> UserError | None:
+    """The sentence for a JAX_PLATFORMS of which JAX finds no device, asked after a failure."""
+    named = os.environ.get("JAX_PLATFORMS")
+    if not named or "jax" not in sys.modules:
+        return None
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        why = f" ({str(error).splitlines()[0][:120]})" if str(error) else ""
+        return UserError(
+            f"JAX_PLATFORMS={named} names a platform that is not here{why}: unset it, or set it "
+            "to cpu."
+        )
+    return None

@@ -1,0 +1,36 @@
+"""Examples out of batches again, and the text that was corrupted to make them."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from switchx.data.tasks.vocabularies import Vocabulary
+
+
+def examples_of(batch: Mapping[str, np.ndarray]) -> Iterator[tuple[list[int], list[int]]]:
+    """Inputs and targets of each example, without padding; several of a row that is packed."""
+    inputs_BM, targets_BL = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+    is_real_BL = batch["decoder_loss_weights"] > 0
+    input_segment_BM = batch.get("encoder_segment_ids", (inputs_BM > 0).astype(np.int32))
+    target_segment_BL = batch.get("decoder_segment_ids", is_real_BL.astype(np.int32))
+    for row in range(len(targets_BL)):
+        for n in range(1, int(target_segment_BL[row].max(initial=0)) + 1):
+            inputs = inputs_BM[row][input_segment_BM[row] == n].tolist()
+            yield inputs, targets_BL[row][target_segment_BL[row] == n].tolist()
+
+
+def filled_in(inputs: list[int], targets: list[int], vocabulary: Vocabulary) -> list[int] | None:
+    """The text that was corrupted: each span in the place of its sentinel; None without any."""
+    spans: dict[int, list[int]] = {}
+    current: list[int] = []
+    for token in targets:
+        if token == vocabulary.sentinel_id(len(spans)):
+            current = spans[token] = []
+        elif token != vocabulary.eos_id:
+            current.append(token)
+    if not spans:
+        return None
+    whole: list[int] = []
+    for token in inputs:
+        whole += spans.get(token, [token])
+    return whole

@@ -1,0 +1,106 @@
+"""JSON lines with texts in, the same lines with answers out."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from switchx.errors import UserError
+from switchx.inference.blanks import Answer
+
+Row = dict[str, Any]
+
+
+def read_rows(path: str) -> list[tuple[int, Row]]:
+    """Line number and object of each line that is not blank; of standard input for "-".
+
+    A lone surrogate, which no UTF-8 can hold, is read as training reads it: as "?".
+
+    Raises:
+      UserError: the file cannot be read, has no lines, or has one that is no object with a text.
+    """
+    with _reading(path) as stream:
+        rows = [(n, _parse(line, n)) for n, line in enumerate(stream, start=1) if line.strip()]
+    if not rows:
+        raise UserError(f'--input={path} has no lines: give lines such as {{"text": "a __"}}.')
+    return rows
+
+
+def _parse(line: bytes, number: int) -> Row:
+    try:
+        row = json.loads(line)
+        row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 included
+        raise UserError(f"line {number} of --input is not JSON ({error}).") from error
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        raise UserError(
+            f'line {number} of --input is not an object with a string "text": give one such as '
+            '{"text": "Return the __ of the list."}.'
+        )
+    return row
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = open(path, "rb")  # noqa: SIM115  (closed below; only opening may fail so)
+    except OSError as error:
+        raise UserError(f"--input={path} cannot be read ({error.strerror}).") from error
+    with stream:
+        yield stream
+
+
+def encode_rows(
+    rows: Sequence[tuple[int, Row]], encode: Callable[[str], list[int]]
+) -> list[list[int]]:
+    """The tokens of all texts.
+
+    Raises:
+      UserError: one cannot be encoded; its line is named.
+    """
+    tokens = []
+    for number, row in rows:
+        try:
+            tokens.append(encode(row["text"]))
+        except UserError as error:
+            raise UserError(f"line {number} of --input: {error}") from error
+    return tokens
+
+
+def write_row(row: Row, answer: Answer, stream: TextIO) -> None:
+    """Writes a line with what the model made of it, so that the stream's encoding can hold it."""
+    line = row | {"output": answer.output, "blanks": answer.blanks, "filled": answer.filled}
+    is_unicode = (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    print(json.dumps(line, ensure_ascii=not is_unicode), file=stream, flush=True)
+
+
+def check_output(path: str) -> None:
+    """Raises UserError where `writing` would lose something or fail."""
+    if path == "-":
+        return
+    if os.path.lexists(path):
+        raise UserError(f"--output={path} exists: give the name of a new file.")
+    folder = Path(path).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--output={path} cannot be written: {folder} must be a writable folder.")
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[TextIO]:
+    """A stream to a file that is there when all of it is, or to standard output for "-"."""
+    if path == "-":
+        yield sys.stdout
+        return
+    partial = Path(f"{path}.{os.getpid()}.partial")
+    try:
+        with open(partial, "x", encoding="utf-8") as stream:
+            yield stream
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""switchx infer: JSON lines in and out, and one sentence for each mistake."""
+
+import io
+import json
+import shutil
+import sys
+
+import pytest
+
+from switchx.cli.main import main
+from tests.helpers import Outcome
+
+LINES = [{"text": "a __ b", "name": "é"}, {"text": "no blank"}, {"text": "__ __", "n": [1, None]}]
+
+
+@pytest.fixture
+def infer(trained, tmp_path, capsys):
+    """Runs the command on the shared run."""
+
+    def run(lines, *flags: str) -> Outcome:
+        text = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
+        (tmp_path / "in.jsonl").write_bytes(text)
+        capsys.readouterr()
+        flags = (f"--input={tmp_path / 'in.jsonl'}", "--max_length=6", *flags)
+        return Outcome(main(["infer", f"--model_dir={trained.run}", *flags]), *capsys.readouterr())
+
+    return run
+
+
+def answers(outcome: Outcome) -> list[dict]:
+    assert outcome.status == 0, outcome.err
+    return [json.loads(line) for line in outcome.out.splitlines()]
+
+
+def test_each_line_comes_back_with_its_answer(infer, tmp_path, monkeypatch):
+    outcome = infer(LINES)
+    rows = answers(outcome)
+    assert [{k: row[k] for k in line} for row, line in zip(rows, LINES, strict=True)] == LINES
+    for row, blanks in zip(rows, (1, 0, 2), strict=True):
+        assert list(row)[-3:] == ["output", "blanks", "filled"]
+        assert len(row["blanks"]) == blanks
+    assert rows[2]["filled"] == " ".join(rows[2]["blanks"])
+    assert "é" in outcome.out
+    assert "3 lines, checkpoint of step 4, greedy, 8 at a time" in outcome.err
+
+    stdin = "\n\n".join(map(json.dumps, LINES)) + "\n \n"  # empty lines are no lines
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+    to_file = infer([], "--input=-", f"--output={tmp_path / 'out.jsonl'}")
+    assert (to_file.status, to_file.out) == (0, "")
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == outcome.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def test_flags_reach_the_decoder(infer):
+    def outputs(*flags: str) -> list[str]:
+        return [row["output"] for row in answers(infer(LINES * 3, *flags))]
+
+    sampled = ("--method=sample", "--temperature=3", "--seed=4")
+    assert outputs("--method=sample", "--top_k=1") == outputs()
+    assert outputs("--method=beam", "--num_beams=1") == outputs()
+    assert outputs(*sampled) == outputs(*sampled, "--batch_size=16")
+    assert outputs(*sampled) != outputs(*sampled[:2], "--seed=5")
+
+
+def test_lone_surrogates_are_answered_as_training_reads_them(infer):
+    lines = rb'{"text": "a __ \ud800b", "\udfff": ["\ud800"]}'
+    (row,) = answers(infer(lines))
+    assert (row["text"], row["?"]) == ("a __ ?b", ["?"])
+
+
+def test_a_terminal_without_unicode_gets_json_too(infer, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert infer(LINES).status == 0
+    first = written.getvalue().splitlines()[0]
+    assert json.loads(first)["name"] == "é"
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (b'{"text": "a"}\nnot json', "line 2 of --input is not JSON"),
+        (b'{"text": "a"}\n\n["text"]', "line 3 of --input is not an object with a string"),
+        (b'{"txt": "a"}', "line 1 of --input is not an object with a string"),
+        (b'{"text": 3}', "line 1 of --input is not an object with a string"),
+        (b'{"text": "\xff"}', "line 1 of --input is not JSON"),
+        (b"[" * 100_000, "line 1 of --input is not JSON"),
+        (b"\n \n", "has no lines"),
+        (b'{"text": "a"}\n{"text": "__ <extra_id_0>"}', "line 2 of --input: the text has blanks"),
+        (b'{"text": "<extra_id_900>"}', "line 1 of --input: the blank <extra_id_900> is not in"),
+        (b'{"text": "' + b"a" * 70 + b'"}', "line 1 of --input: a text of 71 tokens"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_written(infer, tmp_path, lines, complaint):
+    outcome = infer(lines, f"--output={tmp_path / 'out.jsonl'}")
+    assert outcome.status == 2
+    assert complaint in outcome.err
+    assert outcome.err.startswith("switchx: ")
+    assert (outcome.out, outcome.err.count("\n")) == ("", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--top_k=5"], "--top_k=5 has no effect with --method=greedy"),
+        (["--num_beams=5", "--method=sample"], "leave it out or give --method=beam"),
+        (["--method=beam", "--num_beams=0"], "--num_beams=0 must be at least 1"),
+        (["--method=sample", "--top_p=2"], "--top_p=2.0 must be above 0 and at most 1"),
+        (["--batch_size=12"], "--batch_size=12 must be a multiple of 8"),
+        (["--step=7"], "--step=7"),
+        (["--input=absent.jsonl"], "--input=absent.jsonl cannot be read"),
+        (["--output=absent/out.jsonl"], "absent must be a writable folder"),
+        (["--gin.VOCABULARY=python_docs"], "VOCABULARY"),
+    ],
+)
+def test_a_bad_flag_is_named(infer, flags, complaint):
+    outcome = infer(LINES, *flags)
+    assert outcome.status == 2
+    assert complaint in outcome.err
+    assert (outcome.out, outcome.err.count("\n")) == ("", 1)
+
+
+def test_an_existing_file_is_not_written_over(infer, tmp_path):
+    (tmp_path / "out.jsonl").write_text("precious")
+    outcome = infer(LINES, f"--output={tmp_path / 'out.jsonl'}")
+    assert outcome.status == 2
+    assert "exists: give the name of a new file" in outcome.err
+    assert (tmp_path / "out.jsonl").read_text() == "precious"
+
+
+def test_a_failure_half_way_leaves_no_file(infer, trained, tmp_path):
+    run = shutil.copytree(trained.run, tmp_path / "damaged")
+    for path in (run / "checkpoints/4").rglob("*"):
+        if path.is_file() and path.stat().st_size > 10_000:
+            path.write_bytes(b"\0" * path.stat().st_size)
+    outcome = infer(LINES, f"--model_dir={run}", f"--output={tmp_path / 'out.jsonl'}")
+    assert outcome.status == 1
+    assert "is damaged" in outcome.err
+    assert not list(tmp_path.glob("out*"))

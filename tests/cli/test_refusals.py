@@ -1,0 +1,65 @@
+"""What can be known from the run directory and gin is said before anything heavy is loaded."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from switchx.training.run_directory import locked
+
+PROGRAM = """
+import contextlib, io, json, sys, time
+from switchx.cli.main import main
+import switchx.settings
+refusals = []
+for argv in json.loads(sys.argv[1]):
+    said, began = io.StringIO(), time.process_time()
+    with contextlib.redirect_stderr(said):
+        status = main(argv)
+    refusals.append([status, said.getvalue(), time.process_time() - began])
+heavy = [name for name in ("tensorflow", "seqio", "orbax") if name in sys.modules]
+print(json.dumps([refusals, heavy]))
+"""
+
+
+def refusals(cwd, commands):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
+        cwd=cwd,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_before_tensorflow_and_within_seconds(trained, tmp_path):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    cases = {
+        "--gin.NUM_EXPERTS=16": "NUM_EXPERTS is 8 there and 16 here",
+        "--gin.OPTIMIZER=adamw": "OPTIMIZER='adamw' is not what the checkpoint",
+        "--gin.VOCABULARY=python_docs": "VOCABULARY does not match",
+        "--gin.DATA_SHARDS=2": "DATA_SHARDS=2 is not the number of parts",
+        "--gin.TRAIN_STEPS=2": "TRAIN_STEPS=2 lies behind the run",
+        "--gin.BATCH_SIZE=3": "BATCH_SIZE=3 must be a multiple",
+        "--gin.PREPARED_DIR=nowhere": "PREPARED_DIR",
+        "--gin.TASK_FEATURE_LENGTHS={'inputs': 64}": "'targets'",
+    }
+    common = ["train", f"--gin_file={run}/config.gin"]
+    found, heavy = refusals(tmp_path, [[*common, flag] for flag in cases])
+    for (status, said, seconds), (flag, part) in zip(found, cases.items(), strict=True):
+        assert (status, seconds < 3) == (2, True), (flag, said, seconds)
+        assert part in said
+    assert not heavy
+
+
+def test_a_directory_in_use(trained, tmp_path):
+    run = shutil.copytree(trained.run, tmp_path / "run")
+    with locked(run):
+        ((found,), heavy) = refusals(tmp_path, [["train", f"--gin_file={run}/config.gin"]])
+    assert found[0] == 2
+    assert "is in use by another switchx train" in found[1]
+    assert not heavy

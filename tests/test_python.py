@@ -1,0 +1,88 @@
+"""The Python face: what docs/python.md shows, and what it says is so."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import switchx
+from switchx.errors import UserError
+
+DOCS = Path(__file__).parents[1] / "docs/python.md"
+TEXT = "line 3 says that __ is seven times 3"
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return switchx.Run(trained.run)
+
+
+def test_importing_it_is_free():
+    code = "import sys, switchx; print([n for n in ('jax', 'gin', 'numpy') if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout == "[]\n"
+
+
+def test_the_ten_lines_of_the_documentation(trained, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    shutil.copytree(trained.run, tmp_path / "runs/quickstart")
+    monkeypatch.chdir(tmp_path)
+    assert len(code.splitlines()) <= 12
+    exec(compile(code, str(DOCS), "exec"), {"__name__": "docs"})
+    assert capsys.readouterr().out
+
+
+def test_a_run_knows_its_configuration_and_metrics(run, trained):
+    assert run.config.run.trainer.train_steps == 4
+    assert [row["step"] for row in run.metrics if row["split"] == "validation"] == [2, 4]
+    lines = (trained.run / "metrics.jsonl").read_text().splitlines()
+    assert run.metrics == [json.loads(line) for line in lines]
+    assert run.step == 4
+    changed = switchx.Run(trained.run, step=2, EVAL_STEPS=1)
+    assert (changed.step, changed.config.data.eval_batches) == (2, 1)
+
+
+def test_what_is_wrong_is_said(run, trained):
+    with pytest.raises(UserError, match="holds no config"):
+        switchx.Run("nowhere")
+    with pytest.raises(UserError, match="BATCH_SIZE='x' must be a whole number"):
+        switchx.configure(BATCH_SIZE="x")
+    with pytest.raises(UserError, match="the nearest name is BATCH_SIZE"):
+        switchx.configure(BATCHSIZE=8)
+    with pytest.raises(UserError, match="longer than"):
+        run.encode("a" * 100)
+
+
+def test_answers_are_those_of_the_command(run, trained, tmp_path, capsys):
+    from switchx.cli.main import main
+
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": TEXT}))
+    main(["infer", f"--model_dir={trained.run}", f"--input={tmp_path / 'in.jsonl'}"])
+    told = json.loads(capsys.readouterr().out)
+    (answer,) = run.answer([TEXT])
+    assert (told["output"], told["filled"]) == (answer.output, answer.filled)
+
+
+def test_a_score_is_the_sum_of_the_logits_log_probabilities(run):
+    target = "<extra_id_0>21"
+    logits_LV = run.logits(TEXT, target)
+    tokens = [*run.vocabulary.encode(target), run.vocabulary.eos_id]
+    assert logits_LV.shape == (len(tokens), run.config.run.model.vocab_size)
+    shifted = logits_LV.astype(float) - logits_LV.max(axis=1, keepdims=True)
+    logp_LV = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    expected = logp_LV[np.arange(len(tokens)), tokens].sum()
+    scores_B = run.score([TEXT, "other __"], [target, "<extra_id_0>x"])
+    assert scores_B.shape == (2,)
+    assert scores_B[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_from_a_script_goes_on(trained, tmp_path):
+    folder = shutil.copytree(trained.run, tmp_path / "copy")
+    config = switchx.configure([str(folder / "config.gin")], TRAIN_STEPS=5)
+    run = switchx.train(config)
+    assert [row["step"] for row in run.metrics if row["split"] == "train"] == [1, 2, 3, 4, 5]
