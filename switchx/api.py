@@ -292,20 +292,16 @@ class Run:
         With EVAL_EACH_TASK, "tasks" holds those of each task of a mixture by name.
         """
         from switchx import data, evaluation
-        from switchx.training.checks import check_run
-        from switchx.training.state import Setup
 
-        check_run(self.config.run, self.mesh)
+        self._check_model()
         data.preflight(self.config.data)
-        evaluator = evaluation.Evaluator(
-            Setup.of(self.config.run, self.mesh),
+        return evaluation.evaluate(
+            self.config.run,
+            self.config.model_dir,
             functools.partial(data.eval_batches, self.config.data),
+            self._step,
             data.task_eval_batches(self.config.data),
         )
-        values, _ = evaluator(self.params)
-        tasks = {task: values for task, (values, _) in evaluator.each_task(self.params)}
-        found = {"step": self.step, "examples": evaluator.examples, **values}
-        return found | ({"tasks": tasks} if tasks else {})
 
     @property
     def _lengths(self) -> dict[str, int]:

@@ -8,7 +8,11 @@ import numpy as np
 
 from switchx import hosts
 from switchx.data.examples import examples_of
+from switchx.sharding import make_mesh
 from switchx.training.batches import HostBatch, Result, put_batch
+from switchx.training.checkpoints import restore_params
+from switchx.training.checks import check_run
+from switchx.training.config import RunConfig
 from switchx.training.state import Setup
 from switchx.training.step import compile_eval_step, layer_arrays, mean_of, scalars
 
@@ -77,3 +81,26 @@ def unigram_entropy(batches: Iterable[HostBatch]) -> float:
     counts = np.bincount(np.concatenate(targets))
     share = counts[counts > 0] / counts.sum()
     return float(-np.sum(share * np.log(share)))
+
+
+def evaluate(
+    run: RunConfig,
+    model_dir: str,
+    make_batches: MakeBatches,
+    step: int | None = None,
+    make_task_batches: Mapping[str, MakeBatches] | None = None,
+) -> dict[str, Any]:
+    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
+
+    `examples` says how many these were. With tasks to evaluate alone, `tasks` holds the scalars of
+    each by name.
+    """
+    mesh = make_mesh(run.mesh)
+    check_run(run, mesh)
+    setup = Setup.of(run, mesh)
+    params, step = restore_params(setup.model, model_dir, mesh, step, run.mesh.fully_sharded)
+    evaluator = Evaluator(setup, make_batches, make_task_batches)
+    values, _ = evaluator(params)
+    of_tasks = {task: values for task, (values, _) in evaluator.each_task(params)}
+    found = {"step": step, "examples": evaluator.examples, **values}
+    return found | ({"tasks": of_tasks} if of_tasks else {})
