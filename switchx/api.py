@@ -177,13 +177,18 @@ class Run:
 
     @functools.cached_property
     def _restored(self) -> "tuple[Params, int]":
-        from switchx import data
         from switchx.training.checkpoints import restore_params
+
+        self._check_model()
+        split, directory = self.config.run.mesh.fully_sharded, self.config.model_dir
+        return restore_params(self.model, directory, self.mesh, self._step, split)
+
+    def _check_model(self) -> None:
+        from switchx import data
         from switchx.training.checkpoints.refusals import check_model
 
-        run, directory = self.config.run, self.config.model_dir
-        check_model(run.model, directory, data.vocabulary_fingerprint(self.config.data))
-        return restore_params(self.model, directory, self.mesh, self._step, run.mesh.fully_sharded)
+        fingerprint = data.vocabulary_fingerprint(self.config.data)
+        check_model(self.config.run.model, self.config.model_dir, fingerprint)
 
     def encode(self, text: str) -> list[int]:
         """Encoder tokens of a text, whose blanks are <extra_id_0>, ... or __.
