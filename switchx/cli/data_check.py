@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from switchx.errors import RunError, UserError
-from switchx.terminal import table
+from switchx.terminal import Progress, table
 
 if TYPE_CHECKING:
     from switchx.settings import Settings
@@ -14,8 +14,6 @@ _SHOWN_PROBLEMS = 20
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:
     """Prints a table; raises RunError where anything is wrong."""
-    from tqdm import tqdm
-
     from switchx.data.prepared.checking import check_split
     from switchx.data.prepared.stream import set_folder, set_infos
 
@@ -28,8 +26,8 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     for info in set_infos(settings.data):
         folder = set_folder(settings.data, info.plan.task)
         for split in info.shards:
-            with tqdm(total=info.records(split), unit=" records", disable=None) as bar:
-                report = check_split(folder, info, split, bar.update)
+            with Progress(info.records(split), "records") as progress:
+                report = check_split(folder, info, split, progress.advance)
             counts = (report.records, report.broken, report.tokens, report.short, report.sentinels)
             rows.append((info.plan.task, split, len(info.shards[split]), *counts))
             problems += report.problems

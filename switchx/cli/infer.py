@@ -5,6 +5,7 @@ import sys
 
 from switchx.cli.flags import load_run
 from switchx.errors import UserError
+from switchx.terminal import tracked
 
 DESCRIPTION = """\
 Reads JSON lines, each with a "text" whose blanks are <extra_id_0>, <extra_id_1>, ... or __, and
@@ -55,7 +56,6 @@ def run(args: argparse.Namespace) -> None:
 
     lines.check_output(args.output)
     rows = lines.read_rows(args.input)
-    from tqdm import tqdm
 
     from switchx.api import Run
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
         answers = run.answers([row["text"] for _, row in rows], decoding, tokens)
-        bar = tqdm(answers, total=len(rows), unit="line", disable=not sys.stderr.isatty())
+        bar = tracked(answers, len(rows), "lines")
         for (_, row), answer in zip(rows, bar, strict=True):
             lines.write_row(row, answer, output)
 

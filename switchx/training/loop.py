@@ -11,6 +11,7 @@ import jax
 from switchx.errors import RunError
 from switchx.hosts.interruption import Interruption
 from switchx.model import train_flops
+from switchx.terminal import Progress, side_by_side
 from switchx.training.bad_loss import BadLoss, LossWatch
 from switchx.training.batches import Evaluation, HostBatch, put_rows
 from switchx.training.checkpoints import Checkpoints, History, Restored
@@ -18,7 +19,6 @@ from switchx.training.checkpoints.positions import PositionSave
 from switchx.training.host_rows import HostShards
 from switchx.training.metrics import MetricWriter, Rates
 from switchx.training.peak import measured_matmul_rate, peak_flops
-from switchx.training.progress import Progress, columns
 from switchx.training.state import Setup
 from switchx.training.step import layer_arrays, scalars
 
@@ -144,7 +144,7 @@ class Loop:
         values |= self.rates.over(step - self.logged_step, now - self.logged_time)
         self.logged_step, self.logged_time = step, now
         self.writer.write(step, "train", values, layer_arrays(metrics))
-        self.progress.update(step, values)
+        self.progress.update(step, _news(values), values["steps_per_second"])
         return None
 
     def _go_on_from(self, restored: Restored) -> tuple[Any, int]:
@@ -212,7 +212,7 @@ class Loop:
             losses[task] = values["loss"]
         if losses:
             self.progress.message(f"step {step}: validation loss of each task")
-        for line in columns(losses):
+        for line in side_by_side(losses):
             self.progress.message(f"  {line}")
 
     def _report(self, stream: Stream) -> None:
@@ -222,6 +222,11 @@ class Loop:
                 f"{name.replace('_', ' ')} {count:,}" for name, count in report.items()
             )
             self.progress.message(f"data: {said}")
+
+
+def _news(values: Mapping[str, float]) -> list[str]:
+    """What is shown of a row."""
+    return [f"loss {values['loss']:.4f}", f"{values['tokens_per_second']:,.0f} tokens/s"]
 
 
 def _rates(setup: Setup) -> Rates:

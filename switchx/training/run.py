@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from switchx import hosts
 from switchx.sharding import make_mesh, table
+from switchx.terminal import Progress
 from switchx.training import run_directory
 from switchx.training.batches import Evaluation
 from switchx.training.checkpoints import Checkpoints, Restored
@@ -19,7 +20,6 @@ from switchx.training.config import RunConfig
 from switchx.training.host_rows import HostShards
 from switchx.training.loop import Loop, Stream, TrainResult
 from switchx.training.metrics import MetricWriter, layer_names
-from switchx.training.progress import Progress
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
 
@@ -99,7 +99,7 @@ def _train(
         run_directory.write_model_info(directory, setup.model, mesh, run.mesh.fully_sharded)
 
     first = int(started.state.step)
-    progress = Progress(run.trainer.train_steps, first)
+    progress = Progress(run.trainer.train_steps, "step", first, shown=hosts.is_first())
     for line in table(mesh, run.mesh.fully_sharded):
         progress.message(line)
     progress.message(

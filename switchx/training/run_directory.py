@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from switchx import hosts, storage
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.sharding import describe
+from switchx.terminal import table
 from switchx.training.state import abstract_params, bytes_per_device
 
 
@@ -93,7 +94,7 @@ def model_info(model: Model, mesh: Mesh, fully_sharded: bool = False) -> str:
     """The table of `write_model_info`. Allocates nothing, whatever the model's size."""
     leaves = jax.tree_util.tree_leaves_with_path(abstract_params(model, mesh, fully_sharded))
     axes = jax.tree.leaves(model.axes, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    rows: list[tuple[str, ...]] = [("parameter", "shape", "axes", "partition", "bytes per device")]
+    rows: list[tuple[Any, ...]] = [("parameter", "shape", "axes", "partition", "bytes per device")]
     total, per_device = 0, 0
     for (path, leaf), names in zip(leaves, axes, strict=True):
         held = bytes_per_device(leaf)
@@ -101,14 +102,14 @@ def model_info(model: Model, mesh: Mesh, fully_sharded: bool = False) -> str:
         name = "/".join(str(key.key) for key in path)
         shape = " x ".join(map(str, leaf.shape))
         axes_and_partition = (", ".join(map(_axis, of)) for of in (names, leaf.sharding.spec))
-        rows.append((name, shape, *axes_and_partition, f"{held:,}"))
+        rows.append((name, shape, *axes_and_partition, held))
     return "\n".join(
         [
             f"mesh: {describe(mesh)}",
             f"parameters: {total:,}",
             f"bytes per device: {per_device:,} (parameters alone, without optimizer state)",
             "",
-            *_table(rows),
+            *table(rows),
             "",
         ]
     )
@@ -118,14 +119,3 @@ def _axis(axis: Any) -> str:
     if axis is None:
         return "-"
     return axis if isinstance(axis, str) else "+".join(axis)
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns wide enough for their longest cell; the last one flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[-1] = row[-1].rjust(widths[-1])
-        lines.append("  ".join(cells))
-    return lines

@@ -1,6 +1,5 @@
-"""Rows of metrics: written, read, resumed, turned into rates; progress; peaks."""
+"""Rows of metrics: written, read, resumed, turned into rates; peaks."""
 
-import io
 import json
 import struct
 
@@ -10,7 +9,6 @@ import pytest
 from switchx.errors import UserError
 from switchx.training.metrics import MetricWriter, Rates, layer_names, read
 from switchx.training.peak import measured_matmul_rate, peak_flops
-from switchx.training.progress import Progress, clock
 from tests.helpers import tiny_config, with_switch
 
 
@@ -154,34 +152,3 @@ def test_peaks_by_device_kind():
 
 def test_this_machine_multiplies():
     assert measured_matmul_rate("float32", seconds=0.05) > 1e8
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_plain_lines_where_there_is_no_terminal():
-    stream = io.StringIO()
-    progress = Progress(1000, stream=stream)
-    progress.update(99)
-    row = {"loss": 3.25, "tokens_per_second": 12345.6, "steps_per_second": 2.0}
-    progress.update(100, row)
-    progress.message("saved")
-    progress.close()
-    assert stream.getvalue() == ("step  100/1000  loss 3.2500  12,346 tokens/s  eta 7:30\nsaved\n")
-
-
-def test_a_bar_on_a_terminal():
-    stream = Terminal()
-    progress = Progress(1000, start_step=500, stream=stream)
-    progress.update(750, {"loss": 3.25})
-    progress.message("saved")
-    progress.close()
-    assert "750/1000" in stream.getvalue()
-    assert "loss 3.25" in stream.getvalue()
-    assert "saved\n" in stream.getvalue()
-
-
-def test_clock():
-    assert [clock(s) for s in (0, 59.6, 187, 93787)] == ["0:00", "1:00", "3:07", "26:03:07"]

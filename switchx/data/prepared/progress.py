@@ -1,13 +1,12 @@
 """How far a preparation is: read from what its workers write, wherever they run."""
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from switchx import storage
+from switchx import storage, terminal
 from switchx.data.prepared.set_plan import PREPARING
 from switchx.data.prepared.shard_writer import ShardJob, facts_name, progress_name
 
@@ -23,13 +22,14 @@ class Progress:
 
     def __init__(self, jobs: Sequence[ShardJob], documents: int | None) -> None:
         self._jobs, self._documents = jobs, documents
+        self._shown = terminal.Progress(documents, "documents")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "Progress":
         self._began, self._before = time.monotonic(), _so_far(self._jobs)
         done = self._before.done
-        print(f"{len(self._jobs)} shards, {done} of them done before.", file=sys.stderr)
+        self._shown.message(f"{len(self._jobs)} shards, {done} of them done before.")
         self._thread.start()
         return self
 
@@ -37,27 +37,22 @@ class Progress:
         self._stop.set()
         self._thread.join()
         self._say()
+        self._shown.close()
 
     def _watch(self) -> None:
         while not self._stop.wait(SECONDS):
             self._say()
 
     def _say(self) -> None:
-        print(self._line(_so_far(self._jobs)), file=sys.stderr, flush=True)
-
-    def _line(self, now: "_SoFar") -> str:
+        now = _so_far(self._jobs)
         seconds = max(time.monotonic() - self._began, 1e-3)
         rate = (now.documents - self._before.documents) / seconds
         megabytes = (now.text_bytes - self._before.text_bytes) / seconds / 1e6
-        total = self._documents
-        if total is None and now.done:
-            total = round(now.documents_of_done / now.done * len(self._jobs))
-        left = (total - now.documents) / rate if total is not None and rate > 0 else None
-        remaining = "" if left is None else f", {_clock(max(left, 0))} left"
-        return (
-            f"{now.done} of {len(self._jobs)} shards, {now.documents:,} documents; "
-            f"{rate:,.0f} documents/s, {megabytes:,.2f} MB/s{remaining}"
-        )
+        if self._documents is None and now.done:
+            self._shown.total = round(now.documents_of_done / now.done * len(self._jobs))
+        shards = f"{now.done} of {len(self._jobs)} shards"
+        news = [shards, f"{rate:,.0f} documents/s", f"{megabytes:,.2f} MB/s"]
+        self._shown.update(now.documents, news, rate)
 
 
 class _SoFar:
@@ -88,9 +83,3 @@ def _so_far(jobs: Sequence[ShardJob]) -> _SoFar:
             if content:
                 sums.add(json.loads(content), whole)
     return sums
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}"
