@@ -1,24 +1,18 @@
 """switchx plan: what a run needs on chips that are not here, before they are paid for."""
 
 import argparse
-import itertools
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from switchx.cli.flags import load_either
+from switchx.cli.info import NOT_NEEDED
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.planning.plan import Plan
     from switchx.settings import Settings
-
-_IDENTITY = ".plan"  # in a plan's folder: which plan it is
-
-# What a run needs and its plan does not depend on.
-_NOT_NEEDED = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1, "TFDS_DATA_DIR": None}
-_NOT_NEEDED |= {"C4_JSON_TRAIN": None, "C4_JSON_VALIDATION": None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,41 +48,39 @@ def run(args: argparse.Namespace) -> int:
     from switchx.planning import environment
 
     environment.prepare()
-    settings = load_either(args, defaults=_NOT_NEEDED)
+    settings = load_either(args, defaults=NOT_NEEDED)
     return (_fit if args.fit else _plan)(args, settings)
 
 
 def _plan(args: argparse.Namespace, settings: "Settings") -> int:
     from switchx.cli.environment import prepare_devices
-    from switchx.planning import plan, report, topology
+    from switchx.planning import plan, report, saved, topology
 
     chosen = topology.parse(args.topology)
     if chosen.chip is None:
         prepare_devices(chosen.num_chips)
     name = f"{_model(settings)}-{chosen.name.replace(':', '-')}"
     identity = f"{plan.fingerprint(settings.run)} {chosen.name}"
-    directory = _directory(args.output, name, identity)
+    directory = saved.choose_directory(args.output, name, identity)
     made = plan.make_plan(settings.run, chosen, say=_say)
     text, values = report.text(made), report.to_json(made)
-    print(json.dumps(values, indent=2) if args.json else text, flush=True)
-    _save(directory, identity, text, values, made)
+    _show(args, directory, identity, text, values, made)
     if made.fits is False:
         raise UserError(report.refusal(made))
     return 0
 
 
 def _fit(args: argparse.Namespace, settings: "Settings") -> int:
-    from switchx.planning import fit, plan, report, topology
+    from switchx.planning import fit, plan, report, saved, topology
 
     slices = topology.family(args.topology)
     fit.require_compiler(slices[0])
     name = f"{_model(settings)}-fit-{slices[0].name.split(':')[0].split('x')[0]}"
     identity = f"{plan.fingerprint(settings.run)} --fit {args.topology}"
-    directory = _directory(args.output, name, identity)
+    directory = saved.choose_directory(args.output, name, identity)
     found = fit.find(settings.run, slices, fit.in_subprocess, _say)
     text, values = report.fit_text(found), report.fit_to_json(found)
-    print(json.dumps(values, indent=2) if args.json else text, flush=True)
-    _save(directory, identity, text, values, found.best)
+    _show(args, directory, identity, text, values, found.best)
     if found.best is None:
         raise UserError(
             f"No slice of {args.topology} fits this run: lower BATCH_SIZE, or raise MICROBATCHES."
@@ -96,39 +88,18 @@ def _fit(args: argparse.Namespace, settings: "Settings") -> int:
     return 0
 
 
-def _directory(output: str | None, name: str, identity: str) -> Path:
-    """A folder that is new or holds the same plan: no other plan is overwritten.
+def _show(
+    args: argparse.Namespace,
+    directory: Path,
+    identity: str,
+    text: str,
+    values: dict[str, Any],
+    made: "Plan | None",
+) -> None:
+    from switchx.planning import saved
 
-    Args:
-      identity: what makes it the same; a file of the folder keeps it.
-    """
-    if output is not None:
-        directory = Path(output).expanduser()
-        if not _is_free(directory, identity):
-            raise UserError(f"--output={output} holds another plan: name a new folder.")
-    else:
-        names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
-        directory = next(d for d in (Path("plans") / n for n in names) if _is_free(d, identity))
-    return directory
-
-
-def _is_free(directory: Path, identity: str) -> bool:
-    mark = directory / _IDENTITY
-    if mark.is_file():
-        return mark.read_text().strip() == identity
-    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
-
-
-def _save(directory: Path, identity: str, text: str, values: dict, made: "Plan | None") -> None:
-    from switchx.planning import picture
-
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / _IDENTITY).write_text(identity + "\n")
-    (directory / "plan.txt").write_text(text + "\n")
-    (directory / "plan.json").write_text(json.dumps(values, indent=2) + "\n")
-    if made is not None:
-        picture.draw(made, directory / "plan.png")
-    _say(f"wrote {', '.join(str(path) for path in sorted(directory.glob('plan.*')))}")
+    print(json.dumps(values, indent=2) if args.json else text, flush=True)
+    _say(f"wrote {', '.join(map(str, saved.save(directory, identity, text, values, made)))}")
 
 
 def _model(settings: "Settings") -> str:

@@ -2,13 +2,16 @@
 
 import collections
 import dataclasses
+from typing import cast
 
 import jax
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, Mesh
 
+from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params, forward_flops, train_flops
 from switchx.model.router import expert_capacity
 from switchx.sharding import MESH_AXES, MeshConfig
+from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.state import Setup, bytes_per_device
 
@@ -137,3 +140,14 @@ def _memory(run: RunConfig, mesh: AbstractMesh) -> Bytes:
     state = Setup.of(run, mesh).abstract
     parameters = bytes_per_device(state.params)
     return Bytes(parameters, gradients=parameters, optimizer=bytes_per_device(state.opt_state))
+
+
+def refusal(run: RunConfig) -> str | None:
+    """Why this run would be refused on the mesh it names, if it would; None where that is open."""
+    mesh = abstract_mesh(run.mesh)
+    if mesh is not None:
+        try:
+            check_run(run, cast(Mesh, mesh))  # it asks for the sizes alone
+        except UserError as error:
+            return str(error)
+    return None

@@ -2,7 +2,7 @@
 
 import json
 
-from switchx.cli.info import human
+from switchx.planning.summary_text import human
 
 XXL = "--gin_file=configs/models/switch_xxl_128.gin"
 LARGE_BATCH = "--gin.BATCH_SIZE=2048"

@@ -4,12 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-from switchx.cli import plan
-from switchx.errors import UserError
 
 RUN = [
     "--gin_file=configs/models/tiny_switch.gin",
@@ -40,18 +36,6 @@ def test_a_plan_for_cpu_devices(command, tmp_path):
     assert memory["total"] == sum(memory[part] for part in parts)
     assert (values["fits"], values["bound"]) == (None, None)
     assert values["compilation"]["host_bytes"] > 10**8
-
-
-def test_no_plan_is_overwritten_by_another(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    first = plan._directory(None, "run", "one")
-    first.mkdir(parents=True)
-    (first / plan._IDENTITY).write_text("one\n")
-    assert plan._directory(None, "run", "one") == first
-    assert plan._directory(str(first), "run", "one") == first
-    assert plan._directory(None, "run", "two") == Path("plans/run-2")
-    with pytest.raises(UserError, match="holds another plan"):
-        plan._directory(str(first), "run", "two")
 
 
 def test_training_reads_what_the_plan_compiled(tmp_path):
