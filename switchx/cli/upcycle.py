@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _saved_config(from_dir: str) -> str:
-    saved = Path(from_dir).expanduser() / "config.gin"
-    if not saved.is_file():
+    saved = storage.local_path(from_dir, "--from_dir") / "config.gin"
+    if not storage.is_file(saved, "--from_dir"):
         raise UserError(f"--from_dir={from_dir} holds no config.gin, so no run was started there.")
     if not (saved.parent / "checkpoints").is_dir():
         raise UserError(f"--from_dir={from_dir} holds no checkpoint.")

@@ -5,9 +5,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.inference.blanks import Answer
 
@@ -22,8 +22,8 @@ def read_rows(path: str) -> list[tuple[int, Row]]:
     Raises:
       UserError: the file cannot be read, has no lines, or has one that is no object with a text.
     """
-    with _reading(path) as stream:
-        rows = [(n, _parse(line, n)) for n, line in enumerate(stream, start=1) if line.strip()]
+    stream = sys.stdin.buffer if path == "-" else storage.read_bytes(path, "--input").split(b"\n")
+    rows = [(n, _parse(line, n)) for n, line in enumerate(stream, start=1) if line.strip()]
     if not rows:
         raise UserError(f'--input={path} has no lines: give lines such as {{"text": "a __"}}.')
     return rows
@@ -41,19 +41,6 @@ def _parse(line: bytes, number: int) -> Row:
             '{"text": "Return the __ of the list."}.'
         )
     return row
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[BinaryIO]:
-    if path == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = open(path, "rb")  # noqa: SIM115  (closed below; only opening may fail so)
-    except OSError as error:
-        raise UserError(f"--input={path} cannot be read ({error.strerror}).") from error
-    with stream:
-        yield stream
 
 
 def encode_rows(
@@ -84,9 +71,7 @@ def check_output(path: str) -> None:
     """Raises UserError where `writing` would lose something or fail."""
     if path == "-":
         return
-    if os.path.lexists(path):
-        raise UserError(f"--output={path} exists: give the name of a new file.")
-    folder = Path(path).parent
+    folder = storage.check_new(path, "--output").parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--output={path} cannot be written: {folder} must be a writable folder.")
 
@@ -97,10 +82,6 @@ def writing(path: str) -> Iterator[TextIO]:
     if path == "-":
         yield sys.stdout
         return
-    partial = Path(f"{path}.{os.getpid()}.partial")
-    try:
-        with open(partial, "x", encoding="utf-8") as stream:
-            yield stream
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    file = storage.whole_file(storage.local_path(path, "--output"))
+    with file as part, part.open("x", encoding="utf-8") as stream:
+        yield stream

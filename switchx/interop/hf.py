@@ -33,6 +33,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.interop import hf_config
 from switchx.interop.hf_names import STACK_TABLES, Piece, leaf, pieces
@@ -57,7 +58,7 @@ def open_source(path: str) -> "HFSource":
       UserError: a file is missing or damaged, the model is of another kind, or its tensors are
         not those that config.json asks for.
     """
-    folder = Path(path).expanduser()
+    folder = storage.local_path(path, "--input")
     if not folder.is_dir():
         raise UserError(f"--input={path} is not a folder.")
     config = read_json(folder / CONFIG)

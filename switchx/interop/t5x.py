@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.interop.source import Index, build
 from switchx.interop.t5x_index import Array, read_index
@@ -34,6 +35,8 @@ _UNUSED = (1,)  # the shape of a statistic that a parameter does not have
 
 def open_source(path: str) -> "T5XSource":
     """Opens a checkpoint folder (`checkpoint_500100`), local or gs://. Reads its index alone."""
+    if not path.startswith("gs://"):
+        path = str(storage.local_path(path, "--input"))
     return T5XSource(read_index(path.rstrip("/")))
 
 

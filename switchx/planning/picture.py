@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.planning.plan import Plan
 
 GB = 10**9
@@ -34,7 +35,8 @@ def draw(plan: Plan, path: Path) -> None:
     for axes, panel in zip(all_axes, panels, strict=True):
         panel(axes, plan)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+    with storage.whole_file(path) as part:
+        figure.savefig(part, dpi=130, format="png")
 
 
 def _height(plan: Plan, panel: Any) -> float:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.planning import picture
 from switchx.planning.plan import Plan
@@ -25,27 +26,29 @@ def choose_directory(output: str | None, name: str, identity: str) -> Path:
     if output is None:
         names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
         return next(d for d in (Path("plans") / n for n in names) if _is_free(d, identity))
-    directory = Path(output).expanduser()
+    directory = storage.local_path(output, "--output")
     if not _is_free(directory, identity):
         raise UserError(f"--output={output} holds another plan: name a new folder.")
     return directory
 
 
 def _is_free(directory: Path, identity: str) -> bool:
-    mark = directory / _IDENTITY
-    if mark.is_file():
-        return mark.read_text().strip() == identity
-    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+    if storage.is_file(directory, "--output"):
+        return False
+    mark = storage.read_if_there(directory / _IDENTITY, "--output")
+    if mark is not None:
+        return mark.decode(errors="replace").strip() == identity
+    return not storage.names_in(directory, "--output")
 
 
 def save(
     directory: Path, identity: str, text: str, values: dict[str, Any], plan: Plan | None
 ) -> list[Path]:
     """Writes the folder, without a picture where there is no plan; returns its files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / _IDENTITY).write_text(identity + "\n")
-    (directory / "plan.txt").write_text(text + "\n")
-    (directory / "plan.json").write_text(json.dumps(values, indent=2) + "\n")
+    written = {_IDENTITY: identity, "plan.txt": text, "plan.json": json.dumps(values, indent=2)}
+    for name, content in written.items():
+        storage.write_whole(directory / name, content + "\n")
     if plan is not None:
         picture.draw(plan, directory / "plan.png")
-    return sorted(directory.glob("plan.*"))
+    names = storage.names_in(directory, "--output")
+    return [directory / name for name in sorted(names) if name.startswith("plan.")]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import switchx
+from switchx import storage
 from switchx.errors import UserError
 from switchx.settings.gin_syntax import Binding, Include, read_text
 
@@ -44,8 +45,11 @@ class Reader:
           beside: a folder to look in before all others.
         """
         folders = self._folders() if beside is None else [beside, *self._folders()]
+        if storage.is_remote(name):
+            raise UserError(f"{wanted_by} is a URL: name a file on this machine.")
+        named = storage.expanded(name)
         for folder in folders:
-            path = folder / Path(name).expanduser()  # an absolute path stays what it is
+            path = folder / named  # an absolute path stays what it is
             with contextlib.suppress(OSError, ValueError):  # no name that a file can have
                 if path.is_file():
                     return path

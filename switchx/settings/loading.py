@@ -1,12 +1,12 @@
 """From what a caller asks for to a run: which gin is read, and what comes of it."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
 from switchx.settings.gin_files import Reader
@@ -55,8 +55,8 @@ class Request:
         if self.gin_files:
             return self
         model_dir = self.named_dir or f"runs/{Path(DEFAULT_RUN).stem}"
-        saved = Path(model_dir).expanduser() / SAVED
-        if not saved.is_file():
+        saved = storage.local_path(model_dir, "--model_dir") / SAVED
+        if not storage.is_file(saved, "--model_dir"):
             raise UserError(
                 f"--model_dir={model_dir} holds no {SAVED}, so no run was started there: "
                 "name a run's directory, or its configuration with --gin_file."
@@ -128,9 +128,8 @@ def _own_directory(path: Path, name: str) -> list[Binding]:
     """A run that was copied or moved goes on where its configuration was named."""
     if not _SAVED.fullmatch(path.name):
         return []
-    with path.open(encoding="utf-8") as file:
-        if not file.readline().startswith(_HEADER):
-            return []
+    if not storage.read_text(path, "--gin_file").startswith(_HEADER):
+        return []
     named = Path(name).expanduser()
     folder = named.parent if named.is_file() else path.parent
     return [Binding(MODEL_DIR, str(folder), f"--gin_file={name}", file=name)]
@@ -142,7 +141,7 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     model_dir = config.macro(MODEL_DIR) or _default_model_dir(bindings, data)
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
-    model_dir = os.path.expanduser(model_dir)  # shells leave the ~ of --model_dir=~/x alone
+    model_dir = str(storage.local_path(model_dir, "MODEL_DIR"))
     chosen = Binding(MODEL_DIR, model_dir, "the run's directory")
     resolved = GinConfig.of([*bindings, chosen]).text()
     header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"

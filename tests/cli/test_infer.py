@@ -109,7 +109,7 @@ def test_a_bad_line_is_named_and_nothing_written(infer, tmp_path, lines, complai
         (["--method=sample", "--top_p=2"], "--top_p=2.0 must be above 0 and at most 1"),
         (["--batch_size=12"], "--batch_size=12 must be a multiple of 8"),
         (["--step=7"], "--step=7"),
-        (["--input=absent.jsonl"], "--input=absent.jsonl cannot be read"),
+        (["--input=absent.jsonl"], "--input leads to 'absent.jsonl', which cannot be read"),
         (["--output=absent/out.jsonl"], "absent must be a writable folder"),
         (["--gin.VOCABULARY=python_docs"], "VOCABULARY"),
     ],
@@ -125,7 +125,7 @@ def test_an_existing_file_is_not_written_over(infer, tmp_path):
     (tmp_path / "out.jsonl").write_text("precious")
     outcome = infer(LINES, f"--output={tmp_path / 'out.jsonl'}")
     assert outcome.status == 2
-    assert "exists: give the name of a new file" in outcome.err
+    assert "exists already: give the name of a new one" in outcome.err
     assert (tmp_path / "out.jsonl").read_text() == "precious"
 
 

@@ -15,11 +15,11 @@ import platform
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from switchx import storage
 from switchx.data.tasks import docstrings
 from switchx.errors import UserError
 
@@ -118,32 +118,22 @@ def ensure(cache: Path, installation: Installation | None = None) -> Corpus:
     installation = installation or Installation.running()
     corpus = locate(cache, installation)
     if not corpus.folder.is_dir():
-        try:
-            _build_and_publish(installation, corpus.folder)
-        except OSError as error:
-            raise UserError(
-                f"CACHE_DIR {str(cache)!r} cannot hold the python_docs corpus ({error}); "
-                "give a folder that can be written."
-            ) from error
+        _build_and_publish(installation, corpus.folder)
     return corpus
 
 
 def _build_and_publish(installation: Installation, folder: Path) -> None:
-    """Builds beside the final place and renames: nobody ever sees half a corpus."""
+    """Builds the folder, whole or not at all: several processes may do so at once."""
     print(
         "switchx: building the python_docs corpus (once) ...", file=sys.stderr, end=" ", flush=True
     )
     start = time.monotonic()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=folder.parent) as work:
-        built = Path(work) / "corpus"
-        built.mkdir()
-        facts = build(installation, built)
-        try:
-            built.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # otherwise another process was first, with the same files
-                raise
+    try:
+        with storage.new_directory(folder, "CACHE_DIR") as built:
+            facts = build(installation, built)
+    except UserError:
+        if not folder.is_dir():  # otherwise another process was first, with the same files
+            raise
     print(
         f"{facts['documents']:,} documents, {facts['bytes'] / 1e6:.1f} MB, "
         f"{facts['pieces']:,} pieces in {time.monotonic() - start:.0f} s: {folder}",

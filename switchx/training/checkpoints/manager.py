@@ -1,14 +1,19 @@
 """Orbax's manager as a run needs it: which checkpoints stay, and how arrays are written."""
 
 import dataclasses
+import glob
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
+
+from switchx.errors import UserError
 
 # Orbax gives up a save, or the folders it makes in the background, after a time that it takes by
 # the wall clock, which may be set meanwhile.
@@ -44,8 +49,9 @@ def open_manager(
     policies = [checkpoint_managers.LatestN(keep), best]
     if base_period:
         policies.append(_NewestBase(base_period))
+    check_name(directory)
     return ocp.CheckpointManager(
-        directory,
+        _LocalPath(directory),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             create=not read_only,
@@ -55,6 +61,28 @@ def open_manager(
             ),
         ),
     )
+
+
+def check_name(directory: Path) -> None:
+    """Raises UserError for the few names below which arrays cannot be written and read again."""
+    name = str(directory)
+    is_text = name.encode(errors="replace") == os.fsencode(name)
+    # Orbax takes the first part of such a path for a URL's scheme; TensorStore normalizes the rest.
+    a_url = directory.is_absolute() and directory.parts[1] in ("gs", "s3", "az", "hf")
+    if a_url or "\\" in name or ":/" in name or not is_text:
+        raise UserError(
+            f"MODEL_DIR={str(directory.parent)!r} has a name that checkpoints cannot lie below: "
+            "choose one in UTF-8 without backslashes, folders that end in ':', or a first folder "
+            "gs, s3, az or hf."
+        )
+
+
+class _LocalPath(type(epath.Path("/"))):  # type: ignore[misc]
+    """Lists what lies in a folder whose own name may hold *, ? and [ ]; etils matches those too."""
+
+    def glob(self, pattern: str) -> Iterator[Any]:
+        found = glob.glob(os.path.join(glob.escape(str(self)), pattern))
+        return (self._new(path) for path in found)
 
 
 @dataclasses.dataclass

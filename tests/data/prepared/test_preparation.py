@@ -417,7 +417,7 @@ def test_embedded_corpus_from_the_command_line(tmp_path):
     assert made.returncode == 0, made.stderr
     assert "documents/s" in made.stderr
     assert "MB/s" in made.stderr
-    assert "left" in made.stderr
+    assert "eta" in made.stderr
     checked = subprocess.run([*run, "check", *flags], capture_output=True, text=True, timeout=300)
     assert checked.returncode == 0
     assert checked.stdout.endswith("nothing is wrong\n")
