@@ -4,7 +4,6 @@ run = switchx.Run("runs/quickstart")
 run.answer(["Return the __ of the list."])[0].filled
 """
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -74,36 +73,27 @@ def train_run(
     from switchx import data, evaluation, hosts, training
     from switchx.reports import pictures
     from switchx.settings import changed_settings
-    from switchx.sharding import make_mesh
-    from switchx.training import run_directory
-    from switchx.training.checks import check_run
     from switchx.training.metrics import layer_names
 
-    with contextlib.ExitStack() as held:
-        if Path(settings.model_dir).is_dir():
-            held.enter_context(run_directory.locked(settings.model_dir))
-        check_run(settings.run, make_mesh(settings.run.mesh))
-        directory = run_directory.prepare(settings.model_dir, token)
-        held.enter_context(run_directory.locked(directory))
+    def check() -> str:
         begun(changed_settings(settings))
         fingerprint = data.vocabulary_fingerprint(settings.data)
-        check_resume(settings.run, directory, fingerprint)
+        check_resume(settings.run, settings.model_dir, fingerprint)
         data.preflight(settings.data)
-        evaluator = functools.partial(
-            evaluation.Evaluator,
-            make_batches=functools.partial(data.eval_batches, settings.data),
-            make_task_batches=data.task_eval_batches(settings.data),
-        )
-        result = training.train(
-            settings.run,
-            settings.model_dir,
-            functools.partial(data.train_stream, settings.data),
-            evaluator,
-            settings.resolved,
-            fingerprint,
-            token,
-        )
-    drawn = pictures.draw(directory, layer_names(settings.run.model)) if hosts.is_first() else []
+        return fingerprint
+
+    feed = training.Feed(
+        stream=functools.partial(data.train_stream, settings.data),
+        evaluation=lambda setup: evaluation.Evaluator(
+            setup,
+            functools.partial(data.eval_batches, settings.data),
+            data.task_eval_batches(settings.data),
+        ),
+        check=check,
+    )
+    result = training.train(settings.run, settings.model_dir, feed, settings.resolved, token)
+    names = layer_names(settings.run.model)
+    drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
     return result, drawn
 
 

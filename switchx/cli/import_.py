@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
     check_run(settings.run, make_mesh(settings.run.mesh))
     step = (source.step or 0) if args.step is None else args.step
     with storage.new_directory(settings.model_dir, "--model_dir") as directory:
-        count, kept = write_run(settings.run, source, directory, settings.resolved, step)
+        origin = {"from": args.kind, "path": args.input}
+        count, kept = write_run(settings.run, source, directory, settings.resolved, step, origin)
     optimizer = "goes on from its state" if kept else "starts afresh"
     print(
         f"{count:,} parameters, step {step:,}, in {settings.model_dir}; the optimizer {optimizer}"

@@ -58,13 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"switchx: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("switchx: interrupted.", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        why = f": {interruption}" if str(interruption) else ""
+        print(f"switchx: interrupted{why}.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (`| head`) has seen enough; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 0  # the reader of our output (`| head`) has seen enough
+    finally:
+        _let_go_of_closed_pipes()
+
+
+def _let_go_of_closed_pipes() -> None:
+    """What could not be written is dropped; at exit Python would complain and change the status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _dispatch(argv: list[str], own: bool) -> int:

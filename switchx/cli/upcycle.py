@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> None:
         )
     source = Upcycled(settings.run, mesh, params, step)
     with storage.new_directory(settings.model_dir, "--model_dir") as directory:
-        count, _ = write_run(settings.run, source, directory, settings.resolved, step)
+        origin = {"from": "upcycled", "path": args.from_dir}
+        count, _ = write_run(settings.run, source, directory, settings.resolved, step, origin)
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
 
 

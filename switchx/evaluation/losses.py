@@ -9,12 +9,13 @@ import numpy as np
 from switchx import hosts
 from switchx.data.examples import examples_of
 from switchx.sharding import make_mesh
-from switchx.training.batches import HostBatch, Result, put_batch
+from switchx.training.batches import HostBatch, put_batch
 from switchx.training.checkpoints import restore_params
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
+from switchx.training.readings import Result, mean_of, read_metrics
 from switchx.training.state import Setup
-from switchx.training.step import compile_eval_step, layer_arrays, mean_of, scalars
+from switchx.training.step import compile_eval_step
 
 MakeBatches = Callable[[], Iterable[HostBatch]]
 
@@ -63,11 +64,10 @@ class Evaluator:
         results = [
             jax.device_get(self._step(params, put_batch(batch, self._setup))) for batch in batches
         ]
-        result = mean_of(results)
-        values = scalars(self._setup.run.model, result)
+        values, layers = read_metrics(mean_of(results))
         values["unigram_entropy"] = unigram_entropy(batches)
         values["perplexity"] = float(np.exp(values["loss"]))
-        return values, layer_arrays(result)
+        return values, layers
 
 
 def unigram_entropy(batches: Iterable[HostBatch]) -> float:

@@ -1,5 +1,6 @@
 """Whether a run is asked to stop: by a signal, of which all hosts take notice at the same step."""
 
+import contextlib
 import os
 import signal
 from types import FrameType
@@ -8,9 +9,11 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+_AGAIN = b"\nswitchx: saving after this step; ctrl-C again leaves at once.\n"
+
 
 class Interruption:
-    """Notes SIGTERM and ctrl-C until the step is done; a second ctrl-C interrupts at once.
+    """Notes SIGTERM, SIGHUP and ctrl-C until the step is done; a second ctrl-C interrupts at once.
 
     In a job of several hosts one that is told is enough, as when its machine is to be taken away:
     JAX's own handler of SIGTERM tells the others, and all agree on the step.
@@ -23,9 +26,11 @@ class Interruption:
         self._asked = 0
 
     def __enter__(self) -> "Interruption":
-        noted = (signal.SIGTERM, signal.SIGINT) if self._alone else (signal.SIGINT,)
+        noted = [signal.SIGINT, *([signal.SIGTERM] if self._alone else [])]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            noted.append(signal.SIGHUP)
         for number in noted:
-            self._before[number] = signal.signal(number, self._note)
+            self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,9 +45,16 @@ class Interruption:
         reached = multihost_utils.reached_preemption_sync_point(self._asked)
         return signal.SIGTERM if reached else None
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def note(self, number: signal.Signals) -> None:
+        """Asks to stop, as if the signal had come: for what comes as an error instead."""
+        if not self._alone and self._received is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self._received = number
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
         if self._received == signal.SIGINT == number:
             raise KeyboardInterrupt
-        self._received = signal.Signals(number)
-        if not self._alone:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # nobody there to read it
+                os.write(2, _AGAIN)  # print could be in the middle of another line
+        self.note(signal.Signals(number))

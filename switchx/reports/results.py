@@ -23,7 +23,7 @@ _COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> None:
     """Prints the end of `switchx train`."""
-    lines = [f"\nTrained {result.step:,} steps in {run.config.model_dir}"]
+    lines = ["", _what_was_done(run.config.model_dir, result)]
     if result.validation:
         lines += _quality(result.validation)
     lines += _experts(result)
@@ -31,6 +31,15 @@ def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> None:
         lines += _held_out(run, result.validation)
     lines += [f"  picture             {path}" for path in drawn]
     print("\n".join(lines))
+
+
+def _what_was_done(model_dir: str, result: TrainResult) -> str:
+    if result.first_step < result.step:
+        return f"Trained {result.step:,} steps in {model_dir}"
+    return (
+        f"Nothing was trained: {model_dir} is at step {result.step:,} already, and this is its "
+        "result (TRAIN_STEPS says how far it goes)"
+    )
 
 
 def _quality(values: dict[str, float]) -> list[str]:

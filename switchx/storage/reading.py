@@ -85,7 +85,7 @@ def names_in(folder: AnyPath, setting: str) -> set[str]:
     """The names of what lies in a folder, folders included; none where there is no such folder."""
     if is_remote(folder):
         return _ask(folder, setting, _list_names) or set()
-    with read_errors(folder, setting), contextlib.suppress(FileNotFoundError):
+    with read_errors(folder, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return set(os.listdir(folder))
     return set()
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from switchx.training.config import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
 
 if TYPE_CHECKING:  # otherwise from __getattr__
+    from switchx.training.feed import Feed
     from switchx.training.loop import TrainResult
     from switchx.training.run import train
 
 __all__ = [
     "BatchShape",
+    "Feed",
     "OptimizerConfig",
     "RunConfig",
     "TrainResult",
@@ -22,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("TrainResult", "train"):
+    if name in ("Feed", "TrainResult", "train"):
         from switchx.training import run
 
         return getattr(run, name)

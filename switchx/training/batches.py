@@ -1,28 +1,38 @@
-"""Batches of the host onto the devices, and what an evaluation of parameters gives back."""
+"""Batches: their shapes, and from the host onto the devices."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from switchx.model import Params
 from switchx.sharding import batch_sharding
+from switchx.training.config import BatchShape
 from switchx.training.state import Setup
 
 HostBatch = Mapping[str, np.ndarray]
-Result = tuple[dict[str, float], dict[str, Any]]  # scalars and per-layer arrays
+Batch = dict[str, Any]
 
 
-class Evaluation(Protocol):
-    """Evaluates parameters on the same batches every time, the whole and each task of it."""
+def abstract_batch(shape: BatchShape, setup: Setup) -> Batch:
+    """The batch as shapes with shardings, for compiling before the first batch is there."""
+    sharding = batch_sharding(setup.mesh)
+    B, M, L = shape.batch_size, shape.input_length, shape.target_length
+    of = lambda length, dtype: jax.ShapeDtypeStruct((B, length), dtype, sharding=sharding)  # noqa: E731
+    batch = {
+        "encoder_input_tokens": of(M, jnp.int32),
+        "decoder_input_tokens": of(L, jnp.int32),
+        "decoder_target_tokens": of(L, jnp.int32),
+        "decoder_loss_weights": of(L, jnp.float32),
+    }
+    if shape.packed:
+        batch["encoder_segment_ids"] = of(M, jnp.int32)
+        batch["decoder_segment_ids"] = of(L, jnp.int32)
+    return batch
 
-    def __call__(self, params: Params) -> Result: ...
 
-    def each_task(self, params: Params) -> Iterator[tuple[str, Result]]: ...
-
-
-def put_batch(batch: HostBatch, setup: Setup) -> dict[str, jax.Array]:
+def put_batch(batch: HostBatch, setup: Setup) -> Batch:
     """A whole batch, which every host has, onto the devices: each takes its rows."""
     sharding = batch_sharding(setup.mesh)
 
@@ -32,7 +42,7 @@ def put_batch(batch: HostBatch, setup: Setup) -> dict[str, jax.Array]:
     return {name: put(value) for name, value in batch.items()}
 
 
-def put_rows(rows: HostBatch, setup: Setup) -> dict[str, jax.Array]:
+def put_rows(rows: HostBatch, setup: Setup) -> Batch:
     """The rows of a batch that this host has, which are those of its devices, onto these."""
     sharding, B = batch_sharding(setup.mesh), setup.run.batch.batch_size
     return {

@@ -6,7 +6,6 @@ from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.sharding import MeshConfig
 
-OPTIMIZERS = ("adafactor", "adamw")
 SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
 ON_BAD_LOSS = ("stop", "skip")
 
@@ -32,14 +31,16 @@ class OptimizerConfig:
 
     Attributes:
       name: "adafactor" as T5 uses it (parameter scaling, factored second moment with decay
-        1 - t^-0.8, no first moment, update clipped to RMS 1), or "adamw" (macro OPTIMIZER).
+        1 - t^-0.8, no first moment, update clipped to RMS 1), "adamw", or one that was registered
+        with `switchx.training.optimizers.optimizer` (macro OPTIMIZER).
       schedule: "inverse_sqrt" is learning_rate / sqrt(max(step, warmup_steps)), T5's; the
         others rise linearly over warmup_steps to learning_rate, then stay ("constant") or
         fall to 0 at the last step ("linear", "cosine") (macro SCHEDULE).
       learning_rate: the schedule's factor; relative to each parameter's RMS under adafactor
         (macro LEARNING_RATE).
       warmup_steps: macro WARMUP_STEPS.
-      weight_decay: decoupled, AdamW only.
+      weight_decay: the share that a step takes off each parameter, beside its update: times the
+        learning rate under adamw, as it is under adafactor, as T5X has it (macro WEIGHT_DECAY).
       beta1, beta2: AdamW's moments.
       clip_global_norm: gradients are scaled down to this global norm; None leaves them.
     """
@@ -54,14 +55,19 @@ class OptimizerConfig:
     clip_global_norm: float | None = None
 
     def __post_init__(self) -> None:
+        from switchx.training.optimizers import OPTIMIZERS  # which need this class
+
         if self.name not in OPTIMIZERS:
-            raise UserError(f"OPTIMIZER={self.name!r} is not one of {', '.join(OPTIMIZERS)}.")
+            accepted = ", ".join(sorted(OPTIMIZERS))
+            raise UserError(f"OPTIMIZER={self.name!r} is not one of {accepted}.")
         if self.schedule not in SCHEDULES:
             raise UserError(f"SCHEDULE={self.schedule!r} is not one of {', '.join(SCHEDULES)}.")
         if self.warmup_steps < 1:
             raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be at least 1.")
         if self.learning_rate <= 0:
             raise UserError(f"LEARNING_RATE={self.learning_rate} must be above 0.")
+        if not 0 <= self.weight_decay < 1:
+            raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +133,12 @@ class TrainerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything the compiled steps depend on: a training batch's shape and an evaluation's."""
+    """Everything the compiled steps depend on.
+
+    Attributes:
+      batch, eval_batch: a training batch's shape and an evaluation's.
+      objective: what is minimised, a name of `switchx.training.objectives.OBJECTIVES`.
+    """
 
     model: ModelConfig
     batch: BatchShape
@@ -135,3 +146,4 @@ class RunConfig:
     trainer: TrainerConfig
     optimizer: OptimizerConfig
     mesh: MeshConfig
+    objective: str = "pretraining"

@@ -27,6 +27,11 @@ class HostShards:
     count: int
 
     @classmethod
+    def none(cls) -> "HostShards":
+        """Of what was not trained here yet, so that no data was read for it."""
+        return cls((), (), 0)
+
+    @classmethod
     def of(cls, mesh: Mesh, batch: BatchShape, process: int | None = None) -> "HostShards":
         """Of a process, by default this one.
 

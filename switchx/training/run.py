@@ -1,50 +1,52 @@
-"""A whole run: prepare, resume, train, evaluate, save, and leave pictures."""
+"""A whole run: its directory, where it goes on from, training, and what it leaves."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jax.sharding import Mesh
+import numpy as np
 
 from switchx import hosts
 from switchx.sharding import make_mesh, table
-from switchx.terminal import Progress
 from switchx.training import run_directory
-from switchx.training.batches import Evaluation
-from switchx.training.checkpoints import Checkpoints, Restored
-from switchx.training.checkpoints.identity import identity
+from switchx.training.checkpoints.checkpoints import Checkpoints, Restored
+from switchx.training.checkpoints.identity import saved_steps
 from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
+from switchx.training.feed import Feed
 from switchx.training.host_rows import HostShards
-from switchx.training.loop import Loop, Stream, TrainResult
-from switchx.training.metrics import MetricWriter, layer_names
+from switchx.training.log import RunLog
+from switchx.training.loop import Loop, TrainResult
+from switchx.training.metrics import read
+from switchx.training.start import FRESH, Start
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
 
 
 def train(
     run: RunConfig,
-    model_dir: str,
-    make_stream: Callable[[Sequence[int]], Stream],
-    make_evaluation: Callable[[Setup], Evaluation],
-    resolved_config: str,
-    vocabulary_fingerprint: str | None = None,
+    model_dir: str | Path,
+    feed: Feed,
+    config: str = "",
     token: str = "",
+    start: Start = FRESH,
 ) -> TrainResult:
     """Trains to `train_steps`, from the newest checkpoint in `model_dir` if there is one.
 
-    Every host of a job calls this alike. The data pipeline opens in a thread of its own while
-    the step compiles.
+    Every host of a job calls this alike. A run that is done already is left as it is: then the
+    result is what it left.
 
     Args:
-      make_stream: makes the stream of these shards of the data, those of this host.
+      feed: the data and what evaluates; nothing of it is opened before all else is known to fit.
+      config: gin that gives this run again, for config.gin; "" where no gin says it.
       token: a word that the hosts have in common (`hosts.joined`).
+      start: where the first state comes from.
 
     Raises:
-      UserError: before anything is compiled or written over, if the run's numbers do not fit, or
-        another process trains in `model_dir`.
+      UserError: before anything is compiled or written over, if the run's numbers do not fit,
+        another process trains in `model_dir`, or what lies there is of another run.
       RunError: if the loss is bad and may not be skipped, or a file cannot be written.
     """
     mesh = make_mesh(run.mesh)
@@ -52,68 +54,82 @@ def train(
     shards = HostShards.of(mesh, run.batch)
     directory = run_directory.prepare(model_dir, token)
     with run_directory.locked(directory):
-        return _train(
-            run,
-            mesh,
-            shards,
-            directory,
-            make_stream,
-            make_evaluation,
-            resolved_config,
-            vocabulary_fingerprint,
-        )
+        vocabulary = feed.check()
+        check_resume(run, directory, vocabulary)
+        setup = Setup.of(run, mesh)
+        try:
+            with contextlib.closing(
+                Checkpoints(directory, setup, shards, start, vocabulary)
+            ) as checkpoints:
+                return _train(setup, checkpoints, shards, directory, feed, config)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_what_is_left(directory)) from None
 
 
 def _train(
-    run: RunConfig,
-    mesh: Mesh,
+    setup: Setup,
+    checkpoints: Checkpoints,
     shards: HostShards,
     directory: Path,
-    make_stream: Callable[[Sequence[int]], Stream],
-    make_evaluation: Callable[[Setup], Evaluation],
-    resolved_config: str,
-    vocabulary_fingerprint: str | None,
+    feed: Feed,
+    config: str,
 ) -> TrainResult:
-    check_resume(run, directory, vocabulary_fingerprint)
-    setup = Setup.of(run, mesh)
-    own = identity(run.model, run.optimizer.name, vocabulary_fingerprint)
-    skips = run.trainer.on_bad_loss == "skip"
-    checkpoints = Checkpoints(
-        directory,
-        keep=run.trainer.keep_checkpoints,
-        base_period=run.trainer.checkpoint_period if skips else None,
-    )
+    """The data opens in a thread of its own while the step compiles."""
+    started = time.monotonic()
+    began = checkpoints.newest_or_start()
+    finished = _finished(directory, began.step, setup.run.trainer.train_steps)
+    if finished is not None:
+        return finished
     with ThreadPoolExecutor(max_workers=1) as pool:
-        opening = pool.submit(make_stream, shards.read)
-        began = time.monotonic()
+        opening = pool.submit(feed.stream, shards.read)
         step = compile_train_step(setup)
         hosts.compiled_everywhere("train")
-        restored = checkpoints.restore_newest(setup, shards)
-        started = restored or Restored(setup.init(), {})
         stream = opening.result()
-    data_start = stream.state() if skips else {}  # where a rollback to the start goes on
-    if started.positions:
-        stream.restore(started.positions)
     if hosts.is_first():
-        run_directory.write_config(directory, resolved_config)
-        run_directory.write_model_info(directory, setup.model, mesh, run.mesh.fully_sharded)
-
-    first = int(started.state.step)
-    progress = Progress(run.trainer.train_steps, "step", first, shown=hosts.is_first())
-    for line in table(mesh, run.mesh.fully_sharded):
-        progress.message(line)
-    progress.message(
-        f"{setup.model.num_params:,} parameters; "
-        f"ready in {time.monotonic() - began:.1f} s; "
-        + (f"resuming from step {first}" if restored else "starting afresh")
-        + f" in {directory}"
-    )
-    writer = MetricWriter(directory, first, layer_names(run.model))
-    evaluator = make_evaluation(setup)
-    loop = Loop(setup, shards, checkpoints, own, writer, progress, evaluator)
+        run_directory.write_start(directory, setup, config, began.record)
+    log = RunLog(directory, setup, began.step)
     try:
-        return loop.run(step, stream, started, data_start)
+        _introduce(log, setup, began, directory, time.monotonic() - started)
+        loop = Loop(setup, checkpoints, stream, feed.evaluation(setup), log, began)
+        return loop.run(step)
     finally:
-        checkpoints.close()
-        writer.close()
-        progress.close()
+        log.close()
+
+
+def _finished(directory: Path, step: int, train_steps: int) -> TrainResult | None:
+    """What a run that was done before left; None where something is to be done yet.
+
+    That may be the last evaluation: a run that was stopped at its last step has none.
+    """
+    if step < train_steps:
+        return None
+    rows = [r for r in read(directory) if (r["step"], r["split"]) == (step, "validation")]
+    if not hosts.all_of(bool(rows)):
+        return None
+    row = {name: value for name, value in rows[-1].items() if name not in ("step", "time")}
+    validation = {name: value for name, value in row.items() if isinstance(value, float)}
+    load = np.array(row["load"]) if "load" in row else None
+    return TrainResult(step, None, validation, load, first_step=step)
+
+
+def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seconds: float) -> None:
+    for line in table(setup.mesh, setup.run.mesh.fully_sharded):
+        log.say(line)
+    if not began.record:
+        how = f"resuming from step {began.step}"
+    elif began.record["from"] == "fresh":
+        how = "starting afresh"
+    else:
+        how = f"starting from {began.record['from']} at step {began.step}"
+    log.say(
+        f"{setup.model.num_params:,} parameters; ready in {seconds:.1f} s; {how} in {directory}"
+    )
+
+
+def _what_is_left(directory: Path) -> str:
+    steps, where = saved_steps(directory), f"MODEL_DIR={str(directory)!r}"
+    if not steps:
+        return f"no checkpoint was saved in {where}"
+    return (
+        f"the newest checkpoint in {where} is of step {steps[-1]}, and what came after it is lost"
+    )

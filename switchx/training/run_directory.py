@@ -2,7 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from switchx.errors import UserError
 from switchx.model import Model
 from switchx.sharding import describe
 from switchx.terminal import table
-from switchx.training.state import abstract_params, bytes_per_device
+from switchx.training.state import Setup, abstract_params, bytes_per_device
 
 
 def prepare(model_dir: str | Path, token: str = "") -> Path:
@@ -45,28 +46,19 @@ def prepare(model_dir: str | Path, token: str = "") -> Path:
     return path
 
 
-_locked: set[Path] = set()
-
-
 @contextlib.contextmanager
 def locked(model_dir: str | Path) -> Iterator[None]:
     """Within, no other process trains in this directory; the first host holds it for all.
 
-    Within itself it does nothing more.
-
     Raises:
       UserError: another process trains there.
     """
-    path = Path(model_dir).resolve() / ".lock"
-    if not hosts.is_first() or path in _locked:
+    if not hosts.is_first():
         yield
         return
-    with storage.exclusive_lock(path, f"MODEL_DIR={str(model_dir)!r}", "switchx train"):
-        _locked.add(path)
-        try:
-            yield
-        finally:
-            _locked.remove(path)
+    what = f"MODEL_DIR={str(model_dir)!r}"
+    with storage.exclusive_lock(Path(model_dir) / ".lock", what, "switchx train"):
+        yield
 
 
 def write_config(model_dir: str | Path, text: str) -> Path:
@@ -81,9 +73,23 @@ def write_config(model_dir: str | Path, text: str) -> Path:
     return path
 
 
-def write_model_info(
-    model_dir: str | Path, model: Model, mesh: Mesh, fully_sharded: bool = False
-) -> Path:
+def write_start(
+    model_dir: str | Path, setup: Setup, config: str, record: Mapping[str, Any]
+) -> None:
+    """Writes what is known before the first step: config.gin, model_info.txt, start.json.
+
+    Args:
+      config: gin that gives the run again; "" leaves config.gin as it is.
+      record: what the run was started from (see `start.Started`); {} where it goes on.
+    """
+    if config:
+        write_config(model_dir, config)
+    write_model_info(model_dir, setup.model, setup.mesh, setup.run.mesh.fully_sharded)
+    if record:
+        storage.write_whole(Path(model_dir) / "start.json", json.dumps(record, indent=1) + "\n")
+
+
+def write_model_info(model_dir: str | Path, model: Model, mesh: Mesh, fully_sharded: bool) -> Path:
     """Writes model_info.txt: each parameter's shape, logical axes, partition, bytes per device."""
     path = Path(model_dir) / "model_info.txt"
     storage.write_whole(path, model_info(model, mesh, fully_sharded))

@@ -1,6 +1,7 @@
 """What training carries from step to step, and where each part of it lies."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,9 @@ from switchx import hosts
 from switchx.model import Model, Params
 from switchx.sharding import state_spec
 from switchx.training.config import RunConfig
-from switchx.training.optimizer import make_optimizer, state_axes
+from switchx.training.objectives import OBJECTIVES, Objective
+from switchx.training.optimizers import make_optimizer
+from switchx.training.state_layout import state_axes
 
 
 @jax.tree_util.register_dataclass
@@ -32,7 +35,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A run before it has any numbers: model, optimizer, mesh, and the state's layout.
+    """A run before it has any numbers: model, objective, optimizer, mesh, the state's layout.
 
     Attributes:
       abstract: the state as jax.ShapeDtypeStruct with shardings.
@@ -41,6 +44,7 @@ class Setup:
 
     run: RunConfig
     model: Model
+    objective: Objective
     optimizer: optax.GradientTransformation
     mesh: Any
     abstract: TrainState
@@ -53,18 +57,25 @@ class Setup:
         optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
         opt_shapes = jax.eval_shape(optimizer.init, model.shapes)
         shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), model.shapes, opt_shapes)
-        axes = TrainState((), model.axes, state_axes(opt_shapes, model.shapes, model.axes))
-        shardings = jax.tree.map(
-            lambda own: NamedSharding(mesh, state_spec(own, run.mesh.fully_sharded)),
-            axes,
-            is_leaf=lambda x: type(x) is tuple and all(a is None or isinstance(a, str) for a in x),
+        place = lambda own: NamedSharding(mesh, state_spec(tuple(own), run.mesh.fully_sharded))  # noqa: E731
+        own = state_axes(optimizer, model.shapes, model.axes)
+        shardings = TrainState(
+            step=place(()),
+            params=jax.tree.map(place, model.axes, is_leaf=lambda x: isinstance(x, tuple)),
+            opt_state=jax.tree.map(place, own),
         )
         abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
             shapes,
             shardings,
         )
-        return cls(run, model, optimizer, mesh, abstract, shardings)
+        objective = OBJECTIVES[run.objective](run, model)
+        return cls(run, model, objective, optimizer, mesh, abstract, shardings)
+
+    @functools.cached_property
+    def constants(self) -> Any:
+        """The objective's constant arrays, loaded once, for training and evaluation alike."""
+        return self.objective.constants(self.mesh)
 
     def init(self) -> TrainState:
         """Fresh state from the run's seed, every shard made on the device where it belongs."""

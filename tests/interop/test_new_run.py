@@ -1,6 +1,7 @@
 """A run directory out of any source: what the next start finds in it."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from typing import Any
@@ -12,12 +13,11 @@ import optax
 import pytest
 
 from switchx.interop.new_run import write_run
-from switchx.sharding import make_mesh
-from switchx.training.checkpoints import Checkpoints
+from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.checkpoints.refusals import check_resume
-from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
 from tests.helpers import init, tiny_config
+from tests.training import helpers
 from tests.training.helpers import run_config
 
 
@@ -44,9 +44,8 @@ class Made:
 
 def restored(run, directory):
     setup = Setup.of(run, make_mesh(run.mesh))
-    checkpoints = Checkpoints(directory, read_only=True)
     check_resume(run, directory)
-    return checkpoints.restore_newest(setup, HostShards.of(setup.mesh, run.batch))
+    return helpers.restored(directory, setup)
 
 
 def parts(opt_state: Any) -> tuple[list[int], list[Any]]:
@@ -60,6 +59,9 @@ def parts(opt_state: Any) -> tuple[list[int], list[Any]]:
     return counts, [node for node in nodes if not is_schedule(node)]
 
 
+ORIGIN = {"from": "hf", "path": "somewhere"}
+
+
 @pytest.fixture
 def run():
     return run_config(model=tiny_config())
@@ -67,10 +69,12 @@ def run():
 
 def test_a_fresh_optimizer_whose_learning_rate_is_the_steps(run, tmp_path):
     params = init(run.model)
-    count, kept = write_run(run, Made(params), tmp_path, "# gin", 500)
+    count, kept = write_run(run, Made(params), tmp_path, "# gin", 500, ORIGIN)
     assert count == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert not kept
     assert (tmp_path / "config.gin").read_text() == "# gin"
+    started = json.loads((tmp_path / "start.json").read_text())
+    assert started == {**ORIGIN, "step": 500, "optimizer": "fresh"}
     found = restored(run, tmp_path)
     assert (int(found.state.step), found.positions) == (500, {})
     jax.tree.map(np.testing.assert_array_equal, found.state.params, params)
@@ -80,12 +84,26 @@ def test_a_fresh_optimizer_whose_learning_rate_is_the_steps(run, tmp_path):
 
 
 def test_a_source_with_an_optimizers_state(run, tmp_path):
-    _, kept = write_run(run, Made(init(run.model), own_state=3), tmp_path, "# gin", 7)
+    _, kept = write_run(run, Made(init(run.model), own_state=3), tmp_path, "# gin", 7, ORIGIN)
     assert kept
     schedule, others = parts(restored(run, tmp_path).state.opt_state)
     assert schedule == [7]
     for leaf in others:
         np.testing.assert_array_equal(leaf, np.full(leaf.shape, 3, leaf.dtype))
+
+
+def test_bytes_per_device_are_those_of_the_runs_layout(run, tmp_path):
+    """Fully sharded, each of eight devices holds an eighth of every matrix."""
+    split = dataclasses.replace(run, mesh=MeshConfig(8, 1, 1, fully_sharded=True))
+    write_run(split, Made(init(run.model)), tmp_path, "# gin", 0, ORIGIN)
+    said = (tmp_path / "model_info.txt").read_text()
+    setup = Setup.of(split, make_mesh(split.mesh))
+    held = sum(
+        np.prod(leaf.sharding.shard_shape(leaf.shape)) * 4
+        for leaf in jax.tree.leaves(setup.abstract.params)
+    )
+    assert held < 4 * setup.model.num_params / 4
+    assert f"bytes per device: {held:,} " in said
 
 
 def test_help_imports_nothing_heavy():

@@ -7,11 +7,10 @@ import pytest
 from switchx.interop import open_source
 from switchx.settings import Request, load
 from switchx.sharding import make_mesh
-from switchx.training.checkpoints import Checkpoints
 from switchx.training.checkpoints.refusals import check_resume
-from switchx.training.host_rows import HostShards
 from switchx.training.state import Setup
 from tests.interop.t5x_files import unpack_switch_tiny
+from tests.training import helpers
 
 RUN = (
     "--gin.MIXTURE_OR_TASK_NAME=python_docs_span_corruption",
@@ -39,12 +38,8 @@ def resumed(model_dir="run"):
     """(setup, state) that `switchx train` goes on from."""
     settings = load(Request((f"{model_dir}/config.gin",)))
     setup = Setup.of(settings.run, make_mesh(settings.run.mesh))
-    checkpoints = Checkpoints(model_dir)
     check_resume(setup.run, model_dir)
-    shards = HostShards.of(setup.mesh, setup.run.batch)
-    state = checkpoints.restore_newest(setup, shards).state
-    checkpoints.close()
-    return setup, state
+    return setup, helpers.restored(model_dir, setup).state
 
 
 def assert_same(found, expected):

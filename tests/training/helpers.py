@@ -1,15 +1,21 @@
 """A tiny run with a stream that a test can drive, break and move."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from switchx.evaluation import Evaluator
-from switchx.model import ModelConfig, SwitchConfig
-from switchx.sharding import MeshConfig
-from switchx.training import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
+from switchx.model import Model, ModelConfig, SwitchConfig
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training import BatchShape, Feed, OptimizerConfig, RunConfig, TrainerConfig
+from switchx.training.checkpoints import Checkpoints, Restored, restore_params
+from switchx.training.host_rows import HostShards
+from switchx.training.metrics import read
+from switchx.training.start import FRESH
 from switchx.training.state import Setup
 
 BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
@@ -131,5 +137,41 @@ def evaluation(setup: Setup) -> Evaluator:
     return Evaluator(setup, eval_batches)
 
 
+def feed(stream: Any = Stream, vocabulary: str = "v1") -> Feed:
+    """What `train` is given."""
+    return Feed(stream, evaluation, lambda: vocabulary)
+
+
+def checkpoints_of(directory: Any, setup: Setup) -> Checkpoints:
+    """Of a run of this setup, as its next process opens them."""
+    return Checkpoints(directory, setup, HostShards.of(setup.mesh, setup.run.batch), FRESH)
+
+
+def restored(directory: Any, setup: Setup) -> Restored:
+    """What that process goes on from."""
+    with contextlib.closing(checkpoints_of(directory, setup)) as checkpoints:
+        return checkpoints.newest_or_start()
+
+
 def eval_batches() -> Iterator[dict[str, np.ndarray]]:
     yield from (batch(10**6 + i) for i in range(2))
+
+
+def params_of(directory: Any, run: RunConfig) -> Any:
+    """Of the newest checkpoint, on the host."""
+    found, step = restore_params(Model.of(run.model), directory, make_mesh(run.mesh))
+    assert step == run.trainer.train_steps
+    return jax.device_get(found)
+
+
+def train_losses(directory: Any) -> dict[int, float]:
+    """By step, in the order of the file."""
+    return {row["step"]: row["loss"] for row in read(directory) if row["split"] == "train"}
+
+
+def assert_same_end(directory: Any, other: Any, run: RunConfig) -> None:
+    """Bitwise the same parameters and the same training losses at every step."""
+    ours, theirs = params_of(directory, run), params_of(other, run)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert train_losses(directory) == train_losses(other)
+    assert list(train_losses(directory)) == list(range(1, run.trainer.train_steps + 1))

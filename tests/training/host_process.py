@@ -50,7 +50,7 @@ def main(model_dir, address, count, index, options="{}"):
     facts = {"configuration": repr(run)}
     timeout = options.get("timeout", 240)
     with hosts.joined(job, facts, timeout, lambda: "of all tests' jobs", True) as token:
-        result = train(run, model_dir, HostStream, helpers.evaluation, "# none\n", "v1", token)
+        result = train(run, model_dir, helpers.feed(HostStream), "# none\n", token)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 

@@ -1,22 +1,20 @@
 """Bad losses: what counts as one, and how a run goes back and on behind the bad batch."""
 
 import dataclasses
+import functools
 import os
 import signal
 
-import jax
 import numpy as np
 import pytest
 
 from switchx.errors import RunError, UserError
-from switchx.model import Model
 from switchx.reports import pictures
-from switchx.sharding import make_mesh
 from switchx.training import TrainerConfig, bad_loss, train
 from switchx.training.bad_loss import WINDOW, LossWatch
-from switchx.training.checkpoints import Checkpoints, restore_params
+from switchx.training.checkpoints.identity import saved_steps
 from switchx.training.metrics import read
-from tests.training.helpers import SMALL, Stream, evaluation, run_config
+from tests.training.helpers import SMALL, Stream, assert_same_end, feed, run_config, train_losses
 
 SKIP = {**SMALL, "on_bad_loss": "skip", "train_steps": 6}
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -41,11 +39,7 @@ def stream_without(bad=(), left_out=(), stop_at=None):
 
 def go(directory, stream, **changes):
     run = run_config(**{**SKIP, **changes})
-    return train(run, str(directory), stream, evaluation, "# none\n", "v1")
-
-
-def losses(directory):
-    return [(r["step"], r["loss"]) for r in read(directory) if r["split"] == "train"]
+    return train(run, str(directory), feed(stream), "# none\n")
 
 
 def rollbacks(directory):
@@ -56,28 +50,33 @@ def rollbacks(directory):
     ]
 
 
-def params_of(directory):
-    run = run_config(**SKIP)
-    found, step = restore_params(Model.of(run.model), directory, make_mesh(run.mesh))
-    assert step == 6
-    return jax.device_get(found)
+def check_same_end(directory, other):
+    assert_same_end(directory, other, run_config(**SKIP))
 
 
-def assert_same_end(directory, other):
-    assert losses(directory) == losses(other)
-    jax.tree.map(np.testing.assert_array_equal, params_of(directory), params_of(other))
+@pytest.fixture(scope="module")
+def once(tmp_path_factory, one_device):
+    """Runs that skip a batch and are not disturbed, made when they are asked for."""
+
+    @functools.cache
+    def make(bad):
+        directory = tmp_path_factory.mktemp("once")
+        go(directory, stream_without(bad=[bad]))
+        return directory
+
+    return make
 
 
-def test_a_run_that_skips_equals_one_that_never_had_these_batches(tmp_path, capfd):
+def test_a_run_that_skips_equals_one_that_never_had_these_batches(once, tmp_path, capfd):
     """Batch 3 is bad (step 4): back to step 2, without batches 2 and 3."""
-    go(tmp_path / "skips", stream_without(bad=[3]))
-    assert rollbacks(tmp_path / "skips") == [(3, 4, 2, 2, None)]
+    skips = once(3)
+    assert rollbacks(skips) == [(3, 4, 2, 2, None)]
     said = "The loss at step 4 is not finite (sum nan, gradient norm nan): back to step 2, and on "
     said += "without the 2 batches up to it (rollback 1 of at most 3)"
     assert said in capfd.readouterr().err
     go(tmp_path / "without", stream_without(left_out=[2, 3]))
-    assert_same_end(tmp_path / "skips", tmp_path / "without")
-    assert len(pictures.draw(tmp_path / "skips")) == 1
+    check_same_end(skips, tmp_path / "without")
+    assert len(pictures.draw(skips)) == 1
 
 
 def test_back_to_the_start_and_twice_to_the_same_checkpoint(tmp_path):
@@ -89,31 +88,29 @@ def test_back_to_the_start_and_twice_to_the_same_checkpoint(tmp_path):
         (3, 3, 2, 1, None),
     ]
     go(tmp_path / "without", stream_without(left_out=[0, 1, 2, 5]))
-    assert_same_end(tmp_path / "skips", tmp_path / "without")
+    check_same_end(tmp_path / "skips", tmp_path / "without")
 
 
 @pytest.mark.parametrize(("bad", "stop_at"), [(3, 0), (3, 2), (3, 3), (3, 7), (1, 0)])
-def test_stopped_and_resumed_it_ends_the_same(bad, stop_at, tmp_path):
+def test_stopped_and_resumed_it_ends_the_same(bad, stop_at, once, tmp_path):
     """What is saved where a run is stopped, here at odd steps, is not what it rolls back to.
 
     It is stopped before and at the bad batch and behind the next checkpoint; the last one rolls
     back to the start.
     """
-    stream = stream_without(bad=[bad])
-    go(tmp_path / "once", stream)
     stopping = stream_without(bad=[bad], stop_at=stop_at)
-    stopped = go(tmp_path / "twice", stopping, keep_checkpoints=1)
+    stopped = go(tmp_path, stopping, keep_checkpoints=1)
     assert stopped.stopped_by == signal.SIGTERM
-    go(tmp_path / "twice", stream, keep_checkpoints=1)
-    assert_same_end(tmp_path / "twice", tmp_path / "once")
-    assert rollbacks(tmp_path / "twice") == rollbacks(tmp_path / "once")
+    go(tmp_path, stream_without(bad=[bad]), keep_checkpoints=1)
+    check_same_end(tmp_path, once(bad))
+    assert rollbacks(tmp_path) == rollbacks(once(bad))
 
 
 def test_after_so_many_rollbacks_it_stops(tmp_path):
     says = r"step 3 is not finite .*checkpoint is of step 2, and MAX_ROLLBACKS=2 are spent"
     with pytest.raises(RunError, match=says):
         go(tmp_path, stream_without(bad=range(2, 99)), max_rollbacks=2)
-    assert Checkpoints(tmp_path, read_only=True).steps() == [2]
+    assert saved_steps(tmp_path) == [2]
     assert [row[1:4] for row in rollbacks(tmp_path)] == [(3, 2, 1), (3, 2, 2)]
 
 
@@ -160,7 +157,7 @@ def test_a_resumed_run_sees_the_spike_that_an_undisturbed_one_sees(tmp_path, mon
     go(tmp_path / "twice", Spiky, **spike)
     assert rollbacks(tmp_path / "once")
     assert rollbacks(tmp_path / "twice") == rollbacks(tmp_path / "once")
-    assert losses(tmp_path / "twice") == losses(tmp_path / "once")
+    assert train_losses(tmp_path / "twice") == train_losses(tmp_path / "once")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Every file of a checkpoint damaged in every way: the right state comes back, or an older one."""
 
+import contextlib
 import gc
 import itertools
 import shutil
@@ -13,10 +14,9 @@ from switchx.errors import RunError
 from switchx.model import Model
 from switchx.sharding import make_mesh
 from switchx.training import train
-from switchx.training.checkpoints import Checkpoints, restore_params
-from switchx.training.host_rows import HostShards
+from switchx.training.checkpoints import restore_params
 from switchx.training.state import Setup
-from tests.training.helpers import SMALL, Stream, evaluation, run_config
+from tests.training.helpers import SMALL, checkpoints_of, feed, run_config
 
 # A dense model has the same kinds of files and fewer arrays.
 ONE = {**SMALL, "train_steps": 4}
@@ -31,7 +31,7 @@ pytestmark = [
 
 def go(directory, **changes):
     run = run_config(**{**ONE, **changes})
-    return train(run, str(directory), Stream, evaluation, "# none\n", "v1")
+    return train(run, str(directory), feed(), "# none\n")
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +70,8 @@ def nothing_left_behind():
 
 def restored(directory, setup):
     """The newest readable checkpoint as plain values, as a new process would find it."""
-    checkpoints = Checkpoints(directory)
-    found = checkpoints.restore_newest(setup, HostShards.of(setup.mesh, setup.run.batch))
-    checkpoints.close()
+    with contextlib.closing(checkpoints_of(directory, setup)) as checkpoints:
+        found = checkpoints.newest_or_start()
     return jax.tree.leaves(jax.device_get(found.state)), found.positions, found.history
 
 

@@ -3,7 +3,6 @@
 The functions are those of scripts/fault_runs.py, which does the first of these a hundred times.
 """
 
-import itertools
 import shlex
 import shutil
 import signal
@@ -15,7 +14,7 @@ import pytest
 from scripts import fault_runs
 from scripts.fault_runs import Attempt, differences, rows
 from switchx import data
-from switchx.training.checkpoints import Checkpoints
+from switchx.training.checkpoints.identity import saved_steps
 from tests.data.conftest import docs_config
 
 LIMIT = 600
@@ -46,12 +45,17 @@ def test_killed_at_random_moments(undisturbed, flags):
 
 
 def test_asked_to_stop(tmp_path, undisturbed, flags):
-    """Of one run each life is stopped, at each phase by each signal.
+    """Of one run each life is stopped, at each phase, by one signal after another.
 
     From the first step on it saves and says so by its status; before, there is nothing yet.
     """
-    phases, numbers = ("compile", "step", "save", "evaluation"), (signal.SIGTERM, signal.SIGINT)
-    for phase, number in itertools.product(phases, numbers):
+    for phase, number in (
+        ("compile", signal.SIGINT),
+        ("step", signal.SIGTERM),
+        ("step", signal.SIGHUP),
+        ("save", signal.SIGINT),
+        ("evaluation", signal.SIGTERM),
+    ):
         attempt = Attempt(tmp_path / "run", *flags)
         wait_for(phase, attempt)
         attempt.process.send_signal(number)
@@ -60,7 +64,7 @@ def test_asked_to_stop(tmp_path, undisturbed, flags):
         assert "Traceback" not in said
         if phase != "compile":
             assert status == 128 + number
-            newest = Checkpoints(attempt.directory, read_only=True).steps()[-1]
+            newest = saved_steps(attempt.directory)[-1]
             assert newest == max(step for _, step in rows(attempt.directory))
     attempt = Attempt(attempt.directory, *flags)
     assert attempt.end() == 0, attempt.log.read_text()

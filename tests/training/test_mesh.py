@@ -30,8 +30,8 @@ def one_step(run, devices, rows=batch):
     state = TrainState(state.step + 3, state.params, jax.tree.map(used, state.opt_state))
 
     def both(state, batch):
-        grads, sums, stats = gradients(setup, state, batch)
-        return (grads, sums, stats), apply_gradients(setup, state, grads)
+        grads, outcome = gradients(setup, state, setup.constants, batch)
+        return (grads, outcome.sums, outcome.stats), apply_gradients(setup, state, grads)
 
     with jax.set_mesh(setup.mesh):
         placed = jax.device_put(state, setup.shardings)

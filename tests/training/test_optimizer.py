@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec
 
+from switchx.errors import UserError
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.config import OptimizerConfig
-from switchx.training.optimizer import make_optimizer
+from switchx.training.optimizers import OPTIMIZERS, make_optimizer, optimizer
 from switchx.training.state import Setup
+from switchx.training.state_layout import state_axes
 from tests.training.helpers import run_config
 
 
@@ -20,7 +23,8 @@ class NumpyAdafactor:
     T5X factors an expert's matrix whatever its size, others if that saves memory.
     """
 
-    def __init__(self, shape, expert):
+    def __init__(self, shape, expert, weight_decay=0.0):
+        self.weight_decay = weight_decay
         self.factored = len(shape) == 2 and (expert or min(shape) >= 128)
         self.v = np.zeros(shape)
         self.row, self.column = np.zeros(shape[0]), np.zeros(shape[-1])
@@ -37,7 +41,8 @@ class NumpyAdafactor:
         update = gradient / np.sqrt(v)
         update /= max(1.0, np.sqrt(np.mean(update**2)))
         scale = max(1e-3, np.sqrt(np.mean(parameter.astype(np.float64) ** 2)))
-        return parameter - rate * scale * update
+        # t5x/adafactor.py: new_param = (1.0 - weight_decay_rate) * param - subtrahend
+        return (1.0 - self.weight_decay) * parameter - rate * scale * update
 
 
 AXES = {
@@ -58,7 +63,8 @@ SHAPES = {
 }
 
 
-def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.02])
+def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_decay):
     rng = np.random.default_rng(0)
     params = {
         name: (
@@ -67,7 +73,8 @@ def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own():
         ).astype(np.float32)
         for name, shape in SHAPES.items()
     }
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, warmup_steps=100), 1000, AXES)
+    config = OptimizerConfig(learning_rate=1.0, warmup_steps=100, weight_decay=weight_decay)
+    optimizer = make_optimizer(config, 1000, AXES)
     state = optimizer.init(params)
     matrix_dims = {
         name: len(SHAPES[name]) - sum(a in ("layers", "expert") for a in axes)
@@ -81,7 +88,7 @@ def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own():
         ours = optax.apply_updates(ours, updates)
         for name, shape in SHAPES.items():
             for index in np.ndindex(shape[: len(shape) - matrix_dims[name]]):
-                fresh = NumpyAdafactor(shape[len(index) :], "expert" in AXES[name])
+                fresh = NumpyAdafactor(shape[len(index) :], "expert" in AXES[name], weight_decay)
                 peer = peers.setdefault((name, index), fresh)
                 theirs[name][index] = peer.update(theirs[name][index], grads[name][index], t, 0.1)
     for name, index in peers:
@@ -107,7 +114,84 @@ def test_the_state_lies_like_its_parameters(name):
         assert {k.split(".")[-1].split("[")[0]: v for k, v in experts.items()} == {
             "v_row": (None, "expert", None),  # averaged over d_ff, which comes last of equals
             "v_col": (None, "expert", "model"),
+            "v": (None, "expert", None),  # a placeholder of one number for each expert
         }
+
+
+SHAPES_OF = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
+SHAPES_OF["square"] = jax.ShapeDtypeStruct((256, 256), jnp.float32)
+AXES_OF = {**AXES, "square": ("embed", "heads")}
+
+# Of others' optimizers, the arrays of a parameter's shape that each keeps for each parameter.
+THEIRS = {
+    "adam": (optax.adam(1e-3), 2),
+    "adamw": (optax.adamw(1e-3), 2),
+    "lion": (optax.lion(1e-3), 1),
+    "sgd": (optax.sgd(1e-2, momentum=0.9, nesterov=True), 1),
+    "rmsprop": (optax.rmsprop(1e-3, centered=True, momentum=0.9), 3),
+    "averaged": (optax.chain(optax.adam(1e-3), optax.ema(0.99)), 3),
+    "accumulated": (optax.MultiSteps(optax.sgd(1e-2), 4).gradient_transformation(), 1),
+    "injected": (optax.inject_hyperparams(optax.adam)(learning_rate=1e-3, b1=0.8), 2),
+    "noisy": (optax.chain(optax.add_noise(0.1, 0.5, 0), optax.trace(0.9)), 1),
+    "masked": (optax.masked(optax.trace(0.9), {name: name != "scale" for name in AXES_OF}), 1),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_state_of_any_optimizer_lies_like_its_parameters(name):
+    transformation, copies = THEIRS[name]
+    found = state_axes(transformation, SHAPES_OF, AXES_OF)
+    state = jax.eval_shape(transformation.init, SHAPES_OF)
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    placed = [tuple(axes) for axes in jax.tree.leaves(found) if any(axes)]
+    kept = [own for own in AXES_OF.values() if name != "masked" or len(own) > 1]
+    assert sorted(placed, key=str) == sorted(kept * copies, key=str)
+
+
+def test_a_factored_moment_lies_like_its_parameter_without_the_dimension_that_is_gone():
+    """Also where two dimensions are equal: optax takes the later one for the larger."""
+    found = state_axes(optax.adafactor(1e-3), SHAPES_OF, AXES_OF)
+    (factored,) = [
+        node for node in jax.tree.leaves(found, is_leaf=_is_factored) if _is_factored(node)
+    ]
+    # optax treats stacks as one array, and factors its two largest dimensions.
+    assert factored.v_row["plain"] == PartitionSpec("embed")
+    assert factored.v_col["plain"] == PartitionSpec("vocab")
+    assert factored.v_row["square"] == PartitionSpec("embed")
+    assert factored.v_col["square"] == PartitionSpec("heads")
+    assert factored.v_row["experts"] == PartitionSpec("layers", "expert", "mlp")
+    assert factored.v_col["experts"] == PartitionSpec("layers", "expert", "embed")
+    assert factored.v["narrow"] == PartitionSpec("layers", "embed", None)
+    assert factored.v["plain"] == PartitionSpec(None)
+
+
+def _is_factored(node):
+    return hasattr(node, "v_row")
+
+
+def test_state_that_no_rule_places_is_refused_by_name():
+    with pytest.raises(
+        UserError, match=r"state holds .*trace .*\[\d+\], which is like no parameter"
+    ):
+        state_axes(optax.flatten(optax.trace(0.9)), SHAPES_OF, AXES_OF)
+
+
+def test_an_optimizer_of_ones_own_trains_on_a_mesh(monkeypatch):
+    """Registered by a name; its state is split as the parameters are."""
+
+    monkeypatch.delitem(OPTIMIZERS, "mine", raising=False)
+
+    @optimizer("mine")
+    def mine(config, schedule, axes):
+        return optax.inject_hyperparams(optax.sgd)(learning_rate=schedule, momentum=config.beta1)
+
+    run = run_config(name="mine", clip_global_norm=1.0)
+    setup = Setup.of(run, make_mesh(MeshConfig(1, 4, 2)))
+    found = [leaf.sharding.spec for leaf in jax.tree.leaves(setup.abstract.opt_state) if leaf.ndim]
+    assert found == [leaf.sharding.spec for leaf in jax.tree.leaves(setup.abstract.params)]
+    del OPTIMIZERS["mine"]
+    with pytest.raises(UserError, match=r"OPTIMIZER='mine' is not one of adafactor, adamw"):
+        run_config(name="mine")
 
 
 def test_adafactors_state_is_small():
@@ -118,20 +202,15 @@ def test_adafactors_state_is_small():
     assert sum(sizes) < 0.1 * model.num_params
 
 
-def test_global_norm_clipping_scales_gradients():
+@pytest.mark.parametrize(("limit", "share"), [(5.0, 0.5), (20.0, 1.0)])
+def test_global_norm_clipping_scales_gradients(limit, share, monkeypatch):
+    """A norm of 10 is brought down to the limit, and left where it is below."""
+    monkeypatch.setitem(OPTIMIZERS, "plain", lambda config, schedule, axes: optax.sgd(schedule))
     config = OptimizerConfig(
-        name="adamw",
-        schedule="constant",
-        learning_rate=1.0,
-        warmup_steps=1,
-        beta1=0.0,
-        beta2=0.0,
-        clip_global_norm=1.0,
+        name="plain", schedule="constant", learning_rate=0.1, warmup_steps=1, clip_global_norm=limit
     )
-    optimizer = make_optimizer(config, 10, {"w": ("embed",)})
-    params = {"w": jnp.zeros(4)}
-    big = {"w": jnp.full(4, 5.0)}
-    clipped, _ = optax.clip_by_global_norm(1.0).update(big, optax.EmptyState())
-    np.testing.assert_allclose(optax.global_norm(clipped), 1.0, rtol=1e-6)
-    updates, _ = optimizer.update(big, optimizer.init(params), params)
-    assert np.all(np.isfinite(updates["w"]))
+    plain = make_optimizer(config, 10, {"w": ("embed",), "v": ("embed",)})
+    grads = {"w": jnp.full(4, 4.0), "v": jnp.full(4, 3.0)}
+    updates, _ = plain.update(grads, plain.init(grads), grads)
+    for name, grad in grads.items():
+        np.testing.assert_allclose(updates[name], -0.1 * share * grad, rtol=1e-6)

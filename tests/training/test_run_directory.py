@@ -34,7 +34,7 @@ def test_an_earlier_config_is_kept(tmp_path):
 
 def test_model_info_lists_every_parameter(tmp_path):
     model = Model.of(tiny_config())
-    path = write_model_info(tmp_path, model, make_mesh(MeshConfig(2, 2, 2)))
+    path = write_model_info(tmp_path, model, make_mesh(MeshConfig(2, 2, 2)), False)
     lines = path.read_text().splitlines()
     assert f"parameters: {model.num_params:,}" in lines
     experts = next(line for line in lines if "encoder/blocks/layer_1" in line and "wi_EDF" in line)
@@ -58,7 +58,7 @@ def test_one_device_holds_everything():
 
 
 def test_one_trainer_a_directory(tmp_path):
-    with locked(tmp_path), locked(tmp_path):
+    with locked(tmp_path):
         lock = tmp_path / ".lock"
         assert lock.read_text().startswith(f"{os.getpid()} on ")
         says = rf"{tmp_path}' is in use by another switchx train"

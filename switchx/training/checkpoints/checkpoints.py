@@ -1,24 +1,30 @@
-"""Checkpoints: saved in the background, restored onto any mesh, never for the wrong model."""
+"""The checkpoints of a run that trains: saved in the background, restored onto any mesh."""
 
 import dataclasses
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh
 
 from switchx import hosts
-from switchx.errors import RunError, UserError
-from switchx.model import Model, ModelConfig, Params
+from switchx.errors import RunError, UserError, first_line
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
-from switchx.training.checkpoints.identity import FOLDER, read_identity, saved_steps, sealed
+from switchx.training.checkpoints.identity import (
+    FOLDER,
+    identity,
+    read_identity,
+    saved_steps,
+    sealed,
+)
 from switchx.training.checkpoints.manager import open_manager
 from switchx.training.checkpoints.positions import PositionRestore, PositionSave
-from switchx.training.checkpoints.refusals import check_model, check_shards, compare_arrays
+from switchx.training.checkpoints.refusals import check_shards, compare_arrays
 from switchx.training.host_rows import HostShards
-from switchx.training.state import Setup, TrainState, abstract_params
+from switchx.training.start import Start
+from switchx.training.state import Setup, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +42,21 @@ class History:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A state, this host's data positions by shard ({} if the stream had none), a history."""
+    """What a run goes on from.
+
+    Attributes:
+      positions: of the data, by shard of this host; {} is its start.
+      record: what `Start` says of itself where the state is the start's; {} of a checkpoint.
+    """
 
     state: TrainState
-    positions: dict[int, bytes]
+    positions: Mapping[int, bytes] = dataclasses.field(default_factory=dict)
     history: History = History()
+    record: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        return int(self.state.step)
 
 
 class Checkpoints:
@@ -48,96 +64,103 @@ class Checkpoints:
 
     Each holds the parameters, the optimizer's state with the step, the data position, and the
     identity: of model and vocabulary, with fingerprints of all arrays, so that no damaged or
-    exchanged file is taken for what was saved. The newest `keep` stay, and the one of lowest
-    validation loss.
+    exchanged file is taken for what was saved. The newest so many stay, the one of lowest
+    validation loss, and what a rollback needs.
     """
 
     def __init__(
         self,
         model_dir: str | Path,
-        keep: int = 1,
-        read_only: bool = False,
-        base_period: int | None = None,
+        setup: Setup,
+        shards: HostShards,
+        start: Start,
+        vocabulary: str | None = None,
     ):
-        """Opens the checkpoints; `base_period` is that of those that a rollback needs, if any."""
-        self._model_dir, self._base_period = model_dir, base_period
+        """`start` is where the run begins as long as there is no checkpoint to go on from."""
+        trainer = setup.run.trainer
+        self._model_dir, self._setup, self._shards = model_dir, setup, shards
+        self._start = start
+        self._identity = identity(setup.run.model, setup.run.optimizer.name, vocabulary)
+        self._base_period = trainer.checkpoint_period
         self._directory = Path(model_dir).resolve() / FOLDER
-        self._manager = open_manager(self._directory, keep, read_only, base_period)
-
-    def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, oldest first."""
-        return saved_steps(self._model_dir)
+        base_period = trainer.checkpoint_period if trainer.on_bad_loss == "skip" else None
+        self._manager = open_manager(self._directory, trainer.keep_checkpoints, base_period)
 
     def save(
         self,
         state: TrainState,
-        positions: PositionSave,
-        identity: dict[str, Any],
-        validation_loss: float | None,
+        positions: Mapping[int, bytes],
+        validation_loss: float | None = None,
         history: History = History(),
     ) -> None:
         """Starts saving, on all hosts alike; the state may be donated once this returns.
 
+        Args:
+          positions: of the shards that this host reads; it saves those that it is to keep.
+
         Raises:
           RunError: if this or the save before it failed.
         """
-        step = int(state.step)
-        arrays = _items(state)
+        arrays, count = _items(state), self._shards.count
         described = sealed(
             {
-                **identity,
+                **self._identity,
                 "arrays": fingerprints(arrays),
-                "shards": positions.count,
+                "shards": count,
                 "history": [history.batches, list(history.losses)],
             }
         )
+        kept = {number: positions[number] for number in self._shards.kept}
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(arrays["params"]),
             optimizer=ocp.args.StandardSave(arrays["optimizer"]),
-            position=dataclasses.replace(positions, seal=described["seal"]),
+            position=PositionSave(kept, count, described["seal"]),
             identity=ocp.args.JsonSave(described),
         )
         metrics = None if validation_loss is None else {"loss": validation_loss}
         try:
-            self._manager.save(step, args=items, metrics=metrics, force=True)
+            self._manager.save(int(state.step), args=items, metrics=metrics, force=True)
         except Exception as error:  # of this save, or of the one before in the background
             raise self._not_saved(error) from error
 
-    def restore_newest(self, setup: Setup, shards: HostShards) -> Restored | None:
-        """The newest checkpoint that can be read, laid out for `setup`; None if there are none.
+    def newest_or_start(self) -> Restored:
+        """The newest checkpoint that can be read, or the start if there is none.
 
         A damaged one is named on standard error and passed over.
 
         Raises:
+          UserError: it is of another run than this one.
           RunError: if there are checkpoints, but none can be read.
         """
-        return self._newest_of(self.steps(), setup, shards)
+        return self._newest_of(saved_steps(self._model_dir)) or self._begin()
 
-    def restore_base(self, setup: Setup, shards: HostShards) -> Restored | None:
+    def base_or_start(self) -> Restored:
         """The same of those checkpoints that an undisturbed run has too; later ones are deleted.
 
         What a run saved because it was stopped must not decide how far it rolls back.
         """
-        restored = self._newest_of([s for s in self.steps() if self._is_base(s)], setup, shards)
-        base = int(restored.state.step) if restored else -1
-        for step in [step for step in self.steps() if step > base]:
-            self._manager.delete(step)
-        return restored
+        steps = saved_steps(self._model_dir)
+        restored = self._newest_of([step for step in steps if self._is_base(step)])
+        for step in saved_steps(self._model_dir):
+            if restored is None or step > restored.step:
+                self._manager.delete(step)
+        return restored or self._begin()
+
+    def _begin(self) -> Restored:
+        started = self._start.begin(self._setup)
+        return Restored(started.state, record=started.record)
 
     def _is_base(self, step: int) -> bool:
-        assert self._base_period
         if step % self._base_period == 0:
             return True
         try:
-            return not read_identity(self._model_dir, step)[0][
-                "shards"
-            ]  # an imported model, where a run starts
-        except Exception:  # damaged: no one can go back to it
+            return not read_identity(self._model_dir, step)[0]["shards"]  # what a run starts from
+        except ValueError:  # damaged: no one can go back to it
             return False
 
-    def _newest_of(self, steps: list[int], setup: Setup, shards: HostShards) -> Restored | None:
+    def _newest_of(self, steps: list[int]) -> Restored | None:
         for step in reversed(steps):
-            restored, reason = self._try(step, setup, shards)
+            restored, reason = self._try(step)
             if restored is None:
                 print(
                     f"switchx: the checkpoint of step {step} cannot be read ({reason[:200]}); "
@@ -154,27 +177,27 @@ class Checkpoints:
             )
         return None
 
-    def _try(self, step: int, setup: Setup, shards: HostShards) -> tuple[Restored | None, str]:
+    def _try(self, step: int) -> tuple[Restored | None, str]:
         """What a checkpoint holds, where every host can read its part of it; else None and why."""
-        found, reason = None, "another host cannot read its part"
+        restored: Restored | None = None
+        saved: Mapping[str, str] = {}
+        reason = "another host cannot read its part"
         try:
-            found = self._restore(step, setup, shards)
+            restored, saved = self._restore(step)
         except UserError:
             raise
         except Exception as error:  # a damaged file can fail in any layer below
-            reason = _first_line(error)
-        if not hosts.all_of(found is not None):
+            reason = first_line(error)
+        if not hosts.all_of(restored is not None) or restored is None:
             return None, reason
-        assert found is not None
-        restored, saved = found
         damaged = first_difference(saved, fingerprints(_items(restored.state)))
         if damaged is not None:
             return None, f"{damaged} is not what was saved"
-        if int(restored.state.step) != step:
-            return None, f"it is of step {int(restored.state.step)}"
+        if restored.step != step:
+            return None, f"it is of step {restored.step}"
         return restored, ""
 
-    def _put_aside(self, steps: list[int]) -> None:
+    def _put_aside(self, steps: Sequence[int]) -> None:
         """Moves damaged checkpoints to `model_dir`/damaged/, where no later save meets them."""
         for step in steps if hosts.is_first() else ():
             aside = self._directory.parent / "damaged" / f"{step}-{time.time_ns()}"
@@ -185,9 +208,7 @@ class Checkpoints:
             hosts.barrier("past damaged checkpoints")
             self._manager.reload()
 
-    def _restore(
-        self, step: int, setup: Setup, shards: HostShards
-    ) -> tuple[Restored, dict[str, str]]:
+    def _restore(self, step: int) -> tuple[Restored, Mapping[str, str]]:
         """What this host reads of a checkpoint, and the fingerprints that its arrays should have.
 
         Raises:
@@ -195,7 +216,7 @@ class Checkpoints:
           Exception: it is damaged.
         """
         saved, seal = read_identity(self._model_dir, step)
-        target = _items(setup.abstract)
+        target, shards = _items(self._setup.abstract), self._shards
         compare_arrays(self._model_dir, saved["arrays"], kinds(target))
         check_shards(self._model_dir, saved, shards.count)
         read = shards.read if saved["shards"] else ()
@@ -211,63 +232,6 @@ class Checkpoints:
         batches, losses = saved["history"]
         return Restored(state, items.position, History(batches, tuple(losses))), saved["arrays"]
 
-    def restore_params(self, step: int | None, target: Params) -> tuple[Params, int]:
-        """The parameters alone, of `step` or the newest, laid out like `target`.
-
-        Raises:
-          UserError: if there is no such checkpoint, or it is of another model.
-          RunError: if it is damaged.
-        """
-        step = self.choose(step)
-        try:
-            saved, _ = read_identity(self._model_dir, step)
-            compare_arrays(self._model_dir, saved["arrays"], kinds({"params": target}))
-            args = ocp.args.Composite(params=ocp.args.StandardRestore(target))
-            params = self._manager.restore(step, args=args).params
-        except UserError:
-            raise
-        except Exception as error:
-            raise self._damaged(step, _first_line(error)) from error
-        different = first_difference(saved["arrays"], fingerprints({"params": params}))
-        if different is not None:
-            raise self._damaged(step, f"{different} is not what was saved")
-        return params, step
-
-    def _damaged(self, step: int, why: str) -> RunError:
-        return RunError(
-            f"The checkpoint of step {step} in MODEL_DIR={str(self._model_dir)!r} is damaged "
-            f"({why[:200]}); those there are of steps {', '.join(map(str, self.steps()))}."
-        )
-
-    def choose(self, step: int | None) -> int:
-        """`step`, or the newest if it is None.
-
-        Raises:
-          UserError: if there is no such checkpoint.
-        """
-        steps = self.steps()
-        if not steps:
-            raise UserError(f"MODEL_DIR={str(self._model_dir)!r} holds no checkpoint.")
-        step = steps[-1] if step is None else step
-        if step not in steps:
-            there = ", ".join(map(str, steps))
-            raise UserError(f"--step={step}: the checkpoints in {self._model_dir} are {there}.")
-        return step
-
-    def saved_params(self, step: int | None) -> tuple[Path, dict[str, str], int]:
-        """Where the parameters of `step` or the newest lie, all fingerprints, and the step.
-
-        Raises:
-          UserError: if there is no such checkpoint.
-          RunError: if what vouches for its files is damaged.
-        """
-        step = self.choose(step)
-        try:
-            saved, _ = read_identity(self._model_dir, step)
-        except Exception as error:
-            raise self._damaged(step, _first_line(error)) from error
-        return self._directory / str(step) / "params", saved["arrays"], step
-
     def wait(self) -> None:
         """Returns once what was saved is on disk.
 
@@ -280,13 +244,14 @@ class Checkpoints:
             raise self._not_saved(error) from error
 
     def _not_saved(self, error: Exception) -> RunError:
-        there = ", ".join(map(str, self.steps())) or "none"
+        there = ", ".join(map(str, saved_steps(self._model_dir))) or "none"
         return RunError(
             f"A checkpoint could not be saved in MODEL_DIR={str(self._model_dir)!r} "
-            f"({_first_line(error)[:300]}); those there are of steps: {there}."
+            f"({first_line(error)[:300]}); those there are of steps: {there}."
         )
 
     def close(self) -> None:
+        """Waits for what is being saved, and lets go of the directory."""
         self._manager.close()
 
 
@@ -296,50 +261,3 @@ def _items(state: TrainState) -> dict[str, Any]:
         "params": state.params,
         "optimizer": {"step": state.step, "state": state.opt_state},
     }
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def restore_params(
-    model: Model,
-    model_dir: str | Path,
-    mesh: Mesh,
-    step: int | None = None,
-    fully_sharded: bool = False,
-) -> tuple[Params, int]:
-    """Parameters of a run's checkpoint for inference: (params on `mesh`, step).
-
-    Args:
-      step: which one; None is the newest.
-      fully_sharded: whether they are split over `data` too, as in training.
-
-    Raises:
-      UserError: if there is none, or it is of another model.
-      RunError: if it is damaged.
-    """
-    checkpoints = _for_reading(model.config, model_dir)
-    target = abstract_params(model, mesh, fully_sharded)
-    found = checkpoints.restore_params(step, target)
-    checkpoints.close()
-    return found
-
-
-def saved_params(
-    config: ModelConfig, model_dir: str | Path, step: int | None = None
-) -> tuple[Path, dict[str, str], int]:
-    """Of a run, for reading them part by part: see `Checkpoints.saved_params`.
-
-    Raises:
-      UserError, RunError: as `restore_params` does.
-    """
-    checkpoints = _for_reading(config, model_dir)
-    found = checkpoints.saved_params(step)
-    checkpoints.close()
-    return found
-
-
-def _for_reading(config: ModelConfig, model_dir: str | Path) -> Checkpoints:
-    check_model(config, model_dir)
-    return Checkpoints(model_dir, read_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.model import ModelConfig
 
 FOLDER = "checkpoints"  # in a run's directory, one folder below it for each step
@@ -61,8 +62,7 @@ def _hash(content: Mapping[str, Any]) -> str:
 
 def saved_steps(model_dir: str | Path) -> list[int]:
     """Steps of the finished checkpoints in a run's directory, oldest first."""
-    folder = Path(model_dir) / FOLDER
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    names = storage.names_in(Path(model_dir) / FOLDER, "MODEL_DIR")
     return sorted(int(name) for name in names if name.isdigit())
 
 
@@ -70,10 +70,16 @@ def read_identity(model_dir: str | Path, step: int) -> tuple[dict[str, Any], str
     """The identity of a checkpoint, and its seal.
 
     Raises:
-      ValueError, OSError: it is damaged or not there.
+      ValueError: it is damaged or not there.
     """
     path = Path(model_dir) / FOLDER / str(step) / "identity" / "metadata"
-    return unsealed(json.loads(path.read_bytes()))
+    content = storage.read_if_there(path, "MODEL_DIR")
+    if content is None:
+        raise ValueError("it has no identity")
+    try:
+        return unsealed(json.loads(content))
+    except RecursionError:
+        raise ValueError("identity is nested too deeply") from None
 
 
 def newest_identity(model_dir: str | Path) -> dict[str, Any] | None:
@@ -81,6 +87,6 @@ def newest_identity(model_dir: str | Path) -> dict[str, Any] | None:
     for step in reversed(saved_steps(model_dir)):
         try:
             return read_identity(model_dir, step)[0]
-        except (ValueError, OSError):  # damaged: whoever restores it says so
+        except ValueError:  # damaged: whoever restores it says so
             continue
     return None

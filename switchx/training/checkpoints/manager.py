@@ -32,10 +32,8 @@ ocp.type_handlers.register_type_handler(
 logging.disable(_disabled)
 
 
-def open_manager(
-    directory: Path, keep: int, read_only: bool, base_period: int | None
-) -> ocp.CheckpointManager:
-    """The manager of the checkpoints in a folder.
+def open_manager(directory: Path, keep: int, base_period: int | None) -> ocp.CheckpointManager:
+    """The manager of the checkpoints in a folder, which is made where it is missing.
 
     The newest `keep` stay, the one of lowest validation loss, and with `base_period` the newest of
     a multiple of it.
@@ -47,15 +45,14 @@ def open_manager(
         keep_checkpoints_without_metrics=False,
     )
     policies = [checkpoint_managers.LatestN(keep), best]
-    if base_period:
+    if base_period is not None:
         policies.append(_NewestBase(base_period))
     check_name(directory)
     return ocp.CheckpointManager(
         _LocalPath(directory),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-            create=not read_only,
-            read_only=read_only,
+            create=True,
             async_options=ocp.AsyncOptions(
                 timeout_secs=_NEVER, create_directories_asynchronously=False
             ),

@@ -48,14 +48,11 @@ class PositionHandler(ocp.CheckpointHandler):
 @ocp.args.register_with_handler(PositionHandler, for_save=True)
 @dataclasses.dataclass
 class PositionSave(ocp.args.CheckpointArgs):
-    """Positions of the shards that this host saves, of `count` shards in all.
-
-    `seal` is the checkpoint's; `Checkpoints.save` fills it in.
-    """
+    """Positions of the shards that this host saves, of `count` in all, for a checkpoint's seal."""
 
     positions: Mapping[int, bytes]
     count: int
-    seal: str = ""
+    seal: str
 
 
 @ocp.args.register_with_handler(PositionHandler, for_restore=True)

@@ -1,29 +1,7 @@
-"""The objective: cross-entropy with label smoothing and z-loss, summed and counted in float32."""
-
-import dataclasses
+"""Cross-entropy with label smoothing and z-loss, summed and counted in float32."""
 
 import jax
 import jax.numpy as jnp
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TokenSums:
-    """Sums over weighted target tokens, float32 scalars: add them, then divide by `weight`.
-
-    Attributes:
-      cross_entropy: nats, against the target alone.
-      objective: what is minimised: smoothed cross-entropy plus z-loss.
-      z_loss: its share of the objective.
-      correct: targets whose logit is the highest.
-      weight: target tokens.
-    """
-
-    cross_entropy: jax.Array
-    objective: jax.Array
-    z_loss: jax.Array
-    correct: jax.Array
-    weight: jax.Array
 
 
 def token_sums(
@@ -32,7 +10,7 @@ def token_sums(
     weight_BL: jax.Array,
     label_smoothing: float,
     z_loss: float,
-) -> TokenSums:
+) -> dict[str, jax.Array]:
     """Losses of next-token prediction.
 
     Label smoothing as in T5X: the target keeps 1 - s, each other token gets s / (V - 1), and
@@ -42,6 +20,11 @@ def token_sums(
     Args:
       logits_BLV: float32.
       weight_BL: float32, 0 for padding.
+
+    Returns:
+      Sums over the weighted target tokens, float32 scalars: "cross_entropy" against the target
+      alone, in nats; "objective", smoothed and with the z-loss; "z_loss", its share of that;
+      "correct", targets whose logit is the highest; "weight", the tokens.
     """
     V = logits_BLV.shape[-1]
     log_z_BL = log_partition(logits_BLV)
@@ -58,13 +41,13 @@ def token_sums(
     z_loss_BL = z_loss * jnp.square(log_z_BL)
     correct_BL = chosen_BL >= jnp.max(jax.lax.stop_gradient(logits_BLV), axis=-1)
     total = lambda value_BL: jnp.sum(value_BL * weight_BL)  # noqa: E731
-    return TokenSums(
-        cross_entropy=total(cross_entropy_BL),
-        objective=total(objective_BL + z_loss_BL),
-        z_loss=total(z_loss_BL),
-        correct=total(correct_BL),
-        weight=jnp.sum(weight_BL),
-    )
+    return {
+        "cross_entropy": total(cross_entropy_BL),
+        "objective": total(objective_BL + z_loss_BL),
+        "z_loss": total(z_loss_BL),
+        "correct": total(correct_BL),
+        "weight": jnp.sum(weight_BL),
+    }
 
 
 @jax.custom_vjp

@@ -1,0 +1,87 @@
+"""The parameters of a run's checkpoint, for whoever does not train: inference, export, a start."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from switchx.errors import RunError, UserError, first_line
+from switchx.model import Model, ModelConfig, Params
+from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
+from switchx.training.checkpoints.identity import FOLDER, read_identity, saved_steps
+from switchx.training.checkpoints.refusals import check_model, compare_arrays
+from switchx.training.state import abstract_params
+
+
+def restore_params(
+    model: Model,
+    model_dir: str | Path,
+    mesh: Mesh,
+    step: int | None = None,
+    fully_sharded: bool = False,
+) -> tuple[Params, int]:
+    """Parameters of a run's checkpoint: (params on `mesh`, step).
+
+    Args:
+      step: which one; None is the newest.
+      fully_sharded: whether they are split over `data` too, as in training.
+
+    Raises:
+      UserError: if there is none, or it is of another model.
+      RunError: if it is damaged.
+    """
+    folder, saved, step = saved_params(model.config, model_dir, step)
+    target = abstract_params(model, mesh, fully_sharded)
+    compare_arrays(model_dir, saved, kinds({"params": target}))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(folder.resolve(), target)
+    except Exception as error:  # a damaged file can fail in any layer below
+        raise _damaged(model_dir, step, first_line(error)) from error
+    different = first_difference(saved, fingerprints({"params": params}))
+    if different is not None:
+        raise _damaged(model_dir, step, f"{different} is not what was saved")
+    return params, step
+
+
+def saved_params(
+    config: ModelConfig, model_dir: str | Path, step: int | None = None
+) -> tuple[Path, dict[str, str], int]:
+    """Where the parameters of `step` or the newest lie, all fingerprints, and the step.
+
+    Raises:
+      UserError: if there is no such checkpoint, or it is of another model.
+      RunError: if what vouches for its files is damaged.
+    """
+    check_model(config, model_dir)
+    step = _choose(model_dir, step)
+    try:
+        saved, _ = read_identity(model_dir, step)
+    except ValueError as error:
+        raise _damaged(model_dir, step, first_line(error)) from error
+    return Path(model_dir) / FOLDER / str(step) / "params", saved["arrays"], step
+
+
+def _choose(model_dir: str | Path, step: int | None) -> int:
+    steps = saved_steps(model_dir)
+    if step is None:
+        return steps[-1]
+    if step not in steps:
+        raise UserError(
+            f"--step={step} is not in MODEL_DIR={str(model_dir)!r}: the checkpoints there are "
+            f"{_listed(steps)}."
+        )
+    return step
+
+
+def _damaged(model_dir: str | Path, step: int, why: str) -> RunError:
+    return RunError(
+        f"The checkpoint of step {step} in MODEL_DIR={str(model_dir)!r} is damaged ({why[:200]}); "
+        f"those there are of steps {_listed(saved_steps(model_dir))}."
+    )
+
+
+def _listed(steps: Sequence[Any]) -> str:
+    return ", ".join(map(str, steps))

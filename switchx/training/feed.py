@@ -1,0 +1,51 @@
+"""What a run is given from outside: its data, and what measures its parameters."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from switchx.model import Params
+from switchx.training.batches import HostBatch
+from switchx.training.readings import Result
+from switchx.training.state import Setup
+
+
+class Stream(Protocol):
+    """An endless stream of this host's rows that knows its position in each of its shards."""
+
+    def __next__(self) -> HostBatch: ...
+
+    def state(self) -> dict[int, bytes]: ...
+
+    def restore(self, states: Mapping[int, bytes]) -> None: ...
+
+    def report(self) -> dict[str, int]: ...
+
+
+class Evaluation(Protocol):
+    """Evaluates parameters on the same batches every time, the whole and each task of it."""
+
+    def __call__(self, params: Params) -> Result: ...
+
+    def each_task(self, params: Params) -> Iterator[tuple[str, Result]]: ...
+
+
+def _unknown() -> None:
+    """There is nothing to check, and no vocabulary is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """The data of a run, opened when it is wanted.
+
+    Attributes:
+      stream: makes the stream of these shards of the training data.
+      evaluation: makes what evaluates parameters, of the run's setup.
+      check: called as soon as the run's directory is held; raises UserError where data is missing,
+        and returns a name of the vocabulary's content, with which alone a checkpoint may go on,
+        or None.
+    """
+
+    stream: Callable[[Sequence[int]], Stream]
+    evaluation: Callable[[Setup], Evaluation]
+    check: Callable[[], str | None] = _unknown

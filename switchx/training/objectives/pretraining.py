@@ -1,0 +1,70 @@
+"""Pretraining: next-token cross-entropy with the routers' auxiliary losses."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, Mesh
+
+from switchx.model import Model, ModelConfig, Noise, Params, RoutingStats, Segments
+from switchx.training.config import RunConfig
+from switchx.training.objectives.losses import token_sums
+from switchx.training.objectives.outcome import Outcome
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """Cross-entropy, with label smoothing in training, the logits' z-loss and the routers' losses.
+
+    It has no constants.
+    """
+
+    model: Model
+    label_smoothing: float
+    z_loss: float
+
+    @classmethod
+    def of(cls, run: RunConfig, model: Model) -> "Pretraining":
+        return cls(model, run.trainer.label_smoothing, run.trainer.z_loss)
+
+    def abstract_constants(self, mesh: Mesh | AbstractMesh) -> dict[str, Any]:
+        return {}
+
+    def constants(self, mesh: Mesh) -> dict[str, Any]:
+        return {}
+
+    def weight(self, batch: dict[str, Any]) -> jax.Array:
+        """Target tokens that count."""
+        return jnp.sum(batch["decoder_loss_weights"])
+
+    def __call__(
+        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise | None
+    ) -> Outcome:
+        segments = None
+        if "encoder_segment_ids" in batch:
+            segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
+        output = self.model.bind(params)(
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch["decoder_target_tokens"] > 0,
+            noise,
+            segments,
+        )
+        sums = token_sums(
+            output.logits_BLV,
+            batch["decoder_target_tokens"],
+            batch["decoder_loss_weights"],
+            self.label_smoothing if noise is not None else 0.0,
+            self.z_loss,
+        )
+        penalty = routing_loss(self.model.config, output.stats_N)
+        return Outcome(sums, penalty, output.stats_N)
+
+
+def routing_loss(config: ModelConfig, stats: RoutingStats | None) -> jax.Array:
+    """alpha times the balance losses plus the weighted z-losses, each summed over layers."""
+    if config.switch is None or stats is None:
+        return jnp.zeros((), jnp.float32)
+    balance = config.switch.balance_loss_weight * jnp.sum(stats.balance_loss)
+    return balance + config.switch.router_z_loss_weight * jnp.sum(stats.z_loss)

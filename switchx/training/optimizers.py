@@ -1,0 +1,124 @@
+"""Optimizers by name, each a function that makes an optax transformation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from switchx.model import Params
+from switchx.training.config import OptimizerConfig
+from switchx.training.schedules import make_schedule
+
+Maker = Callable[[OptimizerConfig, optax.Schedule, Params], optax.GradientTransformation]
+OPTIMIZERS: dict[str, Maker] = {}
+
+# T5X's rule: matrices are factored where that saves memory, experts' always.
+MIN_DIM_SIZE_TO_FACTOR = 128
+MIN_EXPERT_DIM_SIZE_TO_FACTOR = 1
+
+
+def optimizer(name: str) -> Callable[[Maker], Maker]:
+    """Registers a function under a name, which OPTIMIZER then accepts.
+
+    It is called with the configuration, the learning rate as a function of the step, and the
+    parameters' logical axes, and returns any optax transformation, learning rate included. Where
+    its state lies follows from the parameters (`state_layout`).
+    """
+
+    def register(make: Maker) -> Maker:
+        OPTIMIZERS[name] = make
+        return make
+
+    return register
+
+
+def make_optimizer(
+    config: OptimizerConfig, train_steps: int, axes: Params
+) -> optax.GradientTransformation:
+    """The optimizer for parameters with these logical axes, behind the clipping of gradients."""
+    own = OPTIMIZERS[config.name](config, make_schedule(config, train_steps), axes)
+    if config.clip_global_norm is None:
+        return own
+    return optax.chain(optax.clip_by_global_norm(config.clip_global_norm), own)
+
+
+@optimizer("adamw")
+def _adamw(
+    config: OptimizerConfig, schedule: optax.Schedule, axes: Params
+) -> optax.GradientTransformation:
+    """Loshchilov and Hutter (2019): the decay is scaled by the learning rate, as the update is."""
+    return optax.chain(
+        optax.scale_by_adam(config.beta1, config.beta2),
+        optax.add_decayed_weights(config.weight_decay),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+@optimizer("adafactor")
+def _adafactor(
+    config: OptimizerConfig, schedule: optax.Schedule, axes: Params
+) -> optax.GradientTransformation:
+    """Adafactor as T5X has it; with its decay, p becomes (1 - weight_decay) p - rate * update.
+
+    T5X's `weight_decay_rate` (t5x/adafactor.py, apply_param_gradient) is decoupled from the
+    learning rate and falls on every parameter.
+    """
+    parts = [_per_matrix(_factored, axes), optax.scale_by_learning_rate(schedule)]
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(-config.weight_decay))
+    return optax.chain(*parts)
+
+
+def _factored(leading: int) -> optax.GradientTransformation:
+    """Adafactor as T5 sets it (Shazeer and Stern 2018): no first moment, update clipped to RMS 1.
+
+    `leading` is the number of `batch_axes` of the parameters, two for those of experts.
+    Steps are relative: each is scaled by its parameter's RMS, at least 1e-3.
+    """
+    least = MIN_EXPERT_DIM_SIZE_TO_FACTOR if leading == 2 else MIN_DIM_SIZE_TO_FACTOR
+    return optax.chain(
+        optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=least, epsilon=1e-30),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(1e-3),
+    )
+
+
+def batch_axes(axes: tuple[str | None, ...]) -> int:
+    """Leading axes that count parameters rather than belong to one: layers, then experts."""
+    return sum(axis in ("layers", "expert") for axis in axes)
+
+
+def _per_matrix(
+    make: Callable[[int], optax.GradientTransformation], axes: Params
+) -> optax.GradientTransformation:
+    """Treats every layer's and every expert's matrix as a parameter of its own.
+
+    Stacking layers to scan them must not change what Adafactor's statistics are taken over.
+    """
+    labels = jax.tree.map(batch_axes, axes, is_leaf=lambda x: isinstance(x, tuple))
+    return optax.partition(
+        {n: _mapped(make(n), n) for n in sorted(set(jax.tree.leaves(labels)))}, labels
+    )
+
+
+def _mapped(tx: optax.GradientTransformation, times: int) -> optax.GradientTransformation:
+    """Acts on each entry along as many leading axes; what counts steps counts them once for all."""
+    for _ in range(times):
+        tx = _over_entries(tx)
+    return tx
+
+
+def _over_entries(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    def axes(params: Params) -> Any:
+        entry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
+        return jax.tree.map(lambda x: 0 if x.ndim else None, jax.eval_shape(tx.init, entry))
+
+    def init(params: Params) -> Any:
+        return jax.vmap(tx.init, out_axes=axes(params))(params)
+
+    def update(updates: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        own = axes(params)
+        return jax.vmap(tx.update, (0, own, 0), (0, own))(updates, state, params)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,60 @@
+"""What a person reads of a step's or an evaluation's metrics, on the host.
+
+Metrics are {"sums", "penalty", "stats"} of an objective's `Outcome`; a training step adds
+"gradient_norm" and "learning_rate".
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+Result = tuple[dict[str, float], dict[str, Any]]  # scalars and per-layer arrays
+
+
+def read_metrics(metrics: dict) -> Result:
+    """Scalars, and arrays of one row per switch layer: [layers], the load per expert [layers, E].
+
+    "loss" is in nats per target token. Each sum that only some objectives have is a scalar too.
+    """
+    metrics = jax.device_get(metrics)
+    sums = {name: float(value) for name, value in metrics["sums"].items()}
+    weight = max(sums.pop("weight"), 1.0)
+    means = {name: value / weight for name, value in sums.items()}
+    loss = means.pop("cross_entropy")
+    values = {
+        "loss": loss,
+        "negative_log_perplexity": -loss,
+        "accuracy": means.pop("correct"),
+        "objective": means.pop("objective") + float(metrics["penalty"]),
+        **means,
+    }
+    values |= {k: float(metrics[k]) for k in ("learning_rate", "gradient_norm") if k in metrics}
+    stats = metrics["stats"]
+    if stats is None:
+        return values, {}
+    layers = {
+        "balance_loss": stats.balance_loss,
+        "router_z_loss": stats.z_loss,
+        "dropped_fraction": stats.dropped_fraction,
+        "router_entropy": stats.entropy,
+        "gate_mean": stats.gate_mean,
+        "load": stats.load_E,
+    }
+    for name in ("balance_loss", "router_z_loss", "dropped_fraction", "router_entropy"):
+        values[f"mean_{name}"] = float(np.mean(layers[name]))
+    return values, layers
+
+
+def loss_of(metrics: dict) -> tuple[float, float, float]:
+    """Loss in nats per token, sum of the objective and gradient norm: what a bad step shows."""
+    sums, norm = jax.device_get((metrics["sums"], metrics["gradient_norm"]))
+    loss = float(sums["cross_entropy"]) / max(float(sums["weight"]), 1.0)
+    return loss, float(sums["objective"]), float(norm)
+
+
+def mean_of(results: list[dict]) -> dict:
+    """Metrics of several batches as one: sums added, everything else averaged."""
+    added = jax.tree.map(lambda *x: sum(x), *results)
+    means = jax.tree.map(lambda x: x / len(results), {**added, "sums": {}})
+    return {**means, "sums": added["sums"]}
