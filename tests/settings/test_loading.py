@@ -132,7 +132,7 @@ def _sizes():
         ),
         (["--gin.MODEL_DIR=x"], "x"),
         (["--model_dir=~/x"], "/home/me/x"),
-        (["--gin.MODEL_DIR=x", "--model_dir=gs://bucket/y"], "gs://bucket/y"),
+        (["--gin.MODEL_DIR=x", "--model_dir=a b/y[1]"], "a b/y[1]"),
     ],
 )
 def test_model_dir(tmp_path, monkeypatch, argv, model_dir):
