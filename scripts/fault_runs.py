@@ -115,9 +115,9 @@ def statuses(number: int, phase: str | None) -> tuple[int, ...]:
 
 def rows(directory: Path) -> dict[tuple[str, int], float]:
     """Losses by split and step."""
-    from switchx.training.metrics import read
+    from switchx.training.run_reader import metric_rows
 
-    return {(row["split"], row["step"]): row["loss"] for row in read(directory)}
+    return {(row["split"], row["step"]): row["loss"] for row in metric_rows(directory)}
 
 
 def parameters(directory: Path, step: int) -> list[tuple[str, np.ndarray]]:

@@ -294,7 +294,7 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.hosts.connection import Connection
     from switchx.planning import topology
     from switchx.settings import gin_files, read_flag
-    from switchx.training import metrics
+    from switchx.training.run_reader import metric_rows
 
     repository = Path(__file__).parents[1] / "configs"
     configs = [repository / "base.gin", repository / "runs" / "quickstart.gin"]
@@ -311,7 +311,7 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     def rows(content: bytes) -> Any:
         (folder / "metrics.jsonl").write_bytes(content)
-        return metrics.read(folder)
+        return metric_rows(folder)
 
     some = b"".join(
         json.dumps({"step": n, "split": "train", "loss": 1.5}).encode() + b"\n" for n in range(5)

@@ -130,9 +130,9 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl: "step", "split", "time", then the scalars and arrays."""
-        from switchx.training import metrics
+        from switchx.training.run_reader import metric_rows
 
-        return metrics.read(self.config.model_dir)
+        return metric_rows(self.config.model_dir)
 
     @functools.cached_property
     def mesh(self) -> "Mesh":

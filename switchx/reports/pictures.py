@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from switchx import storage
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 
 TRAIN, VALIDATION, REFERENCE = "#4c78a8", "#e45756", "#666666"
 # In even shares: an expert of less load serves next to no tokens. Everything that reports experts
@@ -24,7 +24,7 @@ def draw(model_dir: str | Path, layer_names: Sequence[str] = ()) -> list[Path]:
     Args:
       layer_names: titles of the switch layers, as `switchx.training.metrics.layer_names` gives.
     """
-    rows, drawn = read(model_dir), []
+    rows, drawn = metric_rows(model_dir), []
     directory = Path(model_dir)
     if any("loss" in row for row in rows):
         drawn.append(_save(_loss_figure(rows), directory / "loss.png"))

@@ -14,6 +14,7 @@ from switchx.settings.gin_syntax import Binding
 from switchx.settings.gin_values import BASE, MODEL_DIR, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
 from switchx.training.config import BatchShape, RunConfig
+from switchx.training.run_reader import check_format
 
 DEFAULT_RUN = "configs/runs/quickstart.gin"
 SAVED = "config.gin"  # in a run's directory, written by the trainer
@@ -61,6 +62,7 @@ class Request:
                 f"--model_dir={model_dir} holds no {SAVED}, so no run was started there: "
                 "name a run's directory, or its configuration with --gin_file."
             )
+        check_format(saved.parent)
         return dataclasses.replace(self, gin_files=(str(saved),))
 
 

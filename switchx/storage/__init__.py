@@ -16,7 +16,7 @@ on the way is a `RunError`.
 """
 
 from switchx.storage.appending import Appender, open_appender
-from switchx.storage.directories import check_new, make_directory, new_directory
+from switchx.storage.directories import check_new, make_directory, new_directory, set_aside
 from switchx.storage.locks import exclusive_lock
 from switchx.storage.paths import AnyPath, expanded, is_remote, local_path
 from switchx.storage.reading import (
@@ -61,6 +61,7 @@ __all__ = [
     "read_text",
     "remove",
     "remove_unfinished",
+    "set_aside",
     "size_of",
     "whole_file",
     "with_retries",

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def check_new(path: AnyPath, setting: str) -> Path:
     if os.path.lexists(target):
         raise UserError(f"{setting}={str(path)!r} exists already: give the name of a new one.")
     return target
+
+
+def set_aside(path: Path, folder: Path) -> Path:
+    """Moves a file or directory into a folder under a name of its own; returns where it is now.
+
+    Raises:
+      RunError: it cannot be moved.
+    """
+    aside = folder / f"{path.name}-{time.time_ns()}"
+    with write_errors(aside):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(aside)
+    return aside
 
 
 @contextlib.contextmanager

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from switchx import hosts, storage
-from switchx.errors import RunError, UserError
+from switchx.errors import RunError
 from switchx.model import ModelConfig
 from switchx.training.event_files import EventFile
-
-FILE = "metrics.jsonl"
+from switchx.training.run_reader import METRICS_FILE, parse_rows
 
 
 class MetricWriter:
@@ -32,7 +31,7 @@ class MetricWriter:
     """
 
     def __init__(self, model_dir: str | Path, start_step: int, layer_names: Sequence[str] = ()):
-        self._path = Path(model_dir) / FILE
+        self._path = Path(model_dir) / METRICS_FILE
         self._start_step = start_step
         self._layer_names = layer_names
         self._rollbacks = 0
@@ -129,15 +128,6 @@ class MetricWriter:
         return names[layer].replace(" ", "_") if layer < len(names) else f"layer_{layer}"
 
 
-def read(model_dir: str | Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl in order; none without the file.
-
-    Values that were not finite are None. A last line cut short by a crash is left out.
-    """
-    path = Path(model_dir) / FILE
-    return _rows(storage.read_if_there(path, "MODEL_DIR") or b"", path)
-
-
 def layer_names(config: ModelConfig) -> list[str]:
     """What has experts, in the order in which statistics come, e.g. "encoder 1", "decoder 3".
 
@@ -182,33 +172,12 @@ class Rates:
         return rates
 
 
-def _rows(content: bytes, path: Path) -> list[dict[str, Any]]:
-    lines = content.splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        row = _row(line)
-        if row is not None:
-            rows.append(row)
-        elif number < len(lines):
-            raise UserError(f"{path} is damaged: line {number} is no row of metrics.")
-    return rows
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row
-    return row if is_row else None
-
-
 def _up_to(start_step: int, kept_split: str | None, path: Path, content: bytes) -> bytes:
     """The file's content without the rows after `start_step`, and without a torn last line."""
     # Nothing that stands before the first step of a fresh start is part of it.
     kept = [
         row
-        for row in _rows(content, path)
+        for row in parse_rows(content, path)
         if (start_step and row["step"] <= start_step) or row["split"] == kept_split
     ]
     return "".join(json.dumps(row) + "\n" for row in kept).encode()

@@ -19,7 +19,7 @@ from switchx.training.feed import Feed
 from switchx.training.host_rows import HostShards
 from switchx.training.log import RunLog
 from switchx.training.loop import Loop, TrainResult
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 from switchx.training.start import FRESH, Start
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
@@ -103,7 +103,7 @@ def _finished(directory: Path, step: int, train_steps: int) -> TrainResult | Non
     """
     if step < train_steps:
         return None
-    rows = [r for r in read(directory) if (r["step"], r["split"]) == (step, "validation")]
+    rows = [r for r in metric_rows(directory) if (r["step"], r["split"]) == (step, "validation")]
     if not hosts.all_of(bool(rows)):
         return None
     row = {name: value for name, value in rows[-1].items() if name not in ("step", "time")}

@@ -10,11 +10,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+import switchx
 from switchx import hosts, storage
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.sharding import describe
 from switchx.terminal import table
+from switchx.training.run_reader import FORMAT, FORMAT_FILE, check_format
 from switchx.training.state import Setup, abstract_params, bytes_per_device
 
 
@@ -27,6 +29,7 @@ def prepare(model_dir: str | Path, token: str = "") -> Path:
     Raises:
       UserError: if it is a file, cannot be made or written to, or is not the same on all hosts.
     """
+    check_format(model_dir)
     path = Path(model_dir)
     mark = path / f".shared-by-{token}"
     if hosts.is_first():
@@ -58,6 +61,7 @@ def locked(model_dir: str | Path) -> Iterator[None]:
         return
     what = f"MODEL_DIR={str(model_dir)!r}"
     with storage.exclusive_lock(Path(model_dir) / ".lock", what, "switchx train"):
+        storage.remove_unfinished(model_dir)
         yield
 
 
@@ -76,12 +80,14 @@ def write_config(model_dir: str | Path, text: str) -> Path:
 def write_start(
     model_dir: str | Path, setup: Setup, config: str, record: Mapping[str, Any]
 ) -> None:
-    """Writes what is known before the first step: config.gin, model_info.txt, start.json.
+    """Writes what is known before the first step: see docs/run_directory.md.
 
     Args:
       config: gin that gives the run again; "" leaves config.gin as it is.
       record: what the run was started from (see `start.Started`); {} where it goes on.
     """
+    form = {"format": FORMAT, "switchx": switchx.__version__}
+    storage.write_whole(Path(model_dir) / FORMAT_FILE, json.dumps(form) + "\n")
     if config:
         write_config(model_dir, config)
     write_model_info(model_dir, setup.model, setup.mesh, setup.run.mesh.fully_sharded)

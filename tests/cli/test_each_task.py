@@ -5,7 +5,7 @@ import json
 import pytest
 
 from switchx.cli.main import main
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 
 TASKS = ["own_branching", "own_shouting"]
 SMALL = [
@@ -47,7 +47,7 @@ def of(values):
 
 def test_each_task_as_if_it_were_evaluated_alone(trained, capsys):
     run, said = trained
-    rows = {(row["step"], row["split"]): row for row in read(run)}
+    rows = {(row["step"], row["split"]): row for row in metric_rows(run)}
     splits = {split for _, split in rows}
     assert splits == {"train", "validation", *(f"validation/{task}" for task in TASKS)}
     for step in (2, 4):

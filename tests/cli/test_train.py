@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from switchx.settings import Request, load
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def copy(trained, tmp_path):
 
 
 def steps(run, split="train"):
-    return [row["step"] for row in read(run) if row["split"] == split]
+    return [row["step"] for row in metric_rows(run) if row["split"] == split]
 
 
 def test_training_shows_what_it_made(trained):
@@ -91,7 +91,7 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(copy, command, flags, 
 
 
 def test_eval_gives_what_training_wrote(trained, command):
-    (last,) = [r for r in read(trained.run) if (r["split"], r["step"]) == ("validation", 4)]
+    (last,) = [r for r in metric_rows(trained.run) if (r["split"], r["step"]) == ("validation", 4)]
     outcome = command("eval", f"--model_dir={trained.run}", "--json")
     assert outcome.status == 0, outcome.err
     found = json.loads(outcome.out)

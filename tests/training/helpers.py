@@ -14,7 +14,7 @@ from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import BatchShape, Feed, OptimizerConfig, RunConfig, TrainerConfig
 from switchx.training.checkpoints import Checkpoints, Restored, restore_params
 from switchx.training.host_rows import HostShards
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 from switchx.training.start import FRESH
 from switchx.training.state import Setup
 
@@ -166,7 +166,7 @@ def params_of(directory: Any, run: RunConfig) -> Any:
 
 def train_losses(directory: Any) -> dict[int, float]:
     """By step, in the order of the file."""
-    return {row["step"]: row["loss"] for row in read(directory) if row["split"] == "train"}
+    return {row["step"]: row["loss"] for row in metric_rows(directory) if row["split"] == "train"}
 
 
 def assert_same_end(directory: Any, other: Any, run: RunConfig) -> None:

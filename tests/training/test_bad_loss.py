@@ -13,7 +13,7 @@ from switchx.reports import pictures
 from switchx.training import TrainerConfig, bad_loss, train
 from switchx.training.bad_loss import WINDOW, LossWatch
 from switchx.training.checkpoints.identity import saved_steps
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 from tests.training.helpers import SMALL, Stream, assert_same_end, feed, run_config, train_losses
 
 SKIP = {**SMALL, "on_bad_loss": "skip", "train_steps": 6}
@@ -45,7 +45,7 @@ def go(directory, stream, **changes):
 def rollbacks(directory):
     return [
         tuple(r[name] for name in ("step", "from", "to", "batches_skipped", "loss"))
-        for r in read(directory)
+        for r in metric_rows(directory)
         if r["split"] == "rollback"
     ]
 

@@ -1,15 +1,21 @@
 """Whole runs on eight devices: what they leave, resume bitwise, refuse, and show again."""
 
+import fnmatch
 import json
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import switchx
 from switchx.errors import UserError
 from switchx.evaluation import evaluate
+from switchx.reports.pictures import draw
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import run, train
+from switchx.training.run_reader import FORMAT, metric_rows
 from switchx.training.state import Setup
 from tests.training.helpers import (
     Stream,
@@ -29,35 +35,65 @@ def go(directory, stream=Stream, **changes):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A run of six steps without interruption."""
-    directory = tmp_path_factory.mktemp("undisturbed")
+    directory = tmp_path_factory.mktemp("any") / "a run [1] * ä#%"
     result = go(directory)
     return directory, result
 
 
-def test_a_run_leaves_what_it_promises(undisturbed):
-    directory, result = undisturbed
+def test_a_run_returns_its_last_evaluation(undisturbed):
+    _, result = undisturbed
     assert result.step == 6
     assert result.load.shape == (2, 8)
     np.testing.assert_allclose(result.load.sum(axis=1), 1, rtol=1e-5)
-    for name in ("config.gin", "model_info.txt", "metrics.jsonl"):
-        assert (directory / name).stat().st_size > 0
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    assert {
-        "loss",
-        "negative_log_perplexity",
-        "accuracy",
-        "learning_rate",
-        "gradient_norm",
-        "tokens_per_second",
-        "model_flops_per_second",
-        "utilisation",
-        "load",
-        "dropped_fraction",
-        "router_entropy",
-        "balance_loss",
-        "router_z_loss",
-    } <= set(rows[0])
-    assert rows[0]["negative_log_perplexity"] == -rows[0]["loss"]
+
+
+def documented(heading):
+    """The rows of all tables below a heading of docs/run_directory.md: names in code, and cells."""
+    text = (Path(__file__).parents[2] / "docs" / "run_directory.md").read_text()
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", section, re.MULTILINE)
+    return [(re.findall(r"`(.*?)`", first), *rest.split(" | ")) for first, rest in rows]
+
+
+def test_a_run_leaves_the_files_that_its_document_lists(undisturbed):
+    directory, _ = undisturbed
+    draw(directory)
+    files = [str(p.relative_to(directory)) for p in directory.rglob("*") if not p.is_dir()]
+    listed = {
+        re.sub("<.*?>", "*", n): there for names, there, _ in documented("Files") for n in names
+    }
+    assert [f for f in files if not any(fnmatch.fnmatchcase(f, name) for name in listed)] == []
+    expected = [n for n, there in listed.items() if there.startswith(("always", "at the end"))]
+    assert [name for name in expected if not fnmatch.filter(files, name)] == []
+    assert json.loads((directory / "run.json").read_text()) == {
+        "format": FORMAT,
+        "switchx": switchx.__version__,
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_rows_have_the_fields_that_the_document_lists(undisturbed, split):
+    expected = {
+        n for names, *rest in documented("metrics.jsonl") for n in names if applies(split, rest)
+    }
+    rows = [row for row in metric_rows(undisturbed[0]) if row["split"] == split]
+    assert [set(row) ^ expected for row in rows] == [set()] * {"train": 6, "validation": 1}[split]
+    for row in rows:
+        assert row["negative_log_perplexity"] == -row["loss"]
+
+
+def applies(split, rest):
+    """Whether a row of the tables of fields is of a split: they say so where it is not of all."""
+    return rest[0] not in ("train", "validation") or rest[0] == split
+
+
+def test_a_checkpoint_holds_the_items_that_the_document_lists(undisturbed):
+    checkpoint = undisturbed[0] / "checkpoints" / "6"
+    items = {name for names, _ in documented("checkpoints") for name in names}
+    assert {path.name for path in checkpoint.iterdir() if path.is_dir()} == items
+    ((_, content),) = [row for row in documented("checkpoints") if row[0] == ["identity"]]
+    saved = json.loads((checkpoint / "identity" / "metadata").read_text())
+    assert set(saved) == set(re.findall("`(.*?)`", content)) - {"metadata"}
 
 
 def test_evaluation_of_the_checkpoint_equals_the_runs_own(undisturbed):

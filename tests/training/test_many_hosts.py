@@ -17,7 +17,7 @@ from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.checkpoints import restore_params
 from switchx.training.checkpoints.identity import saved_steps
-from switchx.training.metrics import read
+from switchx.training.run_reader import metric_rows
 from tests.training.helpers import run_config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ class Hosts:
 
     def wait_for_step(self, step):
         deadline = time.monotonic() + 900
-        while not any(row["step"] >= step for row in read(self.directory)):
+        while not any(row["step"] >= step for row in metric_rows(self.directory)):
             assert time.monotonic() < deadline
             assert all(process.poll() is None for process in self.processes), self.end()
             time.sleep(0.05)
@@ -70,7 +70,7 @@ def run(directory, count, **options):
 
 
 def losses(directory):
-    rows = [row for row in read(directory) if row["split"] == "train"]
+    rows = [row for row in metric_rows(directory) if row["split"] == "train"]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))  # each written once
     return np.array([row["loss"] for row in rows])
 
@@ -106,7 +106,7 @@ def of_two(tmp_path_factory):
 def test_two_processes_compute_what_one_does(of_one, of_two):
     np.testing.assert_allclose(losses(of_two), losses(of_one), rtol=1e-6)
     (ours, theirs) = (
-        [r["loss"] for r in read(d) if r["split"] == "validation"] for d in (of_two, of_one)
+        [r["loss"] for r in metric_rows(d) if r["split"] == "validation"] for d in (of_two, of_one)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     saved = sorted(p.name for p in (of_two / "checkpoints/6/position").glob("shard-*"))
@@ -136,7 +136,7 @@ def test_a_notice_to_one_host_makes_all_save_and_leave_together(of_two, tmp_path
     assert statuses == [128 + signal.SIGTERM] * 2, errors
     newest = saved_steps(tmp_path)[-1]
     assert 3 <= newest < STEPS
-    assert max(row["step"] for row in read(tmp_path)) == newest
+    assert max(row["step"] for row in metric_rows(tmp_path)) == newest
     run(tmp_path, 2)
     assert_same_end(tmp_path, of_two)
 
@@ -159,7 +159,11 @@ def test_all_roll_back_together_behind_a_bad_batch(tmp_path):
     run(tmp_path / "two", 2, bad=[3])
     run(tmp_path / "one", 1, bad=[3])
     rollbacks = [
-        [(r["from"], r["to"], r["batches_skipped"]) for r in read(d) if r["split"] == "rollback"]
+        [
+            (r["from"], r["to"], r["batches_skipped"])
+            for r in metric_rows(d)
+            if r["split"] == "rollback"
+        ]
         for d in (tmp_path / "two", tmp_path / "one")
     ]
     assert rollbacks == [[(4, 2, 2)]] * 2

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from switchx.errors import UserError
-from switchx.training.metrics import MetricWriter, Rates, layer_names, read
+from switchx.training.metrics import MetricWriter, Rates, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
+from switchx.training.run_reader import metric_rows
 from tests.helpers import tiny_config, with_switch
 
 
@@ -40,7 +41,7 @@ def events(model_dir, split):
 
 def test_rows_are_read_as_written(tmp_path):
     write(tmp_path, [10])
-    train, validation = read(tmp_path)
+    train, validation = metric_rows(tmp_path)
     assert train["step"] == 10
     assert train["split"] == "train"
     assert train["loss"] == 1.0
@@ -75,7 +76,9 @@ def test_event_files_hold_scalars_and_layers(tmp_path):
 def test_resuming_drops_what_came_after(tmp_path):
     write(tmp_path, [10, 20, 30])
     write(tmp_path, [30, 40], start_step=20, loss=5.0)
-    steps_losses = [(row["step"], row["loss"]) for row in read(tmp_path) if row["split"] == "train"]
+    steps_losses = [
+        (row["step"], row["loss"]) for row in metric_rows(tmp_path) if row["split"] == "train"
+    ]
     assert steps_losses == [(10, 1.0), (20, 1.0), (30, 5.0), (40, 5.0)]
     # TensorBoard drops earlier events from this step on.
     assert (21, None, None) in events(tmp_path, "train")
@@ -84,26 +87,26 @@ def test_resuming_drops_what_came_after(tmp_path):
 def test_a_fresh_start_begins_an_empty_file(tmp_path):
     write(tmp_path, [0, 10])
     write(tmp_path, [10])
-    assert [row["step"] for row in read(tmp_path)] == [10, 10]
+    assert [row["step"] for row in metric_rows(tmp_path)] == [10, 10]
 
 
 def test_a_torn_last_line_is_left_out_and_then_dropped(tmp_path):
     write(tmp_path, [10])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 20, "spl')
-    assert len(read(tmp_path)) == 2
+    assert len(metric_rows(tmp_path)) == 2
     write(tmp_path, [20], start_step=10)
-    assert [row["step"] for row in read(tmp_path)] == [10, 10, 20, 20]
+    assert [row["step"] for row in metric_rows(tmp_path)] == [10, 10, 20, 20]
 
 
 def test_damage_elsewhere_is_an_error(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1\n{"step": 2}\n')
     with pytest.raises(UserError, match="line 1"):
-        read(tmp_path)
+        metric_rows(tmp_path)
 
 
 def test_no_file_no_rows(tmp_path):
-    assert read(tmp_path) == []
+    assert metric_rows(tmp_path) == []
 
 
 def test_layer_names_count_as_the_released_models_do():

@@ -8,6 +8,7 @@ from switchx import storage
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.run_directory import (
     locked,
     model_info,
@@ -15,7 +16,9 @@ from switchx.training.run_directory import (
     write_config,
     write_model_info,
 )
+from switchx.training.run_reader import metric_rows
 from tests.helpers import tiny_config
+from tests.training.helpers import run_config
 
 
 def test_prepare_makes_it_and_keeps_what_is_there(tmp_path):
@@ -66,3 +69,22 @@ def test_one_trainer_a_directory(tmp_path):
             storage.exclusive_lock(lock, f"MODEL_DIR='{tmp_path}'", "switchx train").__enter__()
     with locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("ask", [prepare, metric_rows, lambda d: check_resume(run_config(), d)])
+def test_a_directory_of_a_later_format_is_refused(tmp_path, ask):
+    (tmp_path / "run.json").write_text('{"format": 2, "switchx": "9.1", "more": null}')
+    with pytest.raises(UserError, match=r"is of format 2, .* up to 1: use switchx 9\.1 or a later"):
+        ask(tmp_path)
+    for damaged in ("", "[1]", '{"format": "1"}', '{"format": 1}', "[" * 10**5):
+        (tmp_path / "run.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"has a damaged run\.json: remove that file"):
+            ask(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": 1, "switchx": "0.1"}')
+    ask(tmp_path)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(tmp_path):
+    (tmp_path / ".0123.part").write_text("half")
+    with locked(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]

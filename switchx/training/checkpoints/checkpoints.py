@@ -2,14 +2,13 @@
 
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
 
-from switchx import hosts
+from switchx import hosts, storage
 from switchx.errors import RunError, UserError, first_line
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.checkpoints.identity import (
@@ -200,9 +199,9 @@ class Checkpoints:
     def _put_aside(self, steps: Sequence[int]) -> None:
         """Moves damaged checkpoints to `model_dir`/damaged/, where no later save meets them."""
         for step in steps if hosts.is_first() else ():
-            aside = self._directory.parent / "damaged" / f"{step}-{time.time_ns()}"
-            aside.parent.mkdir(exist_ok=True)
-            (self._directory / str(step)).rename(aside)
+            aside = storage.set_aside(
+                self._directory / str(step), self._directory.parent / "damaged"
+            )
             print(f"switchx: the checkpoint of step {step} is now {aside}.", file=sys.stderr)
         if steps:
             hosts.barrier("past damaged checkpoints")

@@ -8,6 +8,7 @@ from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.training.checkpoints.identity import identity, newest_identity, saved_steps
 from switchx.training.config import RunConfig
+from switchx.training.run_reader import check_format
 
 
 def check_resume(run: RunConfig, model_dir: str | Path, vocabulary: str | None = None) -> None:
@@ -22,6 +23,7 @@ def check_resume(run: RunConfig, model_dir: str | Path, vocabulary: str | None =
       UserError: the model, optimizer, vocabulary or DATA_SHARDS is another one there, or
         TRAIN_STEPS lies behind what is done.
     """
+    check_format(model_dir)
     saved = newest_identity(model_dir)
     if saved is None:
         return
@@ -41,6 +43,7 @@ def check_model(config: ModelConfig, model_dir: str | Path, vocabulary: str | No
     Raises:
       UserError: there is no checkpoint, or it is of another model or vocabulary.
     """
+    check_format(model_dir)
     if not saved_steps(model_dir):
         raise UserError(
             f"MODEL_DIR={str(model_dir)!r} holds no checkpoint: name the directory of a run."

@@ -1,0 +1,68 @@
+"""Reads a run's directory, whose format docs/run_directory.md describes. Imports nothing heavy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from switchx import storage
+from switchx.errors import UserError
+
+FORMAT = 1  # raise it, and say in the document what changed, where a reader must know
+FORMAT_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+
+
+def check_format(model_dir: str | Path) -> None:
+    """Raises UserError where a run's directory is of a later format than this program knows."""
+    found = storage.read_if_there(Path(model_dir) / FORMAT_FILE, "MODEL_DIR")
+    if found is None:  # no run yet, or one from before formats had numbers, which is as format 1
+        return
+    try:
+        number, by = (json.loads(found)[name] for name in ("format", "switchx"))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        number, by = None, None
+    if not isinstance(number, int):
+        raise UserError(
+            f"MODEL_DIR={str(model_dir)!r} has a damaged {FORMAT_FILE}: remove that file, or name "
+            "another directory."
+        )
+    if number > FORMAT:
+        raise UserError(
+            f"MODEL_DIR={str(model_dir)!r} is of format {number}, and this switchx knows those up "
+            f"to {FORMAT}: use switchx {by} or a later one."
+        )
+
+
+def metric_rows(model_dir: str | Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl in order; none without the file.
+
+    Values that were not finite are None. A last line cut short by a crash is left out.
+
+    Raises:
+      UserError: the file is damaged elsewhere, or the directory is of a later format.
+    """
+    check_format(model_dir)
+    path = Path(model_dir) / METRICS_FILE
+    return parse_rows(storage.read_if_there(path, "MODEL_DIR") or b"", path)
+
+
+def parse_rows(content: bytes, path: Path) -> list[dict[str, Any]]:
+    """The rows in the content of a metrics.jsonl; see `metric_rows`."""
+    lines = content.splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif number < len(lines):
+            raise UserError(f"{path} is damaged: line {number} is no row of metrics.")
+    return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and "split" in row
+    return row if is_row else None
