@@ -72,6 +72,16 @@ def test_a_copied_run_goes_on_in_the_copy(trained, copy, command):
     assert (trained.run / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_started_again_keeps_its_record(copy, command):
+    kept = {name: (copy / name).read_bytes() for name in ("metrics.jsonl", "config.gin")}
+    outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.LEARNING_RATE=0.5")
+    assert outcome.status == 0, outcome.err
+    assert f"Nothing was trained: {copy} is at step 4 already" in outcome.out
+    assert "validation loss" in outcome.out
+    assert {name: (copy / name).read_bytes() for name in kept} == kept
+    assert not (copy / "config.0.gin").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
