@@ -5,7 +5,7 @@ Router, dispatch, experts and combine with the gradients of all parameters and o
 at capacity 1.25, the layer's own initialization. Every variant, the dense layer and a plain matrix
 product run in turn in one process, so that what else the machine does falls on all alike; the
 figures are medians over the rounds of each round's ratio. Memory is allocated as `switchx train`
-has it (switchx/cli/memory.py).
+has it (switchx/cli/environment.py).
 
     python scripts/bench_layer.py       # every dispatcher at 8, 32 and 128 experts
     python scripts/bench_layer.py --experts 8 --group_size 626 5008 --d_model 256 512
@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 
-from switchx.cli.memory import restart_with_huge_pages
+from switchx.cli.environment import restart_with_huge_pages
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

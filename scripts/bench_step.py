@@ -42,7 +42,7 @@ def main() -> None:
 
 def in_process_of_its_own(experts: int, dispatcher: str) -> dict:
     command = [sys.executable, __file__, "--measure", str(experts), "--dispatcher", dispatcher]
-    # As `switchx train` sets it (switchx/cli/memory.py).
+    # As `switchx train` sets it (switchx/cli/environment.py).
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ, "JAX_PLATFORMS": "cpu"}
     out = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(out.stdout.splitlines()[-1])

@@ -284,19 +284,22 @@ class Run:
     def evaluate(self) -> dict[str, Any]:
         """Scalars on the validation split, as in metrics.jsonl.
 
-        With EVAL_EACH_TASK, "tasks" holds those of each task of a mixture by name.
+        "examples" says how many were read, "examples_in_split" of how many where the data is
+        prepared. With EVAL_EACH_TASK, "tasks" holds the scalars of each task of a mixture by name.
         """
         from switchx import data, evaluation
 
         self._check_model()
         data.preflight(self.config.data)
-        return evaluation.evaluate(
+        values = evaluation.evaluate(
             self.config.run,
             self.config.model_dir,
             functools.partial(data.eval_batches, self.config.data),
             self._step,
             data.task_eval_batches(self.config.data),
         )
+        total = data.num_examples(self.config.data)
+        return values if total is None else values | {"examples_in_split": total}
 
     @property
     def _lengths(self) -> dict[str, int]:

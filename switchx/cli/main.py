@@ -17,7 +17,6 @@ from types import ModuleType
 
 from switchx.cli import environment
 from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
-from switchx.cli.memory import restart_with_huge_pages
 from switchx.errors import RunError, UserError
 
 # Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if own:
             sys.unraisablehook = _unraisable
             if sys.argv[1:2] and sys.argv[1] in COMPUTE:
-                restart_with_huge_pages()
+                environment.restart_with_huge_pages()
             environment.prepare_streams()
         return _dispatch(list(sys.argv[1:] if argv is None else argv), own)
     except UserError as error:
@@ -103,7 +102,7 @@ def _run(command: ModuleType, args: argparse.Namespace) -> int:
         return command.run(args) or 0
     except UserError as error:
         raise UserError(args.explained(str(error)) if "explained" in args else error) from error
-    except BrokenPipeError:
+    except (BrokenPipeError, RunError):
         raise
     except Exception as error:
         missing = environment.missing_platform()

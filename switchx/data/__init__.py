@@ -21,6 +21,7 @@ __all__ = [
     "TrainStream",
     "Vocabulary",
     "eval_batches",
+    "num_examples",
     "preflight",
     "prepare",
     "task_eval_batches",
@@ -131,6 +132,15 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
         from switchx.data.tasks.lookup import evaluated_tasks
 
     return {task: functools.partial(eval_batches, config, task) for task in evaluated_tasks(config)}
+
+
+def num_examples(config: DataConfig, split: str = "validation") -> int | None:
+    """How many a split holds, of prepared data; None where only reading all would tell."""
+    if config.prepared_dir is None:
+        return None
+    from switchx.data.prepared.stream import set_infos
+
+    return sum(info.records(split) for info in set_infos(config) if split in info.shards)
 
 
 def __getattr__(name: str) -> Any:

@@ -66,7 +66,8 @@ class Evaluator:
         ]
         values, layers = read_metrics(mean_of(results))
         values["unigram_entropy"] = unigram_entropy(batches)
-        values["perplexity"] = float(np.exp(values["loss"]))
+        with np.errstate(over="ignore"):
+            values["perplexity"] = float(np.exp(values["loss"]))
         return values, layers
 
 

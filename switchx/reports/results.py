@@ -102,11 +102,13 @@ def _short(text: str, most: int = 24) -> str:
 
 def evaluation_lines(values: dict[str, Any]) -> list[str]:
     """A line for each scalar of `Run.evaluate`, then a table of the tasks evaluated alone."""
-    width = max(len(name) for name in values if name != "tasks")
+    width = max(len(name) for name, value in values.items() if not isinstance(value, dict))
     lines = []
     for name, value in values.items():
-        if name != "tasks":
+        if name not in ("tasks", "examples_in_split"):
             shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+            if name == "examples" and "examples_in_split" in values:
+                shown += f" of {values['examples_in_split']:,}"
             lines.append(f"{name:<{width}}  {shown}")
     tasks = values.get("tasks", {})
     rows = [(task, *(of[name] for name in _COLUMNS)) for task, of in tasks.items()]

@@ -26,6 +26,14 @@ def test_a_table_of_tasks():
     ]
 
 
+def test_a_share_of_the_split_is_said():
+    lines = results.evaluation_lines({"examples": 80, "loss": 1.0, "examples_in_split": 5012})
+    assert [line.split(maxsplit=1) for line in lines] == [
+        ["examples", "80 of 5,012"],
+        ["loss", "1.0000"],
+    ]
+
+
 def test_what_is_not_finite_is_null():
     values = {"step": 1, "loss": math.nan, "tasks": {"a": {"perplexity": math.inf, "loss": 1.0}}}
     assert json.loads(json.dumps(results.plain(values), allow_nan=False)) == {
