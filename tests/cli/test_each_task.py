@@ -14,15 +14,15 @@ SMALL = [
     "--gin.PACK=True",
     "--gin.BATCH_SIZE=8",
     "--gin.EVAL_STEPS=2",
-    "--gin.EVAL_PERIOD=2",
-    "--gin.CHECKPOINT_PERIOD=2",
+    "--gin.EVAL_PERIOD=1",
+    "--gin.CHECKPOINT_PERIOD=1",
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 64}",
     "--gin.ENCODER_GROUP_SIZE=64",
     "--gin.DECODER_GROUP_SIZE=64",
     "--gin.ModelConfig.d_model=32",
     "--gin.ModelConfig.d_ff=64",
     "--gin.ModelConfig.num_layers=2",
-    "--gin.TRAIN_STEPS=4",
+    "--gin.TRAIN_STEPS=2",
     "--model_dir=run",
 ]
 MIXTURE = "--gin.MIXTURE_OR_TASK_NAME='own_mixture'"
@@ -50,7 +50,7 @@ def test_each_task_as_if_it_were_evaluated_alone(trained, capsys):
     rows = {(row["step"], row["split"]): row for row in metric_rows(run)}
     splits = {split for _, split in rows}
     assert splits == {"train", "validation", *(f"validation/{task}" for task in TASKS)}
-    for step in (2, 4):
+    for step in (1, 2):
         losses = "    ".join(
             f"{task:<13}  {rows[step, f'validation/{task}']['loss']:.4f}" for task in TASKS
         )
@@ -58,12 +58,12 @@ def test_each_task_as_if_it_were_evaluated_alone(trained, capsys):
     assert (run / "tensorboard" / "validation" / TASKS[0]).is_dir()
 
     found = json.loads(switchx(capsys, "eval", *SMALL, MIXTURE, EACH, "--json").out)
-    assert of(found) == pytest.approx(of(rows[4, "validation"]), rel=1e-6)
+    assert of(found) == pytest.approx(of(rows[2, "validation"]), rel=1e-6)
     assert sorted(found["tasks"]) == TASKS
-    for task in TASKS:
-        name = f"--gin.MIXTURE_OR_TASK_NAME='{task}'"
-        alone = json.loads(switchx(capsys, "eval", *SMALL, name, EACH, "--json").out)
-        assert "tasks" not in alone
-        assert of(found["tasks"][task]) == of(alone)
-        assert of(rows[4, f"validation/{task}"]) == pytest.approx(of(alone), rel=1e-6)
+    task = TASKS[1]
+    name = f"--gin.MIXTURE_OR_TASK_NAME='{task}'"
+    alone = json.loads(switchx(capsys, "eval", *SMALL, name, EACH, "--json").out)
+    assert "tasks" not in alone
+    assert of(found["tasks"][task]) == of(alone)
+    assert of(rows[2, f"validation/{task}"]) == pytest.approx(of(alone), rel=1e-6)
     assert found["tasks"][TASKS[0]]["loss"] != found["tasks"][TASKS[1]]["loss"]

@@ -21,27 +21,15 @@ RUN = [
 NAMED = ["--gin.MESH_DATA=2", "--gin.MESH_EXPERT=4"]
 
 
-def test_a_plan_for_cpu_devices(command, tmp_path):
-    outcome = command("plan", "--topology=cpu:8", *NAMED, *RUN)
-    assert outcome.status == 0, outcome.err
-    for part in ("8 CPU devices", "MESH_EXPERT=4", "gradients", "all-to-all of f32 over expert"):
-        assert part in outcome.out
-    folder = tmp_path / "plans/tiny_switch-cpu-8"
-    assert (folder / "plan.txt").read_text() == outcome.out
-    assert (folder / "plan.png").stat().st_size > 10_000
-    values = json.loads((folder / "plan.json").read_text())
-    assert values["mesh"] == {"replica": 1, "data": 2, "expert": 4, "model": 1}
-    memory = values["memory"]
-    parts = ("parameters", "optimizer", "gradients", "activations", "batch", "program")
-    assert memory["total"] == sum(memory[part] for part in parts)
-    assert (values["fits"], values["bound"]) == (None, None)
-    assert values["compilation"]["host_bytes"] > 10**8
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+    """A plan for 8 CPU devices, made in a process and with a cache of its own: (python, output).
 
-
-def test_training_reads_what_the_plan_compiled(tmp_path):
-    """In other processes, with a cache of their own, for the same number of CPU devices."""
+    `python` starts another such process with the same run.
+    """
+    folder = tmp_path_factory.mktemp("planned")
     environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla"),
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "XLA_FLAGS": "",
     }
@@ -49,7 +37,7 @@ def test_training_reads_what_the_plan_compiled(tmp_path):
     def python(*arguments):
         done = subprocess.run(
             [sys.executable, *arguments, *RUN, *NAMED],
-            cwd=tmp_path,
+            cwd=folder,
             env=environment,
             capture_output=True,
             text=True,
@@ -58,7 +46,35 @@ def test_training_reads_what_the_plan_compiled(tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "compiled in" in python("-m", "switchx.cli.main", "plan", "--topology=cpu:8")
+    output = python("-m", "switchx.cli.main", "plan", "--topology=cpu:8")
+    return folder, python, output
+
+
+def test_a_plan_for_cpu_devices(planned):
+    folder, _, output = planned
+    for part in (
+        "8 CPU devices",
+        "MESH_EXPERT=4",
+        "gradients",
+        "all-to-all of f32 over expert",
+        "compiled in",
+    ):
+        assert part in output
+    plan = folder / "plans/tiny_switch-cpu-8"
+    assert (plan / "plan.txt").read_text() == output
+    assert (plan / "plan.png").stat().st_size > 10_000
+    values = json.loads((plan / "plan.json").read_text())
+    assert values["mesh"] == {"replica": 1, "data": 2, "expert": 4, "model": 1}
+    memory = values["memory"]
+    parts = ("parameters", "optimizer", "gradients", "activations", "batch", "program")
+    assert memory["total"] == sum(memory[part] for part in parts)
+    assert (values["fits"], values["bound"]) == (None, None)
+    assert values["compilation"]["host_bytes"] > 10**8
+
+
+def test_training_reads_what_the_plan_compiled(planned):
+    """In another process, for the same number of CPU devices."""
+    _, python, _ = planned
     assert python("-c", COMPILE_AS_TRAINING_DOES).splitlines() == ["hit"]
 
 

@@ -1,8 +1,5 @@
 """Pictures are drawn from metrics alone. How they look is for a person to judge."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -78,8 +75,3 @@ def test_thin_and_smooth_keep_means():
     assert thin(array, 99).tolist() == array.tolist()
     np.testing.assert_allclose(smooth(array, 3), [0.5, *range(1, 9), 8.5])
     np.testing.assert_allclose(smooth(np.ones(7), 4), 1.0)
-
-
-def test_matplotlib_is_imported_only_to_draw():
-    code = "import sys, switchx.reports.pictures; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
