@@ -62,7 +62,8 @@ class Reader:
     ) -> Iterator[Binding]:
         if path.resolve() in outer:
             raise UserError(f"{wanted_by} includes itself.")
-        for part in read_text(_text(path, wanted_by), name):
+        text = storage.read_text(path, wanted_by).removeprefix("\ufeff")  # a byte order mark
+        for part in read_text(text, name):
             if isinstance(part, Include):
                 wanted = f"include {part.name!r} ({part.origin})"
                 found = self.find(part.name, wanted, path.parent)
@@ -75,13 +76,6 @@ class Reader:
     def _folders(self) -> list[Path]:
         folders = [Path.cwd(), *map(Path, self.search_paths), HOME]
         return list(dict.fromkeys(folders))
-
-
-def _text(path: Path, wanted_by: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{wanted_by} cannot be read ({error}).") from error
 
 
 def _near_file(name: str) -> str:

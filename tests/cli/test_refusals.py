@@ -18,7 +18,7 @@ for argv in json.loads(sys.argv[1]):
     with contextlib.redirect_stderr(said):
         status = main(argv)
     refusals.append([status, said.getvalue(), time.process_time() - began])
-heavy = [name for name in ("tensorflow", "seqio") if name in sys.modules]
+heavy = [name for name in ("tensorflow", "seqio", "matplotlib") if name in sys.modules]
 print(json.dumps([refusals, heavy]))
 """
 
