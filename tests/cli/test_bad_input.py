@@ -130,7 +130,7 @@ def test_no_such_gin_file(command, tmp_path):
 
 def test_an_unreadable_gin_file(command, tmp_path):
     (tmp_path / "my.gin").write_bytes(b"\xff\xfe")
-    assert "cannot be read" in refused(command("train", "--gin_file=my.gin"))
+    assert "is not UTF-8" in refused(command("train", "--gin_file=my.gin"))
 
 
 def test_a_model_dir_that_is_a_file(command, tmp_path):
