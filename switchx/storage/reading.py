@@ -60,7 +60,7 @@ def read_if_there(path: AnyPath, setting: str) -> bytes | None:
     """A small file's bytes; None where there is none."""
     if is_remote(path):
         return _ask(path, setting, lambda system, name: system.cat_file(name))
-    with read_errors(path, setting), contextlib.suppress(FileNotFoundError):
+    with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return Path(path).read_bytes()
     return None
 
@@ -69,7 +69,7 @@ def size_of(path: AnyPath, setting: str) -> int | None:
     """A file's bytes; None where there is none."""
     if is_remote(path):
         return _ask(path, setting, lambda system, name: system.size(name))
-    with read_errors(path, setting), contextlib.suppress(FileNotFoundError):
+    with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return Path(path).stat().st_size
     return None
 
@@ -163,7 +163,7 @@ def _ask(
     seconds: float = REMOTE_SECONDS,
 ) -> T | None:
     """What a remote file system says of a URL; None where nothing is there."""
-    with read_errors(url, setting), contextlib.suppress(FileNotFoundError):
+    with read_errors(url, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         system, name = file_system(str(url))
         return with_retries(lambda: ask(system, name), str(url), seconds)
     return None
