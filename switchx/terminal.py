@@ -10,13 +10,13 @@ _GONE = (errno.EPIPE, errno.EIO)  # of a pipe that nobody reads, of a terminal t
 
 
 def table(rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lines of aligned columns; words stand left, numbers right, as the last row has them.
+    """Lines of aligned columns; words stand left, numbers right, below the head that the first is.
 
     Whole numbers get commas, others four decimals; a text that ends in % is a number too.
     """
     cells = [[_cell(value) for value in row] for row in rows]
-    is_number = [isinstance(value, int | float) or _cell(value)[-1:] == "%" for value in rows[-1]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    is_number = [all(map(_is_number, column)) for column in zip(*(rows[1:] or rows), strict=True)]
     return [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)
@@ -24,6 +24,10 @@ def table(rows: Sequence[Sequence[Any]]) -> list[str]:
         ).rstrip()
         for row in cells
     ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or value == "" or str(value).endswith("%")
 
 
 def _cell(value: Any) -> str:

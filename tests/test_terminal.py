@@ -26,6 +26,16 @@ def test_a_table():
     ]
 
 
+def test_a_number_that_is_missing_leaves_its_column_right():
+    rows = [("tried", "ms", "outcome"), ("a", 12.5, "fits"), ("b", "", "does not compile")]
+    assert table(rows) == [
+        "tried       ms  outcome",
+        "a      12.5000  fits",
+        "b               does not compile",
+    ]
+    assert table([("one", 1), ("thirteen", 13)]) == ["one        1", "thirteen  13"]
+
+
 def test_pairs_side_by_side():
     assert side_by_side({"a": 1.0, "bcd": 2.0, "e": 3.0}, width=30) == [
         "a    1.0000    bcd  2.0000",

@@ -9,7 +9,7 @@ from switchx.sharding.axes import (
     spec,
     state_spec,
 )
-from switchx.sharding.mesh import MESH_AXES, MeshConfig, describe, make_mesh, num_slices, table
+from switchx.sharding.mesh import MESH_AXES, MeshConfig, describe, make_mesh, mesh_table, num_slices
 
 __all__ = [
     "LOGICAL_AXES",
@@ -21,8 +21,8 @@ __all__ = [
     "describe",
     "gathered",
     "make_mesh",
+    "mesh_table",
     "num_slices",
     "spec",
     "state_spec",
-    "table",
 ]

@@ -10,6 +10,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from switchx.errors import UserError
+from switchx.terminal import table
 
 # From the slowest network to the fastest: later axes get the nearer devices.
 MESH_AXES = ("replica", "data", "expert", "model")
@@ -113,7 +114,7 @@ def describe(mesh: Mesh) -> str:
     return f"{sizes} over {mesh.size} {kind} device{'s' if mesh.size > 1 else ''}"
 
 
-def table(mesh: Mesh, fully_sharded: bool) -> list[str]:
+def mesh_table(mesh: Mesh, fully_sharded: bool) -> list[str]:
     """The mesh as a small table: each axis, its size, and what it shares out."""
     carries = {
         "replica": "the batch, over the slower network",
@@ -123,10 +124,10 @@ def table(mesh: Mesh, fully_sharded: bool) -> list[str]:
     }
     hosts = len({device.process_index for device in mesh.devices.flat})
     kind = mesh.devices.flat[0].device_kind
-    lines = [f"{'axis':<8}{'size':>6}  shares out"]
-    lines += [f"{axis:<8}{size:>6}  {carries[axis]}" for axis, size in mesh.shape.items()]
     counts = [_count(mesh.size, f"{kind} device"), _count(hosts, "host")]
-    return [*lines, f"{'devices':<8}{mesh.size:>6}  {', '.join(counts)}"]
+    rows = [(axis, size, carries[axis]) for axis, size in mesh.shape.items()]
+    devices = ("devices", mesh.size, ", ".join(counts))
+    return table([("axis", "size", "shares out"), *rows, devices])
 
 
 def _count(number: int, name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from switchx import hosts
-from switchx.sharding import make_mesh, table
+from switchx.sharding import make_mesh, mesh_table
 from switchx.training import run_directory
 from switchx.training.checkpoints.checkpoints import Checkpoints, Restored
 from switchx.training.checkpoints.identity import saved_steps
@@ -113,7 +113,7 @@ def _finished(directory: Path, step: int, train_steps: int) -> TrainResult | Non
 
 
 def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seconds: float) -> None:
-    for line in table(setup.mesh, setup.run.mesh.fully_sharded):
+    for line in mesh_table(setup.mesh, setup.run.mesh.fully_sharded):
         log.say(line)
     if not began.record:
         how = f"resuming from step {began.step}"
