@@ -18,7 +18,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     from switchx.data.prepared.stream import set_folder, set_infos
 
     if settings.data.prepared_dir is None:
-        raise UserError("PREPARED_DIR is not set; give the folder of the prepared set to check.")
+        raise UserError("PREPARED_DIR is not set: give the folder of the prepared set to check.")
     rows: list[tuple[Any, ...]] = [
         ("task", "split", "shards", "records", "broken", "tokens", "short rows", "sentinels")
     ]
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
         more = len(problems) - _SHOWN_PROBLEMS
         raise RunError(
             f"PREPARED_DIR {settings.data.prepared_dir!r} has {len(problems):,} problems"
-            f"{f' ({more:,} more)' if more > 0 else ''}; remove the folder of the task and prepare "
+            f"{f' ({more:,} more)' if more > 0 else ''}: remove the folder of the task and prepare "
             "it again, or copy its files again."
         )
     print("nothing is wrong")

@@ -60,7 +60,7 @@ def to_tokens(text: str, vocabulary: Vocabulary) -> list[int]:
     for number in {int(number) for number in _SENTINEL.findall(numbered)}:
         name = f"<extra_id_{number}>"
         if vocabulary.decode([vocabulary.sentinel_id(number)]).strip() != name:
-            raise UserError(f"the blank {name} is not in the vocabulary; use lower numbers.")
+            raise UserError(f"the blank {name} is not in the vocabulary: use lower numbers.")
     return [*vocabulary.encode(numbered), vocabulary.eos_id]
 
 
@@ -81,7 +81,7 @@ def answer(text: str, tokens: list[int], vocabulary: Vocabulary) -> Answer:
 def number_blanks(text: str) -> str:
     """The text with runs of underscores as <extra_id_0>, <extra_id_1>, ... in order."""
     if _SENTINEL.search(text) and _UNDERSCORES.search(text):
-        raise UserError("the text has blanks of both kinds, <extra_id_0> and __; use one.")
+        raise UserError("the text has blanks of both kinds, <extra_id_0> and __: use one.")
     count = itertools.count()
     return _UNDERSCORES.sub(lambda _: f"<extra_id_{next(count)}>", text)
 

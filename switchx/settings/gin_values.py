@@ -17,7 +17,7 @@ BASE = "configs/base.gin"  # every macro with its default
 
 # Names that T5X's users bring along, and what to do with them here.
 FROM_T5X = {
-    "USE_CACHED_TASKS": "tasks are read as seqio registers them; leave it out",
+    "USE_CACHED_TASKS": "tasks are read as seqio registers them, so leave it out",
     "NUM_MICROBATCHES": "its name here is MICROBATCHES",
     "NUM_MODEL_PARTITIONS": "its name here is MESH_MODEL",
     "NUM_EXPERT_PARTITIONS": "its name here is MESH_EXPERT",
