@@ -91,7 +91,8 @@ class LibraryLog:
         sys.stderr = terminal
         faulthandler.enable(terminal)  # a library's abort would be in the log alone
         os.dup2(self._file.fileno(), 2)
-        logging.basicConfig(stream=os.fdopen(os.dup(2), "w", buffering=1), level=logging.WARNING)
+        diverted = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        logging.basicConfig(stream=diverted, level=logging.WARNING)
         logging.captureWarnings(True)
 
     def move_to(self, model_dir: str, host: int = 0) -> None:

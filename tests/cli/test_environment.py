@@ -29,6 +29,7 @@ def run(args):
     if "run" in sys.argv and args.log:
         args.log.move_to(".")
         os.write(2, b"later\\n")
+        logging.getLogger("orbax").warning("logged later")
     if "fail" in sys.argv:
         raise ValueError("unforeseen")
 
@@ -63,7 +64,7 @@ def test_those_of_a_run_are_in_its_directory(tmp_path, monkeypatch, how):
     assert not any(word in said for word in WORDS)
     assert ("what libraries said is in libraries.log" in said) == ("fail" in how)
     kept = (tmp_path / "libraries.log").read_text()
-    assert all(word in kept for word in (*WORDS, "later"))
+    assert all(word in kept for word in (*WORDS, "later", "logged later"))
 
 
 @pytest.mark.parametrize("name", ["cuda", "mistake"])
