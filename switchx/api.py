@@ -260,8 +260,11 @@ class Run:
         from switchx.inference import predict
 
         limit, eos_id = self._lengths["inputs"], self.vocabulary.eos_id
-        with jax.set_mesh(self.mesh):
-            yield from predict(self.model, self.params, encoded, decoding, limit, eos_id)
+        found = predict(self.model, self.params, encoded, decoding, limit, eos_id)
+        for _ in encoded:
+            with jax.set_mesh(self.mesh):  # and not while the caller has his turn
+                tokens = next(found)
+            yield tokens
 
     def score(self, texts: Sequence[str], targets: Sequence[str]) -> np.ndarray:
         """How probable an answer to each text is.
