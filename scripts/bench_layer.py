@@ -101,7 +101,7 @@ def switch(
     import jax.numpy as jnp
     from flax import nnx
 
-    from switchx.model import SwitchConfig
+    from switchx.model import NO_NOISE, SwitchConfig
     from switchx.model.experts import Experts
     from switchx.model.switch_layer import Grouping, SwitchLayer
 
@@ -115,12 +115,12 @@ def switch(
     )
     config = model_config(d_model, d_ff, dtype, settings)
     rngs = nnx.Rngs(params=0)
-    layer = SwitchLayer(config, Experts(config, rngs), rngs)
+    layer = SwitchLayer(config, settings, Experts(config, experts, rngs), rngs)
     grouping = Grouping.of(settings, causal=False, train=True)
 
     def apply(layer, x_BLD):
-        y_BLD, stats = layer(x_BLD, jnp.ones(x_BLD.shape[:2], bool), grouping, None)
-        return y_BLD, 1e-2 * stats.balance_loss
+        y_BLD, routed = layer(x_BLD, jnp.ones(x_BLD.shape[:2], bool), grouping, NO_NOISE)
+        return y_BLD, 1e-2 * routed.stats.balance_loss
 
     return compiled(layer, apply, tokens, d_model, dtype)
 
@@ -128,10 +128,13 @@ def switch(
 def dense(tokens: int, d_model: int, d_ff: int, dtype: str):
     from flax import nnx
 
+    from switchx.model import NO_NOISE
     from switchx.model.layers import FeedForward
 
     layer = FeedForward(model_config(d_model, d_ff, dtype, None), nnx.Rngs(params=0))
-    return compiled(layer, lambda layer, x_BLD: (layer(x_BLD, None), 0.0), tokens, d_model, dtype)
+    return compiled(
+        layer, lambda layer, x_BLD: (layer(x_BLD, NO_NOISE), 0.0), tokens, d_model, dtype
+    )
 
 
 def model_config(d_model: int, d_ff: int, dtype: str, switch):

@@ -36,7 +36,7 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from switchx.model import ModelConfig, SwitchConfig
+from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
@@ -133,19 +133,21 @@ def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Co
         rngs = nnx.Rngs(params=jax.random.key(0))
         if config.switch is None:
             return FeedForward(config, rngs)
-        return SwitchLayer(config, Experts(config, rngs), rngs)
+        return SwitchLayer(
+            config, config.switch, Experts(config, config.switch.num_experts, rngs), rngs
+        )
 
     graphdef, abstract = nnx.split(nnx.eval_shape(make))
 
     def objective(params: nnx.State, x_BLD: jax.Array, dy_BLD: jax.Array) -> tuple:
         layer, balance = nnx.merge(graphdef, params), 0.0
         if config.switch is None:
-            y_BLD = layer(x_BLD, None)
+            y_BLD = layer(x_BLD, NO_NOISE)
         else:
             mask_BL = jnp.ones(x_BLD.shape[:2], bool)
             grouping = Grouping.of(config.switch, causal=False, train=True)
-            y_BLD, stats = layer(x_BLD, mask_BL, grouping, None)
-            balance = config.switch.balance_loss_weight * stats.balance_loss
+            y_BLD, routed = layer(x_BLD, mask_BL, grouping, NO_NOISE)
+            balance = config.switch.balance_loss_weight * routed.stats.balance_loss
         return jnp.sum((y_BLD * dy_BLD).astype(jnp.float32)) + balance, y_BLD
 
     params = jax.tree.map(

@@ -9,8 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from switchx.model import Model, ModelConfig, Noise, SwitchConfig
+from switchx.model.dispatch import DISPATCHERS
+from switchx.model.experts import Experts
+from switchx.model.switch_layer import Grouping, SwitchLayer
 
 
 def switch_config(**changes: Any) -> SwitchConfig:
@@ -33,6 +37,24 @@ def with_switch(config: ModelConfig, **changes: Any) -> ModelConfig:
     """The same model with other settings of its switch layers."""
     assert config.switch is not None
     return dataclasses.replace(config, switch=dataclasses.replace(config.switch, **changes))
+
+
+def switch_layer(config: ModelConfig, seed: int) -> SwitchLayer:
+    """A feed-forward layer with experts."""
+    assert config.switch is not None
+    rngs = nnx.Rngs(params=seed)
+    return SwitchLayer(
+        config, config.switch, Experts(config, config.switch.num_experts, rngs), rngs
+    )
+
+
+def grouping(
+    config: ModelConfig, size: int, capacity: int | None, causal: bool = False
+) -> Grouping:
+    """Groups of another size and capacity than the configuration's; none is dropless."""
+    assert config.switch is not None
+    dispatcher = DISPATCHERS["ragged" if capacity is None else config.switch.dispatcher]
+    return Grouping(size, capacity, config.switch.policy(causal), dispatcher)
 
 
 def init(config: ModelConfig, seed: int = 0) -> dict[str, Any]:

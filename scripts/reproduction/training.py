@@ -24,13 +24,11 @@ from switchx.training.state import Setup, TrainState
 from switchx.training.step import compile_train_step
 
 
-def _router_in_bfloat16(self: Router, x_GSD: jax.Array, noise_G: Noise | None) -> jax.Array:
+def _router_in_bfloat16(self: Router, x_GSD: jax.Array, noise: Noise) -> jax.Array:
     """Router.__call__ without its float32: input, jitter, product and so the softmax after it."""
     x_GSD = x_GSD.astype(jnp.bfloat16)
-    if noise_G is not None:
-        eps = self.config.jitter
-        jitter = noise_G.uniform(x_GSD.shape[1:], 1.0 - eps, 1.0 + eps)
-        x_GSD = x_GSD * jitter.astype(jnp.bfloat16)
+    factor_GSD = self.exploration.disturb(jnp.ones(x_GSD.shape, jnp.float32), noise)
+    x_GSD = x_GSD * factor_GSD.astype(jnp.bfloat16)
     return jnp.einsum("gsd,de->gse", x_GSD, self.kernel_DE[...].astype(jnp.bfloat16))
 
 

@@ -9,11 +9,14 @@ from switchx.inference.blanks import Answer, Vocabulary, answer, to_tokens
 from switchx.inference.config import DecodingConfig, Sampling
 from switchx.inference.decoding import greedy, sample
 from switchx.inference.prediction import fill_blanks, predict
+from switchx.inference.routing import Choices, Routing, routing
 from switchx.inference.scoring import score
 
 __all__ = [
     "Answer",
+    "Choices",
     "DecodingConfig",
+    "Routing",
     "Sampling",
     "Vocabulary",
     "answer",
@@ -21,6 +24,7 @@ __all__ = [
     "fill_blanks",
     "greedy",
     "predict",
+    "routing",
     "sample",
     "score",
     "to_tokens",

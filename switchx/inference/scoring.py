@@ -1,13 +1,12 @@
 """How probable a given answer is."""
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from switchx.model import Model, ModelConfig, Params
+from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Params
 
 
 def score(
@@ -18,8 +17,8 @@ def score(
 ) -> jax.Array:
     """Log-probability of each target, as decoding would give it token by token.
 
-    Like decoding, and unlike evaluation, no expert is ever full: a row's score does not depend
-    on its neighbours.
+    Tokens are routed as decoding routes them (`switchx.model.Groupings.for_answers`), not as
+    evaluation does: a row's score does not depend on its neighbours.
 
     Args:
       encoder_token_BM, target_token_BL: int32, 0 is padding. An end of sequence counts where
@@ -28,9 +27,7 @@ def score(
     Returns:
       float32 [B], natural logarithm, summed over the target's tokens.
     """
-    encoder_token_BM, target_token_BL = map(jnp.asarray, (encoder_token_BM, target_token_BL))
-    config = without_drops(model.config, encoder_token_BM.shape[1], target_token_BL.shape[1])
-    return _score(config, params, encoder_token_BM, target_token_BL)
+    return _score(model.config, params, *map(jnp.asarray, (encoder_token_BM, target_token_BL)))
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -38,21 +35,15 @@ def _score(
     config: ModelConfig, params: Params, encoder_token_BM: jax.Array, target_token_BL: jax.Array
 ) -> jax.Array:
     mask_BL = target_token_BL > 0
-    shifted_BL = jnp.pad(target_token_BL, ((0, 0), (1, 0)))[:, :-1]  # the start token is 0
-    output = Model.of(config).bind(params)(encoder_token_BM, shifted_BL, mask_BL, None)
+    groupings = Groupings.for_answers(config.switch, encoder_token_BM.shape[1], mask_BL.shape[1])
+    output = Model.of(config).bind(params)(
+        encoder_token_BM, start_token_first(target_token_BL), mask_BL, NO_NOISE, groupings=groupings
+    )
     logp_BLV = jax.nn.log_softmax(output.logits_BLV)
     logp_BL = jnp.take_along_axis(logp_BLV, target_token_BL[..., None], axis=-1)[..., 0]
     return jnp.sum(jnp.where(mask_BL, logp_BL, 0.0), axis=1)
 
 
-def without_drops(config: ModelConfig, input_length: int, target_length: int) -> ModelConfig:
-    """The same model with each sequence a group of its own, all of which fits any expert."""
-    if config.switch is None:
-        return config
-    switch = dataclasses.replace(
-        config.switch,
-        encoder_group_size=input_length,
-        decoder_group_size=target_length,
-        min_capacity=max(input_length, target_length),
-    )
-    return dataclasses.replace(config, switch=switch)
+def start_token_first(target_token_BL: jax.Array) -> jax.Array:
+    """What the decoder reads to give the target: one place later, behind the start token, 0."""
+    return jnp.pad(target_token_BL, ((0, 0), (1, 0)))[:, :-1]

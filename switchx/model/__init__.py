@@ -13,12 +13,16 @@ W relative distances.
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.counts import forward_flops, parameter_count, train_flops
 from switchx.model.model import Model, Params
-from switchx.model.noise import Noise
-from switchx.model.routing_stats import RoutingStats
+from switchx.model.noise import NO_NOISE, Noise
+from switchx.model.routing import Assignment, RoutingStats
+from switchx.model.switch_layer import Groupings
 from switchx.model.transformer import DecodeState, Output, Segments, Transformer
 
 __all__ = [
+    "NO_NOISE",
+    "Assignment",
     "DecodeState",
+    "Groupings",
     "Model",
     "ModelConfig",
     "Noise",

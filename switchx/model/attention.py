@@ -8,6 +8,7 @@ from flax import nnx
 from switchx.model.config import ModelConfig
 from switchx.model.layers import normal, parameter, project
 from switchx.model.noise import Noise, dropout
+from switchx.model.switch_layer import Grouping, Routed
 from switchx.sharding import constrain
 
 
@@ -26,7 +27,7 @@ class AttendingModule(nnx.Module):
         value_BMHK: jax.Array,
         bias_HLM: jax.Array | None,
         mask_BLM: jax.Array,
-        noise: Noise | None,
+        noise: Noise,
     ) -> jax.Array:
         """Attends from the queries to the keys and values.
 
@@ -70,8 +71,14 @@ class Attention(AttendingModule):
         """Keys and values of the attended sequence, each [B, M, H, K]."""
         return self._heads(x_BMD, self.key_DT), self._heads(x_BMD, self.value_DT)
 
+    def of_itself(
+        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise
+    ) -> tuple[jax.Array, jax.Array, jax.Array, list[Routed]]:
+        """Queries, keys and values of a sequence that attends to itself; nothing is routed."""
+        return self.queries(x_BLD), *self.keys_values(x_BLD), []
 
-def dropout_values(value_BMHK: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
+
+def dropout_values(value_BMHK: jax.Array, rate: float, noise: Noise) -> jax.Array:
     """Dropout of attention weights whose mask is shared along the queries, on the values."""
     return dropout(value_BMHK, rate, noise, shared_axis=3)
 

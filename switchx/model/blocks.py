@@ -1,20 +1,19 @@
 """Encoder and decoder blocks: one period of the dense/switch pattern, pre-norm and residual."""
 
 import dataclasses
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from switchx.model.attention import Attention
-from switchx.model.config import ModelConfig
+from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward, RMSNorm
 from switchx.model.noise import Noise, dropout
-from switchx.model.routing_stats import RoutingStats
-from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.model.switch_layer import Grouping, Routed, SwitchLayer
 from switchx.sharding import constrain
 
 
@@ -23,37 +22,31 @@ class EncoderContext:
     """What every encoder block sees.
 
     Attributes:
-      bias_HLL: the relative bias.
-      visible_BLL: bool, which tokens a token may see; the first L may be 1.
-      mask_BL: bool, real tokens, for routing.
-    """
-
-    bias_HLL: jax.Array
-    visible_BLL: jax.Array
-    mask_BL: jax.Array
-    grouping: Grouping | None
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderContext:
-    """What every decoder block sees.
-
-    Attributes:
       bias_HLM: self-attention's relative bias.
-      visible_BLM: bool, which positions self-attention may see; B may be 1.
+      visible_BLM: bool, which positions self-attention may see; B and L may be 1.
       mask_BL: bool, real tokens, for routing.
-      encoded_BMD: the encoder's output; None once its keys and values are in the cache.
-      encoder_visible_BLM: bool, which encoder tokens may be seen; L may be 1.
-      position: int32 scalar, where a cache is written; None without one.
+      grouping: how switch layers route them.
     """
 
     bias_HLM: jax.Array
     visible_BLM: jax.Array
     mask_BL: jax.Array
-    encoded_BMD: jax.Array | None
+    grouping: Grouping
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderContext(EncoderContext):
+    """What every decoder block sees besides.
+
+    Attributes:
+      encoder_visible_BLM: bool, which encoder tokens may be seen; L may be 1.
+      encoded_BMD: the encoder's output; of no size once its keys and values are in the cache.
+      position: int32 scalar, where a cache is written; 0 without one.
+    """
+
     encoder_visible_BLM: jax.Array
-    grouping: Grouping | None
-    position: jax.Array | None = None
+    encoded_BMD: jax.Array
+    position: jax.Array | int
 
 
 @jax.tree_util.register_dataclass
@@ -66,6 +59,17 @@ class LayerCache:
     cross_key_BMHK: jax.Array
     cross_value_BMHK: jax.Array
 
+    def extended(
+        self, key_B1HK: jax.Array, value_B1HK: jax.Array, position: jax.Array | int
+    ) -> "LayerCache":
+        """With a token's key and value at its position."""
+        start = (0, position, 0, 0)
+        return dataclasses.replace(
+            self,
+            key_BLHK=jax.lax.dynamic_update_slice(self.key_BLHK, key_B1HK, start),
+            value_BLHK=jax.lax.dynamic_update_slice(self.value_BLHK, value_B1HK, start),
+        )
+
 
 class FeedForwardSublayer(nnx.Module):
     """x + dropout(f(norm(x))) where f is dense or a switch layer.
@@ -75,111 +79,91 @@ class FeedForwardSublayer(nnx.Module):
     ST-MoE-32B that this project holds to (269,104,551,936) has none, so here the two share theirs.
     """
 
-    def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
-        switch = config.switch
+    def __init__(self, config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs):
+        """`switch`: None in a layer without experts."""
         self.config = config
-        self.sparse = sparse and switch is not None and switch.in_feed_forward
         self.norm = RMSNorm(config, rngs)
-        if self.sparse:
-            self.switch = SwitchLayer(config, Experts(config, rngs), rngs)
-        if not self.sparse or (switch is not None and switch.extra_dense):
-            self.dense = FeedForward(config, rngs)
+        experts = switch is not None and switch.in_feed_forward
+        self.switch = _switch_layer(config, switch, rngs) if switch and experts else None
+        dense = not experts or (switch is not None and switch.extra_dense)
+        self.dense = FeedForward(config, rngs) if dense else None
 
     def __call__(
-        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping | None, noise: Noise | None
-    ) -> tuple[jax.Array, list[RoutingStats]]:
-        stats = []
-        if self.sparse:
-            assert grouping is not None
-            h_BLD, routed = self.switch(self.norm(x_BLD), mask_BL, grouping, _fold(noise, 0))
+        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise
+    ) -> tuple[jax.Array, list[Routed]]:
+        done = []
+        if self.switch is not None:
+            h_BLD, routed = self.switch(self.norm(x_BLD), mask_BL, grouping, noise.fold(0))
             x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
-            stats, noise = [routed], _fold(noise, 2)
-        if hasattr(self, "dense"):
-            h_BLD = self.dense(self.norm(x_BLD), _fold(noise, 0))
+            done, noise = [routed], noise.fold(2)
+        if self.dense is not None:
+            h_BLD = self.dense(self.norm(x_BLD), noise.fold(0))
             x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
-        return x_BLD, stats
+        return x_BLD, done
 
 
-def _fold(noise: Noise | None, site: int) -> Noise | None:
-    return None if noise is None else noise.fold(site)
+def _switch_layer(config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs) -> SwitchLayer:
+    return SwitchLayer(config, switch, Experts(config, switch.num_experts, rngs), rngs)
 
 
-def _residual(
-    config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: Noise | None
-) -> jax.Array:
-    x_BLD = x_BLD + dropout(h_BLD, config.dropout_rate, _fold(noise, 1), shared_axis=1)
+def _residual(config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: Noise) -> jax.Array:
+    x_BLD = x_BLD + dropout(h_BLD, config.dropout_rate, noise.fold(1), shared_axis=1)
     return constrain(x_BLD, "batch", None, "embed")
 
 
 def _self_attention(
-    config: ModelConfig, sparse: bool, rngs: nnx.Rngs
+    config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs
 ) -> Attention | ExpertAttention:
-    if sparse and config.switch is not None and config.switch.in_attention:
-        return ExpertAttention(config, rngs)
+    if switch is not None and switch.in_attention:
+        return ExpertAttention(config, switch, rngs)
     return Attention(config, rngs)
-
-
-def _project(
-    attention: Attention | ExpertAttention,
-    x_BLD: jax.Array,
-    mask_BL: jax.Array,
-    grouping: Grouping | None,
-    noise: Noise | None,
-) -> tuple[jax.Array, jax.Array, jax.Array, list[RoutingStats]]:
-    """Queries, keys and values of self-attention, [B, L, H, K], and what their routing did."""
-    if isinstance(attention, Attention):
-        return attention.queries(x_BLD), *attention.keys_values(x_BLD), []
-    assert grouping is not None
-    query, key, stats = attention.project(x_BLD, mask_BL, grouping, _fold(noise, 2))
-    return query, key, key, [stats]
 
 
 class EncoderLayer(nnx.Module):
     """Self-attention and feed-forward."""
 
-    def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs):
+        """`switch`: None in a layer without experts."""
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
-        self.attention = _self_attention(config, sparse, rngs)
-        self.feed_forward = FeedForwardSublayer(config, sparse, rngs)
+        self.attention = _self_attention(config, switch, rngs)
+        self.feed_forward = FeedForwardSublayer(config, switch, rngs)
 
     def __call__(
-        self, x_BLD: jax.Array, context: EncoderContext, noise: Noise | None, cache: None
-    ) -> tuple[jax.Array, list[RoutingStats], None]:
-        at, ff = _fold(noise, 0), _fold(noise, 1)
+        self, x_BLD: jax.Array, context: EncoderContext, noise: Noise, cache: LayerCache | None
+    ) -> tuple[jax.Array, list[Routed], LayerCache | None]:
+        at, ff = noise.fold(0), noise.fold(1)
         mask_BL, grouping = context.mask_BL, context.grouping
         h_BLD = self.attention_norm(x_BLD)
-        query, key, value, stats = _project(self.attention, h_BLD, mask_BL, grouping, at)
-        h_BLD = self.attention(query, key, value, context.bias_HLL, context.visible_BLL, at)
+        query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
+        h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
         x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
-        return x_BLD, stats + more, None
+        return x_BLD, routed + more, cache
 
 
 class DecoderLayer(nnx.Module):
     """Causal self-attention, attention to the encoder, feed-forward."""
 
-    def __init__(self, config: ModelConfig, sparse: bool, rngs: nnx.Rngs):
+    def __init__(self, config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs):
+        """`switch`: None in a layer without experts."""
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
-        self.attention = _self_attention(config, sparse, rngs)
+        self.attention = _self_attention(config, switch, rngs)
         self.cross_norm = RMSNorm(config, rngs)
         self.cross_attention = Attention(config, rngs)
-        self.feed_forward = FeedForwardSublayer(config, sparse, rngs)
+        self.feed_forward = FeedForwardSublayer(config, switch, rngs)
 
     def __call__(
-        self,
-        x_BLD: jax.Array,
-        context: DecoderContext,
-        noise: Noise | None,
-        cache: LayerCache | None,
-    ) -> tuple[jax.Array, list[RoutingStats], LayerCache | None]:
-        at, cross, ff = (_fold(noise, site) for site in range(3))
+        self, x_BLD: jax.Array, context: DecoderContext, noise: Noise, cache: LayerCache | None
+    ) -> tuple[jax.Array, list[Routed], LayerCache | None]:
+        """Of whole sequences, or with a cache of the token at `context.position`."""
+        at, cross, ff = (noise.fold(site) for site in range(3))
         mask_BL, grouping = context.mask_BL, context.grouping
         h_BLD = self.attention_norm(x_BLD)
-        query, key, value, stats = _project(self.attention, h_BLD, mask_BL, grouping, at)
+        query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
         if cache is not None:
-            cache = _append(cache, key, value, context.position)
+            cache = cache.extended(key, value, context.position)
             key, value = cache.key_BLHK, cache.value_BLHK
         h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
         x_BLD = _residual(self.config, x_BLD, h_BLD, at)
@@ -189,14 +173,13 @@ class DecoderLayer(nnx.Module):
         if cache is not None:
             key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
         else:
-            assert context.encoded_BMD is not None
             key, value = self.cross_attention.keys_values(context.encoded_BMD)
         visible_BLM = context.encoder_visible_BLM
         h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
         x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
 
         x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
-        return x_BLD, stats + more, cache
+        return x_BLD, routed + more, cache
 
     def start_cache(self, encoded_BMD: jax.Array, length: int) -> LayerCache:
         """An empty cache for `length` tokens, the encoder's keys and values filled in."""
@@ -206,40 +189,50 @@ class DecoderLayer(nnx.Module):
         return LayerCache(empty_BLHK, empty_BLHK, cross_key, cross_value)
 
 
-def _append(
-    cache: LayerCache, key_B1HK: jax.Array, value_B1HK: jax.Array, position: jax.Array | None
-) -> LayerCache:
-    assert position is not None
-    start = (0, position, 0, 0)
-    return dataclasses.replace(
-        cache,
-        key_BLHK=jax.lax.dynamic_update_slice(cache.key_BLHK, key_B1HK, start),
-        value_BLHK=jax.lax.dynamic_update_slice(cache.value_BLHK, value_B1HK, start),
-    )
+C = TypeVar("C", bound=EncoderContext)
+C_contra = TypeVar("C_contra", bound=EncoderContext, contravariant=True)
 
 
-class Block(nnx.Module):
-    """`config.period` layers, of which the last is sparse if the model is a switch model."""
-
-    def __init__(self, config: ModelConfig, layer: type[nnx.Module], rngs: nnx.Rngs):
-        self.config = config
-        for i in range(config.period):
-            sparse = config.switch is not None and i == config.period - 1
-            setattr(self, f"layer_{i}", layer(config, sparse, rngs))
-
-    @property
-    def layers(self) -> list[Any]:
-        return [getattr(self, f"layer_{i}") for i in range(self.config.period)]
+class Layer(Protocol[C_contra]):
+    """An EncoderLayer or a DecoderLayer, called with the context of its stack."""
 
     def __call__(
-        self, x_BLD: jax.Array, context: Any, noise: Noise | None, cache: list[LayerCache] | None
-    ) -> tuple[jax.Array, RoutingStats | None, list[LayerCache] | None]:
-        """Runs the layers; the statistics have a leading axis: attention's, feed-forward's."""
-        stats, caches = [], []
+        self, x_BLD: jax.Array, context: C_contra, noise: Noise, cache: LayerCache | None
+    ) -> tuple[jax.Array, list[Routed], LayerCache | None]: ...
+
+
+class Block(nnx.Module, Generic[C]):
+    """`config.period` layers, of which the last is sparse if the model is a switch model."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        layer: type[EncoderLayer] | type[DecoderLayer],
+        period: int,
+        rngs: nnx.Rngs,
+    ):
+        self.period = period
+        for i in range(period):
+            switch = config.switch if i == period - 1 else None
+            setattr(self, f"layer_{i}", layer(config, switch, rngs))
+
+    @property
+    def layers(self) -> list[Layer[C]]:
+        return [getattr(self, f"layer_{i}") for i in range(self.period)]
+
+    def __call__(
+        self, x_BLD: jax.Array, context: C, noise: Noise, cache: list[LayerCache]
+    ) -> tuple[jax.Array, Routed | None, list[LayerCache]]:
+        """Runs the layers; what was routed has a leading axis: attention's, feed-forward's.
+
+        `cache`: the layers', which are returned as they are then; [] without.
+        """
+        routed, caches = [], []
         for i, layer in enumerate(self.layers):
-            layer_cache = None if cache is None else cache[i]
-            x_BLD, more, layer_cache = layer(x_BLD, context, _fold(noise, i), layer_cache)
-            stats += more
-            caches.append(layer_cache)
-        stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *stats) if stats else None
-        return x_BLD, stacked, None if cache is None else caches
+            layer_cache = cache[i] if cache else None
+            x_BLD, more, layer_cache = layer(x_BLD, context, noise.fold(i), layer_cache)
+            routed += more
+            if layer_cache is not None:
+                caches.append(layer_cache)
+        stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *routed) if routed else None
+        return x_BLD, stacked, caches

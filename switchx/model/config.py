@@ -1,19 +1,24 @@
 """What a model is: the dataclasses that gin fills and every layer reads."""
 
 import dataclasses
-from collections.abc import Iterator
 
 from switchx.errors import UserError
+from switchx.model.checks import above_zero, at_least, one_of, only, rate
+from switchx.model.dispatch import DISPATCHERS
+from switchx.model.routing import (
+    EXPLORATIONS,
+    POLICIES,
+    PRIORITIES,
+    SECOND_POLICIES,
+    Exploration,
+    Policy,
+    TokensChoose,
+)
 
 ACTIVATIONS = ("relu", "geglu")
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
-DISPATCHERS = ("einsum", "index", "ragged")
-EXPLORATIONS = ("argmax", "sample", "input_dropout", "jitter")
-SECOND_POLICIES = ("always", "never", "threshold", "random")
-PRIORITIES = ("sequence", "gate")
 EXPERTS_IN = ("feed_forward", "attention", "both")
-ENCODER_ROUTINGS = ("tokens_choose", "experts_choose")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,11 @@ class SwitchConfig:
         capacity and agree ("index" does no more FLOPs than the slots need; "einsum", one-hot
         products, suits TPUs with groups of a few hundred tokens); or "ragged", which has no
         capacity and drops nothing.
+      extra_dense: whether a dense feed-forward follows each one that has experts (ST-MoE).
+      experts_in: what has experts in a sparse layer: "feed_forward"; "attention", whose queries,
+        keys and values then come from experts (appendix A); or "both".
+      attention_dtype: of the products of experts in attention, "float32" or "bfloat16"; in the
+        latter the paper's diverge (Table 10).
     """
 
     num_experts: int
@@ -85,72 +95,48 @@ class SwitchConfig:
     attention_dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        _at_least("NUM_EXPERTS", self.num_experts, 1)
-        _at_least("SwitchConfig.every", self.every, 1)
-        _at_least("SwitchConfig.top_k", self.top_k, 1)
-        _at_least("SwitchConfig.min_capacity", self.min_capacity, 1)
-        _at_least("ENCODER_GROUP_SIZE", self.encoder_group_size, 1)
-        _at_least("DECODER_GROUP_SIZE", self.decoder_group_size, 1)
-        _at_least("SwitchConfig.reroute_rounds", self.reroute_rounds, 0)
-        _one_of("SwitchConfig.dispatcher", self.dispatcher, DISPATCHERS)
-        _one_of("SwitchConfig.experts_in", self.experts_in, EXPERTS_IN)
-        _one_of("SwitchConfig.attention_dtype", self.attention_dtype, DTYPES)
-        if not isinstance(self.extra_dense, bool):
-            raise UserError(f"SwitchConfig.extra_dense={self.extra_dense!r} must be True or False.")
-        _one_of("SwitchConfig.exploration", self.exploration, EXPLORATIONS)
-        _one_of("SwitchConfig.second_policy", self.second_policy, SECOND_POLICIES)
-        _one_of("SwitchConfig.priority", self.priority, PRIORITIES)
-        _one_of("SwitchConfig.encoder_routing", self.encoder_routing, ENCODER_ROUTINGS)
+        at_least("NUM_EXPERTS", self.num_experts, 1)
+        at_least("ENCODER_GROUP_SIZE", self.encoder_group_size, 1)
+        at_least("DECODER_GROUP_SIZE", self.decoder_group_size, 1)
+        for name, least in {"every": 1, "top_k": 1, "min_capacity": 1, "reroute_rounds": 0}.items():
+            at_least(f"SwitchConfig.{name}", getattr(self, name), least)
+        for name, accepted in {
+            "dispatcher": DISPATCHERS,
+            "experts_in": EXPERTS_IN,
+            "attention_dtype": DTYPES,
+            "exploration": EXPLORATIONS,
+            "second_policy": SECOND_POLICIES,
+            "priority": PRIORITIES,
+            "encoder_routing": POLICIES,
+            "extra_dense": (False, True),
+        }.items():
+            one_of(f"SwitchConfig.{name}", getattr(self, name), accepted)
         for name in ("train_capacity_factor", "eval_capacity_factor", "second_threshold"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"SwitchConfig.{name}={getattr(self, name)} must be above 0.")
-        _rate("SwitchConfig.jitter", self.jitter)
-        _rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
+            above_zero(f"SwitchConfig.{name}", getattr(self, name))
+        rate("SwitchConfig.jitter", self.jitter)
+        rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
         if self.expert_dropout_rate is not None:
-            _rate("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
-        if self.top_k > self.num_experts:
-            raise UserError(
-                f"SwitchConfig.top_k={self.top_k} needs at least as many experts, "
-                f"but NUM_EXPERTS={self.num_experts}."
-            )
-        if self.reroute_rounds >= self.num_experts:
-            raise UserError(
-                f"SwitchConfig.reroute_rounds={self.reroute_rounds} must be below "
-                f"NUM_EXPERTS={self.num_experts}: a token has no more experts to try."
-            )
-        for given, other, reason in self._conflicts():
-            raise UserError(f"SwitchConfig.{given} does not go with {other}: {reason}.")
+            rate("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
+        # What makes no sense together is refused by what makes it senseless.
+        DISPATCHERS[self.dispatcher].check(self)
+        for causal in (False, True):
+            self.policy(causal)
+        if not self.in_feed_forward:
+            only(self, "experts_in='attention'", {"extra_dense": False}, "no feed-forward has them")
+        if not self.in_attention:
+            neutral = {"attention_dtype": "float32"}
+            only(self, "experts_in='feed_forward'", neutral, "no attention has them")
 
-    def _conflicts(self) -> Iterator[tuple[str, str, str]]:
-        """Pairs of settings that make no sense together, and why."""
-        dropless = self.dispatcher == "ragged"
-        experts_choose = self.encoder_routing == "experts_choose"
-        if self.second_policy != "always" and self.top_k == 1:
-            yield f"second_policy={self.second_policy!r}", "top_k=1", "there is no second choice"
-        if self.reroute_rounds and self.top_k > 1:
-            yield (
-                f"reroute_rounds={self.reroute_rounds}",
-                f"top_k={self.top_k}",
-                "tokens of several choices are not rerouted",
-            )
-        plain = dict(reroute_rounds=0, priority="sequence")
-        for name, value in (plain | dict(encoder_routing="tokens_choose")).items():
-            if dropless and getattr(self, name) != value:
-                given = f"{name}={getattr(self, name)!r}"
-                yield given, "dispatcher='ragged'", "without capacity none is full"
-        for name, value in (plain | dict(top_k=1)).items():
-            if experts_choose and getattr(self, name) != value:
-                given = f"{name}={getattr(self, name)!r}"
-                reason = "its encoder tokens make no choice"
-                yield given, "encoder_routing='experts_choose'", reason
-        if self.extra_dense and not self.in_feed_forward:
-            yield "extra_dense=True", "experts_in='attention'", "no feed-forward has experts"
-        if self.attention_dtype != "float32" and not self.in_attention:
-            yield (
-                f"attention_dtype={self.attention_dtype!r}",
-                "experts_in='feed_forward'",
-                "no attention has experts",
-            )
+    def policy(self, causal: bool) -> Policy:
+        """What routes the encoder's tokens, or (`causal`) the decoder's, which always choose."""
+        if causal:
+            return TokensChoose.of(self, causal=True)
+        return POLICIES[self.encoder_routing](self)
+
+    @property
+    def explorer(self) -> Exploration:
+        """What disturbs the choice while training."""
+        return EXPLORATIONS[self.exploration](self)
 
     @property
     def in_feed_forward(self) -> bool:
@@ -203,42 +189,57 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "d_ff", "d_kv", "num_heads", "num_layers"):
-            _at_least(f"ModelConfig.{name}", getattr(self, name), 1)
-        _one_of("ModelConfig.activation", self.activation, ACTIVATIONS)
-        _one_of("DTYPE", self.dtype, DTYPES)
-        _one_of("REMAT", self.remat, REMAT_POLICIES)
-        _rate("DROPOUT_RATE", self.dropout_rate)
+            at_least(f"ModelConfig.{name}", getattr(self, name), 1)
+        one_of("ModelConfig.activation", self.activation, ACTIVATIONS)
+        one_of("DTYPE", self.dtype, DTYPES)
+        one_of("REMAT", self.remat, REMAT_POLICIES)
+        rate("DROPOUT_RATE", self.dropout_rate)
         if self.switch and self.switch.attention_dtype == "bfloat16" and self.dtype == "float32":
             raise UserError(
                 "SwitchConfig.attention_dtype='bfloat16' does not go with DTYPE='float32': "
                 "experts in attention need at least the precision of the model."
             )
-        if self.num_layers % self.period:
+        if self.num_layers % self.encoder.period:
             raise UserError(
                 f"ModelConfig.num_layers={self.num_layers} is not a multiple of "
                 f"SwitchConfig.every={self.period}: blocks repeat every {self.period} layers."
             )
 
     @property
+    def encoder(self) -> "StackShape":
+        """The layers of the encoder."""
+        return StackShape(self.num_layers, self.switch.every if self.switch else 1)
+
+    @property
+    def decoder(self) -> "StackShape":
+        """The layers of the decoder; as many and as sparse as the encoder's, so far."""
+        return self.encoder
+
+    @property
     def period(self) -> int:
-        """Layers in one block, the unit that repeats: dense ones, then the switch layer."""
-        return self.switch.every if self.switch else 1
+        """Layers in one block of either stack."""
+        return self.encoder.period
 
     @property
     def num_blocks(self) -> int:
+        """Blocks of either stack."""
+        return self.encoder.num_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class StackShape:
+    """The layers of one stack, as equal blocks.
+
+    Attributes:
+      num_layers: of all kinds.
+      period: layers in one block, the unit that repeats: dense ones, then a switch layer if the
+        model has any.
+    """
+
+    num_layers: int
+    period: int
+
+    @property
+    def num_blocks(self) -> int:
+        """How often the block repeats: also the number of switch layers, if there are any."""
         return self.num_layers // self.period
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
-
-
-def _one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise UserError(f"{name}={value!r} is not one of {', '.join(accepted)}.")
-
-
-def _rate(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise UserError(f"{name}={value!r} must be at least 0 and below 1.")

@@ -1,6 +1,6 @@
 """Closed forms: what a configuration costs before anything is built."""
 
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig, StackShape, SwitchConfig
 
 
 def parameter_count(config: ModelConfig) -> int:
@@ -8,14 +8,16 @@ def parameter_count(config: ModelConfig) -> int:
     c, switch = config, config.switch
     tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.d_model
     biases = 2 * c.relative_buckets * c.num_heads
-    norms = (5 * c.num_layers + 2) * c.d_model
+    encoder, decoder = c.encoder, c.decoder
+    num_layers = encoder.num_layers + decoder.num_layers
+    norms = (2 * encoder.num_layers + 3 * decoder.num_layers + 2) * c.d_model
     projection = c.d_model * c.num_heads * c.d_kv
-    attention = 3 * c.num_layers * 4 * projection
+    attention = (encoder.num_layers + 2 * decoder.num_layers) * 4 * projection
     feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
-    dense = 2 * c.num_layers * feed_forward
+    dense = num_layers * feed_forward
     if switch is None:
         return tables + biases + norms + attention + dense
-    E, layers = switch.num_experts, 2 * c.num_blocks
+    E, layers = switch.num_experts, encoder.num_blocks + decoder.num_blocks
     router = c.d_model * E
     if switch.in_attention:  # E queries and E keys for the dense three
         attention += layers * (2 * E * projection + router - 3 * projection)
@@ -37,17 +39,20 @@ def forward_flops(config: ModelConfig, input_length: int, target_length: int) ->
     c, switch = config, config.switch
     projection = c.d_model * c.num_heads * c.d_kv
     feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
-    per_stack = c.num_layers * (feed_forward + 4 * projection)
-    if switch:
-        per_stack += c.num_blocks * _sparse_difference(switch, feed_forward, projection)
+    difference = _sparse_difference(switch, feed_forward, projection) if switch else 0
+
+    def of_stack(shape: StackShape, projections: int) -> int:
+        dense = shape.num_layers * (feed_forward + projections * projection)
+        return dense + shape.num_blocks * difference
+
     # Cross-attention's keys and values are counted with the target, as the published figures do.
-    decoder = per_stack + c.num_layers * 4 * projection
-    lengths = input_length**2 + target_length**2 + input_length * target_length
+    lengths = c.encoder.num_layers * input_length**2
+    lengths += c.decoder.num_layers * (target_length**2 + input_length * target_length)
     return 2 * (
-        input_length * per_stack
-        + target_length * decoder
+        input_length * of_stack(c.encoder, 4)
+        + target_length * of_stack(c.decoder, 8)
         + target_length * c.vocab_size * c.d_model
-        + c.num_layers * lengths * c.num_heads * c.d_kv
+        + lengths * c.num_heads * c.d_kv
     )
 
 

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from switchx.model.attention import AttendingModule
-from switchx.model.config import ModelConfig
-from switchx.model.experts import Product
+from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
-from switchx.model.routing_stats import RoutingStats
-from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.model.switch_layer import Grouping, Routed, SwitchLayer
 from switchx.sharding import constrain, gathered
 
 
@@ -21,21 +20,17 @@ class ProjectionExperts(nnx.Module):
     """E projections to queries, and E to what is key and value at once.
 
     The initializers are those of the model's experts, the queries' variance divided by d_kv:
-    attention has no 1/sqrt(d_kv) of its own.
-
-    Attributes:
-      kernel_axes: logical axes of what `kernels` returns.
-      output_axis: logical axis of the last dimension of what `compute` returns.
+    attention has no 1/sqrt(d_kv) of its own. As a dispatcher needs them: see ExpertNetworks.
     """
 
     kernel_axes: ClassVar = {"heads_EDT": ("expert", "embed", "heads")}
     output_axis = "heads"
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        assert config.switch is not None
+    def __init__(self, config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs):
         D, HK = config.d_model, config.num_heads * config.d_kv
-        shape, axes = (config.switch.num_experts, D, HK), ("expert", "embed", "heads")
-        self.config = config
+        shape, axes = (switch.num_experts, D, HK), ("expert", "embed", "heads")
+        self.num_heads, self.d_kv = config.num_heads, config.d_kv
+        self.dtype = switch.attention_dtype
         query = truncated_normal(config.init_scale / config.d_kv, D)
         self.query_EDT = parameter(rngs, query, shape, axes)
         key_value = truncated_normal(config.init_scale, D)
@@ -47,10 +42,11 @@ class ProjectionExperts(nnx.Module):
         Each head's query stands beside its key: where heads are shared out over devices, a
         device then holds both of its own.
         """
-        assert self.config.switch is not None
-        dtype, (E, D, _) = self.config.switch.attention_dtype, self.query_EDT.shape
-        heads = (E, D, self.config.num_heads, 1, self.config.d_kv)
-        pair = [p[...].astype(dtype).reshape(heads) for p in (self.query_EDT, self.key_value_EDT)]
+        E, D, _ = self.query_EDT.shape
+        heads = (E, D, self.num_heads, 1, self.d_kv)
+        pair = [
+            p[...].astype(self.dtype).reshape(heads) for p in (self.query_EDT, self.key_value_EDT)
+        ]
         kernel_EDT = jnp.concatenate(pair, axis=3).reshape(E, D, -1)
         return {"heads_EDT": gathered(kernel_EDT, self.kernel_axes["heads_EDT"])}
 
@@ -80,19 +76,19 @@ class ExpertAttention(AttendingModule):
     layer of its original code has a hidden layer with a ReLU before them.
     """
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        self.switch = SwitchLayer(config, ProjectionExperts(config, rngs), rngs)
+    def __init__(self, config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs):
+        self.switch = SwitchLayer(config, switch, ProjectionExperts(config, switch, rngs), rngs)
         super().__init__(config, rngs)
 
-    def project(
-        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise | None
-    ) -> tuple[jax.Array, jax.Array, RoutingStats]:
-        """Queries, keys that are the values as well, each [B, L, H, K], and what routing did.
+    def of_itself(
+        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise
+    ) -> tuple[jax.Array, jax.Array, jax.Array, list[Routed]]:
+        """Queries, keys, and values that are the keys, each [B, L, H, K], and what routing did.
 
         Args:
           mask_BL, grouping, noise: as SwitchLayer takes them.
         """
-        y_BLT, stats = self.switch(x_BLD, mask_BL, grouping, noise)
+        y_BLT, routed = self.switch(x_BLD, mask_BL, grouping, noise.fold(2))
         shape = (*y_BLT.shape[:2], self.config.num_heads, 2, self.config.d_kv)
         y_BLH2K = constrain(y_BLT.reshape(shape), "batch", None, "heads", None, None)
-        return y_BLH2K[..., 0, :], y_BLH2K[..., 1, :], stats
+        return y_BLH2K[..., 0, :], y_BLH2K[..., 1, :], y_BLH2K[..., 1, :], [routed]

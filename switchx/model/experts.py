@@ -6,27 +6,21 @@ import jax
 from flax import nnx
 
 from switchx.model.config import ModelConfig
+from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
 from switchx.sharding import gathered
-
-# Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
-# [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
-Product = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Experts(nnx.Module):
     """E feed-forward networks of the model's activation, each on its own tokens.
 
-    Attributes:
-      kernel_axes: logical axes of what `kernels` returns.
-      output_axis: logical axis of the last dimension of what `compute` returns.
+    As a dispatcher needs them: see ExpertNetworks.
     """
 
     output_axis = "embed"
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        assert config.switch is not None
-        E, D, F = config.switch.num_experts, config.d_model, config.d_ff
+    def __init__(self, config: ModelConfig, num_experts: int, rngs: nnx.Rngs):
+        E, D, F = num_experts, config.d_model, config.d_ff
         self.config = config
         into = truncated_normal(config.init_scale, D)
         axes = self.kernel_axes
@@ -60,8 +54,7 @@ class Experts(nnx.Module):
         """relu(x wi) wo, or (gelu(x gate) * (x wi)) wo, of every expert on its rows.
 
         Args:
-          kernels: as `kernels()` gives them, or a device's share of them.
-          x: the experts' inputs, in whichever form `product` takes.
+          kernels, x, product: see ExpertNetworks.
           drop: dropout of the interim activations (the paper's expert dropout).
         """
         h = product(x, kernels["wi_EDF"])

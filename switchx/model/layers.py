@@ -88,7 +88,7 @@ class FeedForward(nnx.Module):
         outof = truncated_normal(config.init_scale, F)
         self.wo_FD = parameter(rngs, outof, (F, D), ("mlp", "embed"))
 
-    def __call__(self, x_BLD: jax.Array, noise: Noise | None) -> jax.Array:
+    def __call__(self, x_BLD: jax.Array, noise: Noise) -> jax.Array:
         h_BLF = project(x_BLD, self.wi_DF[...], ("embed", "mlp"))
         if self.config.activation == "geglu":
             h_BLF = jax.nn.gelu(project(x_BLD, self.gate_DF[...], ("embed", "mlp"))) * h_BLF

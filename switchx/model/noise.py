@@ -11,6 +11,7 @@ share of a CPU step; the hardware generators change their numbers with the mesh.
 import dataclasses
 import functools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,12 +43,15 @@ def _mix_int(x: int) -> int:
 class Noise:
     """One 64-bit key per row: `low_B` and `high_B`, uint32 [B]. B may also count groups.
 
-    `site` is the part of the key that is known while tracing, and costs no operation.
+    `site` is the part of the key that is known while tracing, and costs no operation. Where
+    nothing is random, as in evaluation, NO_NOISE stands in its place and is `silent`.
     """
 
     low_B: jax.Array
     high_B: jax.Array
     site: int = 0
+
+    silent: ClassVar[bool] = False
 
     @classmethod
     def for_rows(cls, seed: int | jax.Array, step: jax.Array, row_B: jax.Array) -> "Noise":
@@ -111,16 +115,42 @@ class Noise:
         return low + (high - low) * unit
 
 
-def dropout(
-    x: jax.Array, rate: float, noise: Noise | None, shared_axis: int | None = None
-) -> jax.Array:
+class _Silence(Noise):
+    """Noise of which every key is silence. Has no arrays."""
+
+    silent = True
+
+    def __init__(self) -> None:
+        pass
+
+    def fold(self, site: int | jax.Array) -> Noise:
+        return self
+
+    def regroup(self, num_groups: int, tokens_per_row: int) -> Noise:
+        return self
+
+    def per_choice(self, tokens: int, choices: int) -> Noise:
+        return self
+
+    def shifted(self, by: int | jax.Array) -> Noise:
+        return self
+
+    def take(self, index_R: jax.Array) -> Noise:
+        return self
+
+
+NO_NOISE: Noise = _Silence()
+jax.tree_util.register_pytree_node(_Silence, lambda _: ((), None), lambda *_: _Silence())
+
+
+def dropout(x: jax.Array, rate: float, noise: Noise, shared_axis: int | None = None) -> jax.Array:
     """Zeroes elements of `x` [B, ...] with probability `rate` and scales the rest to keep the mean.
 
     Args:
-      noise: one key per row of `x`; None is evaluation, and returns `x`.
+      noise: one key per row of `x`; of NO_NOISE it returns `x`.
       shared_axis: an axis along which one decision holds, as T5 does along the length.
     """
-    if noise is None or rate == 0.0:
+    if noise.silent or rate == 0.0:
         return x
     shape = tuple(1 if axis == shared_axis else n for axis, n in enumerate(x.shape))
     keep = noise.bits(shape[1:]) >= jnp.uint32(round(rate * 2**32))

@@ -6,7 +6,7 @@ from flax import nnx
 
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.layers import parameter, truncated_normal
-from switchx.model.noise import Noise, dropout
+from switchx.model.noise import Noise
 from switchx.sharding import gathered
 
 
@@ -25,25 +25,15 @@ def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> int:
 class Router(nnx.Module):
     """Logits from a product in float32, whatever the model's dtype (paper, section 2.4)."""
 
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
-        assert config.switch is not None
-        self.config = config.switch
+    def __init__(self, config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs):
+        self.exploration = switch.explorer
         init = truncated_normal(config.init_scale, config.d_model)
-        shape = (config.d_model, config.switch.num_experts)
+        shape = (config.d_model, switch.num_experts)
         self.kernel_DE = parameter(rngs, init, shape, ("embed", None))
 
-    def __call__(self, x_GSD: jax.Array, noise_G: Noise | None) -> jax.Array:
-        """Returns router logits, float32 [G, S, E]; explores when `noise_G` is given."""
-        x_GSD = self._explore(x_GSD.astype(jnp.float32), noise_G)
+    def __call__(self, x_GSD: jax.Array, noise: Noise) -> jax.Array:
+        """Returns router logits, float32 [G, S, E]. `noise`: keys per group."""
+        x_GSD = self.exploration.disturb(x_GSD.astype(jnp.float32), noise)
         # HIGHEST: a TPU would otherwise take float32 operands through bfloat16 products.
         kernel_DE = gathered(self.kernel_DE[...], ("embed", None))
         return jnp.einsum("gsd,de->gse", x_GSD, kernel_DE, precision=jax.lax.Precision.HIGHEST)
-
-    def _explore(self, x_GSD: jax.Array, noise_G: Noise | None) -> jax.Array:
-        """The two policies that disturb the router's input (appendix C); experts see it calm."""
-        if self.config.exploration == "input_dropout":
-            return dropout(x_GSD, self.config.router_dropout_rate, noise_G)
-        if self.config.exploration == "jitter" and self.config.jitter and noise_G is not None:
-            eps = self.config.jitter
-            return x_GSD * noise_G.uniform(x_GSD.shape[1:], 1.0 - eps, 1.0 + eps)
-        return x_GSD

@@ -1,14 +1,16 @@
 """A stack of identical blocks, its parameters on a leading `layers` axis, run as one loop."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.config import ModelConfig
+from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, LayerCache
+from switchx.model.config import ModelConfig, StackShape
 from switchx.model.noise import Noise
+from switchx.model.switch_layer import Routed
 
 # Saved for the backward pass under "dots": products with parameters, not attention's products
 # of activations, which are large and cheap.
@@ -18,49 +20,66 @@ _POLICIES = {
 }
 
 
-class Stack(nnx.Module):
+class Stack(nnx.Module, Generic[C]):
     """N blocks of one kind. `blocks` is one block whose parameters have a leading N axis."""
 
     def __init__(
-        self, config: ModelConfig, make_block: Callable[[nnx.Rngs], nnx.Module], rngs: nnx.Rngs
+        self,
+        config: ModelConfig,
+        shape: StackShape,
+        layer: type[EncoderLayer] | type[DecoderLayer],
+        rngs: nnx.Rngs,
     ):
-        self.config = config
-        keys_N = jax.random.split(rngs.params(), config.num_blocks)
-        self.blocks = nnx.vmap(lambda key: make_block(nnx.Rngs(params=key)))(keys_N)
+        self.config, self.shape = config, shape
+        keys_N = jax.random.split(rngs.params(), shape.num_blocks)
+
+        def make(key: jax.Array) -> Block[C]:
+            return Block(config, layer, shape.period, nnx.Rngs(params=key))
+
+        self.blocks = nnx.vmap(make)(keys_N)
         for _, param in nnx.to_flat_state(nnx.state(self.blocks)):
             param.set_metadata(axes=("layers", *param.axes))
 
     def __call__(
-        self, x_BLD: jax.Array, context: Any, noise: Noise | None, cache_N: Any = None
-    ) -> tuple[jax.Array, Any, Any]:
+        self, x_BLD: jax.Array, context: C, noise: Noise, cache_N: list[LayerCache]
+    ) -> tuple[jax.Array, Routed | None, list[LayerCache]]:
         """Runs the blocks in order.
 
         Args:
           context: passed to every block as it is.
           noise: folded with the block's number.
-          cache_N: one block's cache with a leading N axis, or None.
+          cache_N: of the layers of a block, each array with a leading N axis; [] without.
 
         Returns:
-          [B, L, D]; the statistics of all routed layers in order, on one leading axis; the
-          blocks' caches, each with a leading N axis.
+          [B, L, D]; what was routed, all layers with experts in order on one leading axis; the
+          caches as they are then.
         """
         graphdef, params_N = nnx.split(self.blocks)
 
         def body(x_BLD: jax.Array, per_block: Any) -> tuple[jax.Array, Any]:
             params, number, cache = per_block
             block = nnx.merge(graphdef, params)
-            folded = None if noise is None else noise.fold(number)
-            x_BLD, stats, cache = block(x_BLD, context, folded, cache)
-            return x_BLD, (stats, cache)
+            x_BLD, routed, cache = block(x_BLD, context, noise.fold(number), cache)
+            return x_BLD, (routed, cache)
 
         if self.config.remat != "none":
             body = jax.checkpoint(body, policy=_POLICIES[self.config.remat])
-        numbers_N = jnp.arange(self.config.num_blocks, dtype=jnp.uint32)
+        numbers_N = jnp.arange(self.shape.num_blocks, dtype=jnp.uint32)
         loop = jax.lax.scan if self.config.scan else _unrolled
-        x_BLD, (stats_N, cache_N) = loop(body, x_BLD, (params_N, numbers_N, cache_N))
+        x_BLD, (routed_N, cache_N) = loop(body, x_BLD, (params_N, numbers_N, cache_N))
         # [blocks, routed layers of a block, ...] to [routed layers, ...].
-        stats_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stats_N)
-        return x_BLD, stats_N, cache_N
+        routed_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), routed_N)
+        return x_BLD, routed_N, cache_N
+
+    def start_cache(self, encoded_BMD: jax.Array, length: int) -> list[LayerCache]:
+        """Of a decoder: its layers' caches for `length` tokens, see DecoderLayer."""
+        graphdef, params_N = nnx.split(self.blocks)
+
+        def start(params: Any) -> list[LayerCache]:
+            block = nnx.merge(graphdef, params)
+            return [layer.start_cache(encoded_BMD, length) for layer in block.layers]
+
+        return jax.lax.map(start, params_N)
 
 
 def _unrolled(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from switchx.model import Noise, Params
+from switchx.model import NO_NOISE, Noise, Params
 from switchx.sharding import batch_shards, constrain
 from switchx.training.batches import Batch, abstract_batch
 from switchx.training.objectives import Outcome
@@ -45,7 +45,7 @@ def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
     """Compiles (params, batch) to the metrics of an evaluation; see `readings`."""
 
     def step(params: Params, constants: Any, batch: Batch) -> dict:
-        return _metrics(setup.objective(params, constants, batch, noise=None))
+        return _metrics(setup.objective(params, constants, batch, NO_NOISE))
 
     with jax.set_mesh(setup.mesh):
         constants = setup.objective.abstract_constants(setup.mesh)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from switchx.model import Model, ModelConfig
+from switchx.model import NO_NOISE, Model, ModelConfig
 from tests.helpers import init, switch_config, tiny_config
 
 VOCAB = 12
@@ -39,7 +39,7 @@ def full_forward(
     """Logits [B, L, V] of the whole model at once: no cache, evaluation's routing."""
     mask_BL = jnp.ones(decoder_token_BL.shape, bool)
     transformer = Model.of(config).bind(params)
-    return transformer(encoder_token_BM, decoder_token_BL, mask_BL, None).logits_BLV
+    return transformer(encoder_token_BM, decoder_token_BL, mask_BL, NO_NOISE).logits_BLV
 
 
 def log_softmax(logits: Any) -> np.ndarray:

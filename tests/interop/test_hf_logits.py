@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from switchx.interop.hf import open_source
-from switchx.model import Model
-from switchx.model.switch_layer import Grouping
+from switchx.model import NO_NOISE, Model
+from switchx.model.switch_layer import Groupings
 from tests.helpers import jit, with_switch
 from tests.interop.peers import KINDS, LENGTH, VOCAB, abstract, ours, peer, save, torch
 
@@ -43,11 +43,11 @@ def theirs(model, encoder: np.ndarray, decoder: np.ndarray) -> tuple[np.ndarray,
 
 def run(model: Model, params, encoder: np.ndarray, decoder: np.ndarray):
     def both(params):
-        transformer, switch = model.bind(params), model.config.switch
-        grouping = None if switch is None else Grouping.of(switch, LENGTH, train=False)
-        encoded, _ = transformer.encode(encoder, grouping, None)
+        transformer = model.bind(params)
+        grouping = Groupings.of(model.config.switch, train=False).encoder
+        encoded, _ = transformer.encode(encoder, grouping, NO_NOISE)
         mask = jnp.ones(decoder.shape, bool)
-        return encoded, transformer(encoder, decoder, mask, None).logits_BLV
+        return encoded, transformer(encoder, decoder, mask, NO_NOISE).logits_BLV
 
     return map(np.asarray, jit(both)(params))
 

@@ -6,7 +6,7 @@ import pytest
 
 from switchx.interop import open_source
 from switchx.interop.t5x_index import StoredArray
-from switchx.model import ModelConfig, SwitchConfig
+from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.model.attention import Attention
 from switchx.model.layers import RMSNorm
 from switchx.model.switch_layer import SwitchLayer
@@ -59,7 +59,7 @@ def forward(setup, params, golden):
             golden["encoder_input_tokens"],
             golden["decoder_input_tokens"],
             golden["decoder_target_tokens"] > 0,
-            None,
+            NO_NOISE,
         )
         return out.logits_BLV, out.stats_N
 

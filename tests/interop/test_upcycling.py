@@ -7,7 +7,7 @@ from flax import nnx
 
 from switchx.errors import UserError
 from switchx.interop.upcycling import upcycle
-from switchx.model import Model
+from switchx.model import NO_NOISE, Model
 from switchx.model.switch_layer import Grouping
 from tests.helpers import init, jit, random_inputs, switch_config, tiny_config
 from tests.interop.t5x_files import checkpoint_arrays, target_arrays, write_checkpoint
@@ -44,7 +44,7 @@ def upcycled(dense, sparse):
 
 def logits(config, params):
     model = Model.of(config)
-    return jit(lambda p: model.bind(p)(*random_inputs(), None).logits_BLV)(params)
+    return jit(lambda p: model.bind(p)(*random_inputs(), NO_NOISE).logits_BLV)(params)
 
 
 def test_gates_that_sum_to_one_keep_the_dense_models_logits(kind):
@@ -68,8 +68,8 @@ def test_one_expert_gives_the_dense_output_times_its_gate(kind):
         layers = nnx.merge(graphdef, jax.tree.map(lambda x, n=block: x[n], state)).layers
         switch = layers[-1].feed_forward.switch
         mask_BL = np.ones((2, 16), bool)
-        y_BLD, stats = switch(x_BLD, mask_BL, Grouping.of(sparse.switch, True, False), None)
-        assert stats.dropped_fraction == 0
+        y_BLD, routed = switch(x_BLD, mask_BL, Grouping.of(sparse.switch, True, False), NO_NOISE)
+        assert routed.stats.dropped_fraction == 0
 
         ff = params["decoder"]["blocks"]["layer_0"]["feed_forward"]["dense"]
         layer = {name: np.asarray(value[block * every + every - 1]) for name, value in ff.items()}

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from switchx.model import Noise, SwitchConfig
+from switchx.model import Assignment, Noise, RoutingStats, SwitchConfig
 from tests.helpers import jit
 from tests.model import routing_oracle as oracle
 
@@ -67,10 +67,10 @@ def _uniform(noise_G: Noise, shape: tuple[int, ...]) -> jax.Array:
 
 
 def draws(
-    config: SwitchConfig, noise_G: Noise | None, S: int
+    config: SwitchConfig, noise_G: Noise, S: int
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The oracle's random numbers: Gumbel [G, S, E] if choices are sampled, uniform [G, S, J]."""
-    if noise_G is None:
+    if noise_G.silent:
         return None, None
     uniform_GSJ = np.array(_uniform(noise_G.fold(3), (S, config.top_k)))
     if config.exploration != "sample":
@@ -79,15 +79,28 @@ def draws(
     return oracle.gumbel(uniform_GSE), uniform_GSJ
 
 
+def route(
+    config: SwitchConfig,
+    logits_GSE: jax.Array,
+    mask_GS: jax.Array,
+    capacity: int | None,
+    causal: bool,
+    noise_G: Noise,
+) -> tuple[Assignment, RoutingStats]:
+    """As a switch layer routes by these logits."""
+    score_GSE = config.explorer.scores(logits_GSE, noise_G)
+    return config.policy(causal).route(logits_GSE, score_GSE, mask_GS, capacity, noise_G)
+
+
 def routed(
     config: SwitchConfig,
     logits_GSE: np.ndarray,
     mask_GS: np.ndarray,
     capacity: int | None,
     causal: bool,
-    noise_G: Noise | None,
+    noise_G: Noise,
 ) -> tuple[list[oracle.Routed], oracle.Stats]:
-    """`switchx.model.routing.route` by the oracle."""
+    """`route` by the oracle."""
     G, S, _ = logits_GSE.shape
     gumbel_GSE, uniform_GSJ = draws(config, noise_G, S)
     policy = policy_of(config)

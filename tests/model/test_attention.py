@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from switchx.model import NO_NOISE
 from switchx.model.attention import Attention, RelativePositionBias, relative_position_bucket
 from tests.helpers import jit, noise, random_mask, tiny_config
 from tests.model import oracle
@@ -16,7 +17,7 @@ def make(seed=0, **changes):
 
 
 def attend(attention, x, memory, bias, mask):
-    return attention(attention.queries(x), *attention.keys_values(memory), bias, mask, None)
+    return attention(attention.queries(x), *attention.keys_values(memory), bias, mask, NO_NOISE)
 
 
 def kernels(attention):
@@ -95,7 +96,7 @@ def test_dropout_falls_on_weights_along_the_length():
     key, value = (array[:, :1] for array in attention.keys_values(x))
     attention.out_TD[...] = jnp.eye(16)
     visible = jnp.ones((1, 1, 1), bool)
-    calm = np.array(attention(query, key, value, None, visible, None)).reshape(64, 3, 4, 4)
+    calm = np.array(attention(query, key, value, None, visible, NO_NOISE)).reshape(64, 3, 4, 4)
     shaken = np.array(attention(query, key, value, None, visible, noise(64))).reshape(64, 3, 4, 4)
     ratio = (shaken / calm).mean(axis=-1)  # [B, L, H]
     assert set(np.unique(ratio.round(4))) == {0.0, 2.0}

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from switchx.model import Model
+from switchx.model import NO_NOISE, Model
 from switchx.model.blocks import FeedForwardSublayer
-from switchx.model.switch_layer import Grouping
-from tests.helpers import jit, switch_config, tiny_config
+from tests.helpers import grouping, jit, switch_config, tiny_config
 from tests.model import oracle
 
 EXTRA = tiny_config(activation="geglu", switch=switch_config(extra_dense=True))
@@ -20,16 +19,16 @@ def rms_norm(x_D, scale_D):
 
 
 def test_the_extra_feed_forward_is_a_residual_step_after_the_experts_with_their_norm():
-    sublayer = FeedForwardSublayer(EXTRA, True, nnx.Rngs(params=0))
+    sublayer = FeedForwardSublayer(EXTRA, EXTRA.switch, nnx.Rngs(params=0))
     rng = np.random.default_rng(0)
     scale_D = rng.uniform(0.5, 2.0, 16)
     sublayer.norm.scale_D[...] = jnp.asarray(scale_D, jnp.float32)
     x, mask = rng.normal(size=(2, 8, 16)), jnp.ones((2, 8), bool)
-    grouping = Grouping(8, 4, causal=False)
+    groups = grouping(EXTRA, 8, 4)
 
-    found, _ = jit(lambda x: sublayer(x, mask, grouping, None))(jnp.asarray(x, jnp.float32))
+    found, _ = jit(lambda x: sublayer(x, mask, groups, NO_NOISE))(jnp.asarray(x, jnp.float32))
     normed = np.apply_along_axis(rms_norm, -1, x, scale_D)
-    routed, _ = jit(lambda x: sublayer.switch(x, mask, grouping, None))(
+    routed, _ = jit(lambda x: sublayer.switch(x, mask, groups, NO_NOISE))(
         jnp.asarray(normed, jnp.float32)
     )
     between = x + np.array(routed, np.float64)

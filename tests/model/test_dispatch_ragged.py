@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model.products import sorted_product
+from switchx.model.dispatch.sorted_product import sorted_product
 from tests.helpers import jit
 
 D, F = 3, 5

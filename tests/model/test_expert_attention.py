@@ -11,10 +11,10 @@ import pytest
 from flax import nnx
 
 from switchx.errors import UserError
-from switchx.model import Model, SwitchConfig
+from switchx.model import NO_NOISE, Model, SwitchConfig
 from switchx.model.expert_attention import ExpertAttention
-from switchx.model.switch_layer import Grouping
 from tests.helpers import (
+    grouping,
     init,
     jit,
     noise,
@@ -80,7 +80,7 @@ def attended(query_LT, key_MT, out_TD, bias_HLM, visible_LM):
 
 def make(**changes):
     config = with_switch(tiny_config(), num_experts=3, experts_in="attention", **changes)
-    return ExpertAttention(config, nnx.Rngs(params=1))
+    return ExpertAttention(config, config.switch, nnx.Rngs(params=1))
 
 
 def weights(attention):
@@ -107,9 +107,11 @@ def test_a_layer_equals_token_by_token_numpy(dispatcher, choices):
 
     @jit
     def layer(x, bias):
-        grouping = Grouping(12, capacity, causal=False)
-        query, key, stats = attention.project(x, jnp.asarray(mask), grouping, None)
-        return attention(query, key, key, bias, jnp.asarray(visible), None), query, stats
+        groups = grouping(attention.config, 12, capacity)
+        heads = attention.of_itself(x, jnp.asarray(mask), groups, NO_NOISE)
+        query, key, value, (routed,) = heads
+        y_BLD = attention(query, key, value, bias, jnp.asarray(visible), NO_NOISE)
+        return y_BLD, query, routed.stats
 
     found, query_BLHK, stats = layer(jnp.asarray(x, jnp.float32), jnp.asarray(bias, jnp.float32))
     grouped = zip(x.reshape(*groups, D), mask.reshape(groups), strict=True)
@@ -130,7 +132,7 @@ def test_a_layer_equals_token_by_token_numpy(dispatcher, choices):
 def test_fresh_experts_are_as_large_as_dense_projections():
     """At init_scale 1: deviation (d_model d_kv)^-0.5 for queries, d_model^-0.5 for keys."""
     config = with_switch(tiny_config(d_model=64), experts_in="attention")
-    experts = ExpertAttention(config, nnx.Rngs(params=0)).switch.experts
+    experts = ExpertAttention(config, config.switch, nnx.Rngs(params=0)).switch.experts
     truncated = 0.8796  # what truncation at two deviations leaves of one
     assert np.std(experts.query_EDT[...]) == pytest.approx(truncated / 16, rel=0.05)
     assert np.std(experts.key_value_EDT[...]) == pytest.approx(truncated / 8, rel=0.05)
@@ -189,23 +191,23 @@ def test_what_padding_holds_changes_nothing():
 
     @jit
     def encode(params):
-        return model.bind(params).encode(tokens, Grouping(32, 4, causal=False), None)
+        return model.bind(params).encode(tokens, grouping(config, 32, 4), NO_NOISE)
 
-    before, stats = encode(params)
+    before, routed = encode(params)
     table = params["embedding"]["table_VD"]
     params["embedding"]["table_VD"] = table.at[0].set(100 * jnp.ones(16))
-    after, stats_after = encode(params)
+    after, routed_after = encode(params)
     real = tokens > 0
     assert not np.all(real)
-    assert stats.dropped_fraction.max() > 0
+    assert routed.stats.dropped_fraction.max() > 0
     np.testing.assert_array_equal(np.array(before)[real], np.array(after)[real])
-    jax.tree.map(np.testing.assert_array_equal, stats, stats_after)
+    jax.tree.map(np.testing.assert_array_equal, routed, routed_after)
 
 
 def test_statistics_come_attention_first_then_feed_forward_block_by_block():
     """A router of zeros sends all to expert 0, which shows in its own row."""
     model, inputs = Model.of(BOTH), random_inputs(batch=4)
-    run = jit(lambda params: model.bind(params)(*inputs, None).stats_N.load_E)
+    run = jit(lambda params: model.bind(params)(*inputs, NO_NOISE).stats_N.load_E)
     params = init(BOTH)
     before = np.array(run(params))
     assert before.shape == (8, 4)
@@ -259,7 +261,7 @@ def test_scan_and_remat_change_nothing(scanned, scan, remat):
         ({"experts_in": "heads"}, "experts_in='heads' is not one of feed_forward, attention, both"),
         ({"experts_in": "attention", "extra_dense": True}, "extra_dense=True .*'attention': no"),
         ({"attention_dtype": "bfloat16"}, "attention_dtype='bfloat16' .*experts_in='feed_forward'"),
-        ({"extra_dense": 1}, "extra_dense=1 must be True or False"),
+        ({"extra_dense": 2}, "extra_dense=2 is not one of False, True"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from switchx.model import Model
+from switchx.model import NO_NOISE, Model
 from switchx.model.layers import Embedding, FeedForward, RMSNorm
 from tests.helpers import init, jit, noise, tiny_config, with_switch
 from tests.model import oracle
@@ -33,7 +33,7 @@ def test_feed_forward(activation):
     weights = {name: np.array(getattr(layer, name)[...], float) for name in names}
     x = 3 * np.random.default_rng(0).normal(size=(2, 3, 16))
     expected = oracle.feed_forward(x, **weights)
-    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32), None), expected, atol=1e-4)
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32), NO_NOISE), expected, atol=1e-4)
 
 
 def test_feed_forward_dropout_shares_its_mask_along_the_length():
@@ -41,7 +41,7 @@ def test_feed_forward_dropout_shares_its_mask_along_the_length():
     x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (4, 1, 16)), (4, 5, 16))
     y = np.array(layer(x, noise(4)))
     np.testing.assert_array_equal(y, np.broadcast_to(y[:, :1], y.shape))
-    assert not np.allclose(y, layer(x, None))
+    assert not np.allclose(y, layer(x, NO_NOISE))
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model.noise import Noise, dropout
+from switchx.model.noise import NO_NOISE, Noise, dropout
 from tests.helpers import noise
 
 ROWS, SHAPE = 16, (64, 128)
@@ -140,7 +140,7 @@ def test_dropout_shares_decisions_along_an_axis():
 
 def test_no_noise_no_dropout():
     x = jnp.arange(6.0).reshape(2, 3)
-    assert dropout(x, 0.5, None) is x
+    assert dropout(x, 0.5, NO_NOISE.fold(3)) is x
     assert dropout(x, 0.0, noise(2)) is x
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model import Model, Segments
+from switchx.model import NO_NOISE, Model, Segments
 from tests.helpers import init, jit, tiny_config, with_switch
 
 M, L, VOCAB = 24, 16, 64
@@ -51,7 +51,7 @@ def compiled(config):
     model = Model.of(config)
 
     def loss(params, encoder, shifted, target, segments):
-        output = model.bind(params)(encoder, shifted, target > 0, None, segments)
+        output = model.bind(params)(encoder, shifted, target > 0, NO_NOISE, segments)
         logp_BLV = jax.nn.log_softmax(output.logits_BLV)
         logp_BL = jnp.take_along_axis(logp_BLV, target[..., None], axis=-1)[..., 0]
         aux = (output.logits_BLV, output.stats_N)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from switchx.model import routing
+from switchx.model import NO_NOISE
 from tests.helpers import jit, noise, random_mask, switch_config
 from tests.model import policies
 from tests.model import routing_oracle as oracle
 from tests.model.policies import CAUSAL, DROPLESS, POLICIES, RANDOM
 
-route = jit(routing.route, static_argnums=(0, 3, 4))
+route = jit(policies.route, static_argnums=(0, 3, 4))
 
 GROUPS = 2
 # (tokens per group, experts, slots). Few shapes and many inputs for each: each is compiled once.
@@ -99,7 +99,7 @@ def test_assignment_and_statistics_equal_the_oracle(
     capacity = None if config.dispatcher == "ragged" else room
     rng = np.random.default_rng(seed)
     logits, mask = random_logits(rng, ties, S, E), random_masks(rng, padding, S)
-    keys = noise(GROUPS, seed) if train else None
+    keys = noise(GROUPS, seed) if train else NO_NOISE
     found, stats = route(config, jnp.asarray(logits), jnp.asarray(mask), capacity, causal, keys)
     assert found.expert_GSJ.dtype == found.slot_GSJ.dtype == jnp.int32
     assert found.gate_GSJ.dtype == jnp.float32
@@ -195,7 +195,7 @@ def test_first_choices_are_placed_before_second_ones():
     # Token 0 wants expert 0, then 1; token 1 wants expert 1, then 0. One slot each.
     logits = jnp.log(jnp.array([[[0.6, 0.4], [0.4, 0.6]]]))
     config = switch_config(num_experts=2, top_k=2)
-    found, _ = route(config, logits, jnp.ones((1, 2), bool), 1, False, None)
+    found, _ = route(config, logits, jnp.ones((1, 2), bool), 1, False, NO_NOISE)
     assert found.kept_GSJ[0].tolist() == [[True, False], [True, False]]
     np.testing.assert_allclose(found.gate_GSJ[0], [[0.6, 0], [0.6, 0]], rtol=1e-6)
 
@@ -205,7 +205,7 @@ def test_the_surest_token_goes_first_by_gate():
     logits = jnp.array([[[1.0, 0.0], [5.0, 0.0], [5.0, 0.0]]])
     for priority, kept in (("sequence", [True, False, False]), ("gate", [False, True, False])):
         config = switch_config(num_experts=2, priority=priority)
-        found, _ = route(config, logits, jnp.ones((1, 3), bool), 1, False, None)
+        found, _ = route(config, logits, jnp.ones((1, 3), bool), 1, False, NO_NOISE)
         assert found.kept_GSJ[0, :, 0].tolist() == kept
 
 
@@ -215,7 +215,7 @@ def test_rerouted_tokens_take_what_room_is_left():
     kept = {0: [0], 1: [0, 1], 2: [0, 1, 2]}
     for rounds, experts in kept.items():
         config = switch_config(num_experts=3, reroute_rounds=rounds)
-        found, stats = route(config, logits, jnp.ones((1, 3), bool), 1, False, None)
+        found, stats = route(config, logits, jnp.ones((1, 3), bool), 1, False, NO_NOISE)
         assert found.expert_GSJ[0, : len(experts), 0].tolist() == experts
         assert found.kept_GSJ[0, :, 0].tolist() == [s < len(experts) for s in range(3)]
         gates = [0.7, 0.2, 0.1][: len(experts)] + [0.0] * (3 - len(experts))
@@ -230,7 +230,7 @@ def stats_of(logits_GSE, mask_GS=None, **changes):
     mask = jnp.ones(logits.shape[:2], bool) if mask_GS is None else jnp.asarray(mask_GS)
     config = switch_config(num_experts=logits.shape[-1], **changes)
     capacity = None if config.dispatcher == "ragged" else logits.shape[1]
-    return route(config, logits, mask, capacity, False, None)[1]
+    return route(config, logits, mask, capacity, False, NO_NOISE)[1]
 
 
 @pytest.mark.parametrize("changes", [{}, dict(dispatcher="ragged"), dict(priority="gate")])
@@ -273,11 +273,11 @@ def test_losses_have_their_gradients_through_probabilities_alone(name):
     mask = np.array([[True, True, False, True, True, True]])
 
     def loss(x):
-        stats = routing.route(config, x, mask, capacity, False, None)[1]
+        stats = policies.route(config, x, mask, capacity, False, NO_NOISE)[1]
         return stats.balance_loss + 0.1 * stats.z_loss
 
     found = jit(jax.grad(loss))(logits)[0]
-    f_E = policies.routed(config, logits, mask, capacity, False, None)[1].load_E
+    f_E = policies.routed(config, logits, mask, capacity, False, NO_NOISE)[1].load_E
     for s in range(6):
         row = logits[0, s].astype(np.float64)
         probs_E = oracle.softmax(row)

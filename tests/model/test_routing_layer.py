@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from switchx.model.experts import Experts
-from switchx.model.noise import dropout
+from switchx.model.noise import NO_NOISE, dropout
 from switchx.model.router import Router
-from switchx.model.switch_layer import Grouping, SwitchLayer
-from tests.helpers import jit, noise, random_mask, tiny_config, with_switch
+from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model import oracle, policies
 from tests.model.policies import DROPLESS, POLICIES
 
@@ -40,8 +38,7 @@ def layer(name, dispatcher):
         tiny_config(d_model=D, d_ff=F, activation="geglu"),
         **{"num_experts": E, "jitter": JITTER, **changes, "dispatcher": dispatcher},
     )
-    rngs = nnx.Rngs(params=3)
-    return config.switch, *nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
+    return config, *nnx.split(switch_layer(config, 3))
 
 
 @functools.cache
@@ -57,12 +54,13 @@ def inputs():
 @functools.cache
 def ours(name, dispatcher, causal=False, room=ROOM):
     """Output, statistics, and the gradients of a loss of both by the parameters and x."""
-    _, graphdef, state = layer(name, dispatcher)
+    config, graphdef, state = layer(name, dispatcher)
     x_BLD, mask_BL, weight_BLD = inputs()
-    grouping = Grouping(S, None if dispatcher == "ragged" else room, causal)
+    groups = grouping(config, S, None if dispatcher == "ragged" else room, causal)
 
     def loss(state, x_BLD, keys):
-        y_BLD, stats = nnx.merge(graphdef, state)(x_BLD, mask_BL, grouping, keys)
+        y_BLD, routed = nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, keys)
+        stats = routed.stats
         total = jnp.sum(y_BLD * weight_BLD) + stats.balance_loss + 0.1 * stats.z_loss
         return total, (y_BLD, stats)
 
@@ -109,6 +107,7 @@ def theirs(config, causal):
 @pytest.mark.parametrize(("name", "dispatcher", "causal"), CASES)
 def test_the_layer_equals_the_oracle(name, dispatcher, causal):
     config, _, state = layer(name, dispatcher)
+    config = config.switch
     x_BLD, _, weight_BLD = inputs()
     y_BLD, stats, grads = ours(name, dispatcher, causal)
     run = theirs(config, causal)
@@ -152,14 +151,13 @@ def test_input_dropout_drops_the_router_input_alone():
     config = with_switch(
         tiny_config(d_model=D), num_experts=1, exploration="input_dropout", router_dropout_rate=RATE
     )
-    rngs = nnx.Rngs(params=0)
-    one = SwitchLayer(config, Experts(config, rngs), rngs)
+    one = switch_layer(config, 0)
     # One expert: its gate is 1 whatever the router says, so the output is the expert's.
     x_BLD, mask_BL, _ = inputs()
-    grouping = Grouping(S, S, False)
+    groups = grouping(config, S, S)
     calm, trained = (
-        jit(lambda x, keys=keys: one(x, mask_BL, grouping, keys)[0])(x_BLD)
-        for keys in (None, noise(B))
+        jit(lambda x, keys=keys: one(x, mask_BL, groups, keys)[0])(x_BLD)
+        for keys in (NO_NOISE, noise(B))
     )
     np.testing.assert_array_equal(calm, trained)
     one.router.kernel_DE[...] = jnp.eye(D)[:, :1]  # the logit is the first input
@@ -172,6 +170,6 @@ def test_input_dropout_drops_the_router_input_alone():
 @pytest.mark.parametrize("exploration", ["argmax", "sample"])
 def test_other_policies_leave_the_router_input_calm(exploration):
     config = with_switch(tiny_config(d_model=D), exploration=exploration, jitter=0.5)
-    router = Router(config, nnx.Rngs(params=0))
+    router = Router(config, config.switch, nnx.Rngs(params=0))
     x_BLD, _, _ = inputs()
-    np.testing.assert_array_equal(router(x_BLD, noise(B)), router(x_BLD, None))
+    np.testing.assert_array_equal(router(x_BLD, noise(B)), router(x_BLD, NO_NOISE))

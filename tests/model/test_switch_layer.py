@@ -6,24 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from switchx.errors import UserError
-from switchx.model import Model
-from switchx.model.experts import Experts
-from switchx.model.switch_layer import Grouping, SwitchLayer, num_groups
-from tests.helpers import jit, noise, random_inputs, random_mask, tiny_config, with_switch
+from switchx.model import NO_NOISE, Model
+from switchx.model.switch_layer import num_groups
+from tests.helpers import (
+    grouping,
+    jit,
+    noise,
+    random_inputs,
+    random_mask,
+    switch_layer,
+    tiny_config,
+    with_switch,
+)
 from tests.model import oracle
 from tests.model.routing_oracle import Policy
 
 
-def make(config, seed):
-    rngs = nnx.Rngs(params=seed)
-    return SwitchLayer(config, Experts(config, rngs), rngs)
-
-
-def run(layer, x, mask, grouping, keys=None):
-    return jit(lambda *arrays: layer(*arrays, grouping, keys))(x, mask)
+def run(layer, x, mask, groups, keys=NO_NOISE):
+    y_BLD, routed = jit(lambda *arrays: layer(*arrays, groups, keys))(x, mask)
+    return y_BLD, routed.stats
 
 
 def layer_params(layer):
@@ -39,23 +42,22 @@ def test_the_layer_equals_the_oracle(dispatcher, top_k, activation):
     config = with_switch(
         tiny_config(activation=activation), dispatcher=dispatcher, top_k=top_k, num_experts=5
     )
-    layer = make(config, 3)
+    layer = switch_layer(config, 3)
     params = layer_params(layer)
     assert ("gate_EDF" in params) == (activation == "geglu")
     for seed, capacity in enumerate((1, 2, 2, 4)):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(4, 6, 16)).astype(np.float32)
         mask = random_mask(rng, 4, 6)
-        grouping = Grouping(12, capacity, True)
-        y, stats = run(layer, x, mask, grouping)
+        y, stats = run(layer, x, mask, grouping(config, 12, capacity, True))
         groups = (2, 12)
         expected, expected_stats = oracle.switch_layer(
             x.reshape(*groups, 16).astype(np.float64),
             mask.reshape(groups),
             params,
             Policy(top_k=top_k),
-            grouping.capacity,
-            grouping.causal,
+            capacity,
+            True,
         )
         np.testing.assert_allclose(y, expected.reshape(x.shape), rtol=1e-4, atol=1e-5)
         for name, value in vars(expected_stats).items():
@@ -71,26 +73,26 @@ def test_groups_that_do_not_divide_are_refused():
 def test_jitter_touches_the_router_alone():
     """What experts receive is not shaken, so where the gate is sure nothing changes at all."""
     config = with_switch(tiny_config(), num_experts=1, jitter=0.5)
-    layer = make(config, 0)
+    layer = switch_layer(config, 0)
     x = jax.random.normal(jax.random.key(0), (2, 8, 16))
     mask = jnp.ones((2, 8), bool)
-    grouping = Grouping(8, 8, True)
+    groups = grouping(config, 8, 8, True)
     # One expert: its gate is 1 whatever the router says, so the output is the expert's.
-    calm, _ = run(layer, x, mask, grouping)
-    shaken, _ = run(layer, x, mask, grouping, noise(2))
+    calm, _ = run(layer, x, mask, groups)
+    shaken, _ = run(layer, x, mask, groups, noise(2))
     np.testing.assert_array_equal(calm, shaken)
 
 
 def test_jitter_is_uniform_multiplicative_and_for_training_only():
     eps = 0.25
     config = with_switch(tiny_config(), jitter=eps)
-    layer = make(config, 0)
+    layer = switch_layer(config, 0)
     kernel = np.zeros((16, 4), np.float32)
     kernel[:4] = np.eye(4)
     layer.router.kernel_DE[...] = jnp.asarray(kernel)  # logits are the first four inputs
     x = jnp.full((64, 32, 16), 2.0)
     np.testing.assert_array_equal(
-        jit(lambda x: layer.router(x, None))(x), np.full((64, 32, 4), 2.0)
+        jit(lambda x: layer.router(x, NO_NOISE))(x), np.full((64, 32, 4), 2.0)
     )
     factor = np.array(jit(lambda x: layer.router(x, noise(64)))(x)) / 2.0
     assert factor.min() >= 1 - eps
@@ -101,9 +103,9 @@ def test_jitter_is_uniform_multiplicative_and_for_training_only():
 
 def test_training_without_jitter_routes_as_evaluation_does():
     config = with_switch(tiny_config(), jitter=0.0)
-    layer = make(config, 0)
+    layer = switch_layer(config, 0)
     x = jax.random.normal(jax.random.key(0), (2, 8, 16))
-    np.testing.assert_array_equal(layer.router(x, noise(2)), layer.router(x, None))
+    np.testing.assert_array_equal(layer.router(x, noise(2)), layer.router(x, NO_NOISE))
 
 
 # Sizes that no two dimensions of the model share, so that a shape in the program's text says
@@ -175,7 +177,7 @@ def test_statistics_are_float32_under_bfloat16():
     config = tiny_config(dtype="bfloat16")
     model = Model.of(config)
     output = jax.eval_shape(
-        lambda params: vars(model.bind(params)(*random_inputs(), None)), model.shapes
+        lambda params: vars(model.bind(params)(*random_inputs(), NO_NOISE)), model.shapes
     )
     assert {leaf.dtype.name for leaf in jax.tree.leaves(output)} == {"float32"}
 
@@ -183,10 +185,10 @@ def test_statistics_are_float32_under_bfloat16():
 def test_the_router_decides_in_float32():
     """Two experts whose logits differ by less than bfloat16 can tell are still told apart."""
     config = with_switch(tiny_config(dtype="bfloat16"), num_experts=2)
-    layer = make(config, 0)
+    layer = switch_layer(config, 0)
     kernel = np.zeros((16, 2), np.float32)
     kernel[0] = [1.0, 1.0 + 1e-4]
     layer.router.kernel_DE[...] = jnp.asarray(kernel)
     x = jnp.ones((1, 8, 16), jnp.bfloat16)
-    _, stats = run(layer, x, jnp.ones((1, 8), bool), Grouping(8, 8, True))
+    _, stats = run(layer, x, jnp.ones((1, 8), bool), grouping(config, 8, 8, True))
     assert stats.load_E.tolist() == [0.0, 1.0]

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from switchx.model import Model, Noise
-from switchx.model.switch_layer import Grouping
-from tests.helpers import init, jit, noise, random_inputs, tiny_config, with_switch
+from switchx.model import NO_NOISE, Model, Noise
+from tests.helpers import grouping, init, jit, noise, random_inputs, tiny_config, with_switch
 
 # Groups of whole rows in both stacks, so that a row's neighbours cannot take its slots.
 BY_ROW = with_switch(tiny_config(num_layers=4), encoder_group_size=16, decoder_group_size=8)
@@ -24,7 +23,7 @@ def forward(config):
     return jit(lambda params, inputs, keys: vars(model.bind(params)(*inputs, keys)))
 
 
-def run(config, params, inputs, keys=None):
+def run(config, params, inputs, keys=NO_NOISE):
     """Logits and statistics, as NumPy arrays."""
     output = jax.tree.map(np.array, forward(config)(params, tuple(inputs), keys))
     return output["logits_BLV"], output["stats_N"]
@@ -146,7 +145,7 @@ def test_what_padding_holds_changes_nothing_in_the_encoder():
 
     @jit
     def encode(params):
-        return model.bind(params).encode(tokens, Grouping(32, 4, False), None)
+        return model.bind(params).encode(tokens, grouping(config, 32, 4), NO_NOISE)
 
     before, stats_before = encode(params)
     table = params["embedding"]["table_VD"]

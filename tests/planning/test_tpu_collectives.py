@@ -9,12 +9,11 @@ from flax import nnx
 from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
-from switchx.model.experts import Experts
-from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.model import NO_NOISE
 from switchx.planning.program import collectives
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
 from switchx.training.step import lower_train_step
-from tests.helpers import tiny_config
+from tests.helpers import grouping, switch_layer, tiny_config
 from tests.planning.helpers import BATCH, INPUTS, TARGETS, E, setup
 
 pytest.importorskip("libtpu")
@@ -52,16 +51,12 @@ def test_the_switch_layer(gradients, exchanges):
     config = tiny_config(d_model=D, dtype="bfloat16", switch=setup(switch={}).run.model.switch)
     mesh = make_mesh(MESH, devices())
 
-    def make():
-        rngs = nnx.Rngs(params=jax.random.key(0))
-        return SwitchLayer(config, Experts(config, rngs), rngs)
-
-    graphdef, state = nnx.split(nnx.eval_shape(make))
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: switch_layer(config, 0)))
 
     def forward(state, x_BLD):
         layer, mask_BL = nnx.merge(graphdef, state), jnp.ones(x_BLD.shape[:2], bool)
-        y_BLD, stats = layer(x_BLD, mask_BL, Grouping(INPUTS, ROOM, False), None)
-        return jnp.sum(y_BLD.astype(jnp.float32) ** 2) + stats.balance_loss
+        y_BLD, routed = layer(x_BLD, mask_BL, grouping(config, INPUTS, ROOM), NO_NOISE)
+        return jnp.sum(y_BLD.astype(jnp.float32) ** 2) + routed.stats.balance_loss
 
     params = jax.tree.map(
         lambda p: p.replace(

@@ -9,6 +9,7 @@ from flax import nnx
 from reproduction import plan, report
 from reproduction.training import router_of
 
+from switchx.model import NO_NOISE
 from switchx.model.router import Router, expert_capacity
 from tests.helpers import tiny_config
 
@@ -85,11 +86,11 @@ def test_the_plot_is_drawn(results, tmp_path):
 
 def test_only_the_bfloat16_variant_computes_its_router_in_bfloat16():
     config = tiny_config(dtype="bfloat16")
-    router = Router(config, nnx.Rngs(params=jax.random.key(0)))
+    router = Router(config, config.switch, nnx.Rngs(params=jax.random.key(0)))
     x_GSD = jnp.ones((1, 4, config.d_model), jnp.bfloat16)
     dtypes = {}
     for name in ("selective", "bfloat16"):
         with router_of(plan.VARIANTS[name]):
-            dtypes[name] = router(x_GSD, None).dtype
+            dtypes[name] = router(x_GSD, NO_NOISE).dtype
     assert dtypes == {"selective": jnp.float32, "bfloat16": jnp.bfloat16}
-    assert router(x_GSD, None).dtype == jnp.float32  # and the package is as it was
+    assert router(x_GSD, NO_NOISE).dtype == jnp.float32  # and the package is as it was

@@ -12,10 +12,8 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from switchx.model import ragged
-from switchx.model.experts import Experts
-from switchx.model.switch_layer import Grouping, SwitchLayer
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
-from tests.helpers import jit, noise, random_mask, tiny_config, with_switch
+from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model.policies import DROPLESS, POLICIES
 
 # 16 groups of 16 tokens, two for each device; 8 experts, widths that no other dimension has.
@@ -55,15 +53,19 @@ def layer(name, dispatcher):
         **{"num_experts": E, **changes, "dispatcher": dispatcher},
     )
     with jax.ensure_compile_time_eval():  # arrays also where a trace asks first, as this is kept
-        rngs = nnx.Rngs(params=0)
-        return nnx.split(SwitchLayer(config, Experts(config, rngs), rngs))
+        return config, *nnx.split(switch_layer(config, 0))
 
 
 def forward(name, dispatcher):
     """(parameters, x, mask, noise) to the output and the statistics, as in training."""
-    graphdef, _ = layer(name, dispatcher)
-    grouping = Grouping(16, None if dispatcher == "ragged" else ROOM, False)
-    return lambda state, x, mask, keys: nnx.merge(graphdef, state)(x, mask, grouping, keys)
+    config, graphdef, _ = layer(name, dispatcher)
+    groups = grouping(config, 16, None if dispatcher == "ragged" else ROOM)
+
+    def run(state, x_BLD, mask_BL, keys):
+        y_BLD, routed = nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, keys)
+        return y_BLD, routed.stats
+
+    return run
 
 
 def backward(name, dispatcher):
@@ -80,7 +82,7 @@ def backward(name, dispatcher):
 @functools.cache
 def on_mesh(make, name, dispatcher, sizes):
     """The compiled function on a mesh of these sizes, and how its arguments lie."""
-    _, state = layer(name, dispatcher)
+    *_, state = layer(name, dispatcher)
     mesh = make_mesh(MeshConfig(*sizes))
     parameters = jax.tree.map(
         lambda param: NamedSharding(mesh, spec(*param.axes)),
@@ -114,7 +116,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize(("name", "dispatcher", "sizes"), CASES)
 def test_the_same_as_on_one_device(name, dispatcher, sizes):
-    _, state = layer(name, dispatcher)
+    *_, state = layer(name, dispatcher)
     # The index dispatcher's reference is einsum's, so that the two are held to each other.
     one = on_one_device(name, "ragged" if dispatcher == "ragged" else "einsum")
     expected = one(state, *inputs())
@@ -127,7 +129,7 @@ def test_the_same_as_on_one_device(name, dispatcher, sizes):
 def test_all_rows_to_the_first_experts(sizes):
     """Dropless has room for every choice on one device, and nothing for most others to do."""
     name = NAMES["ragged"]
-    state = jax.tree.map(lambda x: x, layer(name, "ragged")[1])
+    state = jax.tree.map(lambda x: x, layer(name, "ragged")[2])
     state["router"]["kernel_DE"] = jax.tree.map(jnp.zeros_like, state["router"]["kernel_DE"])
     expected = on_one_device(name, "ragged")(state, *inputs())
     # Two of equal experts each, in all groups but that of padding.
@@ -181,7 +183,7 @@ def test_tokens_move_by_all_to_alls_alone(make, exchanges, name, dispatcher, siz
 
 @pytest.mark.parametrize("sizes", [(2, 4, 1), (1, 8, 1), (2, 2, 2)])
 def test_each_device_holds_its_experts_only(sizes):
-    _, state = layer(NAMES["index"], "index")
+    *_, state = layer(NAMES["index"], "index")
     wi = state["experts"]["wi_EDF"]
     held = NamedSharding(make_mesh(MeshConfig(*sizes)), spec(*wi.axes)).shard_shape(wi[...].shape)
     assert held == (E // sizes[1], D, F // sizes[2])
@@ -210,7 +212,7 @@ def test_the_exchange_of_accelerators(monkeypatch):
     monkeypatch.setattr(ragged, "_send_padded", ragged._send_ragged)
     monkeypatch.setattr(ragged, "_back_padded", ragged._back_ragged)
     name = NAMES["ragged"]
-    _, state = layer(name, "ragged")
+    *_, state = layer(name, "ragged")
     jax.clear_caches()  # of what was traced with the functions as they are
     compiled, shardings = on_mesh.__wrapped__(backward, name, "ragged", (1, 4, 2))
     assert not any(kind == "all-to-all" for kind, *_ in collectives(compiled))

@@ -11,9 +11,8 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from switchx.model.expert_attention import ExpertAttention
-from switchx.model.switch_layer import Grouping
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
-from tests.helpers import jit, noise, random_mask, tiny_config, with_switch
+from tests.helpers import grouping, jit, noise, random_mask, tiny_config, with_switch
 from tests.sharding.test_dispatchers import collectives
 
 # 16 groups of 16 tokens: two for each device. 8 experts, widths that no other dimension has.
@@ -33,14 +32,20 @@ def layer(dispatcher):
     config = with_switch(
         tiny_config(d_model=D, d_kv=K), num_experts=E, dispatcher=dispatcher, experts_in="attention"
     )
-    return nnx.split(ExpertAttention(config, nnx.Rngs(params=0)))
+    return config, *nnx.split(ExpertAttention(config, config.switch, nnx.Rngs(params=0)))
 
 
 def forward(dispatcher, capacity):
     """(parameters, x, mask, noise) to queries, keys and statistics, as in training."""
-    graphdef, _ = layer(dispatcher)
-    grouping = Grouping(16, capacity, causal=True)
-    return lambda state, x, mask, keys: nnx.merge(graphdef, state).project(x, mask, grouping, keys)
+    config, graphdef, _ = layer(dispatcher)
+    groups = grouping(config, 16, capacity, causal=True)
+
+    def run(state, x_BLD, mask_BL, keys):
+        attention = nnx.merge(graphdef, state)
+        query, key, _, (routed,) = attention.of_itself(x_BLD, mask_BL, groups, keys)
+        return query, key, routed.stats
+
+    return run
 
 
 def backward(dispatcher, capacity):
@@ -60,7 +65,7 @@ def capacity_of(dispatcher):
 @functools.cache
 def on_mesh(make, dispatcher, sizes):
     """The compiled function on a mesh of these sizes, and what it returns."""
-    _, state = layer(dispatcher)
+    *_, state = layer(dispatcher)
     mesh = make_mesh(MeshConfig(*sizes))
     shardings = jax.tree.map(
         lambda param: NamedSharding(mesh, spec(*param.axes)),
@@ -78,7 +83,7 @@ def on_mesh(make, dispatcher, sizes):
 
 @functools.cache
 def on_one_device(make, capacity):
-    return jit(make("einsum", C if capacity else E * B * L))(layer("einsum")[1], *inputs())
+    return jit(make("einsum", C if capacity else E * B * L))(layer("einsum")[2], *inputs())
 
 
 @pytest.mark.parametrize(("dispatcher", "sizes"), CASES)

@@ -38,12 +38,12 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise | None
+        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
     ) -> Outcome:
         """Of a batch or a part of it.
 
         Args:
-          noise: keys of the batch's rows; None evaluates, without dropout, jitter and smoothing.
+          noise: keys of the batch's rows; NO_NOISE evaluates, without dropout, jitter, smoothing.
         """
         ...
 

@@ -39,7 +39,7 @@ class Pretraining:
         return jnp.sum(batch["decoder_loss_weights"])
 
     def __call__(
-        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise | None
+        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
     ) -> Outcome:
         segments = None
         if "encoder_segment_ids" in batch:
@@ -55,7 +55,7 @@ class Pretraining:
             output.logits_BLV,
             batch["decoder_target_tokens"],
             batch["decoder_loss_weights"],
-            self.label_smoothing if noise is not None else 0.0,
+            0.0 if noise.silent else self.label_smoothing,
             self.z_loss,
         )
         penalty = routing_loss(self.model.config, output.stats_N)

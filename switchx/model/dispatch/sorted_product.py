@@ -1,4 +1,4 @@
-"""The experts' products: every expert's rows times its own kernel, in slots or sorted."""
+"""Rows sorted by expert, each times its own expert's kernel: as many as chose it."""
 
 import dataclasses
 import functools
@@ -6,61 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-
-def _precision() -> str | None:
-    """The one in force (`jax.default_matmul_precision`), for gradients that are traced later."""
-    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-
-
-# ---- slots: as many rows for each expert ----
-
-
-def slot_product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    """x kernel of every expert, [E, G, C, F]."""
-    return jax.lax.platform_dependent(
-        x_EGCD,
-        kernel_EDF,
-        cpu=functools.partial(_joined_slots, _precision()),
-        default=lambda x_EGCD, kernel_EDF: jnp.einsum("egcd,edf->egcf", x_EGCD, kernel_EDF),
-    )
-
-
-def _joined_slots(precision: str | None, x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    """With an expert's slots in one matrix: on a CPU a tenth faster, on a TPU a tenth slower."""
-    E, G, C, D = x_EGCD.shape
-    return _batched(precision, x_EGCD.reshape(E, G * C, D), kernel_EDF).reshape(E, G, C, -1)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _batched(precision: str | None, x_ERD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    return jnp.einsum("erd,edf->erf", x_ERD, kernel_EDF, precision=precision)
-
-
-def _batched_fwd(
-    precision: str | None, x_ERD: jax.Array, kernel_EDF: jax.Array
-) -> tuple[jax.Array, tuple]:
-    return _batched(precision, x_ERD, kernel_EDF), (x_ERD, kernel_EDF)
-
-
-def _batched_bwd(
-    precision: str | None, residuals: tuple, dy_ERF: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x_ERD, kernel_EDF = residuals
-    # A batched product reads transposed kernels by columns: for 128 experts of few rows one
-    # expert after the other is a quarter faster, as long as all of them are on this device.
-    if jax.sharding.get_abstract_mesh().size <= 1:
-        one = lambda pair: jnp.matmul(pair[0], pair[1].T, precision=precision)  # noqa: E731
-        dx_ERD = jax.lax.map(one, (dy_ERF, kernel_EDF))
-    else:
-        dx_ERD = jnp.einsum("erf,edf->erd", dy_ERF, kernel_EDF, precision=precision)
-    return dx_ERD, jnp.einsum("erd,erf->edf", x_ERD, dy_ERF, precision=precision)
-
-
-_batched.defvjp(_batched_fwd, _batched_bwd)
-
-
-# ---- sorted rows: as many for each expert as chose it ----
 
 # Rows that are multiplied at a time on a TPU. Fewer waste less where an expert's rows end, more
 # run nearer to the rate of the matrix unit.
@@ -77,7 +22,8 @@ def sorted_product(x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) ->
     Args:
       size_E: int32; rows beyond their sum come out as anything finite.
     """
-    precision = _precision()
+    # The one in force (`jax.default_matmul_precision`), for gradients that are traced later.
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     cpu_block = _cpu_block(x_RD.shape[0] // kernel_EDF.shape[0])
     return jax.lax.platform_dependent(
         x_RD,

@@ -1,0 +1,47 @@
+"""Checks of settings: each refusal names the setting, its value and what is accepted."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from switchx.errors import UserError
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raises UserError unless `value` is a whole number from `least` up."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
+
+
+def above_zero(name: str, value: float) -> None:
+    """Raises UserError unless `value` is positive."""
+    if not value > 0:
+        raise UserError(f"{name}={value!r} must be above 0.")
+
+
+def rate(name: str, value: float) -> None:
+    """Raises UserError unless `value` is a share that leaves something."""
+    if not 0 <= value < 1:
+        raise UserError(f"{name}={value!r} must be at least 0 and below 1.")
+
+
+def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:
+    """Raises UserError unless `value` is among the accepted."""
+    if value not in accepted:
+        raise UserError(f"{name}={value!r} is not one of {', '.join(map(str, accepted))}.")
+
+
+def only(settings: Any, given: str, neutral: Mapping[str, Any], reason: str) -> None:
+    """Raises UserError where a setting is used that means nothing beside `given`.
+
+    Args:
+      settings: an object with the attributes of SwitchConfig.
+      neutral: of each such setting the value that does not use it.
+      reason: why, as a clause about `given`.
+    """
+    for name, unused in neutral.items():
+        value = getattr(settings, name)
+        if value != unused:
+            raise UserError(
+                f"SwitchConfig.{name}={value!r} does not go with {given}, {reason}: "
+                f"leave it at {unused!r}."
+            )

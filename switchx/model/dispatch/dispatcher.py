@@ -1,0 +1,78 @@
+"""What a dispatcher is, and what it needs of experts."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import jax
+
+from switchx.model.noise import Noise
+from switchx.model.routing import Assignment, Settings
+
+# Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
+# [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
+Product = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class ExpertNetworks(Protocol):
+    """E networks of one form, their parameters stacked on a leading E axis."""
+
+    @property
+    def kernel_axes(self) -> Mapping[str, tuple[str, ...]]:
+        """Logical axes of what `kernels` returns."""
+        ...
+
+    @property
+    def output_axis(self) -> str:
+        """Logical axis of the last dimension of what `compute` returns."""
+        ...
+
+    def kernels(self) -> dict[str, jax.Array]:
+        """The parameters by name, each [E, ...], in the dtype of computation."""
+        ...
+
+    def compute(
+        self,
+        kernels: dict[str, jax.Array],
+        x: jax.Array,
+        product: Product,
+        drop: Callable[[jax.Array], jax.Array],
+    ) -> jax.Array:
+        """Every expert's network on its rows.
+
+        Args:
+          kernels: as `kernels()` gives them, or a device's share of them.
+          x: the experts' inputs, in whichever form `product` takes.
+          drop: dropout of the interim activations.
+        """
+        ...
+
+
+class Dispatcher(Protocol):
+    """Takes tokens to the experts of their assignment, has them computed, and brings them back."""
+
+    @property
+    def dropless(self) -> bool:
+        """Whether it does without a capacity."""
+        ...
+
+    def check(self, settings: Settings) -> None:
+        """Raises UserError for settings of routing that mean nothing with it."""
+        ...
+
+    def __call__(
+        self,
+        x_GSD: jax.Array,
+        assignment: Assignment,
+        experts: ExpertNetworks,
+        capacity: int | None,
+        dropout_rate: float,
+        noise: Noise,
+    ) -> jax.Array:
+        """Each token's kept experts' outputs times their gates, summed: [G, S, D].
+
+        Args:
+          capacity: slots per expert and group, None for a dropless dispatcher.
+          dropout_rate: of the experts' interim activations.
+          noise: keys per group, of that dropout.
+        """
+        ...

@@ -1,0 +1,242 @@
+"""Dropless dispatch: choices sorted by expert, each expert multiplying just its own rows.
+
+With experts shared out over devices, each device sends every other the rows of its experts, and
+gets their outputs back. Since all rows may be meant for one device, each has room for all rows of
+all: n times its own, for n devices, most of it empty. Training takes that as it is, which only
+few devices can; answering takes its tokens in turns, which keeps the room within a bound.
+"""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from switchx.errors import UserError
+from switchx.model.checks import only
+from switchx.model.dispatch.dispatcher import ExpertNetworks
+from switchx.model.dispatch.exchange import Traffic, bring_back, send
+from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
+from switchx.model.dispatch.sorted_product import sorted_product
+from switchx.model.noise import NO_NOISE, Noise, dropout
+from switchx.model.routing import Assignment, Settings
+from switchx.sharding import LOGICAL_AXES, batch_shards, spec
+
+# Of answering: the most room, as a multiple of a device's own rows, and rows that are few enough
+# to have room for however many they are. Decoding, whose rows are single tokens, so has one turn.
+_MOST_ROOM, _FEW_ROWS = 4, 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class RaggedDispatcher:
+    """See above.
+
+    Attributes:
+      bounded: whether tokens go in turns where the experts are on many devices.
+    """
+
+    bounded: bool = False
+
+    dropless: ClassVar[bool] = True
+
+    def check(self, settings: Settings) -> None:
+        """Without capacity no expert is full: policies about that are refused."""
+        neutral = {"reroute_rounds": 0, "priority": "sequence", "encoder_routing": "tokens_choose"}
+        only(settings, "dispatcher='ragged'", neutral, "which has no capacity, so none is full")
+
+    def __call__(
+        self,
+        x_GSD: jax.Array,
+        assignment: Assignment,
+        experts: ExpertNetworks,
+        capacity: int | None,
+        dropout_rate: float,
+        noise: Noise,
+    ) -> jax.Array:
+        """See Dispatcher.
+
+        Raises:
+          UserError: experts or groups cannot be shared out over the mesh in force.
+        """
+        mesh = jax.sharding.get_abstract_mesh()
+        kernels = experts.kernels()
+        if mesh.empty or mesh.size == 1:
+            return _Device(experts, dropout_rate)(x_GSD, assignment, kernels, noise)
+        n, E = mesh.shape["expert"], next(iter(kernels.values())).shape[0]
+        if E % n:
+            raise UserError(f"NUM_EXPERTS={E} must be a multiple of MESH_EXPERT={n}.")
+        shards = batch_shards(mesh)
+        if x_GSD.shape[0] % shards:
+            raise UserError(
+                f"{x_GSD.shape[0]} rows or groups of tokens cannot be shared out over MESH_DATA x "
+                f"MESH_EXPERT x MESH_REPLICA = {shards}: use a multiple of it at a time."
+            )
+        rows = assignment.expert_GSJ.size // shards
+        tokens = x_GSD.shape[0] * x_GSD.shape[1] // shards
+        turns = turns_of(tokens, rows, n) if self.bounded else 1
+        device = _Device(experts, dropout_rate, n, mesh.shape["model"], turns)
+        groups = spec("group")
+        return jax.shard_map(
+            device,
+            in_specs=(
+                groups,
+                groups,
+                {name: spec(*axes) for name, axes in experts.kernel_axes.items()},
+                groups,
+            ),
+            out_specs=spec("group", None, experts.output_axis),
+            check_vma=False,
+        )(x_GSD, assignment, kernels, noise)
+
+
+def for_answers() -> RaggedDispatcher:
+    """What decoding and scoring use on every mesh and platform, whatever trained the model.
+
+    Nothing may be dropped, and of all that drops nothing this needs the least room: slots for all
+    tokens with each expert are a row per token and expert, this a row per token and device, and
+    that in turns. How rows travel and are multiplied is chosen by platform where it is done:
+    `exchange.send` (a CPU has no ragged exchange) and `sorted_product`.
+    """
+    return RaggedDispatcher(bounded=True)
+
+
+def turns_of(tokens: int, rows: int, n: int) -> int:
+    """In how many equal parts a device's tokens go, so that the room for received rows is bounded.
+
+    Args:
+      rows: choices of these tokens; each of n devices may send as many.
+    """
+    wanted = math.ceil(n * rows / max(_MOST_ROOM * rows, _FEW_ROWS))
+    return next(turns for turns in range(wanted, tokens + 1) if tokens % turns == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    """What one device does: its groups' tokens, its share of the experts and of their widths."""
+
+    experts: ExpertNetworks
+    dropout_rate: float
+    num_expert: int = 1
+    num_model: int = 1
+    turns: int = 1
+
+    def __call__(
+        self,
+        x_GSD: jax.Array,
+        assignment: Assignment,
+        kernels: dict[str, jax.Array],
+        noise: Noise,
+    ) -> jax.Array:
+        G, S, D = x_GSD.shape
+        J = assignment.expert_GSJ.shape[-1]
+        if not self.dropout_rate:
+            noise = NO_NOISE
+        arguments = (
+            x_GSD.reshape(G * S, D),
+            jax.tree.map(lambda x: x.reshape(G * S, J), assignment),
+            noise.per_choice(S, J),
+        )
+        if self.turns == 1:
+            y_TD = self._tokens(kernels, *arguments)
+        else:
+            split = lambda x: x.reshape(self.turns, -1, *x.shape[1:])  # noqa: E731
+            y_TD = jax.lax.map(
+                lambda part: self._tokens(kernels, *part), jax.tree.map(split, arguments)
+            ).reshape(G * S, -1)
+        return y_TD.reshape(G, S, -1)
+
+    def _tokens(
+        self,
+        kernels: dict[str, jax.Array],
+        x_TD: jax.Array,
+        assignment_TJ: Assignment,
+        noise_R: Noise,
+    ) -> jax.Array:
+        """The outputs of T tokens, whose R choices have a key of `noise_R` each."""
+        T, J = assignment_TJ.expert_GSJ.shape
+        E = self.num_expert * next(iter(kernels.values())).shape[0]
+        choice_R, place_R, size_E = _sort(assignment_TJ, E)
+        choice_1R, place_1TJ = choice_R[None], place_R.reshape(1, T, J)
+        x_RD = gather_tokens(x_TD[None], choice_1R, place_1TJ)[0]
+        noise_R = noise_R.take(jnp.minimum(choice_R, T * J - 1))
+        compute = self._compute if self.num_expert == 1 else self._compute_there
+        y_1RD = compute(kernels, x_RD, size_E, noise_R)[None]
+        y_TD = gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
+        if self.num_model > 1 and LOGICAL_AXES[self.experts.output_axis] is None:
+            y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
+        return y_TD
+
+    def _compute(
+        self, kernels: dict[str, jax.Array], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
+    ) -> jax.Array:
+        """The outputs of rows that are sorted by expert, `size_E` for each."""
+
+        def drop(h_RF: jax.Array) -> jax.Array:
+            share = jax.lax.axis_index("model") if self.num_model > 1 else 0
+            return dropout(h_RF, self.dropout_rate, noise_R.shifted(share * h_RF.shape[1]))
+
+        def product(x_RD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
+            return sorted_product(x_RD, kernel_EDF, size_E)
+
+        return self.experts.compute(kernels, x_RD, product, drop)
+
+    def _compute_there(
+        self, kernels: dict[str, jax.Array], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
+    ) -> jax.Array:
+        """Sends each row to the device of its expert, computes there, and brings it back."""
+        n, R = self.num_expert, x_RD.shape[0]
+        traffic = Traffic.of(size_E, n)
+        received_ND = send(x_RD, traffic).reshape(n * R, -1)
+        mine_ne = jax.lax.dynamic_slice_in_dim(
+            traffic.size_nE, traffic.me * (size_E.shape[0] // n), size_E.shape[0] // n, axis=1
+        )
+        # Each sender's rows come sorted by expert; experts want theirs of all senders together.
+        order_N, place_N = _argsort(_expert_of_row(mine_ne, R))
+        if not noise_R.silent:
+            keys_R2 = jnp.stack([noise_R.low_B, noise_R.high_B], axis=1)
+            low_N, high_N = send(keys_R2, traffic).reshape(n * R, 2)[order_N].T
+            noise_R = Noise(low_N, high_N, noise_R.site)
+        x_ND = _permute(received_ND, order_N, place_N)
+        y_ND = self._compute(kernels, x_ND, mine_ne.sum(axis=0), noise_R)
+        return bring_back(_permute(y_ND, place_N, order_N).reshape(n, R, -1), traffic)
+
+
+def _sort(assignment_TJ: Assignment, E: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Choices by expert, in order of tokens within one.
+
+    Returns:
+      The choice at each sorted place, [R], R where there is none; the place of each choice, [R],
+      R if it is not kept; and how many each expert has, [E].
+    """
+    expert_R = jnp.where(assignment_TJ.kept_GSJ, assignment_TJ.expert_GSJ, E).reshape(-1)
+    R = expert_R.shape[0]
+    choice_R, position_R = _argsort(expert_R)
+    size_E = jnp.sum(expert_R[:, None] == jnp.arange(E), axis=0, dtype=jnp.int32)
+    choice_R = jnp.where(jnp.arange(R) < size_E.sum(), choice_R, R)
+    return choice_R, jnp.where(expert_R < E, position_R, R), size_E
+
+
+def _argsort(key_R: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The stable order of the keys, and its inverse: who stands where, and where each stands."""
+    number_R = jnp.arange(key_R.shape[0], dtype=jnp.int32)
+    _, order_R = jax.lax.sort_key_val(key_R, number_R, is_stable=True)
+    return order_R, jnp.zeros_like(order_R).at[order_R].set(number_R, unique_indices=True)
+
+
+def _expert_of_row(size_ne: jax.Array, R: int) -> jax.Array:
+    """Of each received row [n * R], its expert among this device's; their number where empty."""
+    end_ne = jnp.cumsum(size_ne, axis=1)
+    before_nRe = end_ne[:, None, :] <= jnp.arange(R)[None, :, None]
+    return jnp.sum(before_nRe, axis=-1, dtype=jnp.int32).reshape(-1)
+
+
+@jax.custom_vjp
+def _permute(x_ND: jax.Array, order_N: jax.Array, place_N: jax.Array) -> jax.Array:
+    """x[order], whose transpose is the gather by the inverse, `place_N`."""
+    return x_ND[order_N]
+
+
+_permute.defvjp(
+    lambda x, order, place: (x[order], place), lambda place, dy: (dy[place], None, None)
+)

@@ -1,0 +1,62 @@
+"""What a routing policy is, and what it makes: an assignment of tokens to experts and slots."""
+
+import dataclasses
+from typing import Any, Protocol
+
+import jax
+
+from switchx.model.noise import Noise
+from switchx.model.routing.stats import RoutingStats
+
+# The sites of a switch layer's randomness; the experts' dropout has one too.
+INPUT_SITE, EXPERT_SITE, SAMPLE_SITE, SECOND_SITE = range(4)
+
+# An object with the fields of SwitchConfig, which is made of policies and so stands above them.
+Settings = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """Where each token's J choices go.
+
+    Attributes:
+      expert_GSJ: int32, the expert chosen.
+      slot_GSJ: int32, the choice's place among those its expert keeps in the group; of no
+        meaning where it is not kept.
+      gate_GSJ: float32, the weight of the expert's output; 0 where the choice is not kept.
+      kept_GSJ: bool, False where the expert was full, the choice not wanted, or the token padding.
+    """
+
+    expert_GSJ: jax.Array
+    slot_GSJ: jax.Array
+    gate_GSJ: jax.Array
+    kept_GSJ: jax.Array
+
+
+class Policy(Protocol):
+    """Decides which experts the tokens of a group use. A frozen dataclass of its settings."""
+
+    @property
+    def needs_capacity(self) -> bool:
+        """Whether the capacity makes the choice, and so holds where nothing is to be dropped."""
+        ...
+
+    def route(
+        self,
+        logits_GSE: jax.Array,
+        score_GSE: jax.Array,
+        mask_GS: jax.Array,
+        capacity: int | None,
+        noise: Noise,
+    ) -> tuple[Assignment, RoutingStats]:
+        """Assigns the unmasked tokens of each group, and says what that did.
+
+        Args:
+          logits_GSE: float32 router logits.
+          score_GSE: float32, by which a token ranks experts (see Exploration).
+          mask_GS: bool, False for padding, which is not routed, counted or given a slot.
+          capacity: slots per expert and group; None: as many as are wanted (dropless).
+          noise: keys per group.
+        """
+        ...

@@ -1,0 +1,62 @@
+"""A score is what decoding gives, token by token: one rule of routing for both, at every policy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from switchx.inference import score
+from switchx.model import Model
+from tests.helpers import jit, with_switch
+from tests.inference.helpers import LENGTH, VOCAB, answering_config, inputs, lively
+from tests.model.policies import DROPLESS, POLICIES
+
+# One of each that evaluates by a rule of its own.
+NAMES = [
+    "switch",
+    "top 2, by gate",
+    "above a threshold",
+    "first of top 2",
+    "two more rounds, by gate",
+    "experts choose",
+    "dropless top 2",
+]
+ROWS = 4
+
+
+def targets():
+    target_BL = np.random.default_rng(2).integers(1, VOCAB, (ROWS, LENGTH)).astype(np.int32)
+    target_BL[1, 5:] = 0
+    return target_BL
+
+
+@functools.partial(jit, static_argnums=0)
+def by_decoding(config, params, encoder_token_BM, target_BL):
+    """The sum of the log-probabilities that decoding has for each target token in turn."""
+    transformer = Model.of(config).bind(params)
+    shifted_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
+
+    def step(state, per_token):
+        position, token_B, target_B = per_token
+        logits_BV, state = transformer.decode_step(token_B, position, state)
+        logp_BV = jax.nn.log_softmax(logits_BV)
+        logp_B = jnp.take_along_axis(logp_BV, target_B[:, None], axis=1)[:, 0]
+        return state, jnp.where(target_B > 0, logp_B, 0.0)
+
+    state = transformer.start_decoding(encoder_token_BM, LENGTH)
+    per_token = (jnp.arange(LENGTH), shifted_BL.T, target_BL.T)
+    return jnp.sum(jax.lax.scan(step, state, per_token)[1], axis=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_score_is_the_sum_of_decodings_log_probabilities(name):
+    # Evaluation's capacity would leave most tokens without room.
+    changes = dict(eval_capacity_factor=0.5, **{**POLICIES, **DROPLESS}[name])
+    config = with_switch(answering_config(), **changes)
+    model, params = Model.of(config), lively(config)
+    found_B = score(model, params, inputs(ROWS), targets())
+    np.testing.assert_allclose(
+        found_B, by_decoding(config, params, inputs(ROWS), targets()), rtol=1e-4
+    )
