@@ -122,10 +122,11 @@ class SwitchConfig:
         for causal in (False, True):
             self.policy(causal)
         if not self.in_feed_forward:
-            only(self, "experts_in='attention'", {"extra_dense": False}, "no feed-forward has them")
+            neutral = {"extra_dense": False}
+            only(self, "experts_in='attention'", neutral, "where no feed-forward has experts")
         if not self.in_attention:
-            neutral = {"attention_dtype": "float32"}
-            only(self, "experts_in='feed_forward'", neutral, "no attention has them")
+            unused = {"attention_dtype": "float32"}
+            only(self, "experts_in='feed_forward'", unused, "where no attention has experts")
 
     def policy(self, causal: bool) -> Policy:
         """What routes the encoder's tokens, or (`causal`) the decoder's, which always choose."""

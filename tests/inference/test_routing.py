@@ -100,5 +100,5 @@ def test_nothing_is_returned_and_nothing_computed_unless_asked():
 
 def test_a_dense_model_has_none():
     config = answering_config(switch=False)
-    with pytest.raises(UserError, match="a dense model routes nothing"):
+    with pytest.raises(UserError, match="dense model, which routes nothing"):
         routing(Model.of(config), lively(config), inputs(ROWS), targets())

@@ -259,7 +259,10 @@ def test_scan_and_remat_change_nothing(scanned, scan, remat):
     ("changes", "message"),
     [
         ({"experts_in": "heads"}, "experts_in='heads' is not one of feed_forward, attention, both"),
-        ({"experts_in": "attention", "extra_dense": True}, "extra_dense=True .*'attention': no"),
+        (
+            {"experts_in": "attention", "extra_dense": True},
+            "extra_dense=True .*'attention', where no",
+        ),
         ({"attention_dtype": "bfloat16"}, "attention_dtype='bfloat16' .*experts_in='feed_forward'"),
         ({"extra_dense": 2}, "extra_dense=2 is not one of False, True"),
     ],
