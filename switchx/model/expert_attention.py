@@ -91,4 +91,5 @@ class ExpertAttention(AttendingModule):
         y_BLT, routed = self.switch(x_BLD, mask_BL, grouping, noise.fold(2))
         shape = (*y_BLT.shape[:2], self.config.num_heads, 2, self.config.d_kv)
         y_BLH2K = constrain(y_BLT.reshape(shape), "batch", None, "heads", None, None)
-        return y_BLH2K[..., 0, :], y_BLH2K[..., 1, :], y_BLH2K[..., 1, :], [routed]
+        query_BLHK, key_BLHK = y_BLH2K[..., 0, :], y_BLH2K[..., 1, :]
+        return query_BLHK, key_BLHK, key_BLHK, [routed]
