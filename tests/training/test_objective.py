@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model import Model, Params
+from switchx.model import NO_NOISE, Model, Params
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import train
 from switchx.training.batches import put_batch
@@ -57,7 +57,7 @@ def squared_distance(model: Model, params: Params, teacher: Params, batch: Any) 
             batch["encoder_input_tokens"],
             batch["decoder_input_tokens"],
             batch["decoder_target_tokens"] > 0,
-            None,
+            NO_NOISE,
         ).logits_BLV
         for each in (params, teacher)
     ]
@@ -93,7 +93,7 @@ def by_definition():
     placed, teacher = put_batch(batch(0), setup), own.constants(setup.mesh)
 
     def mean(params):
-        sums = own.pretraining(params, {}, placed, None).sums
+        sums = own.pretraining(params, {}, placed, NO_NOISE).sums
         pull = jnp.sum(squared_distance(setup.model, params, teacher, placed))
         return (sums["objective"] + 0.1 * pull) / jnp.sum(placed["decoder_loss_weights"])
 
