@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from switchx.model import ragged
+from switchx.model.dispatch import exchange
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
 from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model.policies import DROPLESS, POLICIES
@@ -209,8 +209,8 @@ def emulated_ragged_all_to_all(
 def test_the_exchange_of_accelerators(monkeypatch):
     """The form with ragged_all_to_all, which only accelerators have: its offsets and sizes."""
     monkeypatch.setattr(jax.lax, "ragged_all_to_all", emulated_ragged_all_to_all)
-    monkeypatch.setattr(ragged, "_send_padded", ragged._send_ragged)
-    monkeypatch.setattr(ragged, "_back_padded", ragged._back_ragged)
+    monkeypatch.setattr(exchange, "_send_padded", exchange._send_ragged)
+    monkeypatch.setattr(exchange, "_back_padded", exchange._back_ragged)
     name = NAMES["ragged"]
     *_, state = layer(name, "ragged")
     jax.clear_caches()  # of what was traced with the functions as they are
