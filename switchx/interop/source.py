@@ -7,12 +7,12 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from switchx.model import Params
+from switchx.training.start import Arrays
 
 Index = tuple[slice, ...]
 
 
-class Source(Protocol):
+class Source(Arrays, Protocol):
     """A model that another program wrote: its sizes are known, its numbers still on disk.
 
     Attributes:
@@ -24,18 +24,6 @@ class Source(Protocol):
 
     model_fields: dict[str, Any]
     step: int | None
-
-    def params(self, abstract: Params) -> Params:
-        """The parameters, laid out like `abstract` (jax.ShapeDtypeStruct with shardings).
-
-        Raises:
-          UserError: an array is missing, left over, or of another shape.
-        """
-        ...
-
-    def opt_state(self, abstract: Any) -> Any | None:
-        """The optimizer's state, laid out like `abstract`; None if the source has none."""
-        ...
 
 
 def build(leaf: jax.ShapeDtypeStruct, leading: int, read: Callable[..., np.ndarray]) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 from switchx import hosts
 from switchx.model import train_flops
 from switchx.terminal import Progress, side_by_side
-from switchx.training.metrics import MetricWriter, Rates, layer_names
+from switchx.training.metrics import MetricWriter, NoWriter, Rates, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.readings import Result, read_metrics
 from switchx.training.state import Setup
@@ -23,7 +23,8 @@ class RunLog:
         self._period, self._last = trainer.log_period, trainer.train_steps
         shown = hosts.is_first()  # of several hosts the first one speaks
         self._progress = Progress(trainer.train_steps, "step", first_step, shown=shown)
-        self._writer = MetricWriter(directory, first_step, layer_names(setup.run.model))
+        names = layer_names(setup.run.model)
+        self._writer = MetricWriter(directory, first_step, names) if shown else NoWriter()
         self._rates = _rates(setup)
         self._since = (first_step, time.monotonic())  # what the next rates are measured from
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from switchx import hosts, storage
+from switchx import storage
 from switchx.errors import RunError
 from switchx.model import ModelConfig
 from switchx.training.event_files import EventFile
@@ -20,7 +20,7 @@ from switchx.training.run_reader import METRICS_FILE, parse_rows
 
 
 class MetricWriter:
-    """Writes rows of metrics to `model_dir`. In a job of several processes, the first one does.
+    """Writes rows of metrics to `model_dir`.
 
     Args:
       model_dir: metrics.jsonl and tensorboard/<split>/ are written here.
@@ -36,9 +36,7 @@ class MetricWriter:
         self._layer_names = layer_names
         self._rollbacks = 0
         self._events: dict[str, EventFile] = {}
-        self._file: storage.Appender | None = None
-        if hosts.is_first():
-            self._open(start_step)
+        self._file = self._open(start_step)
 
     def write(
         self,
@@ -56,8 +54,6 @@ class MetricWriter:
         Raises:
           RunError: it cannot be written.
         """
-        if self._file is None:
-            return
         arrays = {name: np.asarray(array) for name, array in (arrays or {}).items()}
         row: dict[str, Any] = {name: _plain(value) for name, value in scalars.items()}
         row |= {name: _plain(array.tolist()) for name, array in arrays.items()}
@@ -74,29 +70,25 @@ class MetricWriter:
         Raises:
           RunError: it cannot be written.
         """
-        if self._file is None:
-            return
         self.close()
         self._start_step = to_step
         self._rollbacks += 1
-        self._open(to_step, kept_split="rollback")
+        self._file = self._open(to_step, kept_split="rollback")
         row = {"from": bad_step, "to": to_step, "batches_skipped": skipped, "loss": _plain(loss)}
         self._append(to_step + 1, "rollback", row)
 
     def close(self) -> None:
         """Flushes and closes all files. What cannot be written was said before."""
-        for file in (self._file, *self._events.values()):
+        for close in (self._file.close, *(events.close for events in self._events.values())):
             with contextlib.suppress(RunError):
-                if file is not None:
-                    file.close()
+                close()
         self._events.clear()
 
-    def _open(self, start_step: int, kept_split: str | None = None) -> None:
+    def _open(self, start_step: int, kept_split: str | None = None) -> storage.Appender:
         keep = functools.partial(_up_to, start_step, kept_split, self._path)
-        self._file = storage.open_appender(self._path, keep)
+        return storage.open_appender(self._path, keep)
 
     def _append(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        assert self._file is not None
         row = {"step": int(step), "split": split, "time": round(time.time(), 3), **values}
         self._file.append((json.dumps(row, allow_nan=False) + "\n").encode())
         self._file.flush()
@@ -126,6 +118,16 @@ class MetricWriter:
     def _tag(self, layer: int) -> str:
         names = self._layer_names
         return names[layer].replace(" ", "_") if layer < len(names) else f"layer_{layer}"
+
+
+class NoWriter:
+    """Of the hosts that write nothing, since the first one does."""
+
+    def write(self, *row: Any) -> None: ...
+
+    def roll_back(self, *row: Any) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def layer_names(config: ModelConfig) -> list[str]:

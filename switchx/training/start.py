@@ -52,7 +52,11 @@ class Arrays(Protocol):
     """Parameters of elsewhere, with or without an optimizer's state."""
 
     def params(self, abstract: Params) -> Params:
-        """The parameters, laid out like `abstract` (jax.ShapeDtypeStruct with shardings)."""
+        """The parameters, laid out like `abstract` (jax.ShapeDtypeStruct with shardings).
+
+        Raises:
+          UserError: an array is missing, left over, or of another shape.
+        """
         ...
 
     def opt_state(self, abstract: Any) -> Any | None:

@@ -39,7 +39,6 @@ class Setup:
 
     Attributes:
       abstract: the state as jax.ShapeDtypeStruct with shardings.
-      shardings: the state's shardings alone.
     """
 
     run: RunConfig
@@ -48,29 +47,26 @@ class Setup:
     optimizer: optax.GradientTransformation
     mesh: Any
     abstract: TrainState
-    shardings: TrainState
 
     @classmethod
     def of(cls, run: RunConfig, mesh: Mesh | AbstractMesh) -> "Setup":
         """Allocates nothing; an AbstractMesh is enough for the layout alone."""
-        model = Model.of(run.model)
+        model, split = Model.of(run.model), run.mesh.fully_sharded
         optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
-        opt_shapes = jax.eval_shape(optimizer.init, model.shapes)
-        shapes = TrainState(jax.ShapeDtypeStruct((), jnp.int32), model.shapes, opt_shapes)
-        place = lambda own: NamedSharding(mesh, state_spec(tuple(own), run.mesh.fully_sharded))  # noqa: E731
-        own = state_axes(optimizer, model.shapes, model.axes)
-        shardings = TrainState(
-            step=place(()),
-            params=jax.tree.map(place, model.axes, is_leaf=lambda x: isinstance(x, tuple)),
-            opt_state=jax.tree.map(place, own),
+        opt_state = jax.tree.map(
+            lambda leaf, own: _placed(leaf, tuple(own), mesh, split),
+            jax.eval_shape(optimizer.init, model.shapes),
+            state_axes(optimizer, model.shapes, model.axes),
         )
-        abstract = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            shapes,
-            shardings,
-        )
+        step = _placed(jax.ShapeDtypeStruct((), jnp.int32), (), mesh, split)
+        abstract = TrainState(step, abstract_params(model, mesh, split), opt_state)
         objective = OBJECTIVES[run.objective](run, model)
-        return cls(run, model, objective, optimizer, mesh, abstract, shardings)
+        return cls(run, model, objective, optimizer, mesh, abstract)
+
+    @property
+    def shardings(self) -> TrainState:
+        """The state's shardings alone."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
     @functools.cached_property
     def constants(self) -> Any:
@@ -105,12 +101,13 @@ def bytes_per_device(abstract: Any) -> int:
     )
 
 
-def abstract_params(model: Model, mesh: Mesh, fully_sharded: bool = False) -> Params:
+def abstract_params(model: Model, mesh: Mesh | AbstractMesh, fully_sharded: bool = False) -> Params:
     """The parameters as jax.ShapeDtypeStruct with the shardings in which they lie on `mesh`."""
     return jax.tree.map(
-        lambda leaf, own: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, state_spec(own, fully_sharded))
-        ),
-        model.shapes,
-        model.axes,
+        lambda leaf, own: _placed(leaf, own, mesh, fully_sharded), model.shapes, model.axes
     )
+
+
+def _placed(leaf: Any, axes: tuple[str | None, ...], mesh: Any, split: bool) -> Any:
+    sharding = NamedSharding(mesh, state_spec(axes, split))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -64,7 +64,7 @@ ORIGIN = {"from": "hf", "path": "somewhere"}
 
 @pytest.fixture
 def run():
-    return run_config(model=tiny_config())
+    return run_config(model=tiny_config(), train_steps=1000)
 
 
 def test_a_fresh_optimizer_whose_learning_rate_is_the_steps(run, tmp_path):
