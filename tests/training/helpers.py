@@ -20,7 +20,8 @@ from switchx.training.state import Setup
 
 BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
 
-# What makes the tiny run tinier, for tests of many runs: with the fixture `one_device`.
+# What makes the tiny run tinier, for tests of many processes and, with `one_device`, many runs.
+NARROW = {"d_model": 32, "d_ff": 32, "num_heads": 4}
 SMALL = {"mesh": MeshConfig(1, 1, 1), "d_model": 32, "d_ff": 32, "num_heads": 2, "switch": None}
 
 

@@ -41,6 +41,7 @@ def main(model_dir, address, count, index, options="{}"):
     HostStream.slow_after = options.get("slow_after", HostStream.slow_after)
     HostStream.bad = options.get("bad", ())
     run = helpers.run_config(
+        **helpers.NARROW,
         batch=helpers.shape(SHARDS),
         mesh=MeshConfig(*options.get("mesh", (2, 4, 1))),
         train_steps=options.get("train_steps", 6),
