@@ -37,7 +37,7 @@ def restore_params(
     compare_arrays(model_dir, saved, kinds({"params": target}))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(folder.resolve(), target)
+            params = checkpointer.restore(folder, target)
     except Exception as error:  # a damaged file can fail in any layer below
         raise _damaged(model_dir, step, first_line(error)) from error
     different = first_difference(saved, fingerprints({"params": params}))
@@ -61,7 +61,8 @@ def saved_params(
         saved, _ = read_identity(model_dir, step)
     except ValueError as error:
         raise _damaged(model_dir, step, first_line(error)) from error
-    return Path(model_dir) / FOLDER / str(step) / "params", saved["arrays"], step
+    folder = Path(model_dir).resolve() / FOLDER / str(step) / "params"
+    return folder, saved["arrays"], step
 
 
 def _choose(model_dir: str | Path, step: int | None) -> int:
