@@ -166,7 +166,6 @@ def test_precision_in_the_lowered_program(dispatcher, attention_dtype, name):
         types = re.findall(r"tensor<([0-9x]+)x(\w+)>", line.rsplit(" : ", 1)[1])
         shapes = [sorted(map(int, shape.split("x"))) for shape, _ in types]
         for size, found in ((2 * H * 5, projections), (56, feed_forwards)):
-            # The gradient of the input goes one expert after the other on a CPU.
             if sorted((7, 24, size)) in shapes or sorted((24, size)) in shapes:
                 found.append(line)
                 want = name if found is projections else "bf16"

@@ -1,5 +1,6 @@
 """Every dispatcher on every mesh of eight devices: the same numbers, and no needless collective."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -11,7 +12,10 @@ import pytest
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from switchx.model.dispatch import exchange
+from switchx.errors import UserError
+from switchx.model import NO_NOISE
+from switchx.model.dispatch import exchange, for_answers, ragged
+from switchx.model.dispatch.ragged import turns_of
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
 from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model.policies import DROPLESS, POLICIES
@@ -219,3 +223,58 @@ def test_the_exchange_of_accelerators(monkeypatch):
     jax.clear_caches()
     found = compiled(*jax.device_put((state, *inputs()), shardings))
     same(found, on_one_device(name, "ragged")(state, *inputs()))
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (1, 4, 2)])
+def test_answering_in_turns_is_the_same_in_less_room(monkeypatch, sizes):
+    """On eight devices the room for received rows would be eight times a device's own: too much.
+
+    With four it is as much as may be, and one turn does.
+    """
+    monkeypatch.setattr(ragged, "_FEW_ROWS", 1)
+    name = NAMES["ragged"]
+    config, graphdef, state = layer(name, "ragged")
+    groups = dataclasses.replace(grouping(config, 16, None), dispatcher=for_answers())
+    mesh = make_mesh(MeshConfig(*sizes))
+    placed = jax.device_put(inputs()[:2], batch_sharding(mesh))
+
+    def run(state, x_BLD, mask_BL):
+        return nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, NO_NOISE)[0]
+
+    with jax.set_mesh(mesh):
+        compiled = jit(run).lower(state, *placed).compile()
+        found = compiled(state, *placed)
+    same(found, jit(run)(state, *inputs()[:2]))
+    moved = [shapes for kind, _, shapes in collectives(compiled) if kind == "all-to-all"]
+    own = 2 * B * L // math.prod(sizes[:2]) * D
+    assert {sum(map(math.prod, shapes)) for shapes in moved} == {4 * own}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "choices", "n", "turns"),
+    [
+        (512 * 4, 1, 1, 1),  # a device alone keeps its rows
+        (512 * 4, 1, 4, 1),  # room for four times its own
+        (512 * 4, 2, 256, 64),
+        (1, 2, 256, 1),  # decoding: single tokens of few rows
+        (64, 1, 16, 1),  # 1,024 rows are few
+        (510, 1, 256, 85),  # of the divisors of 510 the first from 64 on
+    ],
+)
+def test_turns_by_the_size_of_the_mesh(tokens, choices, n, turns):
+    assert turns_of(tokens, tokens * choices, n) == turns
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "message"),
+    [
+        ((2, 4, 1), 6, r"6 rows .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8"),
+        ((1, 8, 1), 8, r"NUM_EXPERTS=4 must be a multiple of MESH_EXPERT=8"),
+    ],
+)
+def test_what_does_not_divide_over_the_mesh_is_refused(sizes, rows, message):
+    config = tiny_config()
+    one, groups = switch_layer(config, 0), grouping(config, 16, None)
+    x_BLD, mask_BL = jnp.zeros((rows, 16, 16)), jnp.ones((rows, 16), bool)
+    with jax.set_mesh(make_mesh(MeshConfig(*sizes))), pytest.raises(UserError, match=message):
+        jax.eval_shape(lambda x_BLD: one(x_BLD, mask_BL, groups, NO_NOISE)[0], x_BLD)
