@@ -72,7 +72,7 @@ class SavedParams:
                 )
 
     def _open(self, path: tuple[str, ...]) -> Any:
-        base = f"file://{self._folder}/"
+        base = {"driver": "file", "path": f"{self._folder}/"}
         spec = {
             "driver": "zarr3" if self._zarr3 else "zarr",
             "kvstore": {"driver": "ocdbt", "base": base, "path": f"{'.'.join(path)}/"},

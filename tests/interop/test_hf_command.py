@@ -62,11 +62,11 @@ def logits(model) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back(command, tmp_path, kind):
-    source = save(peer(kind), tmp_path / "source")
-    imported(command, source)
-    exported(command, "run", "back")
-    assert_bitwise(tensors(tmp_path / "back"), tensors(source))
-    there, back = (json.loads((f / "config.json").read_text()) for f in (source, tmp_path / "back"))
+    source, output = save(peer(kind), tmp_path / "from [1]"), tmp_path / "to * ä%41"
+    imported(command, source, "a run#%41 [1]")
+    exported(command, "a run#%41 [1]", output.name)
+    assert_bitwise(tensors(output), tensors(source))
+    there, back = (json.loads((f / "config.json").read_text()) for f in (source, output))
     ours_alone = {"expert_capacity", "dropout_rate", "router_aux_loss_coef", "router_z_loss_coef"}
     ours_alone |= {"tie_word_embeddings"}  # of T5: see hf_config._tied
     assert {k: v for k, v in back.items() if k not in ours_alone} == {
@@ -74,7 +74,7 @@ def test_there_and_back(command, tmp_path, kind):
     }
 
     loaded, report = transformers.AutoModelForSeq2SeqLM.from_pretrained(
-        tmp_path / "back", output_loading_info=True
+        output, output_loading_info=True
     )
     assert not any(report.values()), report
     assert loaded.generation_config.decoder_start_token_id == 0

@@ -49,7 +49,7 @@ def open_manager(directory: Path, keep: int, base_period: int | None) -> ocp.Che
         policies.append(_NewestBase(base_period))
     check_name(directory)
     return ocp.CheckpointManager(
-        _LocalPath(directory),
+        LocalPath(directory),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             create=True,
@@ -74,7 +74,7 @@ def check_name(directory: Path) -> None:
         )
 
 
-class _LocalPath(type(epath.Path("/"))):  # type: ignore[misc]
+class LocalPath(type(epath.Path("/"))):  # type: ignore[misc]
     """Lists what lies in a folder whose own name may hold *, ? and [ ]; etils matches those too."""
 
     def glob(self, pattern: str) -> Iterator[Any]:

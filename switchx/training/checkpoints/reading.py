@@ -11,6 +11,7 @@ from switchx.errors import RunError, UserError, first_line
 from switchx.model import Model, ModelConfig, Params
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.checkpoints.identity import FOLDER, read_identity, saved_steps
+from switchx.training.checkpoints.manager import LocalPath
 from switchx.training.checkpoints.refusals import check_model, compare_arrays
 from switchx.training.state import abstract_params
 
@@ -37,7 +38,7 @@ def restore_params(
     compare_arrays(model_dir, saved, kinds({"params": target}))
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(folder, target)
+            params = checkpointer.restore(LocalPath(folder), target)
     except Exception as error:  # a damaged file can fail in any layer below
         raise _damaged(model_dir, step, first_line(error)) from error
     different = first_difference(saved, fingerprints({"params": params}))
