@@ -238,7 +238,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     proto.trainer_spec.pad_id, proto.trainer_spec.eos_id, proto.trainer_spec.unk_id = 0, 1, 2
 
     def vocabulary(content: bytes) -> Any:
-        return vocabularies.SentencePieces(content, name="x").encode("a b <extra_id_0>")
+        return vocabularies.SentencePieces(content, name="x").encode_blanks("a b <extra_id_0>")
 
     yield "vocabulary", Parser([proto.SerializeToString()], vocabulary)
 

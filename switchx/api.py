@@ -77,7 +77,7 @@ def train_run(
 
     def check() -> str:
         begun(changed_settings(settings))
-        fingerprint = data.vocabulary_fingerprint(settings.data)
+        fingerprint = data.vocabulary_digest(settings.data)
         check_resume(settings.run, settings.model_dir, fingerprint)
         data.preflight(settings.data)
         return fingerprint
@@ -177,7 +177,7 @@ class Run:
         from switchx import data
         from switchx.training.checkpoints.refusals import check_model
 
-        fingerprint = data.vocabulary_fingerprint(self.config.data)
+        fingerprint = data.vocabulary_digest(self.config.data)
         check_model(self.config.run.model, self.config.model_dir, fingerprint)
 
     def encode(self, text: str) -> list[int]:
@@ -293,7 +293,7 @@ class Run:
         from switchx import data, evaluation
 
         self._check_model()
-        data.preflight(self.config.data)
+        data.preflight(self.config.data, ["validation"])
         values = evaluation.evaluate(
             self.config.run,
             self.config.model_dir,
@@ -316,7 +316,7 @@ class Run:
         if len(texts) != len(targets):
             raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
         rows = _up_to(len(texts), batch_shards(self.mesh))
-        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode
+        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
         wanted = [[*encode(target), eos] for target in targets]
         longest = max(map(len, wanted))
         encoder_token_BM = pad(list(map(self.encode, texts)), rows, self._lengths["inputs"])

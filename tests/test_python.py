@@ -71,7 +71,7 @@ def test_answers_are_those_of_the_command(run, trained, tmp_path, capsys):
 def test_a_score_is_the_sum_of_the_logits_log_probabilities(run):
     target = "<extra_id_0>21"
     logits_LV = run.logits(TEXT, target)
-    tokens = [*run.vocabulary.encode(target), run.vocabulary.eos_id]
+    tokens = [*run.vocabulary.encode_blanks(target), run.vocabulary.eos_id]
     assert logits_LV.shape == (len(tokens), run.config.run.model.vocab_size)
     shifted = logits_LV.astype(float) - logits_LV.max(axis=1, keepdims=True)
     logp_LV = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

@@ -58,7 +58,7 @@ def _rate(config: "DataConfig", seconds: float) -> _Rate:
     """Of a training stream, without its start."""
     from switchx import data
 
-    data.preflight(config)
+    data.preflight(config, ["train"])
     stream = data.train_stream(config)
     ready = time.monotonic() + min(seconds, _WARM_UP_SECONDS)
     while time.monotonic() < ready:  # what was read ahead while the stream began does not count

@@ -16,7 +16,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     from switchx.data.examples import examples_of
     from switchx.reports.examples import example_lines
 
-    data.preflight(settings.data)
+    data.preflight(settings.data, ["train"])
     vocabulary = data.vocabulary(settings.data)
     stream = data.train_stream(settings.data)
     examples = itertools.chain.from_iterable(map(examples_of, stream))

@@ -1,25 +1,26 @@
 """What the model is fed: tasks, vocabularies and batches.
 
-Importing this is free; TensorFlow, seqio and t5 are imported when a pipeline is built.
+Importing this is free; TensorFlow and seqio are imported when a pipeline is built.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from switchx.data.batches import Stream, watched
-from switchx.data.config import Batch, DataConfig
+from switchx.data.batches import Batch, Stream, watched
+from switchx.data.config import SPLITS, DataConfig
 from switchx.data.tasks.vocabularies import Vocabulary
 
 if TYPE_CHECKING:
     from switchx.data.prepared.set_plan import SetInfo
-    from switchx.data.streamed.stream import TrainStream  # otherwise from __getattr__
 
 __all__ = [
     "Batch",
     "DataConfig",
-    "TrainStream",
+    "Stream",
     "Vocabulary",
+    "check_position",
+    "check_settings",
     "eval_batches",
     "num_examples",
     "preflight",
@@ -27,26 +28,22 @@ __all__ = [
     "task_eval_batches",
     "train_stream",
     "vocabulary",
-    "vocabulary_fingerprint",
+    "vocabulary_digest",
 ]
 
 
-def preflight(config: DataConfig) -> None:
-    """Raises UserError with the one thing that is missing or wrong about a config's data."""
-    from switchx.data.config import check_values
-    from switchx.data.tensorflow_loader import load_tensorflow
+def preflight(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
+    """Raises UserError with the one thing that is missing or wrong about these splits' data."""
+    from switchx.data import checks
 
-    check_values(config)
-    if config.prepared_dir is not None:
-        from switchx.data.prepared.stream import PreparedSets
+    checks.check(config, splits)
 
-        for split in ("train", "validation"):
-            PreparedSets(config, split)
-        return
-    load_tensorflow()
-    from switchx.data.checks import run_preflight
 
-    run_preflight(config)
+def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
+    """The part of `preflight` that takes moments: what is known without TensorFlow."""
+    from switchx.data import checks
+
+    checks.check_settings(config, splits)
 
 
 def vocabulary(config: DataConfig) -> Vocabulary:
@@ -55,19 +52,19 @@ def vocabulary(config: DataConfig) -> Vocabulary:
     Raises:
       UserError: it is not there or cannot be read.
     """
-    from switchx.data.tasks.vocabulary_choice import open_vocabulary
+    from switchx.data.tasks.lookup import open_vocabulary
 
     return open_vocabulary(config)
 
 
-def vocabulary_fingerprint(config: DataConfig) -> str:
-    """A name of a config's vocabulary; of prepared data without reading the vocabulary itself.
+def vocabulary_digest(config: DataConfig) -> str:
+    """The digest of a config's vocabulary; of prepared data without reading the vocabulary itself.
 
     Raises:
       UserError: as `vocabulary`.
     """
     if config.prepared_dir is None:
-        return vocabulary(config).fingerprint
+        return vocabulary(config).digest
     from switchx.data.prepared.stream import set_infos
 
     return set_infos(config)[0].plan.vocabulary
@@ -75,11 +72,11 @@ def vocabulary_fingerprint(config: DataConfig) -> str:
 
 def prepare(
     config: DataConfig,
-    splits: Sequence[str] = ("train", "validation"),
+    splits: Sequence[str] = SPLITS,
     shards: int | None = None,
     beam_flags: Sequence[str] = (),
 ) -> "list[SetInfo]":
-    """Prepares a config's task or mixture below its prepared_dir; see `switchx.data.prepare`."""
+    """Prepares a task or mixture below prepared_dir; see `switchx.data.prepared.preparation`."""
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
@@ -97,9 +94,24 @@ def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
-    from switchx.data.streamed.stream import TrainStream
+    from switchx.data.streamed.stream import StreamedStream
 
-    return TrainStream(config, shards)
+    return StreamedStream(config, shards)
+
+
+def check_position(config: DataConfig, positions: Mapping[int, bytes]) -> None:
+    """Raises UserError where a stream of this config could not go on at saved positions.
+
+    Takes moments, and no TensorFlow for the tasks of this package.
+    """
+    if config.prepared_dir is not None:
+        train_stream(config, tuple(positions)).restore(positions)
+        return
+    from switchx.data.streamed import position
+
+    settings = position.settings_of(config, vocabulary(config).digest)
+    for state in positions.values():
+        position.unpack(state, settings)
 
 
 def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:
@@ -108,15 +120,15 @@ def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]
     Of one task alone where one is named, as `task_eval_batches` does.
     """
     if config.prepared_dir is not None:
-        from switchx.data.prepared.stream import prepared_evaluation_batches
+        from switchx.data.prepared.stream import evaluation_batches
 
-        return watched(prepared_evaluation_batches(config, task), config)
+        return watched(evaluation_batches(config, task), config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
-    from switchx.data.streamed.stream import evaluation_batches
+    from switchx.data.streamed import stream
 
-    return watched(evaluation_batches(config, task), config)
+    return watched(stream.evaluation_batches(config, task), config)
 
 
 def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Batch]]]:
@@ -141,14 +153,3 @@ def num_examples(config: DataConfig, split: str = "validation") -> int | None:
     from switchx.data.prepared.stream import set_infos
 
     return sum(info.records(split) for info in set_infos(config) if split in info.shards)
-
-
-def __getattr__(name: str) -> Any:
-    if name != "TrainStream":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from switchx.data.tensorflow_loader import load_tensorflow
-
-    load_tensorflow()
-    from switchx.data.streamed.stream import TrainStream
-
-    return TrainStream

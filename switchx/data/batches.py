@@ -1,29 +1,55 @@
-"""Waits for data with a limit: a reader that hangs must not let a run wait for ever."""
+"""Batches, and streams of them: what the readers of data have in common."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from switchx import storage
-from switchx.data.config import Batch, DataConfig
+from switchx.data.config import DataConfig
 from switchx.errors import RunError
 
+# encoder_input_tokens int32 [B, L_inputs]; decoder_target_tokens and decoder_input_tokens int32
+# [B, L_targets]; decoder_loss_weights float32 [B, L_targets]. With PACK also encoder_segment_ids
+# and decoder_segment_ids int32, 1, 2, ... for the examples of a row and 0 for padding; each example
+# begins with the start token 0 in decoder_input_tokens.
+Batch = dict[str, np.ndarray]
 T = TypeVar("T")
 
 
 class Stream(Protocol):
-    """An endless stream of batches that knows its position in each of its shards."""
+    """An endless stream of the batches' rows of some shards, that knows its position in each."""
 
     def __iter__(self) -> Iterator[Batch]: ...
 
-    def __next__(self) -> Batch: ...
+    def __next__(self) -> Batch:
+        """Returns the next batch's rows.
 
-    def state(self) -> dict[int, bytes]: ...
+        Raises:
+          UserError: the data proves broken or empty.
+          RunError: the batch did not come within DATA_TIMEOUT seconds.
+        """
+        ...
 
-    def restore(self, states: Mapping[int, bytes]) -> None: ...
+    def state(self) -> dict[int, bytes]:
+        """Returns each shard's position after the batches returned so far, for `restore`."""
+        ...
 
-    def report(self) -> dict[str, int]: ...
+    def restore(self, states: Mapping[int, bytes]) -> None:
+        """Goes to a position: the next batch is, bit for bit, the one that would have followed.
 
-    def close(self) -> None: ...
+        Raises:
+          UserError: the position is damaged, or of other data than this stream's.
+        """
+        ...
+
+    def report(self) -> dict[str, int]:
+        """What the user should know about the data read so far, ahead of the batches; or {}."""
+        ...
+
+    def close(self) -> None:
+        """Stops reading ahead; the stream gives no batch afterwards."""
+        ...
 
 
 def watched(items: Iterator[T], config: DataConfig) -> Iterator[T]:

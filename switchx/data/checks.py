@@ -1,84 +1,108 @@
-"""Says what is missing before anything is compiled."""
+"""Says what is missing or wrong about a config's data before any of it is used.
 
+All commands ask here, for streamed and prepared data alike, and for the splits that they read.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
-import seqio
-
-from switchx.data.config import DataConfig, check_values
-from switchx.data.streamed.pipeline import one_pass, reporting_errors
-from switchx.data.tasks import lookup, mc4, sources, vocabulary_choice
-from switchx.data.tasks.vocabularies import EXTRA_IDS
+from switchx.data.config import SPLITS, DataConfig, check_values
+from switchx.data.tasks import json_files, lookup, names, vocabulary_files
+from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, check_span_lengths
+from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
 
-def run_preflight(config: DataConfig) -> None:
-    """Raises UserError with the first thing that would stop this config's pipeline."""
-    check_values(config)
-    provider = lookup.find_provider(config)
-    vocabulary_choice.open_vocabulary(config, provider)
-    _check_span_lengths(provider, config)
-    sources.check_sources(provider, config)
-    if config.mixture_or_task_name not in vocabulary_choice.SELF_CONTAINED:
-        name = f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r}"
-        for split in sources.SPLITS:
-            _check_one_example(_probe(provider), config, split, name)
-    if config.eval_each_task:
+def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
+    """Raises UserError with the first thing that would stop the reading of these splits.
+
+    What can be known without TensorFlow comes first, within moments.
+    """
+    check_settings(config, splits)
+    if config.prepared_dir is not None:
+        from switchx.data.prepared.stream import PreparedSets
+
+        for split in splits:
+            PreparedSets(config, split)
+        return
+    provider = check_task(config, splits)
+    if config.mixture_or_task_name != names.PYTHON_DOCS:  # made here: its text is there
+        given = f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}"
+        for split in splits:
+            _check_one_example(_probe(provider), config, split, given)
+    if config.eval_each_task and "validation" in splits:
         _check_each_task(provider, config)
 
 
-def _check_span_lengths(provider: Any, config: DataConfig) -> None:
-    """Span corruption fixes the length of the targets; t5 says so late, or not at all."""
-    from switchx.data.tasks import registry
+def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
+    """Raises UserError for what is wrong in the settings and on this machine's disk.
 
+    Without TensorFlow: of tasks that it would have to be asked about, little is known here.
+    """
+    check_values(config)
+    if config.prepared_dir is not None:
+        return
+    name = config.mixture_or_task_name
+    if vocabulary_files.lies_here(config):
+        vocabulary = vocabulary_files.open_chosen(config)
+        if vocabulary is not None and name in names.VOCABULARIES:
+            spans = NOISE_DENSITY, MEAN_SPAN, vocabulary.sentinels
+            check_span_lengths(config.feature_lengths, *spans, config.vocabulary)
+    if name in names.JSON_LINES:
+        globs = json_files.globs(config)
+        for split in splits:
+            pattern = json_files.check(globs.get(split), split, names.JSON_LINES[name])
+            if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
+                json_files.check_there(pattern, split)
+
+
+def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
+    """Returns the task or mixture of a config whose lengths, vocabulary and sources fit.
+
+    Raises:
+      UserError: one of them does not; nothing has been read but the vocabulary.
+    """
+    load_tensorflow()
+    import seqio
+
+    from switchx.data.tasks import sources
+    from switchx.data.tasks.span_corruption import span_settings
+
+    provider = lookup.find_provider(config)
+    vocabulary = lookup.open_vocabulary(config, provider)
     for task in seqio.get_subtasks(provider):
-        spans = registry.span_settings(task)
+        spans = span_settings(task)
         if spans is not None:
-            _check_lengths(config, *spans)
-
-
-def _check_lengths(config: DataConfig, density: float, mean_span: float) -> None:
-    from switchx.data.tasks.registry import span_lengths
-
-    inputs, targets = config.feature_lengths["inputs"], config.feature_lengths["targets"]
-    lengths = dict(config.feature_lengths)
-    spans, needed = span_lengths(inputs, density, mean_span)
-    if spans < 1:
-        least = next(n for n in range(inputs, 10_000) if span_lengths(n, density, mean_span)[0])
-        raise UserError(
-            f"TASK_FEATURE_LENGTHS is {lengths} but rows so short hold no whole span; "
-            f"give at least {least} inputs."
-        )
-    if targets < needed:
-        raise UserError(
-            f"TASK_FEATURE_LENGTHS is {lengths} but corrupting {inputs} inputs makes {needed} "
-            f"targets; give at least {needed} targets."
-        )
-    if spans > EXTRA_IDS and config.vocabulary != "default":
-        raise UserError(
-            f"TASK_FEATURE_LENGTHS is {lengths} but {inputs} inputs take {spans} sentinels and "
-            f"VOCABULARY {config.vocabulary!r} has {EXTRA_IDS}; give fewer inputs."
-        )
+            check_span_lengths(
+                config.feature_lengths, *spans, vocabulary.sentinels, config.vocabulary
+            )
+    sources.check_sources(provider, config, splits)
+    return provider
 
 
 def _probe(provider: Any) -> Any:
     """One task stands for all of mC4, which takes minutes to build; else the provider itself."""
-    return provider.tasks[0] if provider.name in mc4.MIXTURES else provider
+    return provider.tasks[0] if provider.name in names.MC4_MIXTURES else provider
 
 
 def _check_each_task(provider: Any, config: DataConfig) -> None:
     """A task that cannot be evaluated would otherwise end the run at its first evaluation."""
-    names = lookup.evaluated_tasks(config)
-    for task in (task for task in seqio.get_subtasks(provider) if task.name in names):
-        name = f"EVAL_EACH_TASK is True and the task {task.name!r}"
-        _check_one_example(task, config, "validation", name)
+    import seqio
+
+    evaluated = lookup.evaluated_tasks(config)
+    for task in (task for task in seqio.get_subtasks(provider) if task.name in evaluated):
+        given = f"EVAL_EACH_TASK=True needs every task, and {task.name!r}"
+        _check_one_example(task, config, "validation", given)
 
 
-def _check_one_example(provider: Any, config: DataConfig, split: str, name: str) -> None:
+def _check_one_example(provider: Any, config: DataConfig, split: str, given: str) -> None:
     """Reads one example: shows broken shards and empty corpora within seconds."""
+    from switchx.data.streamed.pipeline import one_pass, reporting_errors
+
     with reporting_errors(provider, config):
         found = sum(1 for _ in one_pass(provider, config, split).take(1))
     if not found:
         raise UserError(
-            f"{name} gives no example for the split {split!r}; its files are empty or hold too "
+            f"{given} gives no example for the split {split!r}: its files are empty or hold too "
             "little text."
         )

@@ -5,15 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from switchx.errors import UserError
 
-# encoder_input_tokens int32 [B, L_inputs]; decoder_target_tokens and decoder_input_tokens int32
-# [B, L_targets]; decoder_loss_weights float32 [B, L_targets]. With PACK also encoder_segment_ids
-# and decoder_segment_ids int32, 1, 2, ... for the examples of a row and 0 for padding; each example
-# begins with the start token 0 in decoder_input_tokens.
-Batch = dict[str, np.ndarray]
+SPLITS = ("train", "validation")
 FEATURES = ("inputs", "targets")
 
 
@@ -87,7 +81,7 @@ class DataConfig:
 def check_values(config: DataConfig) -> None:
     """Raises UserError for the first value that no pipeline could be built from."""
     if not config.mixture_or_task_name:
-        raise UserError("MIXTURE_OR_TASK_NAME is empty; give the name of a task or mixture.")
+        raise UserError("MIXTURE_OR_TASK_NAME is empty: give the name of a task or mixture.")
     _check_lengths(config.feature_lengths)
     _check_positive("BATCH_SIZE", config.batch_size)
     if config.eval_batch_size is not None:
@@ -96,14 +90,16 @@ def check_values(config: DataConfig) -> None:
     _check_positive("DATA_SHARDS", config.shards)
     if config.batch_size % config.shards:
         raise UserError(
-            f"DATA_SHARDS is {config.shards}, which does not divide BATCH_SIZE "
-            f"{config.batch_size}; give a divisor of it."
+            f"DATA_SHARDS={config.shards} does not divide BATCH_SIZE={config.batch_size}: "
+            "give a divisor of it."
         )
     if not _is_int(config.seed) or not 0 <= config.seed < 2**31:
-        raise UserError(f"SEED is {config.seed!r}; give a whole number from 0 to {2**31 - 1}.")
+        raise UserError(
+            f"SEED={config.seed!r} is no seed: give a whole number from 0 to {2**31 - 1}."
+        )
     if not 0 <= config.max_broken_share <= 1:
         raise UserError(
-            f"MAX_BROKEN_LINES is {config.max_broken_share!r}; give a share from 0 to 1."
+            f"MAX_BROKEN_LINES={config.max_broken_share!r} is no share: give one from 0 to 1."
         )
 
 
@@ -111,20 +107,20 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
     if not isinstance(lengths, Mapping) or sorted(lengths) != sorted(FEATURES):
         shown = dict(lengths) if isinstance(lengths, Mapping) else lengths
         raise UserError(
-            f"TASK_FEATURE_LENGTHS is {shown!r}; give the lengths of exactly 'inputs' and "
-            "'targets', as in {'inputs': 512, 'targets': 114}."
+            f"TASK_FEATURE_LENGTHS={shown!r} is no pair of lengths: give those of exactly 'inputs' "
+            "and 'targets', as in {'inputs': 512, 'targets': 114}."
         )
     for feature in FEATURES:
         if not _is_int(lengths[feature]) or lengths[feature] < 2:
             raise UserError(
-                f"TASK_FEATURE_LENGTHS['{feature}'] is {lengths[feature]!r}; "
+                f"TASK_FEATURE_LENGTHS['{feature}']={lengths[feature]!r} is too short: "
                 "give a whole number of at least 2 (one token and the end of sequence)."
             )
 
 
 def _check_positive(name: str, value: object) -> None:
     if not _is_int(value) or value < 1:  # type: ignore[operator]
-        raise UserError(f"{name} is {value!r}; give a whole number of at least 1.")
+        raise UserError(f"{name}={value!r} is no count: give a whole number of at least 1.")
 
 
 def _is_int(value: object) -> bool:

@@ -19,7 +19,8 @@ LIBRARY_SECONDS = 20.0  # of what a library reads with retries of its own
 def load_tensorflow() -> Any:
     """Returns the `tensorflow` module, CPU only; the first call takes seconds."""
     if "tensorflow" not in sys.modules:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") in (None, "1"):  # 1 is what importing jax sets
+            os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         with _without_noise():
             _import_all()
     import tensorflow as tf

@@ -5,7 +5,7 @@ answer's. Here, besides: P beams, K candidates for them, C the vocabulary sorted
 """
 
 from switchx.inference.beam import beam_search
-from switchx.inference.blanks import Answer, Vocabulary, answer, to_tokens
+from switchx.inference.blanks import Answer, answer, to_tokens
 from switchx.inference.config import DecodingConfig, Sampling
 from switchx.inference.decoding import greedy, sample
 from switchx.inference.prediction import fill_blanks, predict
@@ -18,7 +18,6 @@ __all__ = [
     "DecodingConfig",
     "Routing",
     "Sampling",
-    "Vocabulary",
     "answer",
     "beam_search",
     "fill_blanks",

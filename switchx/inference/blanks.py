@@ -7,32 +7,12 @@ that stands by itself: that of `__init__` does not.
 import dataclasses
 import itertools
 import re
-from typing import Protocol
 
+from switchx.data import Vocabulary
 from switchx.errors import UserError
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
 _UNDERSCORES = re.compile(r"(?<!\w)__+(?!\w)")
-
-
-class Vocabulary(Protocol):
-    """What is needed of a vocabulary; those of switchx.data have it."""
-
-    size: int
-    eos_id: int
-    pad_id: int
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without an end of sequence; '<extra_id_3>' is that sentinel."""
-        ...
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of ids up to the end of sequence; sentinels as '<extra_id_3>'."""
-        ...
-
-    def sentinel_id(self, index: int) -> int:
-        """The id of <extra_id_index>."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +41,7 @@ def to_tokens(text: str, vocabulary: Vocabulary) -> list[int]:
         name = f"<extra_id_{number}>"
         if vocabulary.decode([vocabulary.sentinel_id(number)]).strip() != name:
             raise UserError(f"the blank {name} is not in the vocabulary: use lower numbers.")
-    return [*vocabulary.encode(numbered), vocabulary.eos_id]
+    return [*vocabulary.encode_blanks(numbered), vocabulary.eos_id]
 
 
 def answer(text: str, tokens: list[int], vocabulary: Vocabulary) -> Answer:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from switchx.data import Vocabulary
 from switchx.inference.beam import beam_search
-from switchx.inference.blanks import Answer, Vocabulary, answer, to_tokens
+from switchx.inference.blanks import Answer, answer, to_tokens
 from switchx.inference.config import GREEDY, DecodingConfig
 from switchx.inference.decoding import EOS_ID, sample
 from switchx.model import Model, Params

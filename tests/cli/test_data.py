@@ -53,8 +53,8 @@ def test_bench_compares_prepared_with_streamed(flags, capsys):
         (["check"], "PREPARED_DIR is not set"),
         (["prepare"], "PREPARED_DIR is not set"),
         (["check", "--", "--runner=x"], "'--runner=x' is for `switchx data prepare` alone"),
-        (["prepare", "--gin.PREPARED_DIR=x", "--shards=0"], "--shards=0 must be a whole number"),
-        (["prepare", "--gin.PREPARED_DIR=x", "--splits=test"], "--splits names 'test'"),
+        (["prepare", "--gin.PREPARED_DIR=x", "--shards=0"], "--shards=0 is no whole number"),
+        (["prepare", "--gin.PREPARED_DIR=x", "--splits=test"], "lacks 'test'"),
     ],
 )
 def test_mistakes(arguments, sentence, capsys, tmp_path, monkeypatch):
@@ -71,4 +71,4 @@ def test_flags_behind_dashes_are_for_data(capsys):
 
 def test_another_number_of_shards_is_refused(flags, capsys):
     assert main(["data", "prepare", "--shards=7", *flags]) == 2
-    assert "--shards or --splits is {'train': 7, 'validation': 7} but" in capsys.readouterr().err
+    assert "--shards or --splits={'train': 7, 'validation': 7} but" in capsys.readouterr().err

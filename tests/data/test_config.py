@@ -12,19 +12,19 @@ from switchx.errors import UserError
 from .conftest import docs_config
 
 MISTAKES = {
-    "batch": ({"batch_size": 0}, "BATCH_SIZE is 0; give a whole number of at least 1."),
-    "fraction": ({"batch_size": 2.5}, "BATCH_SIZE is 2.5;"),
-    "eval_batch": ({"eval_batch_size": -1}, "EVAL_BATCH_SIZE is -1;"),
-    "eval_steps": ({"eval_batches": 0}, "EVAL_STEPS is 0;"),
-    "seed": ({"seed": -3}, "SEED is -3; give a whole number from 0"),
-    "share": ({"max_broken_share": 1.5}, "MAX_BROKEN_LINES is 1.5; give a share from 0 to 1."),
-    "no_targets": ({"feature_lengths": {"inputs": 64}}, r"TASK_FEATURE_LENGTHS is {'inputs': 64};"),
-    "not_a_map": ({"feature_lengths": 64}, "TASK_FEATURE_LENGTHS is 64;"),
+    "batch": ({"batch_size": 0}, "BATCH_SIZE=0 is no count: give a whole number of at least 1."),
+    "fraction": ({"batch_size": 2.5}, "BATCH_SIZE=2.5 is"),
+    "eval_batch": ({"eval_batch_size": -1}, "EVAL_BATCH_SIZE=-1 is"),
+    "eval_steps": ({"eval_batches": 0}, "EVAL_STEPS=0 is"),
+    "seed": ({"seed": -3}, "SEED=-3 is no seed: give a whole number from 0"),
+    "share": ({"max_broken_share": 1.5}, "MAX_BROKEN_LINES=1.5 is no share: give one from 0 to 1."),
+    "no_targets": ({"feature_lengths": {"inputs": 64}}, r"TASK_FEATURE_LENGTHS={'inputs': 64} is"),
+    "not_a_map": ({"feature_lengths": 64}, "TASK_FEATURE_LENGTHS=64 is"),
     "no_length": (
         {"feature_lengths": {"inputs": 64, "targets": 0}},
-        r"TASK_FEATURE_LENGTHS\['targets'\] is 0;",
+        r"TASK_FEATURE_LENGTHS\['targets'\]=0 is",
     ),
-    "no_name": ({"mixture_or_task_name": ""}, "MIXTURE_OR_TASK_NAME is empty;"),
+    "no_name": ({"mixture_or_task_name": ""}, "MIXTURE_OR_TASK_NAME is empty:"),
 }
 
 
@@ -37,7 +37,7 @@ def test_bad_value(mistake):
 
 @pytest.mark.parametrize("entrance", [preflight, train_stream, eval_batches])
 def test_every_entrance_checks_values(entrance):
-    with pytest.raises(UserError, match="BATCH_SIZE is 0"):
+    with pytest.raises(UserError, match="BATCH_SIZE=0 is"):
         entrance(docs_config(batch_size=0))
 
 

@@ -64,7 +64,7 @@ class Characters:
     sentinels: int = 4
     eos_id: int = EOS
     pad_id: int = 0
-    fingerprint: str = "characters"
+    digest: str = "characters"
 
     @property
     def size(self) -> int:
@@ -74,13 +74,16 @@ class Characters:
         return self.size - 1 - index
 
     def encode(self, text: str) -> list[int]:
+        return [2 + self.alphabet.index(character) for character in text]
+
+    def encode_blanks(self, text: str) -> list[int]:
         parts = re.split(r"(<extra_id_\d+>)", text)
         return [token for part in parts for token in self._ids(part)]
 
     def _ids(self, part: str) -> list[int]:
         if part.startswith("<extra_id_"):
             return [self.sentinel_id(int(part[10:-1]))]
-        return [2 + self.alphabet.index(character) for character in part]
+        return self.encode(part)
 
     def decode(self, ids: list[int]) -> str:
         ids = ids[: ids.index(EOS)] if EOS in ids else ids

@@ -63,7 +63,11 @@ def test_a_span_reaches_to_the_next_sentinel(output, expected):
 
 
 def test_an_answer_fills_the_text():
-    tokens = [*VOCABULARY.encode("<extra_id_0> number <extra_id_1> None <extra_id_2>"), EOS, 5]
+    tokens = [
+        *VOCABULARY.encode_blanks("<extra_id_0> number <extra_id_1> None <extra_id_2>"),
+        EOS,
+        5,
+    ]
     found = answer("Return the __ of it, or __ if __.", tokens, VOCABULARY)
     assert found.output == "<extra_id_0> number <extra_id_1> None <extra_id_2>"
     assert found.blanks == ["number", "None", ""]
@@ -73,7 +77,7 @@ def test_an_answer_fills_the_text():
 def test_blanks_are_in_the_order_of_the_text():
     found = answer(
         "b <extra_id_1> a <extra_id_0> b <extra_id_1>",
-        VOCABULARY.encode("<extra_id_0> x <extra_id_1> y"),
+        VOCABULARY.encode_blanks("<extra_id_0> x <extra_id_1> y"),
         VOCABULARY,
     )
     assert dataclasses.astuple(found)[1:] == (["y", "x", "y"], "b y a x b y")
@@ -82,5 +86,5 @@ def test_blanks_are_in_the_order_of_the_text():
 def test_an_answer_is_put_in_as_it_is():
     # Not read as a pattern of regular expressions, and not searched for blanks again.
     vocabulary = Characters(alphabet="\\1g<0> _")
-    tokens = vocabulary.encode("<extra_id_0>\\1 \\g<0> __")
+    tokens = vocabulary.encode_blanks("<extra_id_0>\\1 \\g<0> __")
     assert answer("__", tokens, vocabulary).filled == "\\1 \\g<0> __"

@@ -10,13 +10,11 @@ import tensorflow as tf
 
 from switchx.data.config import DataConfig
 from switchx.data.prepared.set_plan import SetPlan
-from switchx.data.tasks import registry
+from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, span_lengths
 from switchx.data.tasks.span_corruption import (
     DOCUMENTS_IN_A_ROW,
-    MEAN_SPAN,
-    NOISE_DENSITY,
     is_span_corruption,
-    span_lengths,
+    span_settings,
 )
 from switchx.data.tasks.vocabularies import Vocabulary
 
@@ -46,12 +44,12 @@ def plan_of(
 ) -> SetPlan:
     """The plan of a task's set under a config."""
     corrupts = _span_step(task) is not None
-    density, mean_span = registry.span_settings(task) or (NOISE_DENSITY, MEAN_SPAN)
-    cut, _ = span_lengths(config.feature_lengths["inputs"], density, mean_span)
+    density, mean_span = span_settings(task) or (NOISE_DENSITY, MEAN_SPAN)
+    cut = span_lengths(config.feature_lengths["inputs"], density, mean_span).tokens
     return SetPlan(
         task=task.name,
         feature_lengths=dict(sorted(config.feature_lengths.items())),
-        vocabulary=vocabulary.fingerprint,
+        vocabulary=vocabulary.digest,
         vocab_size=vocabulary.size,
         eos_id=vocabulary.eos_id,
         cut=cut if corrupts else None,

@@ -1,4 +1,11 @@
-"""Which record a run's n-th example is: a pure function of the seed and n, for any hosts."""
+"""Which record a run's n-th example is: a pure function of the seed and n, for any hosts.
+
+Grain has both parts, a permutation by index and mixed datasets; tried (0.2.18, two cores) and not
+taken. Its `index_shuffle` walks a cycle of at least 2^16 places: 2 us a row over 365 million
+records where this takes 6, but 23 us over 1,000, 2 ms over 37 and 20 ms over 2, and mixtures have
+small tasks. Its seeds have 32 bits, where an epoch of a task of a run needs its own. Its
+`MapDataset.mix` took 52 us a row for two tasks against 18 here (107 tasks: 129 and 197).
+"""
 
 import dataclasses
 from collections.abc import Sequence

@@ -11,16 +11,23 @@ from typing import Any
 import seqio
 
 from switchx import storage
+from switchx.data import checks
 from switchx.data.config import DataConfig, check_values
 from switchx.data.prepared import cutting, set_plan
 from switchx.data.prepared.progress import Progress
 from switchx.data.prepared.set_plan import PREPARING, SetInfo
 from switchx.data.prepared.shard_writer import ShardJob, finished, notes_of, write_shard
-from switchx.data.tasks import lookup, sources, vocabulary_choice
+from switchx.data.tasks import lookup, sources
 from switchx.errors import RunError, UserError
 
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
-_PLAN = "plan.json"
+_BEGUN = "plan.json"
+_SETTINGS = {
+    "vocabulary": "VOCABULARY",
+    "pack": "PACK",
+    "feature_lengths": "TASK_FEATURE_LENGTHS",
+    "shards": "--shards or --splits",
+}
 _RAISED = re.compile(
     r"(UserError|RunError): (.*?)(?: \[while running| \[\'while running|\n|$)", re.S
 )
@@ -39,16 +46,16 @@ def prepare(
       the sets, all of them whole.
 
     Raises:
-      UserError: something is missing, or a set of other settings is in the way.
+      UserError: something is missing, or a set of other settings or sources is in the way.
       RunError: it could not be finished; what is done stays.
     """
     check_values(config)
     if config.prepared_dir is None:
-        raise UserError("PREPARED_DIR is not set; give the folder to prepare into.")
+        raise UserError("PREPARED_DIR is not set: give the folder to prepare into.")
     if shards is not None and shards < 1:
-        raise UserError(f"--shards={shards} must be a whole number of at least 1.")
-    provider = lookup.find_provider(config)
-    sources.check_sources(provider, config)
+        raise UserError(f"--shards={shards} is no whole number of at least 1: give one.")
+    checks.check_settings(dataclasses.replace(config, prepared_dir=None), splits)
+    provider = checks.check_task(config, splits)
     tasks = sorted(seqio.get_subtasks(provider), key=lambda task: task.name)
     preparations = [_Preparation(task, config, splits, shards) for task in tasks]
     todo = [preparation for preparation in preparations if preparation.info is None]
@@ -64,11 +71,15 @@ def prepare(
         url = set_plan.folder_of(storage.expanded(config.prepared_dir), provider.name)
         text = json.dumps({"rates": rates}, indent=1) + "\n"
         storage.write_whole(f"{url}/{set_plan.MIXTURE_FILE}", text)
-    return [preparation.whole() for preparation in preparations]
+    return [preparation.info for preparation in preparations if preparation.info is not None]
 
 
 class _Preparation:
-    """The preparation of one task's set: what is asked for, and what is there of it."""
+    """The preparation of one task's set: what is asked for, and what is there of it.
+
+    Attributes:
+      info: the set, once it is whole.
+    """
 
     def __init__(
         self, task: Any, config: DataConfig, splits: Sequence[str], shards: int | None
@@ -76,15 +87,16 @@ class _Preparation:
         for split in splits:
             if split not in task.splits:
                 raise UserError(
-                    f"--splits names {split!r}, and {task.name!r} has the splits "
-                    f"{', '.join(sorted(task.splits))}; name some of these."
+                    f"--splits={','.join(splits)} names {split!r}, and {task.name!r} has the "
+                    f"splits {', '.join(sorted(task.splits))}: name some of these."
                 )
         self._task, self._config = task, config
         self._url = set_plan.folder_of(storage.expanded(str(config.prepared_dir)), task.name)
         counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
         named = dataclasses.replace(config, mixture_or_task_name=task.name)
-        vocabulary = vocabulary_choice.open_vocabulary(named, task)
+        vocabulary = lookup.open_vocabulary(named, task)
         self.plan = cutting.plan_of(task, config, vocabulary, counts)
+        self._sources = sources.facts(task, splits)
         self.info = self._there()
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
@@ -107,17 +119,18 @@ class _Preparation:
         return None if None in counts else sum(counts)
 
     def begin(self) -> None:
-        """Notes the plan.
+        """Notes what is being made of what.
 
         Raises:
-          UserError: what was begun here is of another plan.
+          UserError: what was begun here is of another plan or other sources.
         """
-        text = json.dumps(dataclasses.asdict(self.plan), sort_keys=True)
-        begun = storage.read_if_there(notes_of(self._url, _PLAN), "PREPARED_DIR")
-        if begun is not None and begun.decode(errors="replace") != text:
-            self._refuse(json.loads(begun) if _is_json(begun) else {})
+        begun = storage.read_if_there(notes_of(self._url, _BEGUN), "PREPARED_DIR")
+        if begun is not None:
+            there = _parsed(begun)
+            self._check_same(there.get("plan", {}), there.get("sources", {}))
         storage.remove_unfinished(self._url)
-        storage.write_whole(notes_of(self._url, _PLAN), text)
+        text = json.dumps({"plan": dataclasses.asdict(self.plan), "sources": self._sources})
+        storage.write_whole(notes_of(self._url, _BEGUN), text)
 
     def finish(self) -> None:
         """Writes set.json.
@@ -129,50 +142,47 @@ class _Preparation:
         for job in self.jobs:
             facts = finished(job)
             if facts is None:
-                raise RunError(f"{job.file!r} was not finished; run the same command to go on.")
+                raise RunError(f"{job.file!r} was not finished: run the same command to go on.")
             shards[job.split].append(facts)
         for split, of in shards.items():
             if not sum(facts.records for facts in of):
                 raise UserError(
-                    f"MIXTURE_OR_TASK_NAME {self.plan.task!r} gives no example for the split "
-                    f"{split!r}; its files are empty or hold too little text."
+                    f"MIXTURE_OR_TASK_NAME={self.plan.task!r} gives no example for the split "
+                    f"{split!r}: its files are empty or hold too little text."
                 )
-        self.info = SetInfo(self.plan, shards)
+        self.info = SetInfo(self.plan, shards, self._sources)
         storage.write_whole(f"{self._url}/{set_plan.FILE}", self.info.text())
         storage.remove(f"{self._url}/{PREPARING}")
-
-    def whole(self) -> SetInfo:
-        """The finished set."""
-        assert self.info is not None
-        return self.info
 
     def _there(self) -> SetInfo | None:
         """The set where it is whole already.
 
         Raises:
-          UserError: it is of another plan.
+          UserError: it is of another plan or other sources.
         """
         content = storage.read_if_there(f"{self._url}/{set_plan.FILE}", "PREPARED_DIR")
         if content is None:
             return None
         info = set_plan.parse_info(content, f"{self._url}/{set_plan.FILE}")
-        if info.plan.id != self.plan.id:
-            self._refuse(dataclasses.asdict(info.plan))
+        self._check_same(dataclasses.asdict(info.plan), info.sources)
         return info
 
-    def _refuse(self, there: dict[str, Any]) -> None:
+    def _check_same(self, plan: dict[str, Any], made_of: Any) -> None:
+        """Raises UserError where what is there is of another plan or other sources."""
         wanted = json.loads(json.dumps(dataclasses.asdict(self.plan)))
-        names = {
-            "vocabulary": "VOCABULARY",
-            "pack": "PACK",
-            "feature_lengths": "TASK_FEATURE_LENGTHS",
-            "shards": "--shards or --splits",
-        }
-        other = next((n for n in wanted if there.get(n) != wanted[n]), "format")
-        raise UserError(
-            f"{names.get(other, other)} is {wanted.get(other)!r} but {self._url!r} was prepared "
-            f"with {there.get(other)!r}; give that, or another PREPARED_DIR."
-        )
+        there = json.loads(json.dumps(plan))
+        for name in wanted:
+            if there.get(name) != wanted[name]:
+                raise UserError(
+                    f"{_SETTINGS.get(name, name)}={wanted[name]!r} but {self._url!r} was prepared "
+                    f"with {there.get(name)!r}: give that, or another PREPARED_DIR."
+                )
+        other = set_plan.other_source(made_of, self._sources)
+        if other is not None:
+            raise UserError(
+                f"PREPARED_DIR={self._config.prepared_dir!r} holds {self.plan.task!r} made of "
+                f"{other}: give another PREPARED_DIR, or remove {self._url!r} to make it anew."
+            )
 
 
 def _run(preparations: Sequence[_Preparation], beam_flags: Sequence[str]) -> None:
@@ -237,8 +247,9 @@ def _as_raised(error: Exception) -> UserError | RunError:
     return kind(found[2].strip())
 
 
-def _is_json(content: bytes) -> bool:
+def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        return isinstance(json.loads(content), dict)
+        read = json.loads(content)
     except ValueError:
-        return False
+        return {}
+    return read if isinstance(read, dict) else {}

@@ -1,14 +1,14 @@
 """How far a preparation is: read from what its workers write, wherever they run."""
 
+import dataclasses
 import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from switchx import storage, terminal
 from switchx.data.prepared.set_plan import PREPARING
-from switchx.data.prepared.shard_writer import ShardJob, facts_name, progress_name
+from switchx.data.prepared.shard_writer import ShardJob, facts_name, notes_of, progress_name
 
 SECONDS = 5.0
 
@@ -55,31 +55,32 @@ class Progress:
         self._shown.update(now.documents, news, rate)
 
 
+@dataclasses.dataclass
 class _SoFar:
-    """Sums over all shards."""
+    """Sums over all shards; `done` counts those that are whole."""
 
-    def __init__(self) -> None:
-        self.done = self.documents_of_done = self.documents = self.text_bytes = 0
-
-    def add(self, facts: dict[str, Any], whole: bool) -> None:
-        self.documents += int(facts["documents"])
-        self.text_bytes += int(facts["text_bytes"])
-        self.done += whole
-        self.documents_of_done += int(facts["documents"]) if whole else 0
+    done: int = 0
+    documents_of_done: int = 0
+    documents: int = 0
+    text_bytes: int = 0
 
 
 def _so_far(jobs: Sequence[ShardJob]) -> _SoFar:
     sums = _SoFar()
-    by_url: dict[str, list[ShardJob]] = {}
+    names = {
+        url: storage.names_in(f"{url}/{PREPARING}", "PREPARED_DIR")
+        for url in {job.url for job in jobs}
+    }
     for job in jobs:
-        by_url.setdefault(job.url, []).append(job)
-    for url, own in by_url.items():
-        notes = f"{url}/{PREPARING}"
-        names = storage.names_in(notes, "PREPARED_DIR")
-        for job in own:
-            whole = facts_name(job) in names
-            name = facts_name(job) if whole else progress_name(job)
-            content = name in names and storage.read_if_there(f"{notes}/{name}", "PREPARED_DIR")
-            if content:
-                sums.add(json.loads(content), whole)
+        whole = facts_name(job) in names[job.url]
+        name = facts_name(job) if whole else progress_name(job)
+        content = None
+        if name in names[job.url]:
+            content = storage.read_if_there(notes_of(job.url, name), "PREPARED_DIR")
+        if content:
+            noted = json.loads(content)
+            sums.documents += int(noted["documents"])
+            sums.text_bytes += int(noted["text_bytes"])
+            sums.done += whole
+            sums.documents_of_done += int(noted["documents"]) if whole else 0
     return sums

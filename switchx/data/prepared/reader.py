@@ -44,8 +44,8 @@ class RecordCounter:
         """Raises UserError where too large a share is broken."""
         if broken > self._max_broken_share * records:
             raise UserError(
-                f"MAX_BROKEN_LINES is {self._max_broken_share} but {broken:,} of {records:,} "
-                f"records are broken, for one {example}; see `switchx data check`, mend the files "
+                f"MAX_BROKEN_LINES={self._max_broken_share} but {broken:,} of {records:,} "
+                f"records are broken, for one {example}: see `switchx data check`, mend the files "
                 "or raise MAX_BROKEN_LINES."
             )
 
@@ -58,7 +58,7 @@ class SplitReader:
         if split not in info.shards:
             raise UserError(
                 f"The set {str(folder)!r} has the splits {sorted(info.shards)} and lacks "
-                f"{split!r}; prepare it with that split."
+                f"{split!r}: prepare it with that split."
             )
         self._folder, self._plan, self._split = folder, info.plan, split
         self._counter = counter

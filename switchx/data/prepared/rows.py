@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from switchx.data.config import Batch
+from switchx.data.batches import Batch
 from switchx.data.prepared.reader import Record
 from switchx.data.prepared.set_plan import SetPlan
 

@@ -1,14 +1,15 @@
 """What a prepared set is: the settings it was cut with, its shards, and set.json that says so."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.prepared.records import TOKEN_TYPES, token_type
 from switchx.data.prepared.spans import SpanCorruption
@@ -19,7 +20,7 @@ MIXTURE_FILE = "mixture.json"
 PREPARING = "preparing"  # a folder that is there until the set is whole
 _FORMAT = 1
 _LONGEST = 2**16  # tokens of a row
-_MAX_BYTES = 64 << 20  # of set.json: some 200 bytes a shard
+MAX_BYTES = 64 << 20  # of set.json: some 200 bytes a shard
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
 
@@ -30,7 +31,7 @@ class SetPlan:
     Attributes:
       task: its name in seqio.
       feature_lengths: TASK_FEATURE_LENGTHS.
-      vocabulary: fingerprint of the vocabulary.
+      vocabulary: digest of the vocabulary.
       vocab_size: ids are below it.
       eos_id: end of sequence.
       cut: tokens of an uncorrupted row; None where the task is not span corruption. Its records
@@ -52,12 +53,6 @@ class SetPlan:
     add_eos: Sequence[bool]
     pack: bool
     shards: Mapping[str, int]
-
-    @functools.cached_property
-    def id(self) -> str:
-        """A short name of these settings."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def dtype(self) -> str:
@@ -92,22 +87,29 @@ class ShardFacts:
 
 @dataclasses.dataclass(frozen=True)
 class SetInfo:
-    """A whole set: its plan, and the facts of every shard by split."""
+    """A whole set: its plan, the facts of every shard by split, and what it was made of.
+
+    Attributes:
+      sources: as `sources.facts` has them; none of a set that was made before they were noted.
+    """
 
     plan: SetPlan
     shards: Mapping[str, Sequence[ShardFacts]]
+    sources: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def records(self, split: str) -> int:
         """Records of a split."""
         return sum(facts.records for facts in self.shards[split])
 
-    def text(self) -> str:
-        """The content of set.json."""
+    def text(self, with_sources: bool = True) -> str:
+        """The content of set.json; without its sources it says no more than what the set gives."""
         content = {
             "format": _FORMAT,
             "plan": dataclasses.asdict(self.plan),
             "shards": {s: [dataclasses.asdict(f) for f in of] for s, of in self.shards.items()},
         }
+        if self.sources and with_sources:
+            content["sources"] = self.sources
         return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
 
 
@@ -119,7 +121,7 @@ def folder_of(directory: str, name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {name!r} cannot name a folder; use letters, digits and any of "
+            f"MIXTURE_OR_TASK_NAME={name!r} cannot name a folder: use letters, digits and any of "
             "'_.:-'."
         )
     return f"{directory.rstrip('/')}/{name}"
@@ -134,12 +136,13 @@ def read_info(folder: Path, task: str) -> SetInfo:
     path = folder / FILE
     if not path.is_file():
         unfinished = (folder / PREPARING).is_dir()
-        state = "is not finished" if unfinished else "holds no prepared set"
+        state = "holds an unfinished set" if unfinished else "holds no prepared set"
         advice = "again to go on" if unfinished else "first"
         raise UserError(
-            f"PREPARED_DIR: {str(folder)!r} {state}; run `switchx data prepare` {advice}."
+            f"PREPARED_DIR={str(folder.parent)!r} {state} of {task!r}: run `switchx data prepare` "
+            f"{advice}."
         )
-    info = parse_info(read_bounded(path), str(path))
+    info = parse_info(storage.read_bytes(path, "PREPARED_DIR", MAX_BYTES), str(path))
     if info.plan.task != task:
         raise UserError(f"{str(path)!r} is of the task {info.plan.task!r}, not {task!r}.")
     return info
@@ -161,13 +164,14 @@ def parse_info(content: bytes, path: str) -> SetInfo:
         info = SetInfo(
             SetPlan(**read["plan"]),
             {split: [ShardFacts(**f) for f in of] for split, of in read["shards"].items()},
+            {split: dict(of) for split, of in read.get("sources", {}).items()},
         )
         check_plan(info.plan)
         if {s: len(of) for s, of in info.shards.items()} != dict(info.plan.shards):
             raise ValueError("its shards are not those of its plan")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{path!r} is damaged ({str(error)[:100] or type(error).__name__}); prepare the set "
+            f"{path!r} is damaged ({str(error)[:100] or type(error).__name__}): prepare the set "
             "again or copy it again."
         ) from error
     return info
@@ -204,11 +208,38 @@ def _check_corruption(plan: SetPlan, cut: int) -> None:
             raise ValueError("cut")
 
 
+def other_source(
+    there: Mapping[str, Mapping[str, Any]], here: Mapping[str, Mapping[str, Any]]
+) -> str | None:
+    """What differs between the sources of a set and those that are there now; None if nothing."""
+    for split in sorted(here.keys() & there.keys()):
+        then, now = there[split], here[split]
+        for name in sorted(then.keys() | now.keys()):
+            if name not in now:
+                return f"{name!r}, which is no source of {split!r} now"
+            if name not in then:
+                return f"other files than {name!r}"
+            if then[name] != now[name]:
+                before, after = map(_shown_source, (then[name], now[name]))
+                return f"another {name!r} ({before} then, {after} now)"
+    return None
+
+
+def _shown_source(state: Any) -> str:
+    if not isinstance(state, list):
+        return f"{state} examples"
+    size, nanoseconds = state
+    if nanoseconds is None:
+        return f"{size} bytes"
+    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(nanoseconds / 1e9))
+    return f"{size:,} bytes of {changed}"
+
+
 def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> None:
     """Raises UserError where a set was cut with other settings than a run asks for.
 
     Args:
-      vocabulary: fingerprint of the run's vocabulary; None where it takes the set's.
+      vocabulary: digest of the run's vocabulary; None where it takes the set's.
     """
     wanted = {
         "TASK_FEATURE_LENGTHS": (dict(config.feature_lengths), dict(plan.feature_lengths)),
@@ -218,26 +249,10 @@ def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> Non
     for setting, (here, there) in wanted.items():
         if here != there:
             raise UserError(
-                f"{setting} is {_shown(here)} but the set of {plan.task!r} in PREPARED_DIR "
-                f"{config.prepared_dir!r} was prepared with {_shown(there)}; give that, or prepare "
+                f"{setting}={_shown(here)} but the set of {plan.task!r} in PREPARED_DIR "
+                f"{config.prepared_dir!r} was prepared with {_shown(there)}: give that, or prepare "
                 "another set."
             )
-
-
-def read_bounded(path: Path) -> bytes:
-    """A file's bytes, if there are not too many to be what it should be.
-
-    Raises:
-      UserError: there are, or they cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{str(path)!r} cannot be read ({error.strerror}).") from error
-    if len(content) > _MAX_BYTES:
-        raise UserError(f"{str(path)!r} has more than {_MAX_BYTES:,} bytes; it is no {path.name}.")
-    return content
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

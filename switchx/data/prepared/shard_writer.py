@@ -106,7 +106,7 @@ def _write(
     from array_record.python.array_record_module import ArrayRecordWriter
 
     first = next(records, [])
-    salt = salt_of(job.plan.id, job.split, job.shard, first)
+    salt = salt_of(first, job.plan.dtype)
     count = tokens = unknown = 0
     writer: Any = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
     try:

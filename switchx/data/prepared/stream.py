@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from switchx.data.batches import watched
-from switchx.data.config import Batch, DataConfig, check_values
+from switchx import storage
+from switchx.data.batches import Batch, watched
+from switchx.data.config import DataConfig, check_values
 from switchx.data.prepared import set_plan
 from switchx.data.prepared.counter_random import key_of
 from switchx.data.prepared.order import InTurn, Order, Places
 from switchx.data.prepared.reader import RecordCounter, SplitReader
 from switchx.data.prepared.rows import empty_batch, fill
 from switchx.data.prepared.set_plan import SetInfo
-from switchx.data.streamed.position import check_identity, damaged
+from switchx.data.streamed.position import check_settings, damaged
+from switchx.data.tasks import lookup
 from switchx.errors import UserError
 
 # Against slow storage; more than there are cores would only take turns on them.
@@ -106,7 +108,7 @@ class PreparedStream:
         self._config = config
         self._sets = PreparedSets(config, "train")
         self._shards = tuple(shards)
-        self._identity = _identity(config, self._sets.infos)
+        self._settings = _settings_of(config, self._sets.infos)
         self._blocks = _Blocks(config, self._sets, shards)
         self._next = 0
         self._iterator: Iterator[Batch] | None = None  # from the first batch on
@@ -115,12 +117,6 @@ class PreparedStream:
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch's rows.
-
-        Raises:
-          UserError: too much of the data is broken.
-          RunError: the batch did not come within config.timeout seconds.
-        """
         if self._iterator is None:
             self._iterator = self._read_ahead()
         batch = next(self._iterator)
@@ -128,30 +124,22 @@ class PreparedStream:
         return batch
 
     def state(self) -> dict[int, bytes]:
-        """Returns each shard's position after the batches returned so far, for `restore`."""
-        content = {"format": "prepared 1", "identity": self._identity, "batch": self._next}
+        content = {"format": "prepared 1", "identity": self._settings, "batch": self._next}
         return {shard: json.dumps(content).encode() for shard in self._shards}
 
     def restore(self, states: Mapping[int, bytes]) -> None:
-        """Goes to a position at once: the next batch is the one that would have followed.
-
-        Raises:
-          UserError: the position is damaged, or of other data than this stream's.
-        """
-        found = {_batch_number(states[shard], self._identity) for shard in self._shards}
+        found = {_batch_number(states[shard], self._settings) for shard in self._shards}
         if len(found) != 1:
             raise damaged("its shards stand at different batches")
         self._next, self._iterator = found.pop(), None
 
     def report(self) -> dict[str, int]:
-        """What the user should know about the data read so far, ahead of the batches; or {}."""
         counter = self._sets.counter
         if not counter.broken:
             return {}
         return {"records": counter.records, "broken_records": counter.broken}
 
     def close(self) -> None:
-        """Stops reading ahead; the stream gives no batch afterwards."""
         self._iterator = iter(())
 
     def _read_ahead(self) -> Iterator[Batch]:
@@ -165,7 +153,7 @@ class PreparedStream:
         return itertools.islice(batches, skipped, None)
 
 
-def prepared_evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[Batch]:
+def evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[Batch]:
     """Yields the first batches of the validation split of a task or mixture, always the same.
 
     Every batch has config.rows_per_eval_batch rows: the last is filled up with rows of zeros,
@@ -190,10 +178,8 @@ def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:
     Raises:
       UserError: one is missing, damaged or was cut with other settings.
     """
-    from switchx.data.tasks import vocabulary_choice
-
     default = config.vocabulary == "default"
-    wanted = None if default else vocabulary_choice.open_vocabulary(config).fingerprint
+    wanted = None if default else lookup.open_vocabulary(config).digest
     infos = []
     for task in rates(config, name):
         info = set_plan.read_info(set_folder(config, task), task)
@@ -213,13 +199,13 @@ def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
     if not path.is_file():
         return {name: 1.0}
     try:
-        found = json.loads(set_plan.read_bounded(path))["rates"]
+        found = json.loads(storage.read_bytes(path, "PREPARED_DIR", set_plan.MAX_BYTES))["rates"]
         there = {str(task): float(rate) for task, rate in found.items() if float(rate) > 0}
         if not there or not np.isfinite(list(there.values())).all():
             raise ValueError("no rate above 0")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(
-            f"{str(path)!r} is damaged ({type(error).__name__}); run `switchx data prepare` again."
+            f"{str(path)!r} is damaged ({type(error).__name__}): run `switchx data prepare` again."
         ) from error
     return there
 
@@ -233,17 +219,17 @@ def evaluated_tasks(config: DataConfig) -> list[str]:
 def set_folder(config: DataConfig, name: str) -> Path:
     """Where a task's set lies, or a mixture's description; UserError where it is remote."""
     directory = str(config.prepared_dir)
-    if "://" in directory:
+    if storage.is_remote(directory):
         raise UserError(
-            f"PREPARED_DIR {directory!r} is remote, and records are read at any place; give a "
+            f"PREPARED_DIR={directory!r} is remote, and records are read at any place: give a "
             "local copy or a mounted bucket."
         )
-    return Path(set_plan.folder_of(directory, name)).expanduser()
+    return Path(set_plan.folder_of(storage.expanded(directory), name))
 
 
-def _identity(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
+def _settings_of(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
     """What a position is only valid for. Not DATA_SHARDS: the order is the same for any."""
-    digest = hashlib.sha256("".join(info.text() for info in infos).encode())
+    digest = hashlib.sha256("".join(info.text(with_sources=False) for info in infos).encode())
     return {
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
         "BATCH_SIZE": config.batch_size,
@@ -252,7 +238,7 @@ def _identity(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
     }
 
 
-def _batch_number(state: bytes, identity: Mapping[str, Any]) -> int:
+def _batch_number(state: bytes, settings: Mapping[str, Any]) -> int:
     try:
         content = json.loads(state)
         saved, number = dict(content["identity"]), content["batch"]
@@ -260,5 +246,5 @@ def _batch_number(state: bytes, identity: Mapping[str, Any]) -> int:
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged("it is not one of prepared data") from error
-    check_identity(saved, identity)
+    check_settings(saved, settings)
     return number

@@ -55,7 +55,7 @@ def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
             if counter.failure is not None:
                 raise UserError(counter.failure) from None
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be read: "
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} cannot be read: "
             f"{first_line(error)}"
         ) from error
 
@@ -79,7 +79,7 @@ def _rows(
         return convert(examples, lengths).map(_with_float_weights)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} cannot be built with "
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} cannot be built with "
             f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)}: {first_line(error)}"
         ) from error
 

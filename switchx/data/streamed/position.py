@@ -1,6 +1,6 @@
 """The position of a shard of a training stream: a zip archive of plain files, nothing else.
 
-It holds the identity of the data as JSON and the files of TensorFlow's iterator checkpoint.
+It holds the settings of the data as JSON and the files of TensorFlow's iterator checkpoint.
 """
 
 import io
@@ -15,13 +15,13 @@ from switchx.errors import UserError
 
 PREFIX = "iterator"
 _FORMAT = 2
-_IDENTITY = "identity.json"
+_HEADER = "identity.json"
 _CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
 _MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def identity_of(config: DataConfig, vocabulary_fingerprint: str) -> dict[str, Any]:
+def settings_of(config: DataConfig, vocabulary_digest: str) -> dict[str, Any]:
     """The settings that a position is only valid for, by macro name."""
     return {
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
@@ -30,32 +30,32 @@ def identity_of(config: DataConfig, vocabulary_fingerprint: str) -> dict[str, An
         "SEED": config.seed,
         "DATA_SHARDS": config.shards,
         "PACK": config.pack,
-        "VOCABULARY": vocabulary_fingerprint[:16],
+        "VOCABULARY": vocabulary_digest[:16],
     }
 
 
-def pack(identity: Mapping[str, Any], counts: list[list[int]], files: Mapping[str, bytes]) -> bytes:
-    """Returns one archive of an identity, the counts of lines read, and the checkpoint's files."""
-    header = {"format": _FORMAT, "identity": identity, "counts": counts}
+def pack(settings: Mapping[str, Any], counts: list[list[int]], files: Mapping[str, bytes]) -> bytes:
+    """Returns one archive of settings, the counts of lines read, and the checkpoint's files."""
+    header = {"format": _FORMAT, "identity": settings, "counts": counts}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(_IDENTITY, _EPOCH), json.dumps(header))
+        archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(header))
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), files[name])
     return buffer.getvalue()
 
 
-def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, bytes]]:
+def unpack(state: bytes, settings: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, bytes]]:
     """Returns the counts and the checkpoint's files, by names that lead nowhere else.
 
     Raises:
-      UserError: the bytes are damaged, or the identity is not this one.
+      UserError: the bytes are damaged, or of other settings.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(state)) as archive:
             _check_entries(archive.infolist())
             content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-        header = json.loads(content.pop(_IDENTITY))
+        header = json.loads(content.pop(_HEADER))
         saved, counts = dict(header["identity"]), list(header["counts"])
     except UserError:
         raise
@@ -66,7 +66,7 @@ def unpack(state: bytes, identity: Mapping[str, Any]) -> tuple[list[list[int]], 
     stray = [name for name in content if not _CHECKPOINT_FILE.fullmatch(name)]
     if stray:
         raise damaged(f"it holds {stray[0]!r}")
-    check_identity(saved, identity)
+    check_settings(saved, settings)
     return counts, content
 
 
@@ -89,11 +89,11 @@ def damaged(why: str) -> UserError:
     )
 
 
-def check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises UserError for the first setting whose value is not the one saved."""
     for setting, value in wanted.items():
         if saved.get(setting) != value:
             raise UserError(
-                f"{setting} is {value!r} but the data position in the checkpoint was saved with "
-                f"{saved.get(setting)!r}; give that again or start a new MODEL_DIR."
+                f"{setting}={value!r} but the data position in the checkpoint was saved with "
+                f"{saved.get(setting)!r}: give that again or start a new MODEL_DIR."
             )

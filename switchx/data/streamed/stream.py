@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from switchx.data.batches import watch
-from switchx.data.config import Batch, DataConfig, check_values
+from switchx.data.batches import Batch, watch
+from switchx.data.config import DataConfig, check_values
 from switchx.data.streamed import pipeline, position
-from switchx.data.tasks import lookup, sources, vocabulary_choice
+from switchx.data.tasks import lookup, sources
 from switchx.data.tasks.json_lines import LineCounter
 from switchx.errors import UserError, first_line
 
 _PREFETCHED_BATCHES = 2
 
 
-class TrainStream:
+class StreamedStream:
     """The training rows of some shards of a config, without end, reshuffled each epoch.
 
     A shard's rows at a step depend on the config's seed and number of shards, and on the step.
@@ -39,36 +39,23 @@ class TrainStream:
         self._shards = {shard: _Shard(config, shard) for shard in shards}
         _until_exit(self)
 
-    def __iter__(self) -> "TrainStream":
+    def __iter__(self) -> "StreamedStream":
         return self
 
     def __next__(self) -> Batch:
-        """Returns the next batch's rows.
-
-        Raises:
-          UserError: the data proves broken or empty.
-          RunError: the batch did not come within config.timeout seconds.
-        """
         parts = watch(lambda: [next(shard) for shard in self._shards.values()], self._config)
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def state(self) -> dict[int, bytes]:
-        """Returns each shard's position after the batches returned so far, for `restore`."""
         return {number: shard.state() for number, shard in self._shards.items()}
 
     def restore(self, states: Mapping[int, bytes]) -> None:
-        """Goes to a position: the next batch is, bit for bit, the one that would have followed.
-
-        Raises:
-          UserError: the position is damaged, or of other data than this stream's.
-        """
         for number, shard in self._shards.items():
             shard.restore(states[number])
 
     def report(self) -> dict[str, int]:
-        """What the user should know about the data read so far, ahead of the batches; or {}."""
         counters = [c for shard in self._shards.values() for c in shard.counters()]
         if not counters:
             return {}
@@ -78,7 +65,6 @@ class TrainStream:
         }
 
     def close(self) -> None:
-        """Stops reading ahead; the stream gives no batch afterwards."""
         for shard in self._shards.values():
             shard.close()
 
@@ -89,9 +75,9 @@ class _Shard:
     def __init__(self, config: DataConfig, number: int) -> None:
         self._config, self._number = config, number
         self._provider = lookup.find_provider(config)  # its own: it counts the shard's lines
-        sources.check_sources(self._provider, config)
-        vocabulary = vocabulary_choice.open_vocabulary(config, self._provider)
-        self._identity = position.identity_of(config, vocabulary.fingerprint)
+        sources.check_sources(self._provider, config, ["train"])
+        vocabulary = lookup.open_vocabulary(config, self._provider)
+        self._settings = position.settings_of(config, vocabulary.digest)
         self._batches = self._build()
         self._iterator: Any = None  # from the first batch, or the first position, on
 
@@ -101,7 +87,7 @@ class _Shard:
         if batch is None:
             of = f"shard {self._number} of DATA_SHARDS={self._config.shards} of "
             raise UserError(
-                f"MIXTURE_OR_TASK_NAME {self._config.mixture_or_task_name!r} fills no batch of "
+                f"MIXTURE_OR_TASK_NAME={self._config.mixture_or_task_name!r} fills no batch of "
                 f"{self._rows} rows; {of if self._config.shards > 1 else ''}its training split is "
                 "empty or too small."
             )
@@ -116,10 +102,10 @@ class _Shard:
             checkpoint.write(str(Path(folder) / position.PREFIX))
             saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         counts = [[c.lines, c.broken, c.texts] for c in self.counters()]
-        return position.pack(self._identity, counts, saved)
+        return position.pack(self._settings, counts, saved)
 
     def restore(self, state: bytes) -> None:
-        counts, saved = position.unpack(state, self._identity)
+        counts, saved = position.unpack(state, self._settings)
         if self._iterator is not None:
             # Shuffling keeps part of its state outside the iterator: a used one is not clean.
             self._batches, self._iterator = self._build(), None
@@ -181,8 +167,8 @@ def _filled_batches(
             yield {name: _filled(x, config.rows_per_eval_batch) for name, x in arrays.items()}
     if empty:
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} gives no example for the split "
-            "'validation'; its files are empty or hold too little text."
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} gives no example for the split "
+            "'validation': its files are empty or hold too little text."
         )
 
 

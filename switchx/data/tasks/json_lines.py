@@ -11,10 +11,10 @@ import seqio
 import tensorflow as tf
 
 from switchx import storage
+from switchx.data.tasks import json_files
 from switchx.data.tasks.lines import CutLine, read_lines
 from switchx.errors import UserError
 
-SETTINGS = {"train": "C4_JSON_TRAIN", "validation": "C4_JSON_VALIDATION"}
 MAX_TEXT_CHARS = 1_000_000
 MIN_LINES_TO_JUDGE = 1_000  # a share of fewer lines says little, until the files end
 # A saved position counts blocks: other sizes make other blocks.
@@ -66,15 +66,15 @@ class LineCounter:
             if not self.texts:
                 self._stop(
                     f"{pattern!r} has no text: {self.lines} lines were read and none has a "
-                    "non-empty field 'text'; give JSON-lines shards as C4 is distributed."
+                    "non-empty field 'text': give JSON-lines shards as C4 is distributed."
                 )
 
     def _check_share(self) -> None:
         if self.broken > self._max_broken_share * self.lines:
             self._stop(
-                f"MAX_BROKEN_LINES is {self._max_broken_share} but {self.broken} of "
+                f"MAX_BROKEN_LINES={self._max_broken_share} but {self.broken} of "
                 f"{self.lines} lines are not JSON objects with a text in the field 'text', "
-                f"the first {self._first_broken}; mend the files or raise MAX_BROKEN_LINES."
+                f"the first {self._first_broken}: mend the files or raise MAX_BROKEN_LINES."
             )
 
     def _stop(self, reason: str) -> NoReturn:
@@ -93,18 +93,17 @@ class JsonLinesSource(seqio.FileDataSource):
 
     def __init__(
         self,
-        patterns: Mapping[str, str],
+        globs: Mapping[str, str],
         max_broken_share: float,
-        language: str | None = None,
+        language: str = "",
         cycle_length: int = 16,
     ) -> None:
-        """patterns: the glob of each split; language: takes the place of '{language}' in them."""
+        """globs: of each split; language: takes the place of '{language}' in them."""
         self.counter = LineCounter(max_broken_share)
         self.language = language
-        self.globs = dict(patterns)
+        self.globs = dict(globs)
         self.patterns = {
-            split: glob.replace("{language}", language) if language else glob
-            for split, glob in patterns.items()
+            split: json_files.of_language(glob, language) for split, glob in globs.items()
         }
         self._blocks = _Blocks()
         self._settings: dict[str, str] = {}  # of each file that was listed
@@ -119,7 +118,7 @@ class JsonLinesSource(seqio.FileDataSource):
 
     def sizes(self, split: str) -> dict[str, int]:
         """The files of a split, by name, and the bytes of each."""
-        setting = SETTINGS.get(split, split)
+        setting = json_files.SETTINGS.get(split, split)
         found = storage.list_files(self.patterns[split], setting)
         self._settings.update(dict.fromkeys(found, setting))
         return found

@@ -1,16 +1,18 @@
 """Finds the seqio task or mixture that the user named."""
 
 import contextlib
-import dataclasses
 import difflib
+import functools
 import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.tasks import mc4, vocabulary_choice
+from switchx.data.tasks import names, vocabulary_files
+from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError, first_line
 
@@ -40,9 +42,25 @@ def find_provider(config: DataConfig) -> Any:
         if isinstance(task.source, registry.PythonDocsSource):
             task.source.ensure()
         if isinstance(task.source, seqio.TfdsDataSource) and config.tfds_data_dir:
-            task.source.tfds_dataset.override_data_dir(config.tfds_data_dir)
-    choice = vocabulary_choice.chosen(config)
-    return provider if config.vocabulary == "default" else _revoiced(provider, config, choice)
+            task.source.tfds_dataset.override_data_dir(storage.expanded(config.tfds_data_dir))
+    return _revoiced(provider, config)
+
+
+def open_vocabulary(config: DataConfig, provider: Any = None) -> Vocabulary:
+    """Returns the vocabulary of a config; `provider` is its task where already looked up.
+
+    TensorFlow is imported only where no one but the task knows its vocabulary.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    known = vocabulary_files.open_chosen(config)
+    if known is not None:
+        return known
+    provider = provider or find_provider(config)
+    from switchx.data.tasks import seqio_vocabularies
+
+    return seqio_vocabularies.to_plain(provider.output_features["targets"].vocabulary, config)
 
 
 def evaluated_tasks(config: DataConfig) -> list[str]:
@@ -63,8 +81,8 @@ def _import_task_module(name: str | None) -> None:
             importlib.import_module(name)
         except Exception as error:  # it is the user's code: anything can come out of it
             raise UserError(
-                f"MIXTURE_OR_TASK_MODULE {name!r} cannot be imported ({type(error).__name__}: "
-                f"{first_line(error)}); give the dotted name of a module on the Python path or in "
+                f"MIXTURE_OR_TASK_MODULE={name!r} cannot be imported ({type(error).__name__}: "
+                f"{first_line(error)}): give the dotted name of a module on the Python path or in "
                 "the working folder."
             ) from error
 
@@ -90,7 +108,7 @@ def _named(config: DataConfig) -> Any:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         advice = f"near it are {_listed(close)}" if close else "no name is near it"
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {name!r} is not registered with seqio; {advice}, and "
+            f"MIXTURE_OR_TASK_NAME={name!r} is not registered with seqio; {advice}, and "
             f"MIXTURE_OR_TASK_MODULE names a module that registers your own{advice_on_t5}."
         )
     return seqio.get_mixture_or_task(name)
@@ -120,32 +138,37 @@ def _check_features(provider: Any, config: DataConfig) -> None:
     missing = [name for name in FEATURES if name not in features]
     if missing:
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} has the features "
-            f"{_listed(sorted(features))} and lacks {_listed(missing)}; name a task for "
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} has the features "
+            f"{_listed(sorted(features))} and lacks {_listed(missing)}: name a task for "
             "encoder-decoders, with 'inputs' and 'targets'."
         )
 
 
-def _revoiced(provider: Any, config: DataConfig, choice: str) -> Any:
-    """A copy of a task or of our mixture, not registered, with the vocabulary of a choice."""
+def _revoiced(provider: Any, config: DataConfig) -> Any:
+    """The task or mixture with the vocabulary of a config, whose sentinels no text makes."""
     import seqio
 
-    vocabulary = vocabulary_choice.seqio_choice(config, choice)
+    from switchx.data.tasks import seqio_vocabularies
+
+    chosen = None if config.vocabulary == "default" else seqio_vocabularies.from_config(config)
     if isinstance(provider, seqio.Task):
-        return _task_with(provider, vocabulary)
-    if provider.name not in mc4.MIXTURES:
+        return seqio_vocabularies.with_vocabulary(provider, chosen)
+    if chosen is not None and provider.name not in names.MC4_MIXTURES:
         raise UserError(
-            f"VOCABULARY is {config.vocabulary!r} but {config.mixture_or_task_name!r} is a "
-            "mixture, whose tasks bring their own; leave VOCABULARY at 'default'."
+            f"VOCABULARY={config.vocabulary!r} is for one task, and "
+            f"{config.mixture_or_task_name!r} is a mixture whose tasks bring their own: leave "
+            "VOCABULARY at 'default'."
         )
-    rates = provider.rate_per_task_name
-    tasks = [(_task_with(task, vocabulary), rates[task.name]) for task in provider.tasks]
-    return seqio.Mixture(provider.name, tasks)
+    tasks = provider.tasks
+    own = [seqio_vocabularies.with_vocabulary(task, chosen) for task in tasks]
+    if own == tasks:
+        return provider
+    rates = [functools.partial(_rate, provider, task) for task in tasks]
+    return seqio.Mixture(
+        provider.name, list(zip(own, rates, strict=True)), sample_fn=provider._sample_fn
+    )
 
 
-def _task_with(task: Any, vocabulary: Any) -> Any:
-    features = {
-        name: dataclasses.replace(feature, vocabulary=vocabulary)
-        for name, feature in task.output_features.items()
-    }
-    return task.replace(output_features=features)
+def _rate(mixture: Any, task: Any, _: Any) -> float:
+    """How often a task comes, asked when it is needed: it may count the task's examples."""
+    return float(mixture.get_rate(task))

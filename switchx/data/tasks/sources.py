@@ -3,54 +3,40 @@
 import functools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import seqio
 
+from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.tasks.json_lines import SETTINGS, JsonLinesSource
+from switchx.data.tasks import json_files, names
+from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tensorflow_loader import within_limit
 from switchx.errors import UserError
 
-SPLITS = ("train", "validation")
 
-
-def check_sources(provider: Any, config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
+def check_sources(provider: Any, config: DataConfig, splits: Sequence[str]) -> None:
     """Raises UserError for the first task of a provider whose data or split is missing."""
     for task in seqio.get_subtasks(provider):
         if isinstance(task.source, JsonLinesSource):
-            _check_json(task.source)
+            for split, pattern in task.source.patterns.items():
+                if split in splits:
+                    json_files.check_there(pattern, split)
         elif isinstance(task.source, seqio.TfdsDataSource):
-            _check_tfds(task, config)
+            _check_tfds(task, config, splits)
         elif isinstance(task.source, seqio.FileDataSource):
-            _check_files(task, config)
+            _check_files(task, config, splits)
     for split in splits:
         if split not in provider.splits:
             raise UserError(
-                f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r} has the splits "
-                f"{', '.join(map(repr, sorted(provider.splits)))} and lacks {split!r}; "
-                "name a task with 'train' and 'validation'."
+                f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} has the splits "
+                f"{', '.join(map(repr, sorted(provider.splits)))} and lacks {split!r}: "
+                "name a task that has it."
             )
 
 
-def _check_json(source: JsonLinesSource) -> None:
-    for split, setting in SETTINGS.items():
-        pattern = source.patterns.get(split)
-        if not pattern:
-            raise UserError(
-                f"{setting} is not set; give the JSON-lines shards of the {split} split, as in "
-                f"'/data/c4/en/c4-{split}.*-of-*.json.gz'."
-            )
-        if source.language and "{language}" not in source.globs[split]:
-            raise UserError(
-                f"{setting} is {pattern!r}, which names no '{{language}}'; put that where the "
-                "files' names have the language, as in '/data/c4/multilingual/c4-{language}.*.gz'."
-            )
-        if not source.list_shards(split):
-            raise UserError(f"{setting} {pattern!r} matches no file; give a glob that does.")
-
-
-def _check_tfds(task: Any, config: DataConfig) -> None:
+def _check_tfds(task: Any, config: DataConfig, splits: Sequence[str]) -> None:
     source = task.source
     name = source.tfds_dataset.name
     if name is None:  # splits from several datasets, each with a folder of its own
@@ -58,19 +44,18 @@ def _check_tfds(task: Any, config: DataConfig) -> None:
     data_dir = _tfds_folder(source)
     info = prepared_info(source)
     if info is None:
-        given = "is not set and" if config.tfds_data_dir is None else f"{data_dir!r}"
-        default = f" (the default is {data_dir!r})" if config.tfds_data_dir is None else ""
+        default = "" if config.tfds_data_dir else ", the default,"
         raise UserError(
-            f"TFDS_DATA_DIR {given} has no prepared dataset {name!r}{default}; give the folder "
-            f"that holds '{name.replace(':', '/')}'."
+            f"TFDS_DATA_DIR={data_dir!r}{default} has no prepared dataset {name!r}: give the "
+            f"folder that holds '{name.replace(':', '/')}'."
         )
-    for split in source.splits:
+    for split in set(splits) & set(source.splits):
         try:
             source.num_input_examples(split)
         except (KeyError, ValueError) as error:
             raise UserError(
-                f"TFDS_DATA_DIR {data_dir!r} has {name!r} without what the task {task.name!r} "
-                f"takes for its split {split!r}; name a task whose splits were prepared."
+                f"TFDS_DATA_DIR={data_dir!r} has {name!r} without what the task {task.name!r} "
+                f"takes for its split {split!r}: name a task whose splits were prepared."
             ) from error
 
 
@@ -101,12 +86,40 @@ def _prepared(source: seqio.TfdsDataSource) -> Any:
     return builder.info if builder.is_prepared() and builder.info.splits else None
 
 
-def _check_files(task: Any, config: DataConfig) -> None:
-    setting = f"MIXTURE_OR_TASK_NAME {config.mixture_or_task_name!r}"
-    for split in task.splits:
+def _check_files(task: Any, config: DataConfig, splits: Sequence[str]) -> None:
+    setting = f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}"
+    for split in set(splits) & set(task.splits):
         shards = functools.partial(task.source.list_shards, split)
         if not within_limit(shards, task.name, setting):
             raise UserError(
-                f"{setting} reads no file for the split {split!r}; see which files its source "
+                f"{setting} reads no file for the split {split!r}: see which files its source "
                 "names."
             )
+
+
+def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What a task's data is, for each split: files, each with its bytes and time in nanoseconds.
+
+    What is not known is None: the time of a remote file. Of TFDS it is the dataset's folder with
+    its number of examples; of a function nothing is known.
+    """
+    source, found = task.source, {}
+    for split in splits:
+        if isinstance(source, seqio.TfdsDataSource):
+            name = source.tfds_dataset.name or task.name
+            found[split] = {f"{_tfds_folder(source)}/{name}": source.num_input_examples(split)}
+        elif isinstance(source, JsonLinesSource):
+            found[split] = dict(_file(*item) for item in source.sizes(split).items())
+        elif task.name == names.PYTHON_DOCS:  # its folder is named after all that decides it
+            paths = map(Path, source.list_shards(split))
+            found[split] = {f"{path.parent.name}/{path.name}": None for path in paths}
+        elif isinstance(source, seqio.FileDataSource):
+            found[split] = dict(_file(path, None) for path in source.list_shards(split))
+    return found
+
+
+def _file(path: str, size: int | None) -> tuple[str, list[int | None]]:
+    if storage.is_remote(path) or not os.path.exists(path):
+        return path, [size, None]
+    stat = os.stat(path)
+    return os.path.abspath(path), [stat.st_size, stat.st_mtime_ns]

@@ -12,8 +12,8 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-NOISE_DENSITY = 0.15
-MEAN_SPAN = 3.0
+from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, span_lengths
+
 CHUNK = 65_536  # of a longer document one part is drawn
 DOCUMENTS_IN_A_ROW = 128  # are joined before they are cut
 
@@ -34,14 +34,9 @@ def span_corruption(
       noise_density: share of the tokens that is cut out.
       mean_noise_span_length: tokens in a span, on average.
     """
-    length, targets_length = span_lengths(
-        sequence_length["inputs"], noise_density, mean_noise_span_length
-    )
-    if sequence_length["targets"] < targets_length:
-        raise ValueError(
-            f"Expected targets length for span corruption ({targets_length}) is greater than "
-            f"configured targets length ({sequence_length['targets']})"
-        )
+    needs = span_lengths(sequence_length["inputs"], noise_density, mean_noise_span_length)
+    if sequence_length["targets"] < needs.targets:
+        raise ValueError(f"targets have {sequence_length['targets']} tokens, not {needs.targets}")
     sentinel = output_features["targets"].vocabulary.vocab_size - 1
 
     @seqio.map_over_dataset(num_seeds=1)
@@ -54,26 +49,7 @@ def span_corruption(
             "targets": _with_sentinels(tokens, ~noise, sentinel),
         }
 
-    return corrupted(_rows(_joined(_chunks(_not_empty(dataset))), length))
-
-
-def span_lengths(
-    inputs_length: int, noise_density: float = NOISE_DENSITY, mean_span: float = MEAN_SPAN
-) -> tuple[int, int]:
-    """Tokens of text that fill a row of inputs once corrupted, and the length of their targets."""
-
-    def corrupted(tokens: int) -> tuple[int, int]:
-        noise = round(tokens * noise_density)
-        spans = round(noise / mean_span)
-        return tokens - noise + spans + 1, noise + spans + 1
-
-    tokens = inputs_length - 1
-    while corrupted(tokens + 1)[0] <= inputs_length:
-        tokens += 1
-    inputs, targets = corrupted(tokens)
-    if noise_density == 0.5 and targets > inputs:  # t5 makes the two equal
-        return tokens - 1, targets - 1
-    return tokens, targets
+    return corrupted(_rows(_joined(_chunks(_not_empty(dataset))), needs.tokens))
 
 
 def is_span_corruption(step: Any) -> bool:
@@ -81,6 +57,16 @@ def is_span_corruption(step: Any) -> bool:
     t5 = sys.modules.get("t5.data.preprocessors")
     function = getattr(step, "func", step)
     return function is span_corruption or (t5 is not None and function is t5.span_corruption)
+
+
+def span_settings(task: Any) -> tuple[float, float] | None:
+    """Noise density and mean span length of a task's span corruption, None where it has none."""
+    for step in task.preprocessors:
+        if is_span_corruption(step):
+            chosen = getattr(step, "keywords", {})
+            density = chosen.get("noise_density", NOISE_DENSITY)
+            return density, chosen.get("mean_noise_span_length", MEAN_SPAN)
+    return None
 
 
 def _not_empty(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -179,7 +179,7 @@ def test_training_stops_past_the_share(copy):
     damage_one_record(copy, path)
     stream = data.train_stream(copy)
     sentence = (
-        r"MAX_BROKEN_LINES is 0\.0001 but \d of [\d,]+ records are broken, for one record \d+ of"
+        r"MAX_BROKEN_LINES=0\.0001 but \d of [\d,]+ records are broken, for one record \d+ of"
     )
     with pytest.raises(UserError, match=sentence):
         list(itertools.islice(stream, 2000))

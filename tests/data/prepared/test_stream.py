@@ -104,14 +104,14 @@ def test_seeds_differ(config):
 def test_a_position_of_other_settings_is_refused(config, change):
     state = data.train_stream(config).state()
     other = data.train_stream(dataclasses.replace(config, **change))
-    with pytest.raises(UserError, match=r"(SEED|BATCH_SIZE) is .* was saved with"):
+    with pytest.raises(UserError, match=r"(SEED|BATCH_SIZE)=.* was saved with"):
         other.restore(state)
 
 
 def test_a_position_of_another_set_is_refused(config, tmp_path):
     other = json_config(tmp_path, batch_size=8)
     data.prepare(other, shards=2)
-    with pytest.raises(UserError, match=r"PREPARED_DIR \(its sets\) is .* was saved with"):
+    with pytest.raises(UserError, match=r"PREPARED_DIR \(its sets\)=.* was saved with"):
         data.train_stream(other).restore(data.train_stream(config).state())
 
 
@@ -143,7 +143,7 @@ def test_training_imports_no_tensorflow(config):
         "import sys; from switchx import data; from switchx.data import DataConfig;"
         f"config = DataConfig(**{dataclasses.asdict(config)!r});"
         "data.preflight(config); next(data.train_stream(config)); list(data.eval_batches(config));"
-        "data.vocabulary_fingerprint(config); print('tensorflow' in sys.modules)"
+        "data.vocabulary_digest(config); print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "False\n", done.stderr
@@ -151,7 +151,7 @@ def test_training_imports_no_tensorflow(config):
 
 def test_a_missing_set_is_named(config, tmp_path):
     other = dataclasses.replace(config, prepared_dir=str(tmp_path))
-    with pytest.raises(UserError, match=r"PREPARED_DIR: .* holds no prepared set; run"):
+    with pytest.raises(UserError, match=r"PREPARED_DIR=.* holds no prepared set of .*: run"):
         data.preflight(other)
 
 

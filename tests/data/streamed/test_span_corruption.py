@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from switchx.data import eval_batches, train_stream, vocabulary
+from switchx.data.tasks.objectives import span_lengths
 
 from ..conftest import docs_config
 
@@ -110,9 +111,7 @@ def test_shapes_and_types():
 
 @pytest.mark.parametrize("inputs", [16, 37, 64, 100, 256])
 def test_shorter_rows_are_full_as_well(inputs):
-    from switchx.data.tasks.registry import span_lengths
-
-    spans, targets = span_lengths(inputs, 0.15, 3.0)
+    _, spans, targets = span_lengths(inputs)
     lengths = {"inputs": inputs, "targets": targets}
     batch = next(iter(eval_batches(docs_config(feature_lengths=lengths, batch_size=32))))
     assert (batch["encoder_input_tokens"] != 0).all()
@@ -122,9 +121,7 @@ def test_shorter_rows_are_full_as_well(inputs):
 
 
 def test_paper_lengths():
-    from switchx.data.tasks.registry import span_lengths
-
-    assert span_lengths(512, 0.15, 3.0) == (28, 114)
+    assert span_lengths(512) == (568, 28, 114)
 
 
 @pytest.mark.parametrize("settings", [{}, {"noise_density": 0.5, "mean_noise_span_length": 2.0}])
@@ -165,9 +162,8 @@ def test_rows_are_those_of_t5(settings):
 def test_lengths_are_those_of_t5(density, mean_span):
     from t5.data import preprocessors
 
-    from switchx.data.tasks.span_corruption import span_lengths
-
     for inputs in (8, 33, 64, 512, 1000):
-        assert span_lengths(inputs, density, mean_span) == preprocessors.random_spans_helper(
+        tokens, _, targets = span_lengths(inputs, density, mean_span)
+        assert (tokens, targets) == preprocessors.random_spans_helper(
             inputs, density, mean_span, 1, 1
         )

@@ -133,11 +133,11 @@ def tiny_state(tiny):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batch_size": 2}, "BATCH_SIZE is 2 but the data position .* was saved with 4;"),
-        ({"seed": 5}, "SEED is 5 but"),
-        ({"shards": 2}, "DATA_SHARDS is 2 but"),
-        ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS is .*32.*64"),
-        ({"vocabulary": "bytes"}, "VOCABULARY is"),
+        ({"batch_size": 2}, "BATCH_SIZE=2 but the data position .* was saved with 4:"),
+        ({"seed": 5}, "SEED=5 but"),
+        ({"shards": 2}, "DATA_SHARDS=2 but"),
+        ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS=.*32.*64"),
+        ({"vocabulary": "bytes"}, "VOCABULARY="),
     ],
 )
 def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
@@ -146,7 +146,7 @@ def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
 
 
 def test_a_position_of_another_task(tiny_state):
-    with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME is 'python_docs_span_corruption'"):
+    with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME='python_docs_span_corruption'"):
         train_stream(docs_config()).restore(tiny_state)
 
 

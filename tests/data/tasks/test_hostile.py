@@ -59,7 +59,7 @@ def test_long_lines_are_broken_lines(monkeypatch, tmp_path):
     assert found == ["x" * 20, "last"]
     assert (counter.lines, counter.broken) == (4, 2)
     assert len(fits) <= 100
-    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.1 but 2 of 4 .*t.json'.*yyyy"):
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES=0.1 but 2 of 4 .*t.json'.*yyyy"):
         read_strictly(path)
 
 

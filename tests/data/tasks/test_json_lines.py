@@ -70,7 +70,7 @@ def test_share_is_judged_from_a_thousand_lines_on():
     good = record("good").encode()
     counter.parse([b"{first bad"] + [good] * 8, b"shard")  # 1 in 9: too early to judge
     counter.parse([b"bad"] * 9 + [good] * 982, b"shard")  # 10 in 1,000: allowed
-    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.01 but 11 of 1001 .*'\{first bad'"):
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES=0.01 but 11 of 1001 .*'\{first bad'"):
         counter.parse([b"bad"], b"shard")
     assert counter.failure is not None
 
@@ -78,13 +78,13 @@ def test_share_is_judged_from_a_thousand_lines_on():
 @pytest.mark.parametrize("entrance", [preflight, lambda c: next(train_stream(c))])
 def test_too_many_broken_lines(shards, entrance):
     config = shards(["{broken"] * 3 + list(map(record, sentences(50))))
-    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.01 but 3 of 53 .*t.json.gz.*brok"):
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES=0.01 but 3 of 53 .*t.json.gz.*brok"):
         entrance(config)
 
 
 def test_evaluation_stops_as_well(shards):
     config = shards(list(map(record, sentences(40))), validation=["{"] * 5, max_broken_share=0.5)
-    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES is 0.5 but 5 of 5 lines"):
+    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES=0.5 but 5 of 5 lines"):
         list(eval_batches(config))
 
 
@@ -109,11 +109,11 @@ def test_damaged_compression(shards, tmp_path):
 def test_globs(shards, tmp_path):
     config = shards(map(record, sentences(40)))
     preflight(config)
-    with pytest.raises(UserError, match=r"C4_JSON_TRAIN is not set; give the JSON-lines shards"):
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN is not set: give the JSON-lines shards"):
         preflight(dataclasses.replace(config, json_train_glob=None))
-    with pytest.raises(UserError, match=r"C4_JSON_VALIDATION is not set; .*c4-validation"):
+    with pytest.raises(UserError, match=r"C4_JSON_VALIDATION is not set: .*c4-validation"):
         preflight(dataclasses.replace(config, json_validation_glob=None))
-    with pytest.raises(UserError, match=r"C4_JSON_TRAIN '.*none-.*' matches no file"):
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN='.*none-.*' matches no file"):
         preflight(dataclasses.replace(config, json_train_glob=str(tmp_path / "none-*.json")))
 
 

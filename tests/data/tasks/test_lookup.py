@@ -102,7 +102,7 @@ def test_a_task_of_t5_with_a_local_vocabulary(t5_model):
 MISTAKES = {
     "misspelt": (
         docs_config(mixture_or_task_name="python_docs_span_coruption"),
-        "MIXTURE_OR_TASK_NAME 'python_docs_span_coruption' is not registered with seqio; "
+        "MIXTURE_OR_TASK_NAME='python_docs_span_coruption' is not registered with seqio; "
         "near it are 'python_docs_span_corruption'",
     ),
     "nothing like it": (
@@ -111,7 +111,7 @@ MISTAKES = {
     ),
     "no module": (
         own_config("own_shouting", task_module="no.such.module"),
-        r"MIXTURE_OR_TASK_MODULE 'no.such.module' cannot be imported \(ModuleNotFoundError: "
+        r"MIXTURE_OR_TASK_MODULE='no.such.module' cannot be imported \(ModuleNotFoundError: "
         r"No module named",
     ),
     "no validation": (
@@ -121,7 +121,7 @@ MISTAKES = {
     "empty": (own_config("own_empty"), "'own_empty' gives no example for the split 'train'"),
     "a task of nothing": (
         own_config("own_half_empty", eval_each_task=True),
-        "EVAL_EACH_TASK is True and the task 'own_empty' gives no example for the split",
+        "EVAL_EACH_TASK=True needs every task, and 'own_empty' gives no example for the split",
     ),
     "no inputs": (
         own_config("own_language_model"),
@@ -129,19 +129,19 @@ MISTAKES = {
     ),
     "mixture's vocabulary": (
         own_config("own_mixture", vocabulary="bytes"),
-        "VOCABULARY is 'bytes' but 'own_mixture' is a mixture",
+        "VOCABULARY='bytes' is for one task, and 'own_mixture' is a mixture",
     ),
     "no vocabulary": (
         docs_config(vocabulary="/no/such.model"),
-        "VOCABULARY '/no/such.model' leads to '/no/such.model', which cannot be read",
+        "VOCABULARY='/no/such.model' leads to '/no/such.model', which cannot be read",
     ),
     "short targets": (
         docs_config(feature_lengths={"inputs": 512, "targets": 100}),
-        "TASK_FEATURE_LENGTHS is {'inputs': 512, 'targets': 100} but .* give at least 114 targets",
+        "TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 100} is .* give at least 114 targets",
     ),
     "short inputs": (
         docs_config(feature_lengths={"inputs": 5, "targets": 100}),
-        "rows so short hold no whole span; give at least 10 inputs",
+        "rows so short that they hold no whole span: give at least 10 inputs",
     ),
     "settings of its own": (
         own_config("own_longer_spans", feature_lengths={"inputs": 64, "targets": 40}),
@@ -149,7 +149,7 @@ MISTAKES = {
     ),
     "too many spans": (
         docs_config(vocabulary="bytes", feature_lengths={"inputs": 2048, "targets": 600}),
-        "2048 inputs take 114 sentinels and VOCABULARY 'bytes' has 100",
+        "2048 inputs take 114 sentinels and VOCABULARY='bytes' has 100",
     ),
 }
 
@@ -169,23 +169,23 @@ def test_a_module_that_fails(tmp_path, monkeypatch):
     (tmp_path / "failing.py").write_text("raise RuntimeError('in the middle')\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        UserError, match=r"MIXTURE_OR_TASK_MODULE 'failing' .*RuntimeError: in the middle"
+        UserError, match=r"MIXTURE_OR_TASK_MODULE='failing' .*RuntimeError: in the middle"
     ):
         preflight(own_config("own_shouting", task_module="failing"))
 
 
 def test_the_public_vocabulary_without_network(monkeypatch):
-    from switchx.data.tasks import vocabulary_choice
+    from switchx.data.tasks import vocabulary_files
 
     def refuse(read, path, setting):
         raise UserError(f"{setting} leads to {path!r}")
 
-    monkeypatch.setattr(vocabulary_choice, "within_limit", refuse)
+    monkeypatch.setattr(vocabulary_files, "within_limit", refuse)
     with pytest.raises(
-        UserError, match="VOCABULARY 'default' leads to 'gs://t5-data/vocabs/cc_all"
+        UserError, match="VOCABULARY='default' leads to 'gs://t5-data/vocabs/cc_all"
     ):
-        preflight(docs_config(mixture_or_task_name="c4_json_span_corruption"))
-    with pytest.raises(UserError, match="VOCABULARY 't5' leads to 'gs://t5-data/vocabs/cc_all"):
+        preflight(docs_config(mixture_or_task_name="c4_v310_span_corruption"))
+    with pytest.raises(UserError, match="VOCABULARY='t5' leads to 'gs://t5-data/vocabs/cc_all"):
         preflight(docs_config(vocabulary="t5"))
 
 

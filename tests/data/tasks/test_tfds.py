@@ -85,7 +85,7 @@ def test_evaluation_reads_the_validation_text(prepared, t5_model):
 
 def test_another_folder(prepared, t5_model, tmp_path):
     config = config_for(prepared, t5_model, tfds_data_dir=str(tmp_path))
-    sentence = rf"TFDS_DATA_DIR '{tmp_path}' has no prepared dataset 'c4/en:{prepared[1]}'"
+    sentence = rf"TFDS_DATA_DIR='{tmp_path}' has no prepared dataset 'c4/en:{prepared[1]}'"
     with pytest.raises(UserError, match=sentence):
         preflight(config)
     with pytest.raises(UserError, match=sentence):
@@ -93,21 +93,21 @@ def test_another_folder(prepared, t5_model, tmp_path):
 
 
 def test_no_folder(prepared, t5_model):
-    with pytest.raises(UserError, match="TFDS_DATA_DIR is not set and has no prepared dataset"):
+    with pytest.raises(UserError, match=r"TFDS_DATA_DIR='.*', the default, has no prepared"):
         preflight(config_for(prepared, t5_model, tfds_data_dir=None))
 
 
 def test_the_current_version_of_c4():
     from tensorflow_datasets.text import c4
 
-    from switchx.data.tasks import registry
+    from switchx.data.tasks import names
 
     digits = str(c4._VERSION).replace(".", "")
-    assert f"c4_v{digits}_span_corruption" == registry.C4_TFDS
+    assert f"c4_v{digits}_span_corruption" == names.C4_TFDS
     known = {f"c4/{config.name}:{c4._VERSION}" for config in c4.C4.BUILDER_CONFIGS}
     assert known == {
-        *registry.ENGLISH_TFDS.values(),
-        registry.MC4_TFDS,
+        *names.ENGLISH_TFDS.values(),
+        names.MC4_TFDS,
         f"c4/en.noclean:{c4._VERSION}",
     }
 

@@ -1,9 +1,19 @@
-"""The languages of mC4, and the names of their tasks: plain values, that import nothing.
+"""The names of this package's tasks, and their vocabularies: plain values, that import nothing.
 
 mC4 (Xue et al., 2021, section 3.1) holds 101 languages. Six of them are also there in Latin
 script, as splits of their own, which makes 107 tasks: as many as the Switch Transformers paper
 trains on in section 5.
 """
+
+PYTHON_DOCS = "python_docs_span_corruption"
+C4_TFDS = "c4_v310_span_corruption"
+ENGLISH_TFDS = {
+    C4_TFDS: "c4/en:3.1.0",
+    "c4_realnewslike_span_corruption": "c4/realnewslike:3.1.0",
+    "c4_webtextlike_span_corruption": "c4/webtextlike:3.1.0",
+}
+C4_JSON = "c4_json_span_corruption"
+MC4_TFDS = "c4/multilingual:3.1.0"
 
 # The names of the splits of c4/multilingual:3.1.0 and of the files in allenai/c4. Hebrew is 'iw',
 # and Javanese 'jv', as CLD3 calls them; what it could not tell, 'und', is in neither count.
@@ -13,13 +23,12 @@ _CODES = """
     ms mt my ne nl no ny pa pl ps pt ro ru sd si sk sl sm sn so sq sr st su sv sw ta te tg th tr
     uk ur uz vi xh yi yo zh zu
 """
-LANGUAGES = tuple(_CODES.split())
-ROMANIZED = ("bg-Latn", "el-Latn", "hi-Latn", "ja-Latn", "ru-Latn", "zh-Latn")
-ALL = tuple(sorted(LANGUAGES + ROMANIZED))
+LANGUAGES = (*_CODES.split(), "bg-Latn", "el-Latn", "hi-Latn", "ja-Latn", "ru-Latn", "zh-Latn")
 # p(language) is proportional to its size to this power (Xue et al., 2021, section 3.1).
 ALPHA = 0.3
-TFDS_MIXTURE = "mc4_span_corruption"
-JSON_MIXTURE = "mc4_json_span_corruption"
+MC4_TFDS_MIXTURE = "mc4_span_corruption"
+MC4_JSON_MIXTURE = "mc4_json_span_corruption"
+MC4_MIXTURES = (MC4_TFDS_MIXTURE, MC4_JSON_MIXTURE)
 
 
 def tfds_task(language: str) -> str:
@@ -32,5 +41,16 @@ def json_task(language: str) -> str:
     return f"mc4_json_{language.replace('-', '_')}_span_corruption"
 
 
-MIXTURES = (TFDS_MIXTURE, JSON_MIXTURE)
-NAMES = frozenset((*MIXTURES, *map(tfds_task, ALL), *map(json_task, ALL)))
+MC4 = frozenset((*MC4_MIXTURES, *map(tfds_task, LANGUAGES), *map(json_task, LANGUAGES)))
+JSON_LINES = {C4_JSON: "", MC4_JSON_MIXTURE: "en"} | {json_task(code): code for code in LANGUAGES}
+
+PUBLIC_MODELS = {
+    "t5": "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model",
+    "mt5": "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model",
+}
+# Known without asking seqio.
+VOCABULARIES = {
+    PYTHON_DOCS: "python_docs",
+    **dict.fromkeys((*ENGLISH_TFDS, C4_JSON), "t5"),
+    **dict.fromkeys(MC4, "mt5"),
+}

@@ -1,0 +1,74 @@
+"""Opens the vocabulary that a config names, once in a process, without TensorFlow."""
+
+import functools
+import os
+
+from switchx import storage
+from switchx.data.config import DataConfig
+from switchx.data.tasks import corpus, names
+from switchx.data.tasks.vocabularies import Bytes, SentencePieces, Vocabulary
+from switchx.data.tensorflow_loader import load_tensorflow, within_limit
+
+
+def chosen(config: DataConfig) -> str:
+    """VOCABULARY, with 'default' resolved for the tasks of this package."""
+    if config.vocabulary == "default":
+        return names.VOCABULARIES.get(config.mixture_or_task_name, "default")
+    return config.vocabulary
+
+
+def open_chosen(config: DataConfig) -> Vocabulary | None:
+    """Returns the vocabulary of a config; None where only its task knows which it is.
+
+    Raises:
+      UserError: it is not there or cannot be read.
+    """
+    choice = chosen(config)
+    if choice == "default":
+        return None
+    return Bytes() if choice == "bytes" else open_model(model_path(config, choice), config)
+
+
+def lies_here(config: DataConfig) -> bool:
+    """Whether a config's vocabulary can be opened at once: no download, nothing to build."""
+    choice = chosen(config)
+    if choice == "python_docs":
+        return corpus.locate(config.cache_path).vocabulary_path.is_file()
+    return (
+        choice != "default" and choice not in names.PUBLIC_MODELS and not storage.is_remote(choice)
+    )
+
+
+def open_model(path: str, config: DataConfig, extra_ids: int | None = None) -> SentencePieces:
+    """A SentencePiece file as a vocabulary; `extra_ids` sentinels where the caller knows."""
+    stat = os.stat(path) if os.path.isfile(path) else None
+    version = (stat.st_size, stat.st_mtime_ns) if stat else None
+    return _opened(path, version, extra_ids, setting(config))
+
+
+@functools.lru_cache(maxsize=16)
+def _opened(path: str, version: object, extra_ids: int | None, setting: str) -> SentencePieces:
+    del version  # of the file: another is another vocabulary
+    return SentencePieces(_read(path, setting), extra_ids, name=path)
+
+
+def _read(path: str, setting: str) -> bytes:
+    if not path.startswith("gs://"):
+        return storage.read_bytes(path, setting)
+    # As seqio reads it next: TensorFlow needs no package of its own for these, and retries.
+    gfile = load_tensorflow().io.gfile
+    return within_limit(lambda: bytes(gfile.GFile(path, "rb").read()), path, setting)
+
+
+def model_path(config: DataConfig, choice: str) -> str:
+    """The SentencePiece file of a choice; builds the embedded corpus where it is its vocabulary."""
+    if choice in names.PUBLIC_MODELS:
+        return names.PUBLIC_MODELS[choice]
+    if choice == "python_docs":
+        return str(corpus.ensure(config.cache_path).vocabulary_path)
+    return storage.expanded(choice)
+
+
+def setting(config: DataConfig) -> str:
+    """What led to a vocabulary, as errors name it."""
+    return f"VOCABULARY={config.vocabulary!r}"
