@@ -16,6 +16,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,9 +41,11 @@ from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
-from switchx.planning.program import collectives, summary
+from switchx.planning.hlo import Instruction, Program, bytes_by_dtype
+from switchx.planning.program import collectives
 from switchx.sharding import batch_sharding, spec
 
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 D_MODEL, D_FF, LENGTH = 768, 3072, 512
 # What a chip's name stands for: a topology, how many of its chips, and bytes a cycle from memory
 # (819 GB/s at 1.5 GHz and 2765 GB/s at 1.75 GHz; the clock follows from peak FLOP/s and the number
@@ -195,6 +198,34 @@ def table(records: list[dict]) -> str:
         )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
+
+
+def summary(text: str) -> dict[str, int]:
+    """The compiler's own estimate of a TPU program, and what it leaves out.
+
+    Returns:
+      cycles: of the instructions that carry an estimate.
+      unpriced, unpriced_bytes: gathers, scatters, sorts and kernels that carry none, and the bytes
+        of their results, once written and once read: a lower bound of what they move.
+    """
+    total = {"cycles": 0, "unpriced": 0, "unpriced_bytes": 0}
+    for times, _, instruction in Program(text).running(("while", "call")):
+        if cycles := _CYCLES.search(instruction.rest):
+            total["cycles"] += times * int(cycles.group(1))
+        elif _is_unpriced(instruction):
+            total["unpriced"] += times
+            size = sum(bytes_by_dtype(instruction.shape).values())
+            total["unpriced_bytes"] += 2 * times * size
+    return total
+
+
+def _is_unpriced(instruction: Instruction) -> bool:
+    if instruction.opcode == "fusion":
+        return "kind=kCustom" in instruction.rest
+    return (
+        instruction.opcode in ("gather", "scatter", "sort")
+        or 'custom_call_target="tpu_custom_call"' in instruction.rest
+    )
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def train_run(
     from switchx import data, evaluation, hosts, training
     from switchx.reports import pictures
     from switchx.settings import changed_settings
+    from switchx.training.checks import check_vocabulary
     from switchx.training.metrics import layer_names
 
     def check() -> str:
@@ -80,6 +81,7 @@ def train_run(
         fingerprint = data.vocabulary_digest(settings.data)
         check_resume(settings.run, settings.model_dir, fingerprint)
         data.preflight(settings.data)
+        check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
         return fingerprint
 
     feed = training.Feed(
@@ -176,9 +178,12 @@ class Run:
     def _check_model(self) -> None:
         from switchx import data
         from switchx.training.checkpoints.refusals import check_model
+        from switchx.training.checks import check_vocabulary
 
         fingerprint = data.vocabulary_digest(self.config.data)
         check_model(self.config.run.model, self.config.model_dir, fingerprint)
+        size = data.vocabulary_size(self.config.data)
+        check_vocabulary(self.config.run.model.vocab_size, size)
 
     def encode(self, text: str) -> list[int]:
         """Encoder tokens of a text, whose blanks are <extra_id_0>, ... or __.

@@ -1,10 +1,15 @@
 """switchx import: a model that another program trained becomes a run directory."""
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
 
 from switchx import storage
 from switchx.cli.flags import load
 from switchx.errors import UserError
+
+if TYPE_CHECKING:
+    from switchx.settings import Settings
 
 EPILOG = """\
 The model's sizes come from --input; the task, its vocabulary and everything else from gin, as for
@@ -43,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     source = open_source(args.kind, args.input)
     settings = load(args, model=source.model_fields)
     check_run(settings.run, make_mesh(settings.run.mesh))
+    _check_vocabulary(settings)
     step = (source.step or 0) if args.step is None else args.step
     with storage.new_directory(settings.model_dir, "--model_dir") as directory:
         origin = {"from": args.kind, "path": args.input}
@@ -51,3 +57,16 @@ def run(args: argparse.Namespace) -> None:
     print(
         f"{count:,} parameters, step {step:,}, in {settings.model_dir}; the optimizer {optimizer}"
     )
+
+
+def _check_vocabulary(settings: "Settings") -> None:
+    """Refuses a vocabulary that is too large; one that is not here is left to the first start."""
+    from switchx import data
+    from switchx.training.checks import check_vocabulary
+
+    try:
+        size = data.vocabulary_size(settings.data)
+    except UserError as error:
+        print(f"switchx: the vocabulary is not checked yet: {error}", file=sys.stderr)
+        return
+    check_vocabulary(settings.run.model.vocab_size, size)

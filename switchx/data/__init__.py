@@ -29,6 +29,7 @@ __all__ = [
     "train_stream",
     "vocabulary",
     "vocabulary_digest",
+    "vocabulary_size",
 ]
 
 
@@ -68,6 +69,19 @@ def vocabulary_digest(config: DataConfig) -> str:
     from switchx.data.prepared.stream import set_infos
 
     return set_infos(config)[0].plan.vocabulary
+
+
+def vocabulary_size(config: DataConfig) -> int:
+    """How many ids a config's vocabulary has; of prepared data without reading the vocabulary.
+
+    Raises:
+      UserError: as `vocabulary`.
+    """
+    if config.prepared_dir is None:
+        return vocabulary(config).size
+    from switchx.data.prepared.stream import set_infos
+
+    return max(info.plan.vocab_size for info in set_infos(config))
 
 
 def prepare(

@@ -14,18 +14,13 @@ _FLAGS = {
     "count": "--num_processes",
     "index": "--process_id",
 }
-# Where launchers say how many processes there are, and which of them this one is. On Cloud TPU VMs
-# the slice's metadata server says it.
-_VARIABLES = [
-    "SLURM_NTASKS",
-    "SLURM_PROCID",
-    "OMPI_COMM_WORLD_SIZE",
-    "OMPI_COMM_WORLD_RANK",
-    "TPU_WORKER_HOSTNAMES",
-    "TPU_WORKER_ID",
-    "MEGASCALE_NUM_SLICES",
-    "JOB_COMPLETION_INDEX",
-]
+# Where launchers, by JAX's names of them, say how many processes there are and which this one is.
+_VARIABLES = {
+    "slurm": ("SLURM_NTASKS", "SLURM_PROCID"),
+    "ompi": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    "gketpu": ("TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID", "MEGASCALE_NUM_SLICES"),
+    "": ("JOB_COMPLETION_INDEX",),  # Kubernetes
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,14 +32,14 @@ class Job:
       count: processes in all.
       index: this one's number, from 0.
       local_devices: numbers of the machine's GPUs that are this process's; None: all.
-      said_by: variables of the environment that say so, as "NAME=value"; "" where flags do.
+      found_in: variables of the environment that say so, as "NAME=value"; "" where flags do.
     """
 
     address: str
     count: int
     index: int
     local_devices: tuple[int, ...] | None = None
-    said_by: str = ""
+    found_in: str = ""
 
     @property
     def host(self) -> str:
@@ -56,16 +51,16 @@ class Job:
         return int(self.address.rpartition(":")[2])
 
     @property
-    def said(self) -> str:
+    def reason(self) -> str:
         """Where it is known from, as the beginning of a sentence about what is missing."""
-        if not self.said_by:
+        if not self.found_in:
             return f"--num_processes={self.count}"
-        return f"{self.said_by} in the environment make {self.count} processes"
+        return f"{self.found_in} in the environment make {self.count} processes"
 
     @property
-    def otherwise(self) -> str:
+    def remedy(self) -> str:
         """What else to do than to start all processes."""
-        if not self.said_by:
+        if not self.found_in:
             return "correct --num_processes or --coordinator_address"
         return "run this one alone with --num_processes=1"
 
@@ -92,8 +87,9 @@ def find_job(
     for name, flag in _FLAGS.items():
         if name not in values:
             raise UserError(_missing(flag, given, said))
-    said_by = "" if "count" in given else _said_by(os.environ)
-    job = Job(**values, local_devices=_local_devices(os.environ), said_by=said_by)
+    if "count" in given:
+        values["found_in"] = ""
+    job = Job(**values, local_devices=_local_devices(os.environ))
     _check(job)
     return None if job.count == 1 else job
 
@@ -114,8 +110,8 @@ def _missing(flag: str, given: Mapping[str, Any], said: Mapping[str, Any]) -> st
     all_flags = ", ".join(_FLAGS.values())
     if said and not given:
         return (
-            f"{_said_by(os.environ)} in the environment make {said['count']} processes, but {flag} "
-            "is missing: name it, or run this one alone with --num_processes=1."
+            f"{said['found_in']} in the environment make {said['count']} processes, and "
+            f"{flag} is missing: name it, or run this one alone with --num_processes=1."
         )
     return (
         f"{flag} is missing: give each of several processes {all_flags}, where TPU, SLURM or Open "
@@ -123,14 +119,8 @@ def _missing(flag: str, given: Mapping[str, Any], said: Mapping[str, Any]) -> st
     )
 
 
-def _said_by(environment: Mapping[str, str]) -> str:
-    """The variables that make this process one of several, of whichever launcher set them."""
-    found = [f"{name}={environment[name][:60]}" for name in _VARIABLES if name in environment]
-    return ", ".join(found) or "the TPU slice's metadata"
-
-
 def _of_environment(timeout: float) -> dict[str, Any]:
-    """Address, count and index as the launcher says them, without what it does not say."""
+    """A job's attributes as the launcher says them, without what it does not say."""
     from jax._src import clusters  # its detection, which jax.distributed.initialize uses too
 
     for env in clusters.ClusterEnv._cluster_types:
@@ -139,10 +129,19 @@ def _of_environment(timeout: float) -> dict[str, Any]:
             if said["count"] > 1:
                 port = os.environ.get("JAX_COORDINATOR_PORT")
                 said["address"] = env.get_coordinator_address(int(timeout), port)
-            return said
+            return said | {"found_in": _found_in(env.name)}
     # Open MPI 5 no longer says where process 0 is.
-    names = {"count": "OMPI_COMM_WORLD_SIZE", "index": "OMPI_COMM_WORLD_RANK"}
-    return {key: int(os.environ[name]) for key, name in names.items() if name in os.environ}
+    size, rank = _VARIABLES["ompi"]
+    if size not in os.environ or rank not in os.environ:
+        return {}
+    count, index = int(os.environ[size]), int(os.environ[rank])
+    return {"count": count, "index": index, "found_in": _found_in("ompi")}
+
+
+def _found_in(launcher: str) -> str:
+    names = [name for name in _VARIABLES.get(launcher, ()) if name in os.environ]
+    found = [f"{name}={os.environ[name][:60]}" for name in names]
+    return ", ".join(found) or "the TPU slice's metadata"  # of Cloud TPU VMs
 
 
 def _is_present(env: Any) -> bool:

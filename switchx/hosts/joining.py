@@ -112,7 +112,7 @@ def joined(
         # JAX would wait for the others at exit, who are ending without it.
         atexit.register(_leave, status)
         raise
-    watch.part()
+    watch.finish()
 
 
 def _initialize(job: Job, meeting: Meeting, timeout: float, preemption: bool) -> None:

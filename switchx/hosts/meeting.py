@@ -127,9 +127,9 @@ class _Host0:
         missing = [i for i in range(1, self._job.count) if i not in self._connections]
         strangers = f"; {_strangers(turned_away)} did not know its secret" if turned_away else ""
         return RunError(
-            f"{self._job.said}, and {_processes(missing)} did not start within "
+            f"{self._job.reason}, and {_processes(missing)} did not start within "
             f"{self._timeout:g} s{strangers}: start the same command on every host, or "
-            f"{self._job.otherwise}."
+            f"{self._job.remedy}."
         )
 
 
@@ -172,8 +172,8 @@ def _join(job: Job, deadline: float, timeout: float, secret: Secret) -> Connecti
 
 def _silent(job: Job, timeout: float) -> RunError:
     return RunError(
-        f"{job.said}, and process 0 does not answer at {job.address} within {timeout:g} s: start "
-        f"the same command on every host, or {job.otherwise}."
+        f"{job.reason}, and process 0 does not answer at {job.address} within {timeout:g} s: start "
+        f"the same command on every host, or {job.remedy}."
     )
 
 

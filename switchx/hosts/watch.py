@@ -27,7 +27,7 @@ class Watch:
         for number in self._connections:
             threading.Thread(target=self._listen, args=(number,), daemon=True).start()
 
-    def part(self) -> None:
+    def finish(self) -> None:
         """This process has ended well: the others need not wonder."""
         self._parting = True
         self._tell({"bye": True})

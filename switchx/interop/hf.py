@@ -38,7 +38,7 @@ from switchx.errors import UserError
 from switchx.interop import hf_config
 from switchx.interop.hf_names import STACK_TABLES, Piece, leaf, pieces
 from switchx.interop.safetensors import Tensor, read_header
-from switchx.interop.source import Index, build
+from switchx.interop.source import Index, build, check_finite
 from switchx.model import ModelConfig, Params
 
 CONFIG = "config.json"
@@ -64,6 +64,7 @@ def open_source(path: str) -> "HFSource":
     config = read_json(folder / CONFIG)
     tensors = read_tensors(folder)
     tensors.pop(_UNUSED, None)
+    _name_table(tensors, tied=config.get("tie_word_embeddings", True) is not False)
     own_logits = _LOGITS in tensors and not _same(tensors, _LOGITS)
     model = hf_config.read_config(config, str(folder / CONFIG), own_logits)
     if not model.tied_embeddings and model.switch is None and _TABLE in tensors:
@@ -121,7 +122,8 @@ class HFSource:
         def read(place: tuple[int, ...], index: Index) -> np.ndarray:
             piece = own[place]
             tensor = self._tensors[piece.name]
-            return tensor.read(index[::-1]).T if piece.transposed else tensor.read(index)
+            part = tensor.read(index[::-1]).T if piece.transposed else tensor.read(index)
+            return check_finite(part, f"{tensor.file}: {piece.name}")
 
         return build(target, len(next(iter(own))), read)
 
@@ -132,6 +134,13 @@ class HFSource:
                 f"{tensor.file}: {piece.name} has the shape {list(tensor.shape)}; "
                 f"{CONFIG} asks for {list(shape)}."
             )
+
+
+def _name_table(tensors: dict[str, Tensor], tied: bool) -> None:
+    """Gives the embedding its own name where it is saved under one of its copies' names alone."""
+    for name in (*STACK_TABLES, *([_LOGITS] if tied else [])):
+        if _TABLE not in tensors and name in tensors:
+            tensors[_TABLE] = tensors[name]
 
 
 def _same(tensors: Mapping[str, Tensor], name: str) -> bool:
@@ -178,7 +187,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
             )
         tensors |= found
     for name in named:
-        if name not in tensors:
+        # Released indexes name copies of the embedding that no file has (flan-t5-xl's do).
+        if name not in tensors and name not in STACK_TABLES:
             raise UserError(
                 f"{folder / named[name]} has no {name[:200]!r}, as {WEIGHTS_INDEX} says."
             )

@@ -1,19 +1,19 @@
-"""The safetensors format: a header that says where each array lies, then the arrays.
+"""Arrays of safetensors files, read part by part and written one by one.
 
-Eight bytes with the header's length, the header as JSON, the arrays' bytes without gaps. Reading
-is by parts of an array and writing is array by array, so neither holds a file in memory. Nothing
-in a file is trusted: what its header says is checked against the file before it is used.
+The format's own library reads: it checks a header against its file before anything is used. It
+writes only what is in memory all at once, so writing is ours: eight bytes with the header's
+length, the header as JSON, the arrays' bytes without gaps.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
 
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from switchx.errors import UserError
 
@@ -21,101 +21,46 @@ from switchx.errors import UserError
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(jnp.bfloat16), "F16": np.dtype(np.float16)}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-MAX_HEADER_BYTES = 100_000_000  # the limit of the format's own library
-
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An array within a file; `offset` is its first byte's place in the file."""
+    """An array within a file."""
 
     file: Path
-    offset: int
-    dtype: np.dtype
+    name: str
     shape: tuple[int, ...]
 
     def read(self, index: tuple[slice, ...] = ()) -> np.ndarray:
         """A part of the array, in its own dtype. Only that part is kept in memory."""
-        # Mapped anew each time: pages of a mapping that stays would count as memory in use.
-        whole = np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
-        return np.array(whole[index])
+        # Opened anew each time: pages of a mapping that stays would count as memory in use.
+        with safe_open(self.file, framework="numpy") as file:
+            return file.get_slice(self.name)[index] if index else file.get_tensor(self.name)
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """The arrays of a file, by name.
 
     Raises:
-      UserError: the file cannot be read, or its header does not describe it.
+      UserError: the file cannot be read, its header does not describe it, or an array is of a
+        type that float32 cannot hold.
     """
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(0)
-            text, start = _header(file, size, path)
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            types = {name: part.get_dtype() for name, part in slices.items()}
+            shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    try:
-        entries = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is damaged: its header is not JSON with unique names.") from None
-    if not isinstance(entries, dict):
-        raise UserError(f"{path} is damaged: its header is not a JSON object.")
-    entries.pop("__metadata__", None)
-    tensors = {name: _tensor(path, name, entry, start) for name, entry in entries.items()}
-    _check_covers(path, tensors, start, size)
-    return tensors
-
-
-def _header(file: BinaryIO, size: int, path: Path) -> tuple[bytes, int]:
-    """The header's text, and where the arrays begin."""
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > size - 8:
-        raise UserError(f"{path} is cut short or no safetensors file: its header does not fit it.")
-    if length > MAX_HEADER_BYTES:
-        raise UserError(f"{path} has a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,}.")
-    return file.read(length), 8 + length
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("repeated name")
-    return dict(pairs)
-
-
-def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
-    where = f"{path} is damaged: tensor {name[:200]!r}"
-    if not isinstance(entry, dict):
-        raise UserError(f"{where} is not described by a JSON object.")
-    shape, offsets, dtype = entry.get("shape"), entry.get("data_offsets"), entry.get("dtype")
-    if not (_naturals(shape) and _naturals(offsets) and len(offsets) == 2):
-        raise UserError(f"{where} has no shape and two data_offsets of whole numbers from 0.")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        accepted = ", ".join(DTYPES)
-        raise UserError(f"{path}: tensor {name[:200]!r} is {dtype!r}; accepted are {accepted}.")
-    begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPES[dtype].itemsize:
-        raise UserError(f"{where} of shape {shape} and {dtype} takes {end - begin} bytes.")
-    return Tensor(path, start + begin, DTYPES[dtype], tuple(shape))
-
-
-def _naturals(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
-
-
-def _check_covers(path: Path, tensors: Mapping[str, Tensor], start: int, size: int) -> None:
-    """The arrays must follow each other to the end of the file: no overlap, no gap."""
-    reached = start
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].offset, _bytes(item[1]))):
-        if tensor.offset != reached:
-            what = "overlaps the one before it" if tensor.offset < reached else "leaves a gap"
-            raise UserError(f"{path} is damaged: tensor {name[:200]!r} {what}.")
-        reached += _bytes(tensor)
-    if reached != size:
-        what = "cut short" if reached > size else "longer than its tensors"
-        raise UserError(f"{path} is damaged: it is {what} ({size:,} bytes for {reached:,}).")
-
-
-def _bytes(tensor: Tensor) -> int:
-    return math.prod(tensor.shape) * tensor.dtype.itemsize
+        raise UserError(f"{path} cannot be read ({str(error).partition(':')[0]}).") from None
+    except SafetensorError as error:
+        reason = str(error).splitlines()[0].removeprefix("Error while deserializing header: ")
+        raise UserError(
+            f"{path} is cut short, damaged or no safetensors file ({reason[:200]})."
+        ) from None
+    for name, dtype in types.items():
+        if dtype not in DTYPES:
+            accepted = ", ".join(DTYPES)
+            raise UserError(f"{path}: tensor {name[:200]!r} is {dtype}; accepted are {accepted}.")
+    return {name: Tensor(path, name, shape) for name, shape in shapes.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +78,7 @@ class Entry:
 
 def write_file(path: Path, entries: Sequence[Entry], arrays: Iterable[np.ndarray]) -> None:
     """Writes a file whose arrays come one by one, in the order of `entries`."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # what transformers asks for
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}  # what transformers asks for
     begin = 0
     for entry in entries:
         end = begin + entry.num_bytes

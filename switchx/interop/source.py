@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from switchx.errors import UserError
 from switchx.training.start import Arrays
 
 Index = tuple[slice, ...]
@@ -46,6 +47,17 @@ def build(leaf: jax.ShapeDtypeStruct, leading: int, read: Callable[..., np.ndarr
         return out
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
+
+
+def check_finite(array: np.ndarray, name: str) -> np.ndarray:
+    """Returns what was read of the tensor of that name, or raises UserError: it is no model."""
+    wrong = int(array.size - np.count_nonzero(np.isfinite(array)))
+    if wrong:
+        raise UserError(
+            f"{name} holds {wrong:,} numbers that are not finite: import another checkpoint, or "
+            "another copy of this one."
+        )
+    return array
 
 
 def places(index: Index) -> Iterator[tuple[int, ...]]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from switchx import storage
 from switchx.errors import UserError
-from switchx.interop.source import Index, build
+from switchx.interop.source import Index, build, check_finite
 from switchx.interop.t5x_index import Array, read_index
 from switchx.interop.t5x_names import array_names, is_stacked
 from switchx.interop.t5x_sizes import model_fields
@@ -133,7 +133,9 @@ class T5XSource:
                 )
 
         def read(numbers: tuple[int, ...], index: Index) -> np.ndarray:
-            return arrays[numbers[0] if stacked else 0].read(index)
+            which = numbers[0] if stacked else 0
+            part = arrays[which].read(index)
+            return check_finite(part, f"{names[which]} of the T5X checkpoint")
 
         return build(leaf, int(stacked), read)
 

@@ -1,7 +1,7 @@
 """The files of a T5X checkpoint: a msgpack index named `checkpoint`, and a zarr folder per array.
 
-The index nests arrays as the model nests parameters. Each is either inline (flax.serialization's
-encoding) or a TensorStore specification, of which only what describes the array and the name of
+The index nests arrays as the model nests parameters. Each is either inline, as flax.serialization
+writes it, or a TensorStore specification, of which only what describes the array and the name of
 its folder is used. Everything in it is checked: it may come from a stranger.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import numpy as np
 import tensorstore
+from flax import serialization
 
 from switchx.errors import RunError, UserError
 
@@ -23,7 +23,6 @@ INDEX = "checkpoint"
 # Switch-C's index has about 3,000 arrays in 2 MB.
 _MAX_INDEX_BYTES = 256 << 20
 _MAX_DEPTH = 32
-_NDARRAY, _NPSCALAR = 1, 3  # flax.serialization's msgpack extension types
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _DTYPES = ("float32", "bfloat16")
 _INLINE_DTYPES = ("float32", "int32", "int64")
@@ -130,20 +129,11 @@ def _unpack(data: bytes, path: str) -> Any:
     if len(data) > _MAX_INDEX_BYTES:
         raise UserError(f"{path}/{INDEX} is too large to be the index of a T5X checkpoint.")
     try:
-        return msgpack.unpackb(data, ext_hook=_inline)
-    except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException):
+        return serialization.msgpack_restore(data)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise UserError(
             f"{path}/{INDEX} is damaged: it cannot be read as the index of a T5X checkpoint."
         ) from None
-
-
-def _inline(code: int, data: bytes) -> np.ndarray:
-    if code not in (_NDARRAY, _NPSCALAR):
-        raise ValueError(f"extension type {code}")
-    shape, dtype, content = msgpack.unpackb(data)
-    if dtype not in _INLINE_DTYPES:
-        raise ValueError(f"inline {dtype}")
-    return np.frombuffer(content, dtype).reshape(_shape(shape))
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
@@ -154,8 +144,8 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 def _arrays(node: Any, name: tuple[str, ...], path: str) -> Iterator[tuple[str, Array]]:
     own = "/".join(name)
-    if isinstance(node, np.ndarray):
-        yield own, InlineArray(node)
+    if isinstance(node, np.ndarray | np.generic) and node.dtype.name in _INLINE_DTYPES:
+        yield own, InlineArray(np.asarray(node))
     elif isinstance(node, dict) and "driver" in node:
         yield own, _stored(node, own, path)
     elif isinstance(node, dict) and len(name) < _MAX_DEPTH:

@@ -1,5 +1,6 @@
 """The sizes of a model, from the names and shapes of a T5X checkpoint's arrays."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +68,10 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
 
 
 def _num_layers(shapes: Shapes) -> int:
-    counts = {stack: _count(shapes, stack) for stack in ("encoder", "decoder")}
+    counts = {}
+    for stack in ("encoder", "decoder"):
+        names = (f"{stack}/layers_{n}/pre_mlp_layer_norm/scale" for n in itertools.count())
+        counts[stack] = sum(1 for _ in itertools.takewhile(shapes.__contains__, names))
     if counts["encoder"] != counts["decoder"]:
         raise UserError(
             f"The T5X checkpoint has {counts['encoder']} encoder and {counts['decoder']} decoder "
@@ -76,24 +80,17 @@ def _num_layers(shapes: Shapes) -> int:
     return counts["encoder"]
 
 
-def _count(shapes: Shapes, stack: str) -> int:
-    number = 0
-    while f"{stack}/layers_{number}/pre_mlp_layer_norm/scale" in shapes:
-        number += 1
-    return number
-
-
 def _sparse_layers(shapes: Shapes, layers: int) -> list[int]:
-    found = {
-        stack: [n for n in range(layers) if f"{stack}/layers_{n}/mlp/expert/wo/kernel" in shapes]
+    encoder, decoder = (
+        [n for n in range(layers) if f"{stack}/layers_{n}/mlp/expert/wo/kernel" in shapes]
         for stack in ("encoder", "decoder")
-    }
-    if found["encoder"] != found["decoder"]:
+    )
+    if encoder != decoder:
         raise UserError(
-            f"The T5X checkpoint has experts in encoder layers {found['encoder']} and decoder "
-            f"layers {found['decoder']}; in switchx's models they are in the same ones."
+            f"The T5X checkpoint has experts in encoder layers {encoder} and decoder layers "
+            f"{decoder}; in switchx's models they are in the same ones."
         )
-    return found["encoder"]
+    return encoder
 
 
 def _period(sparse: list[int], layers: int) -> int:

@@ -8,15 +8,17 @@ import jax
 from switchx.planning.gpus import target_config
 from switchx.planning.topology import Topology
 
+_CUDA = ["jax_cuda12_plugin", "jax_cuda13_plugin"]
+
 
 def missing_compiler(topology: Topology) -> str | None:
     """One line that says what to install to compile for these chips; None if it is there."""
     if topology.chip is None:
         return None
-    package, extra = ("libtpu", "plan") if topology.chip.is_tpu else ("jax_cuda12_plugin", "cuda")
-    if importlib.util.find_spec(package) is not None:
+    packages, extra = (["libtpu"], "plan") if topology.chip.is_tpu else (_CUDA, "cuda")
+    if any(importlib.util.find_spec(package) is not None for package in packages):
         return None
-    return f"{package}, their compiler, is not installed (make install EXTRAS='dev {extra}')"
+    return f"{packages[0]}, their compiler, is not installed (make install EXTRAS='dev {extra}')"
 
 
 def compile_only_devices(topology: Topology) -> list[jax.Device]:

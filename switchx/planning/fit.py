@@ -14,7 +14,7 @@ from switchx.errors import UserError
 from switchx.model.config import REMAT_POLICIES
 from switchx.planning import memory
 from switchx.planning.devices import missing_compiler
-from switchx.planning.plan import Plan, abstract_mesh, make_plan, settings
+from switchx.planning.plan import Plan, abstract_mesh, make_plan
 from switchx.planning.topology import Topology
 from switchx.sharding import MESH_AXES, MeshConfig
 from switchx.training.checks import check_run
@@ -77,12 +77,14 @@ def find(run: RunConfig, slices: Iterable[Topology], make: Maker, say: Say) -> F
         )
         fitting: list[Plan] = []
         for candidate in hopeful[:MOST_MESHES]:
-            for plan in _plans(candidate, topology, make):
-                points.append(_point(plan))
-                say(_line(points[-1]))
+            for tried, plan in _plans(candidate, topology, make):
+                points.append(_point(tried, plan))
+                say(f"{topology.name} {_flags(points[-1])}: {points[-1].outcome}")
                 if plan.fits:
                     fitting.append(plan)
-        points += [_skipped(topology, candidate) for candidate in hopeful[MOST_MESHES:]]
+        outcome = "not compiled: more traffic than those that were"
+        for candidate in hopeful[MOST_MESHES:]:
+            points.append(Point(topology.name, _settings(candidate), None, outcome))
         if fitting:
             return Fit(min(fitting, key=_least_seconds), tuple(points))
     return Fit(None, tuple(points))
@@ -118,9 +120,10 @@ def candidates(run: RunConfig, topology: Topology) -> Iterator[RunConfig]:
     Splitting heads and d_ff costs all-reduces in every layer, fully sharded parameters are gathered
     in every layer, and experts pass tokens around: in this order, the dearest last.
     """
-    configs = [mesh for mesh in _meshes(run, topology) if _accepted(run, mesh, topology)]
-    configs.sort(key=lambda mesh: (mesh.model, mesh.fully_sharded, -mesh.expert))
-    return (dataclasses.replace(run, mesh=mesh) for mesh in configs)
+    runs = (dataclasses.replace(run, mesh=mesh) for mesh in _meshes(run, topology))
+    accepted = (each for each in runs if _accepted(each, topology))
+    cost = lambda each: (each.mesh.model, each.mesh.fully_sharded, -each.mesh.expert)  # noqa: E731
+    return iter(sorted(accepted, key=cost))
 
 
 def _meshes(run: RunConfig, topology: Topology) -> Iterator[MeshConfig]:
@@ -141,8 +144,7 @@ def _divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _accepted(run: RunConfig, mesh: MeshConfig, topology: Topology) -> bool:
-    run = dataclasses.replace(run, mesh=mesh)
+def _accepted(run: RunConfig, topology: Topology) -> bool:
     try:
         check_run(run, cast(Mesh, abstract_mesh(run, topology)))  # it asks for the sizes alone
     except UserError:
@@ -170,9 +172,10 @@ def _screen(run: RunConfig, topology: Topology) -> tuple[list[RunConfig], list[P
 
 
 def layout(run: RunConfig, topology: Topology) -> Setup:
-    """As Setup.of, without tracing the model again for every mesh."""
+    """As Setup.of, but traced once for all meshes, and whatever is recomputed or done in parts."""
     mesh = abstract_mesh(run, topology)
-    traced = _traced(dataclasses.replace(run, mesh=MeshConfig(1, 1, 1, 1, run.mesh.fully_sharded)))
+    one = dataclasses.replace(run, mesh=MeshConfig(1, 1, 1, 1, run.mesh.fully_sharded))
+    traced = _traced(_with(one, remat="none", microbatches=1))
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, leaf.sharding.spec)
@@ -187,25 +190,24 @@ def _traced(run: RunConfig) -> Setup:
     return Setup.of(run, AbstractMesh((1,) * len(MESH_AXES), MESH_AXES))
 
 
-def _plans(run: RunConfig, topology: Topology, make: Maker) -> Iterator[Plan]:
+def _plans(run: RunConfig, topology: Topology, make: Maker) -> Iterator[tuple[RunConfig, Plan]]:
     """Compiles one mesh until it fits, then with less recomputed for as long as it does."""
     least = _with(run, remat="full")
     plan = make(least, topology)
-    yield plan
+    yield least, plan
     while not plan.fits:
         parts = 2 * least.trainer.microbatches
         if parts == 2 and not plan.memory.microbatches_help:
             return
         least = _with(least, microbatches=parts)
-        if parts > MOST_MICROBATCHES * run.trainer.microbatches or not _accepted(
-            least, least.mesh, topology
-        ):
+        if parts > MOST_MICROBATCHES * run.trainer.microbatches or not _accepted(least, topology):
             return
         plan = make(least, topology)
-        yield plan
+        yield least, plan
     for remat in reversed(REMAT_POLICIES[:-1]):
-        plan = make(_with(least, remat=remat), topology)
-        yield plan
+        more = _with(least, remat=remat)
+        plan = make(more, topology)
+        yield more, plan
         if not plan.fits:
             return
 
@@ -220,38 +222,33 @@ def _with(run: RunConfig, remat: str | None = None, microbatches: int | None = N
 
 
 def _settings(run: RunConfig) -> dict[str, Any]:
-    return _chosen(dataclasses.asdict(run.mesh), settings(run))
-
-
-def _chosen(mesh: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     """What the search chooses, as gin names it."""
-    sizes = {f"MESH_{axis.upper()}": mesh[axis] for axis in MESH_AXES if axis != "replica"}
-    return sizes | {name: named[name] for name in ("FULLY_SHARDED", "REMAT", "MICROBATCHES")}
+    return {
+        "MESH_DATA": run.mesh.data,
+        "MESH_EXPERT": run.mesh.expert,
+        "MESH_MODEL": run.mesh.model,
+        "FULLY_SHARDED": run.mesh.fully_sharded,
+        "REMAT": run.model.remat,
+        "MICROBATCHES": run.trainer.microbatches,
+    }
 
 
-def _point(plan: Plan) -> Point:
+def _point(run: RunConfig, plan: Plan) -> Point:
     held = plan.memory
-    named = _chosen(plan.mesh, plan.settings)
     if held.over:
         outcome = f"compiled: {held.over / 1e9:,.1f} GB over"
     else:
         outcome = f"fits: {held.total / 1e9:,.1f} of {(held.limit or 0) / 1e9:,.1f} GB"
     seconds = plan.bound.seconds if plan.bound else None
-    return Point(plan.topology, named, plan.fits, outcome, seconds)
-
-
-def _skipped(topology: Topology, run: RunConfig) -> Point:
-    outcome = "not compiled: more traffic than those that were"
-    return Point(topology.name, _settings(run), None, outcome)
+    return Point(plan.topology, _settings(run), plan.fits, outcome, seconds)
 
 
 def _least_seconds(plan: Plan) -> float:
     return plan.bound.seconds if plan.bound else float("inf")
 
 
-def _line(point: Point) -> str:
-    named = ", ".join(f"{name}={value!r}" for name, value in point.settings.items())
-    return f"{point.topology} {named}: {point.outcome}"
+def _flags(point: Point) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in point.settings.items())
 
 
 def _make_quietly(run: RunConfig, topology: Topology) -> Plan:

@@ -3,9 +3,8 @@
 from switchx.planning.chips import Chip
 
 # Multiprocessors, compute capability, bytes of shared memory per multiprocessor and at most per
-# block, bytes of L2 cache: the CUDA C++ Programming Guide (table of compute capabilities) and
-# NVIDIA's A100 and H100 architecture whitepapers; recalled, not looked up. An H200 is an H100 with
-# more and faster memory.
+# block, bytes of L2 cache: github.com/openxla/xla, xla/backends/gpu/target_config/specs/
+# {a100_sxm_80,h100_sxm,h200}.txtpb, and so are the numbers below that all share.
 _HOPPER = (132, (9, 0), 233_472, 232_448, 50 * 2**20)
 _GPUS = {
     "a100": (108, (8, 0), 167_936, 166_912, 40 * 2**20),

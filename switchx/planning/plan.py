@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import resource
 import sys
 import time
@@ -30,14 +31,21 @@ from switchx.training.step import abstract_batch, lower_train_step
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-    """What compiling took on this machine: seconds, and this process's largest memory, in bytes.
+    """What compiling, or reading the compile cache, took on this machine.
 
-    `cached` says that the program was read from the compile cache: `seconds` is what that took.
+    Attributes:
+      seconds: of it.
+      host_bytes: this process's largest memory.
     """
 
     seconds: float
     host_bytes: int
-    cached: bool
+
+    @classmethod
+    def since(cls, start: float) -> "Compilation":
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        in_bytes = peak if sys.platform == "darwin" else peak * 1024
+        return cls(time.monotonic() - start, in_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,19 +96,28 @@ def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = p
       UserError: if the mesh does not fit the topology or the run does not fit the mesh.
     """
     missing = missing_compiler(topology)
-    mesh = _mesh(run, topology, missing is None)
+    # Without a compiler there are no devices, but sizes.
+    mesh = abstract_mesh(run, topology) if missing else _mesh_of_devices(run, topology)
     check_run(run, cast(Mesh, mesh))  # it asks for the sizes alone
     setup = Setup.of(run, mesh)
+    limit = topology.chip.hbm_bytes if topology.chip else None
+    batch = abstract_batch(run.batch, setup)
     if missing is not None:
-        return _analytic(setup, topology, f"Nothing was compiled: {missing}.")
-    return _compiled(setup, topology, say)
-
-
-def _mesh(run: RunConfig, topology: Topology, compiler: bool) -> Mesh | AbstractMesh:
-    """The run's mesh over the topology; without a compiler there are no devices, but sizes."""
-    if compiler:
-        return make_mesh(run.mesh, compile_only_devices(topology))
-    return abstract_mesh(run, topology)
+        held = memory.analytic(setup, batch, limit)
+        return _plan(setup, topology, held, (), None, (f"Nothing was compiled: {missing}.",))
+    say(f"lowering the step for {topology.name}")
+    lowered = lower_train_step(setup)
+    say(f"compiling it for {topology.num_chips:,} chips")
+    start = time.monotonic()
+    program = _compiled(lowered)
+    compilation = Compilation.since(start)
+    if isinstance(program, memory.Refusal):
+        held = memory.of_refusal(program, setup, batch)
+        return _plan(setup, topology, held, (), compilation)
+    say(f"compiled in {compilation.seconds:.0f} s")
+    held = memory.of_program(program, setup, batch, limit)
+    moved = collectives(program.as_text() or "", dict(mesh.shape))
+    return _plan(setup, topology, held, moved, compilation)
 
 
 def abstract_mesh(run: RunConfig, topology: Topology) -> AbstractMesh:
@@ -109,35 +126,21 @@ def abstract_mesh(run: RunConfig, topology: Topology) -> AbstractMesh:
     return AbstractMesh(tuple(sizes.values()), MESH_AXES)
 
 
-def _compiled(setup: Setup, topology: Topology, say: Callable[[str], None]) -> Plan:
-    batch = abstract_batch(setup.run.batch, setup)
-    say(f"lowering the step for {topology.name}")
-    lowered = lower_train_step(setup)
-    say(f"compiling it for {topology.num_chips:,} chips")
-    start, hits = time.monotonic(), _CacheHits()
-    limit = topology.chip.hbm_bytes if topology.chip else None
+def _mesh_of_devices(run: RunConfig, topology: Topology) -> Mesh:
+    return make_mesh(run.mesh, compile_only_devices(topology))
+
+
+def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled | memory.Refusal:
     try:
-        with hits, warnings.catch_warnings():
+        with warnings.catch_warnings():
             # What compiles for chips that are not here writes to the cache but cannot read it.
             warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
-            program = lowered.compile()
+            return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         refusal = memory.parse_refusal(str(error))
         if refusal is None:
             raise
-        held = memory.of_refusal(refusal, setup, batch)
-        return _plan(setup, topology, held, (), _compilation(start, False))
-    compilation = _compilation(start, hits.count > 0)
-    say(f"compiled in {compilation.seconds:.0f} s")
-    held = memory.of_program(program, setup, batch, limit)
-    moved = collectives(program.as_text() or "", dict(setup.mesh.shape))
-    return _plan(setup, topology, held, moved, compilation)
-
-
-def _analytic(setup: Setup, topology: Topology, note: str) -> Plan:
-    batch = abstract_batch(setup.run.batch, setup)
-    limit = topology.chip.hbm_bytes if topology.chip else None
-    return _plan(setup, topology, memory.analytic(setup, batch, limit), (), None, (note,))
+        return refusal
 
 
 def _plan(
@@ -148,9 +151,12 @@ def _plan(
     compilation: Compilation | None,
     notes: tuple[str, ...] = (),
 ) -> Plan:
+    fits: bool | None = None
+    if held.over:
+        fits = False
+    elif held.limit is not None and compilation is not None:
+        fits = True
     flops = _flops(setup)
-    fits = _fits(held, compilation)
-    bound = None if fits is False else _bound(setup, topology, flops, moved, held)
     return Plan(
         topology=topology.name,
         chip=topology.chip.name if topology.chip else "",
@@ -165,7 +171,7 @@ def _plan(
         advice=advice(setup.run, setup.mesh, held) if fits is False else (),
         collectives=tuple(moved),
         flops=flops,
-        bound=bound,
+        bound=None if fits is False else _bound(setup, topology, flops, moved, held),
         compilation=compilation,
         notes=notes,
     )
@@ -185,41 +191,30 @@ def _bound(
     chip, batch = topology.chip, setup.run.batch
     if chip is None:
         return None
-    arguments = held.state + held.batch
     temporaries = held.gradients + (held.activations or 0)
     return step_bound(
         executed_flops=flops.executed / topology.num_chips,
         model_flops=flops.model / topology.num_chips,
-        memory_bytes=least_memory_bytes(arguments, held.state, temporaries),
+        memory_bytes=least_memory_bytes(held.state + held.batch, held.state, temporaries),
         collectives=moved,
         axes=dict(setup.mesh.shape),
         rates=Rates(
             flops=chip.peak_flops(setup.run.model.dtype),
             memory=chip.hbm_rate,
             ici=chip.fabric_rate,
-            dcn=chip.network_rate,
+            dcn=chip.network_rate or math.inf,  # of one slice, between which nothing passes
         ),
         tokens=batch.batch_size * (batch.input_length + batch.target_length),
         steps=setup.run.trainer.train_steps,
     )
 
 
-def _fits(held: Memory, compilation: Compilation | None) -> bool | None:
-    if held.limit is None:
-        return None
-    if held.over:
-        return False
-    return None if compilation is None else True
-
-
 def settings(run: RunConfig) -> dict[str, Any]:
     """The macros that memory and time depend on, as gin names them."""
+    lengths = {"inputs": run.batch.input_length, "targets": run.batch.target_length}
     named = {
         "BATCH_SIZE": run.batch.batch_size,
-        "TASK_FEATURE_LENGTHS": {
-            "inputs": run.batch.input_length,
-            "targets": run.batch.target_length,
-        },
+        "TASK_FEATURE_LENGTHS": lengths,
         "TRAIN_STEPS": run.trainer.train_steps,
         "MICROBATCHES": run.trainer.microbatches,
         "REMAT": run.model.remat,
@@ -227,38 +222,14 @@ def settings(run: RunConfig) -> dict[str, Any]:
         "OPTIMIZER": run.optimizer.name,
         "FULLY_SHARDED": run.mesh.fully_sharded,
     }
-    if run.model.switch:
-        named |= {
-            "NUM_EXPERTS": run.model.switch.num_experts,
-            "TRAIN_CAPACITY_FACTOR": run.model.switch.train_capacity_factor,
-            "DISPATCHER": run.model.switch.dispatcher,
-        }
+    switch = run.model.switch
+    if switch:
+        named["NUM_EXPERTS"] = switch.num_experts
+        named["TRAIN_CAPACITY_FACTOR"] = switch.train_capacity_factor
+        named["DISPATCHER"] = switch.dispatcher
     return named
 
 
 def fingerprint(run: RunConfig) -> str:
     """Twelve hexadecimal digits that two runs share if they compile the same step."""
     return hashlib.sha256(repr(run).encode()).hexdigest()[:12]
-
-
-class _CacheHits:
-    """Counts programs read from JAX's compile cache while it is entered."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> "_CacheHits":
-        jax.monitoring.register_event_listener(self._heard)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        jax.monitoring.unregister_event_listener(self._heard)
-
-    def _heard(self, event: str, **_: object) -> None:
-        self.count += event == "/jax/compilation_cache/cache_hits"
-
-
-def _compilation(start: float, cached: bool) -> Compilation:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    host_bytes = peak if sys.platform == "darwin" else peak * 1024
-    return Compilation(time.monotonic() - start, host_bytes, cached)

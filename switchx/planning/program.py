@@ -1,4 +1,8 @@
-"""What a compiled program of a CPU, TPU or GPU says of itself: above all what moves, and where."""
+"""The collectives of a compiled program of a CPU, TPU or GPU: what moves, and along which axes.
+
+Read from its text, for nothing else has them: `Compiled.cost_analysis()` counts FLOPs and bytes of
+memory, a loop's body once, and `memory_analysis()` sizes of buffers.
+"""
 
 import dataclasses
 import math
@@ -20,7 +24,6 @@ KINDS = (
 _CHANNEL = re.compile(r"\bchannel_id=(\d+)")
 _BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 SLICES = "replica"  # the axis along which slices differ
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLERS = ("while", "call", "fusion", "async-start", "conditional", "custom-call")
 
 
@@ -140,31 +143,3 @@ def _between_slices(program: Program) -> Iterator[tuple[int, str, Instruction]]:
         kind = _BETWEEN_SLICES.search(instruction.rest) if instruction.opcode == "send" else None
         if kind:
             yield times, kind.group(1).lower().replace("_", "-"), instruction
-
-
-def summary(text: str) -> dict[str, int]:
-    """The compiler's own estimate of a TPU program, and what it leaves out.
-
-    Returns:
-      cycles: of the instructions that carry an estimate.
-      unpriced, unpriced_bytes: gathers, scatters, sorts and kernels that carry none, and the bytes
-        of their results, once written and once read: a lower bound of what they move.
-    """
-    total = {"cycles": 0, "unpriced": 0, "unpriced_bytes": 0}
-    for times, _, instruction in Program(text).running(("while", "call")):
-        if cycles := _CYCLES.search(instruction.rest):
-            total["cycles"] += times * int(cycles.group(1))
-        elif _is_unpriced(instruction):
-            total["unpriced"] += times
-            size = sum(bytes_by_dtype(instruction.shape).values())
-            total["unpriced_bytes"] += 2 * times * size
-    return total
-
-
-def _is_unpriced(instruction: Instruction) -> bool:
-    if instruction.opcode == "fusion":
-        return "kind=kCustom" in instruction.rest
-    return (
-        instruction.opcode in ("gather", "scatter", "sort")
-        or 'custom_call_target="tpu_custom_call"' in instruction.rest
-    )

@@ -8,7 +8,7 @@ from switchx.planning.fit import Fit, Point
 from switchx.planning.plan import Plan
 
 GB = 10**9
-_NETWORKS = {"ici": "network within a slice", "dcn": "network between slices"}
+NETWORKS = {"ici": "network within a slice", "dcn": "network between slices"}
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -144,12 +144,12 @@ def _bound(plan: Plan) -> list[str]:
     if bound is None:
         return []
     rows = [("compute", bound.compute), ("memory", bound.memory)]
-    rows += [(_NETWORKS[name], seconds) for name, seconds in bound.network.items()]
+    rows += [(NETWORKS[name], seconds) for name, seconds in bound.network.items()]
     if plan.slices == 1:
         rows.pop()  # nothing to say of a network between slices
     lines = [f"{'least time of a step':<32}{'ms':>10}"]
     lines += [f"  {name:<30}{_ms(seconds):>10}" for name, seconds in rows]
-    limit = _NETWORKS.get(bound.limited_by, bound.limited_by)
+    limit = NETWORKS.get(bound.limited_by, bound.limited_by)
     lines.append(
         f"  {'bound':<30}{_ms(bound.seconds):>10}  limited by {limit}: at most "
         f"{bound.tokens_per_second:,.0f} tokens/s, {bound.utilisation:.1%} model FLOP utilisation"
@@ -163,9 +163,8 @@ def _compilation(plan: Plan) -> list[str]:
     done = plan.compilation
     if done is None:
         return []
-    how = "read from the compile cache" if done.cached else "compiled"
     return [
-        f"{how} in {done.seconds:.0f} s, with {_gb(done.host_bytes)} GB of this machine's memory"
+        f"compiled in {done.seconds:.0f} s, with {_gb(done.host_bytes)} GB of this machine's memory"
     ]
 
 

@@ -64,14 +64,16 @@ class Summary:
         model, batch = Model.of(run.model), run.batch
         lengths = (batch.input_length, batch.target_length)
         parameters = parameters_by_group(model.shapes)
+        whole = _memory(run, AbstractMesh((1,) * len(MESH_AXES), MESH_AXES))
+        assert whole is not None  # anything divides by one
         return cls(
             parameters=parameters,
             parameters_per_token=sum(parameters.values()) - _unused(run.model, parameters),
             forward_flops=forward_flops(run.model, *lengths),
             step_flops=batch.batch_size * train_flops(run.model, *lengths),
             capacity=_capacity(run.model),
-            memory=_memory(run, AbstractMesh((1,) * len(MESH_AXES), MESH_AXES)),
-            memory_per_device=_memory_per_device(run),
+            memory=whole,
+            memory_per_device=_memory(run, abstract_mesh(run.mesh)),
         )
 
 
@@ -123,23 +125,19 @@ def abstract_mesh(config: MeshConfig) -> AbstractMesh | None:
     sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
     if sizes["data"] == -1 and not config.fully_sharded:
         sizes["data"] = 1
-    if any(size < 1 for size in sizes.values()):
+    return None if min(sizes.values()) < 1 else AbstractMesh(tuple(sizes.values()), MESH_AXES)
+
+
+def _memory(run: RunConfig, mesh: AbstractMesh | None) -> Bytes | None:
+    """On one device of a mesh; None without one, and where something does not divide over it."""
+    if mesh is None:
         return None
-    return AbstractMesh(tuple(sizes.values()), MESH_AXES)
-
-
-def _memory_per_device(run: RunConfig) -> Bytes | None:
-    mesh = abstract_mesh(run.mesh)
     try:
-        return None if mesh is None else _memory(run, mesh)
-    except ValueError:  # of shard_shape, where a dimension does not divide
+        state = Setup.of(run, mesh).abstract
+        parameters = bytes_per_device(state.params)
+        return Bytes(parameters, parameters, bytes_per_device(state.opt_state))
+    except ValueError:  # of shard_shape
         return None
-
-
-def _memory(run: RunConfig, mesh: AbstractMesh) -> Bytes:
-    state = Setup.of(run, mesh).abstract
-    parameters = bytes_per_device(state.params)
-    return Bytes(parameters, gradients=parameters, optimizer=bytes_per_device(state.opt_state))
 
 
 def refusal(run: RunConfig) -> str | None:

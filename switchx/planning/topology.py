@@ -87,6 +87,11 @@ def parse(name: str) -> Topology:
     if size is None or (separator == "x") == chip.is_tpu:
         raise UserError(f"--topology={name} must say how many chips: {_example(chip)}.")
     grid = (_tpu_grid if chip.is_tpu else _node)(name, chip, separator, size)
+    if int(slices or 1) > 1 and chip.network_rate is None:
+        raise UserError(
+            f"--topology={name}: how fast {chip.name}'s {'slices' if chip.is_tpu else 'nodes'} are "
+            "joined is not published: plan for one, or for another chip."
+        )
     return Topology(chip, grid, int(slices or 1))
 
 
@@ -103,7 +108,8 @@ def family(name: str) -> list[Topology]:
     chip = CHIPS[name]
     if not chip.is_tpu:
         return [Topology(chip, (n,)) for n in (1, 2, 4)] + [
-            Topology(chip, (chip.chips_per_host,), 2**k) for k in range(7)
+            Topology(chip, (chip.chips_per_host,), 2**k)
+            for k in range(7 if chip.network_rate else 1)
         ]
     by_size: dict[int, tuple[int, ...]] = {}
     for grid in sorted(grids(chip), key=lambda grid: (math.prod(grid), sum(grid))):
@@ -125,19 +131,13 @@ def grids(chip: Chip) -> Iterator[tuple[int, ...]]:
 
 
 def _tpu_grid(name: str, chip: Chip, separator: str, size: str) -> tuple[int, ...]:
-    offered = list(grids(chip))
     if separator == ":":
-        grid = tuple(int(side) for side in size.split("x"))
-        if grid in offered:
-            return grid
-        wanted: float = math.prod(grid)
+        offered = {"x".join(map(str, grid)): grid for grid in grids(chip)}
     else:
-        if not size.isdigit():
-            raise UserError(f"--topology={name} must end in one number: {_example(chip)}.")
-        wanted = int(size) / chip.cores
-        same = [grid for grid in offered if math.prod(grid) == wanted]
-        if same:
-            return min(same, key=sum)
+        offered = {str(t.num_chips * chip.cores): t.grid for t in family(chip.name)}
+    if size in offered:
+        return offered[size]
+    wanted = math.prod(map(int, size.split("x"))) / (1 if separator == ":" else chip.cores)
     raise UserError(
         f"--topology={name} is not a slice of {chip.name}; the nearest are "
         f"{_nearest(chip, wanted, separator)}."

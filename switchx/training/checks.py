@@ -26,6 +26,19 @@ def check_run(run: RunConfig, mesh: Mesh) -> None:
     _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
 
 
+def check_vocabulary(vocab_size_of_model: int, vocabulary_size: int) -> None:
+    """Raises UserError where a vocabulary has ids that the model has no row of its embedding for.
+
+    Such ids would be read from the embedding's last row, in silence.
+    """
+    if vocabulary_size > vocab_size_of_model:
+        raise UserError(
+            f"ModelConfig.vocab_size={vocab_size_of_model} is less than the {vocabulary_size} ids "
+            "of the task's vocabulary: choose the VOCABULARY that the model was made for, or make "
+            f"a model of at least {vocabulary_size} rows."
+        )
+
+
 def _check_batch(
     run: RunConfig, batch: BatchShape, mesh: Mesh, microbatches: int, setting: str
 ) -> None:

@@ -5,28 +5,32 @@ import time
 import jax
 import jax.numpy as jnp
 
-# Dense products (no structured sparsity), FLOP/s of what JAX calls one device, by a part of
-# `device_kind`; the first match counts. (bfloat16, float32). JAX's default precision takes
-# float32 through TF32 on NVIDIA GPUs and through one bfloat16 pass on TPUs.
-_PEAK: tuple[tuple[str, float, float], ...] = (
-    # Google Cloud TPU documentation, "System architecture", peak compute per chip.
-    ("TPU v6 lite", 918e12, 918e12),
-    ("TPU v6e", 918e12, 918e12),
-    ("TPU v5 lite", 197e12, 197e12),
-    ("TPU v5e", 197e12, 197e12),
-    ("TPU v5p", 459e12, 459e12),
-    ("TPU v5", 459e12, 459e12),  # as v5p also calls itself
-    ("TPU v4", 275e12, 275e12),
-    # NVIDIA data sheets of each product; where they give rates with sparsity, half of those.
-    ("GB200", 2500e12, 1250e12),
-    ("B200", 2250e12, 1125e12),
-    ("H200 NVL", 835.5e12, 417.5e12),
-    ("H200", 989.5e12, 494.5e12),
-    ("H100 NVL", 835.5e12, 417.5e12),
-    ("H100 PCIe", 756e12, 378e12),
-    ("H100", 989.5e12, 494.5e12),
-    ("A100", 312e12, 156e12),
-)
+# FLOP/s of dense products (no structured sparsity) in bfloat16 and float32 of what JAX calls one
+# device, by its `device_kind`. JAX's default precision takes float32 through TF32 on NVIDIA GPUs
+# and through one bfloat16 pass on TPUs. Only what could be looked up is here (November 2026).
+_PEAK: dict[str, tuple[float, float]] = {
+    # docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e: "Peak compute per chip (bf16)". Chips also
+    # call themselves by the second name (jax/_src/pallas/mosaic/tpu_info.py of JAX 0.10).
+    "TPU v4": (275e12, 275e12),
+    "TPU v5 lite": (197e12, 197e12),
+    "TPU v5e": (197e12, 197e12),
+    "TPU v5p": (459e12, 459e12),
+    "TPU v5": (459e12, 459e12),
+    "TPU v6 lite": (918e12, 918e12),
+    "TPU v6e": (918e12, 918e12),
+    # NVIDIA's A100 data sheet.
+    "NVIDIA A100-SXM4-40GB": (312e12, 156e12),
+    "NVIDIA A100-SXM4-80GB": (312e12, 156e12),
+    "NVIDIA A100-PCIE-40GB": (312e12, 156e12),
+    "NVIDIA A100 80GB PCIe": (312e12, 156e12),
+    # github.com/openxla/xla, xla/backends/gpu/target_config/specs/{h100_sxm,h100_pcie,h200,b200,
+    # gb200}.txtpb: cores x 4 matrix units x operations a clock x the clock of these units.
+    "NVIDIA H100 80GB HBM3": (989.2e12, 494.6e12),
+    "NVIDIA H100 PCIe": (757.2e12, 378.6e12),
+    "NVIDIA H200": (989.2e12, 494.6e12),
+    "NVIDIA B200": (2225e12, 1112.5e12),
+    "NVIDIA GB200": (2398e12, 1199e12),
+}
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
@@ -35,10 +39,10 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
     Args:
       device_kind: as `jax.Device.device_kind` gives it, e.g. "TPU v5 lite", "NVIDIA H200".
     """
-    for kind, bfloat16, float32 in _PEAK:
-        if kind in device_kind:
-            return bfloat16 if dtype == "bfloat16" else float32
-    return None
+    if device_kind not in _PEAK:
+        return None
+    bfloat16, float32 = _PEAK[device_kind]
+    return bfloat16 if dtype == "bfloat16" else float32
 
 
 def measured_matmul_rate(dtype: str = "float32", seconds: float = 0.2) -> float:

@@ -12,11 +12,12 @@ RUN = [
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 16}",
     "--gin.ENCODER_GROUP_SIZE=32",
     "--gin.DECODER_GROUP_SIZE=16",
+    "--gin.SwitchConfig.every=1",
     "--gin.BATCH_SIZE=16",
     "--gin.ModelConfig.d_model=128",
     "--gin.ModelConfig.d_ff=128",
     "--gin.ModelConfig.vocab_size=256",
-    "--gin.ModelConfig.num_layers=2",
+    "--gin.ModelConfig.num_layers=1",
 ]
 NAMED = ["--gin.MESH_DATA=2", "--gin.MESH_EXPERT=4"]
 

@@ -55,8 +55,8 @@ def test_slurm_says_all_and_the_one_task_of_a_node_sees_all_its_gpus(monkeypatch
 
 def test_what_the_environment_said_is_told_and_how_to_run_alone(monkeypatch):
     job = within(monkeypatch, SLURM)
-    assert job.said == "SLURM_NTASKS=4, SLURM_PROCID=2 in the environment make 4 processes"
-    assert "--num_processes=1" in job.otherwise
+    assert job.reason == "SLURM_NTASKS=4, SLURM_PROCID=2 in the environment make 4 processes"
+    assert "--num_processes=1" in job.remedy
     assert within(monkeypatch, SLURM, None, 1, None) is None  # and it is so
 
 

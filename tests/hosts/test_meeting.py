@@ -28,7 +28,7 @@ def test_a_missing_process_is_named_in_time():
 
 
 def test_who_found_the_job_in_the_environment_learns_which_variables_and_how_to_run_alone():
-    job = Job(free_address(), 2, 1, said_by="SLURM_NTASKS=2, SLURM_PROCID=1")
+    job = Job(free_address(), 2, 1, found_in="SLURM_NTASKS=2, SLURM_PROCID=1")
     with pytest.raises(RunError) as error:
         meet(job, FACTS, 0.5, secret)
     assert "SLURM_NTASKS=2, SLURM_PROCID=1 in the environment make 2 processes" in str(error.value)

@@ -51,7 +51,7 @@ def test_a_process_that_fails_says_why_to_all():
 def test_processes_part_in_peace_one_after_the_other():
     meetings, watches, reports = watched(3)
     for meeting, watch in zip(meetings, watches, strict=True):
-        watch.part()
+        watch.finish()
         hang_up(meeting)
     with pytest.raises(queue.Empty):
         reports[0].get(timeout=0.3)

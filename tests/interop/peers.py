@@ -28,7 +28,7 @@ except (ImportError, OSError) as error:  # OSError: a CUDA build without CUDA's 
         raise RuntimeError(REASON) from error
     pytest.skip(REASON, allow_module_level=True)
 
-VOCAB, LENGTH = 12, 8
+VOCAB, LENGTH = 360, 8  # the ids of VOCABULARY='bytes', and one more
 _SIZES = dict(
     vocab_size=VOCAB,
     d_model=16,

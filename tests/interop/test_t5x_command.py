@@ -16,6 +16,7 @@ RUN = (
     "--gin.MIXTURE_OR_TASK_NAME=python_docs_span_corruption",
     "--gin.TRAIN_STEPS=12",
     "--gin.DTYPE=float32",
+    "--gin.VOCABULARY='bytes'",
     "--gin.BATCH_SIZE=8",
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 16}",
     "--gin.ENCODER_GROUP_SIZE=32",

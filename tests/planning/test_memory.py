@@ -3,6 +3,7 @@
 import math
 
 import jax
+import numpy as np
 import pytest
 
 from switchx.planning import memory
@@ -21,7 +22,9 @@ def setup_of(**mesh):
 @pytest.mark.parametrize("fully_sharded", [False, True])
 def test_state_is_what_its_arrays_take_on_a_device(mesh, fully_sharded):
     setup = setup_of(fully_sharded=fully_sharded, **mesh)
-    state = setup.init()
+    state = jax.tree.map(
+        lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding), setup.abstract
+    )
     first = jax.devices()[0]
 
     def held(tree):

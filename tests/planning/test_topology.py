@@ -43,6 +43,8 @@ def test_names_users_know(name, canonical, chips, hosts):
         ("v5p", "must say how many chips: v5p-256 or v5p:4x4x8"),
         ("h100x3", "1, 2, 4 or 8 GPUs"),
         ("h100", "h100x8"),
+        ("2xv4-8", "how fast v4's slices are joined is not published"),
+        ("8xa100x8", "how fast a100's nodes are joined is not published"),
         ("tpu-8", "write for example v5p-1024"),
         ("0xv5e-8", "whole number from 1"),
         ("cpu", "cpu:N"),
@@ -78,7 +80,7 @@ def test_chips_have_rates_of_the_right_order():
     for chip in CHIPS.values():
         assert chip.peak_flops("bfloat16") == peak_flops(chip.device_kind, "bfloat16")
         assert chip.peak_flops("bfloat16") >= chip.peak_flops("float32")
-        assert chip.hbm_rate > chip.fabric_rate > chip.network_rate
+        assert chip.hbm_rate > chip.fabric_rate > (chip.network_rate or 0)
         assert 15 * GIB < chip.hbm_bytes < 142e9
 
 

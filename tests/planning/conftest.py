@@ -1,0 +1,3 @@
+from switchx.planning import environment
+
+environment.prepare()  # before anything loads libtpu
