@@ -12,6 +12,7 @@ with the input that shows it. Exit status 1 if there is any. A --seed gives the 
 import argparse
 import dataclasses
 import json
+import os
 import random
 import resource
 import sys
@@ -291,10 +292,11 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
 def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     import socket
 
+    from switchx import storage
     from switchx.hosts.connection import Connection
     from switchx.planning import topology
     from switchx.settings import gin_files, read_flag
-    from switchx.training.run_reader import metric_rows
+    from switchx.training.run_reader import check_format, metric_rows
 
     repository = Path(__file__).parents[1] / "configs"
     configs = [repository / "base.gin", repository / "runs" / "quickstart.gin"]
@@ -317,6 +319,19 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
         json.dumps({"step": n, "split": "train", "loss": 1.5}).encode() + b"\n" for n in range(5)
     )
     yield "metrics.jsonl", Parser([some], rows)
+
+    def format_of(content: bytes) -> Any:
+        (folder / "of").mkdir(exist_ok=True)
+        (folder / "of" / "run.json").write_bytes(content)
+        return check_format(folder / "of")
+
+    yield "run.json", Parser([b'{"format": 1, "switchx": "0.2.0"}'], format_of)
+
+    def path(content: bytes) -> Any:
+        name = str(storage.local_path(os.fsdecode(content), "MODEL_DIR"))
+        storage.write_whole(folder / "paths" / name.replace("..", "").strip("/"), b"x")
+
+    yield "path", Parser([b"~/runs/a", b"gs://bucket/a", b"a [1]*?#%41/b:c", b"a"], path)
 
     def between_hosts(content: bytes) -> Any:
         with socket.create_server(("localhost", 0)) as server:
