@@ -10,7 +10,14 @@ from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertNetworks, for_answers
 from switchx.model.noise import Noise
 from switchx.model.router import Router, expert_capacity
-from switchx.model.routing import EXPERT_SITE, Assignment, Policy, RoutingStats, TokensChoose
+from switchx.model.routing import (
+    EXPERT_SITE,
+    Assignment,
+    Policy,
+    RoutingStats,
+    Tokens,
+    TokensChoose,
+)
 from switchx.sharding import constrain
 
 
@@ -128,9 +135,8 @@ class SwitchLayer(nnx.Module):
 
         logits_GSE = self.router(x_GSD, noise)
         score_GSE = self.router.exploration.scores(logits_GSE, noise)
-        assignment, stats = grouping.policy.route(
-            logits_GSE, score_GSE, mask_GS, grouping.capacity, noise
-        )
+        tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise)
+        assignment, stats = grouping.policy.route(tokens, grouping.capacity)
         y_GSD = grouping.dispatcher(
             x_GSD,
             assignment,

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from switchx.model import Assignment, Noise, RoutingStats, SwitchConfig
+from switchx.model.routing import Tokens
 from tests.helpers import jit
 from tests.model import routing_oracle as oracle
 
@@ -89,7 +90,8 @@ def route(
 ) -> tuple[Assignment, RoutingStats]:
     """As a switch layer routes by these logits."""
     score_GSE = config.explorer.scores(logits_GSE, noise_G)
-    return config.policy(causal).route(logits_GSE, score_GSE, mask_GS, capacity, noise_G)
+    tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise_G)
+    return config.policy(causal).route(tokens, capacity)
 
 
 def routed(

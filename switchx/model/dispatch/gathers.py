@@ -32,17 +32,10 @@ def gather_tokens(x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array) -
     return _rows(x_GSD, choice_GQ // flat_GSJ.shape[-1])
 
 
-def gather_tokens_fwd(
-    x_GSD: jax.Array, choice_GQ: jax.Array, flat_GSJ: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    return gather_tokens(x_GSD, choice_GQ, flat_GSJ), flat_GSJ
-
-
-def gather_tokens_bwd(flat_GSJ: jax.Array, dy_GQD: jax.Array) -> tuple[jax.Array, None, None]:
-    return _sum_choices(lambda j: _rows(dy_GQD, flat_GSJ[..., j]), flat_GSJ), None, None
-
-
-gather_tokens.defvjp(gather_tokens_fwd, gather_tokens_bwd)
+gather_tokens.defvjp(
+    lambda x, choice, flat: (gather_tokens(x, choice, flat), flat),
+    lambda flat, dy: (_sum_choices(lambda j: _rows(dy, flat[..., j]), flat), None, None),
+)
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
@@ -58,14 +51,7 @@ def gather_outputs(
     )
 
 
-def gather_outputs_fwd(
-    out_GQD: jax.Array, gate_GSJ: jax.Array, flat_GSJ: jax.Array, choice_GQ: jax.Array
-) -> tuple[jax.Array, Residuals]:
-    y_GSD = gather_outputs(out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
-    return y_GSD, (out_GQD, gate_GSJ, flat_GSJ, choice_GQ)
-
-
-def gather_outputs_bwd(
+def _gather_outputs_bwd(
     residuals: Residuals, dy_GSD: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     out_GQD, gate_GSJ, flat_GSJ, choice_GQ = residuals
@@ -81,7 +67,7 @@ def gather_outputs_bwd(
     return dout_GQD, jnp.stack([dgate(j) for j in range(J)], axis=-1), None, None
 
 
-gather_outputs.defvjp(gather_outputs_fwd, gather_outputs_bwd)
+gather_outputs.defvjp(lambda *of: (gather_outputs(*of), of), _gather_outputs_bwd)
 
 
 def _sum_choices(of: Callable[[int], jax.Array], per_choice_GSJ: jax.Array) -> jax.Array:

@@ -7,7 +7,14 @@ its settings' names, and refuses those that mean nothing to it. No file here kno
 
 from collections.abc import Callable
 
-from switchx.model.routing.assignment import EXPERT_SITE, INPUT_SITE, Assignment, Policy, Settings
+from switchx.model.routing.assignment import (
+    EXPERT_SITE,
+    INPUT_SITE,
+    Assignment,
+    Policy,
+    Settings,
+    Tokens,
+)
 from switchx.model.routing.experts_choose import ExpertsChoose
 from switchx.model.routing.exploration import EXPLORATIONS, Exploration
 from switchx.model.routing.rerouting import Rerouting
@@ -36,5 +43,6 @@ __all__ = [
     "Policy",
     "RoutingStats",
     "Settings",
+    "Tokens",
     "TokensChoose",
 ]

@@ -34,6 +34,27 @@ class Assignment:
     kept_GSJ: jax.Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """What is known of the tokens that are to be routed.
+
+    Attributes:
+      logits_GSE: float32 router logits.
+      score_GSE: float32, by which a token ranks experts (see Exploration).
+      mask_GS: bool, False for padding, which is not routed, counted or given a slot.
+      noise: keys per group.
+    """
+
+    logits_GSE: jax.Array
+    score_GSE: jax.Array
+    mask_GS: jax.Array
+    noise: Noise
+
+    def probs(self) -> jax.Array:
+        """The router's distribution (eq. 1), [G, S, E]."""
+        return jax.nn.softmax(self.logits_GSE, axis=-1)
+
+
 class Policy(Protocol):
     """Decides which experts the tokens of a group use. A frozen dataclass of its settings."""
 
@@ -42,21 +63,9 @@ class Policy(Protocol):
         """Whether the capacity makes the choice, and so holds where nothing is to be dropped."""
         ...
 
-    def route(
-        self,
-        logits_GSE: jax.Array,
-        score_GSE: jax.Array,
-        mask_GS: jax.Array,
-        capacity: int | None,
-        noise: Noise,
-    ) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
         """Assigns the unmasked tokens of each group, and says what that did.
 
-        Args:
-          logits_GSE: float32 router logits.
-          score_GSE: float32, by which a token ranks experts (see Exploration).
-          mask_GS: bool, False for padding, which is not routed, counted or given a slot.
-          capacity: slots per expert and group; None: as many as are wanted (dropless).
-          noise: keys per group.
+        `capacity`: slots per expert and group; None: as many as are wanted (dropless).
         """
         ...

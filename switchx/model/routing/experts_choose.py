@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from switchx.model.checks import only
-from switchx.model.noise import Noise
-from switchx.model.routing.assignment import Assignment, Settings
+from switchx.model.routing.assignment import Assignment, Settings, Tokens
 from switchx.model.routing.stats import RoutingStats, routing_stats
 
 
@@ -29,20 +28,14 @@ class ExpertsChoose:
         only(settings, given, neutral, "whose encoder tokens make no choice")
         return cls()
 
-    def route(
-        self,
-        logits_GSE: jax.Array,
-        score_GSE: jax.Array,
-        mask_GS: jax.Array,
-        capacity: int | None,
-        noise: Noise,
-    ) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+        """See Policy."""
         assert capacity is not None, "experts choose as many tokens as they have slots"
-        probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
-        assignment = self._assign(probs_GSE, mask_GS, capacity)
+        mask_GS = tokens.mask_GS
+        assignment = self._assign(tokens.probs(), mask_GS, capacity)
         found_GS1 = assignment.kept_GSJ.any(axis=-1, keepdims=True)
         count_GE = jnp.sum(assignment.kept_GSJ, axis=1)
-        stats = routing_stats(logits_GSE, mask_GS, count_GE, mask_GS[..., None], found_GS1)
+        stats = routing_stats(tokens.logits_GSE, mask_GS, count_GE, mask_GS[..., None], found_GS1)
         return assignment, stats
 
     @staticmethod

@@ -3,13 +3,11 @@
 import dataclasses
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from switchx.errors import UserError
 from switchx.model.checks import only
-from switchx.model.noise import Noise
-from switchx.model.routing.assignment import Assignment, Settings
+from switchx.model.routing.assignment import Assignment, Settings, Tokens
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
 from switchx.model.routing.stats import RoutingStats, routing_stats
 from switchx.model.routing.tokens_choose import TokensChoose
@@ -39,19 +37,13 @@ class Rerouting:
             )
         return cls(settings.reroute_rounds, settings.priority)
 
-    def route(
-        self,
-        logits_GSE: jax.Array,
-        score_GSE: jax.Array,
-        mask_GS: jax.Array,
-        capacity: int | None,
-        noise: Noise,
-    ) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+        """See Policy."""
         if capacity is None:  # none is full
-            return TokensChoose().route(logits_GSE, score_GSE, mask_GS, None, noise)
-        probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
+            return TokensChoose().route(tokens, None)
+        probs_GSE, mask_GS = tokens.probs(), tokens.mask_GS
         E, rounds = probs_GSE.shape[-1], self.reroute_rounds + 1
-        choice_GSJ, prob_GSJ = top_choices(score_GSE, probs_GSE, rounds)
+        choice_GSJ, prob_GSJ = top_choices(tokens.score_GSE, probs_GSE, rounds)
         order_GS = order_of(self.priority, choice_GSJ, probs_GSE)
         expert_GS1, gate_GS1 = choice_GSJ[..., :1], jnp.zeros_like(prob_GSJ[..., :1])
         slot_GS1, kept_GS1 = jnp.zeros_like(expert_GS1), jnp.zeros_like(mask_GS[..., None])
@@ -71,5 +63,5 @@ class Rerouting:
             load_GE += jnp.sum(one_hot(next_GS1, E) * placed_GS1[..., None], axis=(1, 2))
         # The balance loss is about what the router asked for: first choices.
         asked_GE = jnp.sum(one_hot(choice_GSJ[..., :1], E) * mask_GS[..., None, None], axis=(1, 2))
-        stats = routing_stats(logits_GSE, mask_GS, asked_GE, mask_GS[..., None], kept_GS1)
+        stats = routing_stats(tokens.logits_GSE, mask_GS, asked_GE, mask_GS[..., None], kept_GS1)
         return Assignment(expert_GS1, slot_GS1, gate_GS1, kept_GS1), stats

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from switchx.errors import UserError
 from switchx.model.checks import only
 from switchx.model.noise import Noise
-from switchx.model.routing.assignment import SECOND_SITE, Assignment, Settings
+from switchx.model.routing.assignment import SECOND_SITE, Assignment, Settings, Tokens
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
 from switchx.model.routing.stats import RoutingStats, routing_stats
 
@@ -52,17 +52,10 @@ class TokensChoose:
             causal,
         )
 
-    def route(
-        self,
-        logits_GSE: jax.Array,
-        score_GSE: jax.Array,
-        mask_GS: jax.Array,
-        capacity: int | None,
-        noise: Noise,
-    ) -> tuple[Assignment, RoutingStats]:
-        probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
-        E = probs_GSE.shape[-1]
-        expert_GSJ, gate_GSJ, wanted_GSJ = self._choose(score_GSE, probs_GSE, mask_GS, noise)
+    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+        """See Policy."""
+        probs_GSE, E = tokens.probs(), tokens.logits_GSE.shape[-1]
+        expert_GSJ, gate_GSJ, wanted_GSJ = self._choose(tokens, probs_GSE)
         slot_GSJ, kept_GSJ = jnp.zeros_like(expert_GSJ), wanted_GSJ
         if capacity is not None:
             priority = "sequence" if self.causal else self.priority
@@ -71,11 +64,11 @@ class TokensChoose:
             kept_GSJ = wanted_GSJ & (slot_GSJ < capacity)
         gate_GSJ = jnp.where(kept_GSJ, gate_GSJ, 0.0)
         count_GE = jnp.sum(one_hot(expert_GSJ, E) * wanted_GSJ[..., None], axis=(1, 2))
-        stats = routing_stats(logits_GSE, mask_GS, count_GE, wanted_GSJ, kept_GSJ)
+        stats = routing_stats(tokens.logits_GSE, tokens.mask_GS, count_GE, wanted_GSJ, kept_GSJ)
         return Assignment(expert_GSJ, slot_GSJ, gate_GSJ, kept_GSJ), stats
 
     def _choose(
-        self, score_GSE: jax.Array, probs_GSE: jax.Array, mask_GS: jax.Array, noise: Noise
+        self, tokens: Tokens, probs_GSE: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Each token's experts, their gates, and which of them are wanted; all [G, S, J].
 
@@ -83,12 +76,12 @@ class TokensChoose:
         by their sum, and `second_policy` then decides on those after the first, as in
         Mesh-TensorFlow's top-2 gating.
         """
-        expert_GSJ, gate_GSJ = top_choices(score_GSE, probs_GSE, self.top_k)
-        wanted_GSJ = jnp.broadcast_to(mask_GS[..., None], expert_GSJ.shape)
+        expert_GSJ, gate_GSJ = top_choices(tokens.score_GSE, probs_GSE, self.top_k)
+        wanted_GSJ = jnp.broadcast_to(tokens.mask_GS[..., None], expert_GSJ.shape)
         if self.top_k > 1:
             gate_GSJ = gate_GSJ / (jnp.sum(gate_GSJ, axis=-1, keepdims=True) + 1e-9)
             first_J = jnp.arange(self.top_k) == 0
-            wanted_GSJ &= first_J | self._second_wanted(gate_GSJ, noise)
+            wanted_GSJ &= first_J | self._second_wanted(gate_GSJ, tokens.noise)
         return expert_GSJ, gate_GSJ, wanted_GSJ
 
     def _second_wanted(self, gate_GSJ: jax.Array, noise: Noise) -> jax.Array | bool:
