@@ -7,7 +7,7 @@ run.answer(["Return the __ of the list."])[0].filled
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from switchx.inference import Answer, DecodingConfig
     from switchx.model import Model, Params
     from switchx.training import TrainResult
+
+
+class LayerRouting(NamedTuple):
+    """Where a layer of experts sends the tokens of one text, each to J experts.
+
+    Attributes:
+      name: "encoder 2", or "decoder 1 attention" where experts are in attention.
+      expert_LJ: int32. In the encoder L are the text's tokens and its end of sequence; in the
+        decoder what it reads there: the start token, then the target without its end.
+      gate_LJ: float32, the weight of the expert's output; 0 where it is not kept.
+      kept_LJ: bool, whether the expert took the token.
+    """
+
+    name: str
+    expert_LJ: np.ndarray
+    gate_LJ: np.ndarray
+    kept_LJ: np.ndarray
 
 
 def configure(
@@ -288,6 +305,48 @@ class Run:
         with jax.set_mesh(self.mesh):
             scores_B = inference.score(self.model, self.params, encoder_token_BM, target_token_BL)
         return np.asarray(scores_B)[: len(texts)]
+
+    def logits(self, text: str, target: str = "") -> np.ndarray:
+        """What the model expects at each position of a target, given those before it.
+
+        Returns:
+          float32 [L, V]: row i is over the target's token i; L counts its end of sequence.
+        """
+        import jax
+
+        from switchx import inference
+
+        encoder_token_BM, target_token_BL = self._batch([text], [target])
+        with jax.set_mesh(self.mesh):
+            logits_BLV = inference.logits(
+                self.model, self.params, encoder_token_BM, target_token_BL
+            )
+        return np.asarray(logits_BLV[0])[target_token_BL[0] > 0]
+
+    def routing(self, text: str, target: str = "") -> "list[LayerRouting]":
+        """Where each token of a text, and of a target, goes in each layer of experts.
+
+        Args:
+          target: as of `score`.
+
+        Raises:
+          UserError: the model is dense.
+        """
+        import jax
+
+        from switchx import inference
+        from switchx.training.metrics import layer_names
+
+        encoder_token_BM, target_token_BL = self._batch([text], [target])
+        with jax.set_mesh(self.mesh):
+            found = inference.routing(self.model, self.params, encoder_token_BM, target_token_BL)
+        layers: list[LayerRouting] = []
+        names = layer_names(self.config.run.model)
+        for choices, token_BL in zip(found, (encoder_token_BM, target_token_BL), strict=True):
+            real_L = token_BL[0] > 0
+            for layer in zip(*(array_NBLJ[:, 0, real_L] for array_NBLJ in choices), strict=True):
+                layers.append(LayerRouting(names[len(layers)], *layer))
+        return layers
 
     def evaluate(self) -> dict[str, Any]:
         """Scalars on the validation split, as in metrics.jsonl.

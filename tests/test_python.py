@@ -81,6 +81,18 @@ def test_a_score_is_the_sum_of_the_logits_log_probabilities(run):
     assert scores_B[0] == pytest.approx(expected, rel=1e-4)
 
 
+def test_routing_names_an_expert_for_every_token_of_every_layer(run):
+    target = "<extra_id_0>21"
+    layers = run.routing(TEXT, target)
+    assert [layer.name for layer in layers] == ["encoder 1", "decoder 1"]
+    lengths = (len(run.encode(TEXT)), len(run.vocabulary.encode(target)) + 1)
+    for layer, length in zip(layers, lengths, strict=True):
+        assert layer.expert_LJ.shape == layer.gate_LJ.shape == layer.kept_LJ.shape == (length, 1)
+        assert layer.kept_LJ.all()
+        assert ((layer.expert_LJ >= 0) & (layer.expert_LJ < 8)).all()
+        assert ((layer.gate_LJ > 1 / 8 - 1e-6) & (layer.gate_LJ <= 1)).all()  # of the best of 8
+
+
 def test_training_from_a_script_goes_on(trained, tmp_path):
     folder = shutil.copytree(trained.run, tmp_path / "copy")
     config = switchx.configure([str(folder / "config.gin")], TRAIN_STEPS=5)

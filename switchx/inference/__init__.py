@@ -10,7 +10,7 @@ from switchx.inference.config import DecodingConfig, Sampling
 from switchx.inference.decoding import greedy, sample
 from switchx.inference.prediction import fill_blanks, predict
 from switchx.inference.routing import Choices, Routing, routing
-from switchx.inference.scoring import score
+from switchx.inference.scoring import logits, score
 
 __all__ = [
     "Answer",
@@ -22,6 +22,7 @@ __all__ = [
     "beam_search",
     "fill_blanks",
     "greedy",
+    "logits",
     "predict",
     "routing",
     "sample",

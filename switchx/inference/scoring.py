@@ -1,4 +1,4 @@
-"""How probable a given answer is."""
+"""How probable a given answer is, and what else the model expected in its places."""
 
 import functools
 
@@ -30,8 +30,25 @@ def score(
     return _score(model.config, params, *map(jnp.asarray, (encoder_token_BM, target_token_BL)))
 
 
+def logits(
+    model: Model,
+    params: Params,
+    encoder_token_BM: np.ndarray | jax.Array,
+    target_token_BL: np.ndarray | jax.Array,
+) -> jax.Array:
+    """What the model expects at each place of a target, behind what stands before it there.
+
+    Args:
+      encoder_token_BM, target_token_BL: as of `score`.
+
+    Returns:
+      float32 [B, L, V].
+    """
+    return _logits(model.config, params, *map(jnp.asarray, (encoder_token_BM, target_token_BL)))
+
+
 @functools.partial(jax.jit, static_argnames="config")
-def _score(
+def _logits(
     config: ModelConfig, params: Params, encoder_token_BM: jax.Array, target_token_BL: jax.Array
 ) -> jax.Array:
     mask_BL = target_token_BL > 0
@@ -39,9 +56,17 @@ def _score(
     output = Model.of(config).bind(params)(
         encoder_token_BM, start_token_first(target_token_BL), mask_BL, NO_NOISE, groupings=groupings
     )
-    logp_BLV = jax.nn.log_softmax(output.logits_BLV)
+    return output.logits_BLV
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _score(
+    config: ModelConfig, params: Params, encoder_token_BM: jax.Array, target_token_BL: jax.Array
+) -> jax.Array:
+    logits_BLV = _logits(config, params, encoder_token_BM, target_token_BL)
+    logp_BLV = jax.nn.log_softmax(logits_BLV)
     logp_BL = jnp.take_along_axis(logp_BLV, target_token_BL[..., None], axis=-1)[..., 0]
-    return jnp.sum(jnp.where(mask_BL, logp_BL, 0.0), axis=1)
+    return jnp.sum(jnp.where(target_token_BL > 0, logp_BL, 0.0), axis=1)
 
 
 def start_token_first(target_token_BL: jax.Array) -> jax.Array:
