@@ -1,18 +1,15 @@
-"""The Python face: open a run and ask it, or train one. The commands do their work through it.
-
-run = switchx.Run("runs/quickstart")
-run.answer(["Return the __ of the list."])[0].filled
-"""
+"""A run that was started, opened to be asked: run.answer(["Return the __ of the list."])."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from switchx.api.configure import bindings
 from switchx.errors import UserError
-from switchx.settings import Binding, Request, Settings, load
+from switchx.settings import Request, Settings, load
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
     from switchx.data import Vocabulary
     from switchx.inference import Answer, DecodingConfig
     from switchx.model import Model, Params
-    from switchx.training import TrainResult
 
 
 class LayerRouting(NamedTuple):
@@ -38,82 +34,6 @@ class LayerRouting(NamedTuple):
     expert_LJ: np.ndarray
     gate_LJ: np.ndarray
     kept_LJ: np.ndarray
-
-
-def configure(
-    gin_files: Sequence[str] = (), model_dir: str | Path | None = None, **settings: Any
-) -> Settings:
-    """The settings of a new run, as `switchx train` would read them.
-
-    Args:
-      gin_files: as of --gin_file; without any, the quickstart's.
-      model_dir: the run's directory; by default one under runs/.
-      settings: macros by name, as BATCH_SIZE=8; parameters as **{"ModelConfig.d_model": 64}.
-
-    Raises:
-      UserError: for the first mistake in any of it.
-    """
-    directory = None if model_dir is None else str(model_dir)
-    return load(Request(tuple(gin_files), _bindings(settings), model_dir=directory))
-
-
-def train(settings: Settings) -> "Run":
-    """Trains as `switchx train` does, from the newest checkpoint if there is one.
-
-    Raises:
-      UserError: before anything is compiled, if the settings do not fit.
-      RunError: the run could not go on.
-      KeyboardInterrupt, SystemExit: a signal ended it; what it had done is saved.
-    """
-    result, _ = train_run(settings)
-    if result.stopped_by is not None:
-        raise KeyboardInterrupt if result.stopped_by == 2 else SystemExit(128 + result.stopped_by)
-    return Run.of(settings)
-
-
-def train_run(
-    settings: Settings,
-    token: str = "",
-    begun: Callable[[list[str]], None] = lambda changes: None,
-) -> "tuple[TrainResult, list[Path]]":
-    """Trains on all hosts of a job; the cheapest checks come first. Returns the pictures too.
-
-    Args:
-      token: a word that the hosts have in common (`switchx.hosts.joined`).
-      begun: is called once the directory is this job's, with a line on each setting that is not
-        what it was at the run's last start.
-    """
-    from switchx.training.checkpoints.refusals import check_resume
-
-    check_resume(settings.run, settings.model_dir)
-
-    from switchx import data, evaluation, hosts, training
-    from switchx.reports import pictures
-    from switchx.settings import changed_settings
-    from switchx.training.checks import check_vocabulary
-    from switchx.training.metrics import layer_names
-
-    def check() -> str:
-        begun(changed_settings(settings))
-        fingerprint = data.vocabulary_digest(settings.data)
-        check_resume(settings.run, settings.model_dir, fingerprint)
-        data.preflight(settings.data)
-        check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
-        return fingerprint
-
-    feed = training.Feed(
-        stream=functools.partial(data.train_stream, settings.data),
-        evaluation=lambda setup: evaluation.Evaluator(
-            setup,
-            functools.partial(data.eval_batches, settings.data),
-            data.task_eval_batches(settings.data),
-        ),
-        check=check,
-    )
-    result = training.train(settings.run, settings.model_dir, feed, settings.resolved, token)
-    names = layer_names(settings.run.model)
-    drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
-    return result, drawn
 
 
 class Run:
@@ -135,7 +55,7 @@ class Run:
         Raises:
           UserError: no run was started there.
         """
-        asked = Request(bindings=_bindings(settings), model_dir=str(model_dir))
+        asked = Request(bindings=bindings(settings), model_dir=str(model_dir))
         self.config = load(asked.of_run())
         self._step = step
 
@@ -195,12 +115,9 @@ class Run:
     def _check_model(self) -> None:
         from switchx import data
         from switchx.training.checkpoints.refusals import check_model
-        from switchx.training.checks import check_vocabulary
 
-        fingerprint = data.vocabulary_digest(self.config.data)
+        fingerprint = data.vocabulary_fingerprint(self.config.data)
         check_model(self.config.run.model, self.config.model_dir, fingerprint)
-        size = data.vocabulary_size(self.config.data)
-        check_vocabulary(self.config.run.model.vocab_size, size)
 
     def encode(self, text: str) -> list[int]:
         """Encoder tokens of a text, whose blanks are <extra_id_0>, ... or __.
@@ -357,7 +274,7 @@ class Run:
         from switchx import data, evaluation
 
         self._check_model()
-        data.preflight(self.config.data, ["validation"])
+        data.preflight(self.config.data)
         values = evaluation.evaluate(
             self.config.run,
             self.config.model_dir,
@@ -380,15 +297,11 @@ class Run:
         if len(texts) != len(targets):
             raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
         rows = _up_to(len(texts), batch_shards(self.mesh))
-        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
+        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode
         wanted = [[*encode(target), eos] for target in targets]
         longest = max(map(len, wanted))
         encoder_token_BM = pad(list(map(self.encode, texts)), rows, self._lengths["inputs"])
         return encoder_token_BM, pad(wanted, rows, longest)
-
-
-def _bindings(settings: dict[str, Any]) -> tuple[Binding, ...]:
-    return tuple(Binding(name, value, f"{name}={value!r}") for name, value in settings.items())
 
 
 def _up_to(count: int, part: int) -> int:

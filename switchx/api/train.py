@@ -1,0 +1,71 @@
+"""Training, from Python and from the command."""
+
+import functools
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from switchx.api.run import Run
+from switchx.settings import Settings
+
+if TYPE_CHECKING:
+    from switchx.training import TrainResult
+
+
+def train(settings: Settings) -> Run:
+    """Trains as `switchx train` does, from the newest checkpoint if there is one.
+
+    Raises:
+      UserError: before anything is compiled, if the settings do not fit.
+      RunError: the run could not go on.
+      KeyboardInterrupt, SystemExit: a signal ended it; what it had done is saved.
+    """
+    result, _ = train_run(settings)
+    if result.stopped_by is not None:
+        stopped = result.stopped_by
+        raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
+    return Run.of(settings)
+
+
+def train_run(
+    settings: Settings,
+    token: str = "",
+    begun: Callable[[list[str]], None] = lambda changes: None,
+) -> "tuple[TrainResult, list[Path]]":
+    """Trains on all hosts of a job; the cheapest checks come first. Returns the pictures too.
+
+    Args:
+      token: a word that the hosts have in common (`switchx.hosts.joined`).
+      begun: is called once the directory is this job's, with a line on each setting that is not
+        what it was at the run's last start.
+    """
+    from switchx.training.checkpoints.refusals import check_resume
+
+    check_resume(settings.run, settings.model_dir)
+
+    from switchx import data, evaluation, hosts, training
+    from switchx.reports import pictures
+    from switchx.settings import changed_settings
+    from switchx.training.metrics import layer_names
+
+    def check() -> str:
+        begun(changed_settings(settings))
+        fingerprint = data.vocabulary_fingerprint(settings.data)
+        check_resume(settings.run, settings.model_dir, fingerprint)
+        data.preflight(settings.data)
+        return fingerprint
+
+    feed = training.Feed(
+        stream=functools.partial(data.train_stream, settings.data),
+        evaluation=lambda setup: evaluation.Evaluator(
+            setup,
+            functools.partial(data.eval_batches, settings.data),
+            data.task_eval_batches(settings.data),
+        ),
+        check=check,
+    )
+    result = training.train(settings.run, settings.model_dir, feed, settings.resolved, token)
+    names = layer_names(settings.run.model)
+    drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
+    return result, drawn
