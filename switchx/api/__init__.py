@@ -1,8 +1,8 @@
 """The Python face: open a run and ask it, or train one. The commands do their work through it."""
 
-from switchx.api.configure import configure
+from switchx.api.by_name import configure
 from switchx.api.run import LayerRouting, Run
-from switchx.api.train import train, train_run
+from switchx.api.training import train, train_run
 from switchx.settings import Settings
 
 __all__ = ["LayerRouting", "Run", "Settings", "configure", "train", "train_run"]

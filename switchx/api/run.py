@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from switchx.api.configure import bindings
+from switchx.api.by_name import bindings
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
 
