@@ -115,9 +115,11 @@ class Run:
     def _check_model(self) -> None:
         from switchx import data
         from switchx.training.checkpoints.refusals import check_model
+        from switchx.training.checks import check_vocabulary
 
-        fingerprint = data.vocabulary_fingerprint(self.config.data)
-        check_model(self.config.run.model, self.config.model_dir, fingerprint)
+        config, model = self.config.data, self.config.run.model
+        check_model(model, self.config.model_dir, data.vocabulary_digest(config))
+        check_vocabulary(model.vocab_size, data.vocabulary_size(config))
 
     def encode(self, text: str) -> list[int]:
         """Encoder tokens of a text, whose blanks are <extra_id_0>, ... or __.
@@ -274,7 +276,7 @@ class Run:
         from switchx import data, evaluation
 
         self._check_model()
-        data.preflight(self.config.data)
+        data.preflight(self.config.data, ["validation"])
         values = evaluation.evaluate(
             self.config.run,
             self.config.model_dir,
@@ -297,7 +299,7 @@ class Run:
         if len(texts) != len(targets):
             raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
         rows = _up_to(len(texts), batch_shards(self.mesh))
-        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode
+        eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
         wanted = [[*encode(target), eos] for target in targets]
         longest = max(map(len, wanted))
         encoder_token_BM = pad(list(map(self.encode, texts)), rows, self._lengths["inputs"])

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from switchx import data
 from switchx.api.run import Run
-from switchx.settings import Settings
+from switchx.settings import Settings, changed_settings
 
 if TYPE_CHECKING:
     from switchx.training import TrainResult
@@ -43,18 +44,20 @@ def train_run(
     from switchx.training.checkpoints.refusals import check_resume
 
     check_resume(settings.run, settings.model_dir)
+    data.check_settings(settings.data)
 
-    from switchx import data, evaluation, hosts, training
+    from switchx import evaluation, hosts, training
     from switchx.reports import pictures
-    from switchx.settings import changed_settings
+    from switchx.training.checks import check_vocabulary
     from switchx.training.metrics import layer_names
 
     def check() -> str:
         begun(changed_settings(settings))
-        fingerprint = data.vocabulary_fingerprint(settings.data)
-        check_resume(settings.run, settings.model_dir, fingerprint)
+        digest = data.vocabulary_digest(settings.data)
+        check_resume(settings.run, settings.model_dir, digest)
+        check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
         data.preflight(settings.data)
-        return fingerprint
+        return digest
 
     feed = training.Feed(
         stream=functools.partial(data.train_stream, settings.data),

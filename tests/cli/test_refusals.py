@@ -48,10 +48,18 @@ def test_before_tensorflow_and_within_seconds(trained, tmp_path):
         "--gin.PREPARED_DIR=nowhere": "PREPARED_DIR",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 64}": "'targets'",
     }
+    short = "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 10}"
+    new = {
+        ("--gin.ModelConfig.vocab_size=300",): "vocab_size=300 is less than the 359 ids",
+        (short, "--gin.DECODER_GROUP_SIZE=10"): "TASK_FEATURE_LENGTHS",
+        ("--gin.C4_JSON_TRAIN=/nowhere/x",): "C4_JSON_TRAIN",
+    }
+    cases = {(flag,): said for flag, said in cases.items()}
+    cases |= {(*flags, "--model_dir=new"): said for flags, said in new.items()}
     common = ["train", f"--gin_file={run}/config.gin"]
-    found, heavy = refusals(tmp_path, [[*common, flag] for flag in cases])
-    for (status, said, seconds), (flag, part) in zip(found, cases.items(), strict=True):
-        assert (status, seconds < 3) == (2, True), (flag, said, seconds)
+    found, heavy = refusals(tmp_path, [[*common, *flags] for flags in cases])
+    for (status, said, seconds), (flags, part) in zip(found, cases.items(), strict=True):
+        assert (status, seconds < 3) == (2, True), (flags, said, seconds)
         assert part in said
     assert not heavy
 
