@@ -126,13 +126,13 @@ def test_a_lost_host_and_a_notice_to_one_of_them_then_a_restart_ends_the_same(of
     assert "process 1 was lost. Start the same command on all hosts to go on." in errors[0]
     assert saved_steps(tmp_path) == [2]
 
-    hosts = Hosts(tmp_path, 2, slow_after=4)
-    hosts.wait_for_step(4)
+    hosts = Hosts(tmp_path, 2, slow_after=2)
+    hosts.wait_for_step(3)
     hosts.processes[1].send_signal(signal.SIGHUP)
     statuses, errors = hosts.end()
     assert statuses == [128 + signal.SIGTERM] * 2, errors
     newest = saved_steps(tmp_path)[-1]
-    assert 4 <= newest < STEPS
+    assert 3 <= newest < STEPS
     assert max(row["step"] for row in metric_rows(tmp_path)) == newest
 
     run(tmp_path, 2)
