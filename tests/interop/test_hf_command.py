@@ -173,7 +173,7 @@ def test_training_goes_on_from_an_import(command, tmp_path, monkeypatch):
 
     monkeypatch.setattr(data, "preflight", lambda config: None)
     monkeypatch.setattr(
-        data, "vocabulary", lambda config: SimpleNamespace(fingerprint="any", size=VOCAB)
+        data, "vocabulary", lambda config: SimpleNamespace(digest="any", size=VOCAB)
     )
     monkeypatch.setattr(data, "train_stream", lambda config, shards: Stream(shards))
     monkeypatch.setattr(data, "eval_batches", lambda config: eval_batches())
@@ -391,5 +391,5 @@ def test_an_export_of_nothing(command, saved, tmp_path):
     )
     imported(command, saved["t5"])
     line = said(command("export", "--to=hf", "--model_dir=run", "--output=b", "--step=3"))
-    assert "--step=3: the checkpoints in run are 0" in line
+    assert "--step=3 is not in MODEL_DIR='run': the checkpoints there are 0" in line
     assert not (tmp_path / "b").exists()
