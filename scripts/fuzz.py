@@ -166,7 +166,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
     from switchx.data.tasks import lines, vocabularies
-    from switchx.data.tasks.json_lines import LineCounter
+    from switchx.data.tasks.json_texts import LineCounter
 
     arrays = [np.arange(50), np.arange(7)]
     whole = records.encode(arrays, "<u2", 0)

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.tasks import registry
-from switchx.data.tasks.json_lines import JsonLinesSource, LineCounter
+from switchx.data.tasks.json_lines import JsonLinesSource
+from switchx.data.tasks.json_texts import LineCounter
 from switchx.errors import UserError, first_line
 
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED

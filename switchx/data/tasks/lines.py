@@ -1,5 +1,6 @@
 """The lines of a text file, plain or .gz, local or remote, in bounded memory."""
 
+import itertools
 import zlib
 from collections.abc import Iterable, Iterator
 
@@ -10,6 +11,8 @@ MAX_LINE_BYTES = 256 * 2**20  # C4's longest are about a megabyte
 _KEPT_BYTES = 240  # of a longer line
 _INFLATED_CHUNK = 2**20
 _GZIP = 16 + zlib.MAX_WBITS
+_GZIP_BEGINS = b"\x1f\x8b"
+_NOT_READ = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip"}
 
 
 class CutLine(bytes):
@@ -20,13 +23,21 @@ def read_lines(path: str, setting: str) -> Iterator[bytes]:
     """Yields the lines of a file without their ends; a CutLine beyond MAX_LINE_BYTES.
 
     Raises:
-      UserError: the file cannot be read or its compression is damaged, in the name of the setting
-        that led there.
+      UserError: the file cannot be read, is compressed by something else than gzip or is damaged,
+        in the name of the setting that led there.
     """
     chunks = storage.chunks(path, setting)
-    if path.endswith(".gz"):
+    first = next(chunks, b"")
+    for begins, name in _NOT_READ.items():
+        if first.startswith(begins):
+            raise UserError(
+                f"{setting} leads to {path!r}, which is compressed by {name}: give it as gzip or "
+                "plain text."
+            )
+    chunks = itertools.chain([first], chunks)
+    if first.startswith(_GZIP_BEGINS) or path.lower().endswith(".gz"):
         chunks = _inflated(chunks, path, setting)
-    return _split(chunks)
+    yield from _split(chunks)
 
 
 def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:

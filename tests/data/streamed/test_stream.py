@@ -43,24 +43,26 @@ from tests.data.conftest import digest, docs_config
 from switchx.data import DataConfig, train_stream
 from switchx.data.tensorflow_loader import load_tensorflow
 load_tensorflow()
-from switchx.data.tasks import json_lines, registry
-parse = json_lines.LineCounter.parse
-json_lines.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
+from switchx.data.tasks import json_texts, registry
+parse = json_texts.LineCounter.parse
+json_texts.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
 registry.SHUFFLED_ROWS = 20
-stream = train_stream(eval(sys.argv[1]))
-stream.restore({0: open(sys.argv[2], "rb").read()})
-print(*(digest(next(stream)) for _ in range(3)))
+for config, state in zip(sys.argv[1::2], sys.argv[2::2]):
+    stream = train_stream(eval(config))
+    stream.restore({0: open(state, "rb").read()})
+    print(*(digest(next(stream)) for _ in range(3)))
 """
 
 
-@pytest.mark.parametrize("task", ["docs", "tiny"])
-def test_restart_in_another_process(task, tmp_path, request):
-    config = docs_config() if task == "docs" else request.getfixturevalue("tiny")
-    stream = train_stream(config)
-    take(stream, 7 if task == "docs" else 40)
-    (tmp_path / "state").write_bytes(stream.state()[0])
-    expected = take(stream, 3)
-    command = [sys.executable, "-c", RESUME, repr(config), str(tmp_path / "state")]
+def test_restart_in_another_process(tiny, tmp_path):
+    arguments, expected = [], []
+    for number, (config, steps) in enumerate([(docs_config(), 7), (tiny, 40)]):
+        stream = train_stream(config)
+        take(stream, steps)
+        (tmp_path / f"{number}").write_bytes(stream.state()[0])
+        arguments += [repr(config), str(tmp_path / f"{number}")]
+        expected += take(stream, 3)
+    command = [sys.executable, "-c", RESUME, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=150)
     assert done.stdout.split() == expected
 
@@ -93,7 +95,7 @@ def test_shards_are_the_same_rows_on_any_number_of_hosts(tiny, shards):
         [train_stream(config, [n]) for n in range(shards)],
     )
     seen = []
-    for _ in range(12):
+    for _ in range(6):
         rows = rows_of(next(whole))
         assert rows == [row for stream in apart for row in rows_of(next(stream))]
         seen += rows

@@ -55,16 +55,14 @@ CASES = {"endless_line": endless_line, "one_character": one_character, "bomb": b
 
 def main(case: str, path: Path, longest: int) -> None:
     write(path, case)
-    from switchx.data.tensorflow_loader import load_tensorflow
-
-    load_tensorflow()
     from switchx.data.tasks import lines
-    from switchx.data.tasks.json_lines import LineCounter, documents
+    from switchx.data.tasks.json_texts import LineCounter, blocks_of
 
     lines.MAX_LINE_BYTES = longest * MEGABYTE
     counter = LineCounter(1.0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sizes = list(map(len, documents(str(path), counter)))
+    blocks = blocks_of(str(path), "C4_JSON_TRAIN")
+    sizes = [len(text) for block in blocks for text in counter.parse(block, b"")]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000  # from KiB
     result = {"sizes": sizes, "lines": counter.lines, "broken": counter.broken, "megabytes": grown}
     print(json.dumps(result))

@@ -1,32 +1,35 @@
 """Lines that no honest shard has: nothing takes more memory than its bound, or is lost."""
 
+import bz2
 import gzip
 import json
+import lzma
 import subprocess
 import sys
 
 import pytest
 
 from switchx.data import eval_batches, train_stream, vocabulary
-from switchx.data.tensorflow_loader import load_tensorflow
+from switchx.data.tasks import json_texts, lines
 from switchx.errors import UserError
+from switchx.storage import reading
 
 from ..conftest import docs_config, record, sentences, write_lines
 
-load_tensorflow()
-from switchx.data.tasks import json_lines, lines  # noqa: E402
-from switchx.storage import reading  # noqa: E402
-
 
 def read(path):
-    counter = json_lines.LineCounter(1.0)
-    found = [text.decode() for text in json_lines.documents(str(path), counter)]
-    return counter, found
+    counter = json_texts.LineCounter(1.0)
+    return counter, [text.decode() for text in texts_of(str(path), counter)]
+
+
+def texts_of(path, counter):
+    blocks = json_texts.blocks_of(path, "C4_JSON_TRAIN")
+    return [text for block in blocks for text in counter.parse(block, path.encode())]
 
 
 def read_strictly(path):
-    counter = json_lines.LineCounter(0.1)
-    list(json_lines.documents(path, counter))
+    counter = json_texts.LineCounter(0.1)
+    texts_of(path, counter)
     counter.finish_pass(path)
 
 
@@ -85,7 +88,7 @@ def test_broken_lines(line, tmp_path):
 
 @pytest.mark.parametrize("spaces", ["", " ", "\n"])
 def test_long_texts_are_cut_at_white_space(spaces, monkeypatch, tmp_path):
-    monkeypatch.setattr(json_lines, "MAX_TEXT_CHARS", 50)
+    monkeypatch.setattr(json_texts, "MAX_TEXT_CHARS", 50)
     text = (spaces or "x").join(f"wörd{n}" for n in range(200))
     _, found = read(write_lines(tmp_path / "t.json", [record(text)]))
     assert "".join(found) == text
@@ -121,7 +124,7 @@ def one_text(tmp_path):
 
 
 def test_training_on_one_long_text(one_text, monkeypatch):
-    monkeypatch.setattr(json_lines, "MAX_TEXT_CHARS", 50_000)
+    monkeypatch.setattr(json_texts, "MAX_TEXT_CHARS", 50_000)
     words = vocabulary(one_text)
     rows = next(train_stream(one_text))["encoder_input_tokens"]
     assert all(words.decode(row).count("<extra_id_") == 3 for row in rows)
@@ -131,8 +134,28 @@ def test_training_on_one_long_text(one_text, monkeypatch):
 def test_blocks_by_number(tmp_path):
     """A block is the same whether its file is read on, or begun anew."""
     path = write_lines(tmp_path / "t.json.gz", map(record, sentences(1000)))
-    in_order, anywhere = json_lines._Blocks(), json_lines._Blocks()
+    in_order, anywhere = json_texts.Blocks(), json_texts.Blocks()
     expected = [in_order.get(path, "X", number) for number in range(9)]
     assert list(map(len, expected)) == [128] * 7 + [1000 - 7 * 128, 0]
     for number in (3, 4, 0, 8, 7, 7, 2):
         assert anywhere.get(path, "X", number) == expected[number]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind"),
+    [
+        ("t.json.zst", b"\x28\xb5\x2f\xfd\x04", "zstd"),
+        ("t.json", lzma.compress(b"x"), "xz"),
+        ("t.json.bz2", bz2.compress(b"x"), "bzip2"),
+    ],
+)
+def test_other_compressions_are_named(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"t.json.*', which is compressed by {kind}: give it as"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["t.json.GZ", "t.json"])
+def test_gzip_is_seen_by_its_content(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(f"{record('one')}\n".encode()))
+    assert read(tmp_path / name)[1] == ["one"]

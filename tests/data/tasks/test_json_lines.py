@@ -54,7 +54,7 @@ def test_broken_lines_are_counted_exactly(shards):
 
 
 def test_every_kind_of_broken_line():
-    from switchx.data.tasks.json_lines import LineCounter
+    from switchx.data.tasks.json_texts import LineCounter
 
     counter = LineCounter(1.0)
     lines = [line.encode("utf-8", "surrogateescape") for line in [*BROKEN, "[" * 100_000]]
@@ -64,7 +64,7 @@ def test_every_kind_of_broken_line():
 
 
 def test_share_is_judged_from_a_thousand_lines_on():
-    from switchx.data.tasks.json_lines import LineCounter
+    from switchx.data.tasks.json_texts import LineCounter
 
     counter = LineCounter(0.01)
     good = record("good").encode()
