@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from switchx.data import eval_batches, preflight, train_stream
-from switchx.data.config import check_values
+from switchx.data.config import SPLITS, check_values
 from switchx.errors import UserError
 
-from .conftest import docs_config
+from .conftest import docs_config, record, sentences, write_lines
 
 MISTAKES = {
     "batch": ({"batch_size": 0}, "BATCH_SIZE=0 is no count: give a whole number of at least 1."),
@@ -76,12 +76,75 @@ def test_import_and_own_vocabulary_leave_tensorflow_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_loading_tensorflow_is_silent_and_takes_no_accelerator():
+NO_TENSORFLOW = {
+    "no glob": ({"json_train_glob": None}, "C4_JSON_TRAIN is not set"),
+    "no files": ({"json_train_glob": "/no/such/*"}, "C4_JSON_TRAIN='/no/such/*' matches no file"),
+    "no vocabulary": ({"vocabulary": "/no/such.model"}, "VOCABULARY='/no/such.model' leads to"),
+    "too short": ({"feature_lengths": {"inputs": 64, "targets": 10}}, "give at least 14 targets"),
+    "too long": ({"feature_lengths": {"inputs": 4096, "targets": 910}}, "take 227 sentinels"),
+    "no set": ({"prepared_dir": "/no/such"}, "holds no prepared set of 'c4_json_"),
+}
+
+
+def test_what_is_known_without_tensorflow_is_said_without_it(tmp_path):
+    files = {f"json_{split}_glob": write_lines(tmp_path / split, []) for split in SPLITS}
+    given = {"mixture_or_task_name": "c4_json_span_corruption", "vocabulary": "bytes", **files}
+    configs = [docs_config(**{**given, **change}) for change, _ in NO_TENSORFLOW.values()]
     code = (
-        "from switchx.data.tensorflow_loader import load_tensorflow\n"
-        "tf = load_tensorflow()\n"
-        "assert not tf.config.get_visible_devices('GPU')\n"
-        "import sys; print('mine', file=sys.stderr)\n"
+        "import sys\nfrom switchx.data import DataConfig, preflight\n"
+        "from switchx.errors import UserError\n"
+        f"for config in {configs!r}:\n"
+        "    try:\n        preflight(config)\n"
+        "    except UserError as error:\n        print(error)\n"
+        "assert not {'tensorflow', 'seqio', 'jax'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("", "mine\n")
+    for line, (_, sentence) in zip(done.stdout.splitlines(), NO_TENSORFLOW.values(), strict=True):
+        assert sentence in line
+
+
+def test_a_command_asks_only_for_the_splits_it_reads(tmp_path):
+    """As `eval` of a run whose training files are gone."""
+    config = docs_config(
+        mixture_or_task_name="c4_json_span_corruption",
+        vocabulary="bytes",
+        json_train_glob=str(tmp_path / "gone-*"),
+        json_validation_glob=write_lines(tmp_path / "v.json", map(record, sentences(40))),
+    )
+    preflight(config, ["validation"])
+    assert len(list(eval_batches(config))) == 3
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN='.*gone-\*' matches no file"):
+        preflight(config, ["train"])
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_lines(tmp_path / "t.json", map(record, sentences(40)))
+    paths = {f"json_{split}_glob": "~/t.json" for split in SPLITS}
+    config = docs_config(
+        mixture_or_task_name="c4_json_span_corruption", vocabulary="bytes", **paths
+    )
+    assert len(list(eval_batches(config))) == 3
+
+
+def test_our_error_in_a_pipeline_is_one_line(tmp_path):
+    """Also where JAX was imported before, which sets the log level of TensorFlow's C++ side."""
+    glob = write_lines(tmp_path / "v.json", ["{broken"] * 5)
+    config = docs_config(
+        mixture_or_task_name="c4_json_span_corruption",
+        vocabulary="bytes",
+        json_validation_glob=glob,
+    )
+    code = (
+        "import jax, os, sys\nbefore = dict(os.environ)\n"
+        "from switchx.data import DataConfig, eval_batches\n"
+        "assert dict(os.environ) == before\n"
+        "from switchx.errors import UserError\n"
+        f"try:\n    next(eval_batches({config!r}))\n"
+        "except UserError as error:\n    print(error, file=sys.stderr)\n"
+        "import tensorflow\nassert not tensorflow.config.get_visible_devices('GPU')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("MAX_BROKEN_LINES=0.01 but 5 of 5 lines")

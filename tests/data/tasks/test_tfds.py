@@ -121,6 +121,5 @@ def test_other_english(variant, tmp_path, t5_model):
         tfds_data_dir=str(tmp_path),
         vocabulary=t5_model,
     )
-    preflight(config)
     text = vocabulary(config).decode(next(eval_batches(config))["encoder_input_tokens"][0])
     assert text.split("<extra_id_0>")[0].strip() in " ".join(texts["validation"])
