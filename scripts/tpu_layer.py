@@ -43,7 +43,7 @@ from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
 from switchx.planning.hlo import Instruction, Program, bytes_by_dtype
 from switchx.planning.program import collectives
-from switchx.sharding import batch_sharding, spec
+from switchx.sharding import MESH_AXES, batch_sharding, spec
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 D_MODEL, D_FF, LENGTH = 768, 3072, 512
@@ -125,8 +125,9 @@ def make_mesh(chips: str) -> Mesh:
     devices = topologies.get_topology_desc(
         platform="tpu", topology_name=topology, **options
     ).devices[:number]
-    axes = ("data", "expert", "model")
-    return Mesh(np.array(devices).reshape(1, number, 1), axes, axis_types=(AxisType.Auto,) * 3)
+    sizes = [number if axis == "expert" else 1 for axis in MESH_AXES]
+    auto = (AxisType.Auto,) * len(MESH_AXES)
+    return Mesh(np.array(devices).reshape(sizes), MESH_AXES, axis_types=auto)
 
 
 def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Compiled:
