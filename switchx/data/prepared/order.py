@@ -34,13 +34,14 @@ class Order:
     computed, not counted to.
     """
 
-    def __init__(self, lengths: Sequence[int], rates: Sequence[float], seed: int) -> None:
-        """lengths: records of each task; rates: how often they come, on any common scale."""
+    def __init__(self, lengths: Sequence[int], rates: Sequence[float], seed: int | None) -> None:
+        """lengths: records of each task; rates: how often they come, on any common scale; seed:
+        None goes through each task from its start, to evaluate on."""
         self._length_T, self._seed = np.array(lengths), seed
         self._share_T = np.array([1]) if len(lengths) == 1 else shares(rates, _SLOTS)
         in_turn = np.repeat(np.arange(len(lengths)), self._share_T)
         slots = len(in_turn)
-        self._task_S = in_turn[permute(np.arange(slots), slots, key_of(_SLOT, seed))]
+        self._task_S = in_turn[permute(np.arange(slots), slots, key_of(_SLOT, seed or 0))]
         self._rank_S = np.zeros(slots, np.int64)
         for task in range(len(lengths)):
             own_S = self._task_S == task
@@ -51,27 +52,14 @@ class Order:
         turn_R, slot_R = np.divmod(example_R, len(self._task_S))
         task_R = self._task_S[slot_R]
         index_R = turn_R * self._share_T[task_R] + self._rank_S[slot_R]
-        epoch_R, within_R = np.divmod(index_R, self._length_T[task_R])
-        record_R = np.empty_like(within_R)
+        epoch_R, record_R = np.divmod(index_R, self._length_T[task_R])
+        if self._seed is None:
+            return Places(task_R, epoch_R, record_R)
         for task in np.unique(task_R):
             own_R = task_R == task
             key_R = key_of(_ORDER, self._seed, task, epoch_R[own_R])
-            record_R[own_R] = permute(within_R[own_R], int(self._length_T[task]), key_R)
+            record_R[own_R] = permute(record_R[own_R], int(self._length_T[task]), key_R)
         return Places(task_R, epoch_R, record_R)
-
-
-class InTurn(Order):
-    """The same mixture once and in order, to evaluate on."""
-
-    def __init__(self, lengths: Sequence[int], rates: Sequence[float]) -> None:
-        super().__init__(lengths, rates, seed=0)
-
-    def places(self, example_R: np.ndarray) -> Places:
-        """Where to find these examples; an epoch above 0 means that a task has ended."""
-        turn_R, slot_R = np.divmod(example_R, len(self._task_S))
-        task_R = self._task_S[slot_R]
-        index_R = turn_R * self._share_T[task_R] + self._rank_S[slot_R]
-        return Places(task_R, *np.divmod(index_R, self._length_T[task_R]))
 
 
 def shares(rates: Sequence[float], total: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from switchx.data.batches import Batch, watched
 from switchx.data.config import DataConfig, check_values
 from switchx.data.prepared import set_plan
 from switchx.data.prepared.counter_random import key_of
-from switchx.data.prepared.order import InTurn, Order, Places
+from switchx.data.prepared.order import Order, Places
 from switchx.data.prepared.reader import RecordCounter, SplitReader
 from switchx.data.prepared.rows import empty_batch, fill
 from switchx.data.prepared.set_plan import SetInfo
@@ -161,7 +161,7 @@ def evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[
     """
     check_values(config)
     sets = PreparedSets(config, "validation", name)
-    order, rows = InTurn(sets.lengths, sets.rates), config.rows_per_eval_batch
+    order, rows = Order(sets.lengths, sets.rates, None), config.rows_per_eval_batch
     for number in range(config.eval_batches):
         places = order.places(np.arange(number * rows, (number + 1) * rows))
         there = int(np.argmax(places.epoch_R > 0)) if places.epoch_R.any() else rows

@@ -181,7 +181,7 @@ def _processor(proto: Any, name: str) -> Any:
 
 
 def _is_sentinel(piece: Any) -> bool:
-    return bool(_SENTINEL_PIECE.fullmatch(piece.piece))
+    return bool(_SENTINEL_PIECE.fullmatch(str(piece.piece)))  # bytes where it is no text
 
 
 def _no_model(name: str, why: str) -> UserError:

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from switchx.data.prepared.order import InTurn, Order, shares
+from switchx.data.prepared.order import Order, shares
 
 
 def places(order, count):
@@ -56,7 +56,7 @@ def test_a_mixture_does_not_come_in_long_runs():
 
 
 def test_in_turn_goes_through_each_task_from_its_start():
-    found = places(InTurn([5, 20], [1, 4]), 25)
+    found = places(Order([5, 20], [1, 4], None), 25)
     for task, length in ((0, 5), (1, 20)):
         first = [r for t, e, r in found if t == task and e == 0]
         assert first == list(range(len(first)))
