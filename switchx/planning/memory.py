@@ -21,7 +21,6 @@ class Memory:
         None where nothing was compiled, or where the compiler gave up before it knew.
       batch: the step's tokens, and what the layout of arguments in memory adds by rounding.
       program: instructions.
-      total: of all of it; a lower bound where activations is None.
       limit: what the chip has; None for CPU devices.
     """
 
@@ -31,8 +30,13 @@ class Memory:
     activations: int | None
     batch: int
     program: int
-    total: int
     limit: int | None
+
+    @property
+    def total(self) -> int:
+        """Of all of it; a lower bound where activations is None."""
+        held = self.gradients + (self.activations or 0)
+        return self.state + held + self.batch + self.program
 
     @property
     def over(self) -> int:
@@ -60,9 +64,7 @@ class Refusal:
 def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
     """Without a compiled program: the state, gradients and batch, which no compiler can avoid."""
     parameters, optimizer, tokens = _state(setup, batch)
-    gradients = _least_gradients(setup)
-    total = parameters + optimizer + gradients + tokens
-    return Memory(parameters, optimizer, gradients, None, tokens, 0, total, limit)
+    return Memory(parameters, optimizer, _least_gradients(setup), None, tokens, 0, limit)
 
 
 def _least_gradients(setup: Setup) -> int:
@@ -92,27 +94,20 @@ def of_program(
     on_tpu = setup.mesh.devices.flat[0].platform == "tpu"
     peak = stats.peak_memory_in_bytes - arguments if on_tpu else stats.temp_size_in_bytes
     temporaries = max(0, peak)
-    gradients = min(parameters, temporaries)
-    return Memory(
-        parameters=parameters,
-        optimizer=optimizer,
-        gradients=gradients,
-        activations=temporaries - gradients,
-        batch=max(0, arguments - parameters - optimizer),
-        program=program,
-        total=max(arguments, parameters + optimizer) + temporaries + program,
-        limit=limit,
-    )
+    gradients, held = min(parameters, temporaries), parameters + optimizer
+    rest = max(0, arguments - held)
+    activations = temporaries - gradients
+    return Memory(parameters, optimizer, gradients, activations, rest, program, limit)
 
 
 def of_refusal(refusal: Refusal, setup: Setup, batch: Any) -> Memory:
     """From the compiler's error message."""
     parameters, optimizer, tokens = _state(setup, batch)
     arguments = parameters + optimizer + tokens
-    total = max(refusal.needed, arguments, refusal.limit + 1)
-    gradients = min(parameters, total - arguments)
-    activations = total - arguments - gradients
-    return Memory(parameters, optimizer, gradients, activations, tokens, 0, total, refusal.limit)
+    temporaries = max(refusal.needed, arguments, refusal.limit + 1) - arguments
+    gradients = min(parameters, temporaries)
+    activations = temporaries - gradients
+    return Memory(parameters, optimizer, gradients, activations, tokens, 0, refusal.limit)
 
 
 def parse_refusal(message: str) -> Refusal | None:

@@ -14,7 +14,7 @@ NETWORKS = {"ici": "network within a slice", "dcn": "network between slices"}
 def to_json(plan: Plan) -> dict[str, Any]:
     """The plan as plain values; bytes and seconds as they are."""
     values = dataclasses.asdict(plan)
-    values["memory"]["over"] = plan.memory.over
+    values["memory"] |= {"total": plan.memory.total, "over": plan.memory.over}
     return json.loads(json.dumps(values))
 
 

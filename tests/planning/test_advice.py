@@ -5,8 +5,8 @@ from switchx.planning.memory import Memory
 from switchx.sharding import make_mesh
 from tests.training.helpers import run_config
 
-STATE = Memory(60, 1, 60, 5, 1, 1, 128, 100)  # state and gradients take most
-ACTIVATIONS = Memory(10, 1, 10, 105, 1, 1, 128, 100)
+STATE = Memory(60, 1, 60, 5, 1, 1, 100)  # state and gradients take most
+ACTIVATIONS = Memory(10, 1, 10, 105, 1, 1, 100)
 
 
 def advised(held, **changes):

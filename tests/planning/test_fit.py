@@ -31,7 +31,7 @@ class Compiler:
         held = fit.memory.analytic(setup, {}, topology.chip.hbm_bytes)
         kept = {"none": 4, "dots": 2, "full": 1}[run.model.remat]
         own = kept * self.activations // (mesh.size * run.trainer.microbatches)
-        held = dataclasses.replace(held, activations=own, total=held.total + own)
+        held = dataclasses.replace(held, activations=own)
         self.tried.append((topology.num_chips, run.model.remat, run.trainer.microbatches))
         seconds = 1 / kept + run.mesh.model
         return plan.Plan(
