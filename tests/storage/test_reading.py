@@ -125,6 +125,9 @@ def test_what_is_there_and_what_is_not(folder):
     assert storage.names_in(folder, "X") == {"a.txt", "b.txt", "deep"}
     assert storage.names_in(f"{folder}/nowhere", "X") == set()
     assert storage.is_file(f"{folder}/a.txt", "X")
+    assert storage.read_if_there(f"{folder}/a.txt/below", "X") is None
+    assert storage.size_of(f"{folder}/a.txt/below", "X") is None
+    assert storage.names_in(f"{folder}/a.txt/below", "X") == set()
     assert not storage.is_file(folder, "X")
     found = storage.list_files(f"{folder}/*.txt", "X")
     assert [(name[-5:], size) for name, size in found.items()] == [("a.txt", 10), ("b.txt", 10)]

@@ -28,6 +28,13 @@ def test_prepare_makes_it_and_keeps_what_is_there(tmp_path):
     assert [file.name for file in path.iterdir()] == ["kept"]
 
 
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_is_refused(tmp_path, below):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"MODEL_DIR='.*file.*' is a file or lies below one: name"):
+        prepare(tmp_path / "file" / below)
+
+
 def test_an_earlier_config_is_kept(tmp_path):
     for text in ("a", "a", "b", "c"):
         write_config(tmp_path, text)
