@@ -33,7 +33,7 @@ class Hosts:
             address = f"localhost:{server.getsockname()[1]}"
         flag = f"--xla_force_host_platform_device_count={8 // count}"
         environment = {**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
-        self.directory = directory
+        self.directory, self.began = directory, time.time()
         self.processes = [
             subprocess.Popen(
                 [*COMMAND, str(directory), address, str(count), str(index), json.dumps(options)],
@@ -57,7 +57,10 @@ class Hosts:
 
     def wait_for_step(self, step):
         deadline = time.monotonic() + 900
-        while not any(row["step"] >= step for row in metric_rows(self.directory)):
+        while not any(
+            row["step"] >= step and row["time"] >= self.began  # and not of a life before
+            for row in metric_rows(self.directory)
+        ):
             assert time.monotonic() < deadline
             assert all(process.poll() is None for process in self.processes), self.end()
             time.sleep(0.05)
@@ -126,7 +129,7 @@ def test_a_lost_host_and_a_notice_to_one_of_them_then_a_restart_ends_the_same(of
     assert "process 1 was lost. Start the same command on all hosts to go on." in errors[0]
     assert saved_steps(tmp_path) == [2]
 
-    hosts = Hosts(tmp_path, 2, slow_after=2)
+    hosts = Hosts(tmp_path, 2, slow_after=3)
     hosts.wait_for_step(3)
     hosts.processes[1].send_signal(signal.SIGHUP)
     statuses, errors = hosts.end()
