@@ -3,7 +3,7 @@
 python -m tests.training.host_process MODEL_DIR ADDRESS COUNT INDEX [JSON]
 
 JSON may name `mesh` (sizes of data, expert, model), `train_steps`, `slow_after` (batches after
-which each takes a second), `bad` (batches that give a loss that is not finite, and are skipped)
+which each takes three seconds), `bad` (batches that give a loss that is not finite, and are skipped)
 and `timeout`.
 """
 
@@ -29,7 +29,7 @@ class HostStream(helpers.Stream):
     bad = ()
 
     def __next__(self):
-        time.sleep(1.0 if self.number >= self.slow_after else 0.0)
+        time.sleep(3.0 if self.number >= self.slow_after else 0.0)
         found = super().__next__()
         if self.number - 1 in self.bad:
             found["decoder_loss_weights"] = found["decoder_loss_weights"] * np.nan
