@@ -41,10 +41,14 @@ def train_run(
       begun: is called once the directory is this job's, with a line on each setting that is not
         what it was at the run's last start.
     """
+    from switchx.training.checkpoints.identity import newest_position
     from switchx.training.checkpoints.refusals import check_resume
 
     check_resume(settings.run, settings.model_dir)
     data.check_settings(settings.data)
+    position = newest_position(settings.model_dir)
+    if position is not None:
+        data.check_position(settings.data, position)
 
     from switchx import evaluation, hosts, training
     from switchx.reports import pictures

@@ -4,7 +4,7 @@ Importing this is free; TensorFlow and seqio are imported when a pipeline is bui
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from switchx.data.batches import Batch, Stream, watched
@@ -113,19 +113,23 @@ def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     return StreamedStream(config, shards)
 
 
-def check_position(config: DataConfig, positions: Mapping[int, bytes]) -> None:
-    """Raises UserError where a stream of this config could not go on at saved positions.
+def check_position(config: DataConfig, saved: bytes) -> None:
+    """Raises UserError where a saved position is of other settings than a config's.
 
-    Takes moments, and no TensorFlow for the tasks of this package.
+    Takes moments, and no TensorFlow for the tasks of this package. A damaged position is no one's:
+    `Stream.restore` says so.
     """
-    if config.prepared_dir is not None:
-        train_stream(config, tuple(positions)).restore(positions)
-        return
     from switchx.data.streamed import position
 
-    settings = position.settings_of(config, vocabulary(config).digest)
-    for state in positions.values():
-        position.unpack(state, settings)
+    if config.prepared_dir is not None:
+        from switchx.data.prepared.stream import set_infos, settings_of
+
+        wanted = settings_of(config, set_infos(config))
+    else:
+        wanted = position.settings_of(config, vocabulary(config).digest)
+    found = position.saved_settings(saved)
+    if found is not None:
+        position.check_settings(found, wanted)
 
 
 def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:

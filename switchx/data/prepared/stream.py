@@ -108,7 +108,7 @@ class PreparedStream:
         self._config = config
         self._sets = PreparedSets(config, "train")
         self._shards = tuple(shards)
-        self._settings = _settings_of(config, self._sets.infos)
+        self._settings = settings_of(config, self._sets.infos)
         self._blocks = _Blocks(config, self._sets, shards)
         self._next = 0
         self._iterator: Iterator[Batch] | None = None  # from the first batch on
@@ -227,7 +227,7 @@ def set_folder(config: DataConfig, name: str) -> Path:
     return Path(set_plan.folder_of(storage.expanded(directory), name))
 
 
-def _settings_of(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
+def settings_of(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
     """What a position is only valid for. Not DATA_SHARDS: the order is the same for any."""
     digest = hashlib.sha256("".join(info.text(with_sources=False) for info in infos).encode())
     return {

@@ -70,6 +70,18 @@ def unpack(state: bytes, settings: Mapping[str, Any]) -> tuple[list[list[int]], 
     return counts, content
 
 
+def saved_settings(state: bytes) -> dict[str, Any] | None:
+    """The settings in a position of streamed or of prepared data; None where it is damaged."""
+    try:
+        if state.startswith(b"PK"):
+            with zipfile.ZipFile(io.BytesIO(state)) as archive:
+                _check_entries(archive.infolist())
+                state = archive.read(_HEADER)
+        return dict(json.loads(state)["identity"])
+    except Exception:  # zipfile raises what it likes
+        return None
+
+
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
     """Refuses what `pack` never writes, before anything is unpacked."""
     names = [entry.filename for entry in entries]

@@ -82,6 +82,17 @@ def read_identity(model_dir: str | Path, step: int) -> tuple[dict[str, Any], str
         raise ValueError("identity is nested too deeply") from None
 
 
+def newest_position(model_dir: str | Path) -> bytes | None:
+    """The data's position of a shard in the newest checkpoint, unverified; None without one."""
+    for step in saved_steps(model_dir)[-1:]:
+        folder = Path(model_dir) / FOLDER / str(step) / "position"
+        for name in sorted(storage.names_in(folder, "MODEL_DIR")):
+            if name.startswith("shard-"):
+                content = storage.read_if_there(folder / name, "MODEL_DIR") or b""
+                return content.partition(b"\n")[2]  # behind the line with its hash
+    return None
+
+
 def newest_identity(model_dir: str | Path) -> dict[str, Any] | None:
     """The identity of the newest checkpoint whose identity can be read; None without one."""
     for step in reversed(saved_steps(model_dir)):

@@ -106,6 +106,9 @@ def test_a_position_of_other_settings_is_refused(config, change):
     other = data.train_stream(dataclasses.replace(config, **change))
     with pytest.raises(UserError, match=r"(SEED|BATCH_SIZE)=.* was saved with"):
         other.restore(state)
+    with pytest.raises(UserError, match=r"(SEED|BATCH_SIZE)=.* was saved with"):
+        data.check_position(dataclasses.replace(config, **change), state[0])
+    data.check_position(config, state[0])
 
 
 def test_a_position_of_another_set_is_refused(config, tmp_path):

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from switchx.data import eval_batches, train_stream
+from switchx.data import check_position, eval_batches, train_stream
 from switchx.errors import UserError
 
 from ..conftest import digest, docs_config, record, sentences, write_lines
@@ -142,8 +142,13 @@ def tiny_state(tiny):
     ],
 )
 def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
+    other = dataclasses.replace(tiny, **change)
     with pytest.raises(UserError, match=sentence):
-        train_stream(dataclasses.replace(tiny, **change)).restore(tiny_state)
+        train_stream(other).restore(tiny_state)
+    with pytest.raises(UserError, match=sentence):
+        check_position(other, tiny_state[0])
+    check_position(tiny, tiny_state[0])
+    check_position(other, tiny_state[0][:-9])  # what is damaged is told by who restores it
 
 
 def test_a_position_of_another_task(tiny_state):
