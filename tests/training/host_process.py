@@ -3,8 +3,8 @@
 python -m tests.training.host_process MODEL_DIR ADDRESS COUNT INDEX [JSON]
 
 JSON may name `mesh` (sizes of data, expert, model), `train_steps`, `slow_after` (batches after
-which each takes three seconds), `bad` (batches that give a loss that is not finite, and are skipped)
-and `timeout`.
+which each takes three seconds), `bad` (batches that give a loss that is not finite, and are
+skipped) and `timeout`.
 """
 
 import json
