@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from switchx.data import eval_batches, train_stream, vocabulary
+from switchx.data.tasks import corpus
 from switchx.data.tasks.objectives import span_lengths
 
 from ..conftest import docs_config
@@ -116,7 +117,7 @@ def test_shorter_rows_are_full_as_well(inputs):
     batch = next(iter(eval_batches(docs_config(feature_lengths=lengths, batch_size=32))))
     assert (batch["encoder_input_tokens"] != 0).all()
     assert (batch["decoder_target_tokens"] != 0).all()
-    sentinels = batch["encoder_input_tokens"] >= 8000
+    sentinels = batch["encoder_input_tokens"] >= corpus.VOCABULARY_PIECES
     assert (sentinels.sum(axis=1) == spans).all()
 
 
