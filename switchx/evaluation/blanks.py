@@ -1,7 +1,6 @@
 """The blanks of held-out text, as a trained model fills them, beside the truth."""
 
 import dataclasses
-import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -35,9 +34,14 @@ class Blank:
 def fill(
     batches: Iterable[HostBatch], vocabulary: Vocabulary, answers: Answers, rows: int
 ) -> list[list[Blank]]:
-    """The blanks of each of the first examples, in their order."""
+    """The blanks of so many examples, in their order.
+
+    They are spread evenly over the batches: neighbours are often of one document.
+    """
     examples = (example for batch in batches for example in examples_of(batch))
-    pairs = list(itertools.islice((pair for pair in examples if pair[0]), rows))
+    every = [pair for pair in examples if pair[0]]
+    rows = min(rows, len(every))
+    pairs = [every[row * len(every) // rows] for row in range(rows)]
     given = answers([inputs for inputs, _ in pairs])
     return [
         list(_blanks(vocabulary, inputs, answer, targets))
