@@ -34,6 +34,7 @@ SMALL = (
     "--gin.ModelConfig.d_model=32",
     "--gin.ModelConfig.d_ff=32",
     "--gin.ModelConfig.num_layers=2",
+    "--gin.SwitchConfig.every=2",
     "--gin.BATCH_SIZE=8",
     "--gin.EVAL_STEPS=2",
     "--gin.LOG_PERIOD=1",
