@@ -66,7 +66,7 @@ def test_a_copied_run_goes_on_in_the_copy(trained, copy, command):
     before = (trained.run / "metrics.jsonl").read_bytes()
     outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.TRAIN_STEPS=6")
     assert outcome.status == 0, outcome.err
-    assert "switchx: TRAIN_STEPS was 4 and is now 6\n" in outcome.err
+    assert "switchx: TRAIN_STEPS was 4 and is now 6 (SCHEDULE='cosine'" in outcome.err
     assert "resuming from step 4" in outcome.err
     assert steps(copy) == [1, 2, 3, 4, 5, 6]
     assert (trained.run / "metrics.jsonl").read_bytes() == before
