@@ -1,11 +1,14 @@
 """What a training run is: the dataclasses that gin fills and the trainer reads."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.sharding import MeshConfig
 
+OPTIMIZERS: dict[str, Callable[..., Any]] = {}  # filled by `switchx.training.optimizers`
 SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
 ON_BAD_LOSS = ("stop", "skip")
 
@@ -55,8 +58,6 @@ class OptimizerConfig:
     clip_global_norm: float | None = None
 
     def __post_init__(self) -> None:
-        from switchx.training.optimizers import OPTIMIZERS  # which need this class
-
         if self.name not in OPTIMIZERS:
             accepted = ", ".join(sorted(OPTIMIZERS))
             raise UserError(f"OPTIMIZER={self.name!r} is not one of {accepted}.")

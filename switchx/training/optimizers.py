@@ -7,11 +7,10 @@ import jax
 import optax
 
 from switchx.model import Params
-from switchx.training.config import OptimizerConfig
+from switchx.training.config import OPTIMIZERS, OptimizerConfig
 from switchx.training.schedules import make_schedule
 
 Maker = Callable[[OptimizerConfig, optax.Schedule, Params], optax.GradientTransformation]
-OPTIMIZERS: dict[str, Maker] = {}
 
 # T5X's rule: matrices are factored where that saves memory, experts' always.
 MIN_DIM_SIZE_TO_FACTOR = 128
