@@ -97,3 +97,26 @@ def test_only_storage_replaces_locks_or_grows_files():
         if PRIMITIVES.search(line)
     ]
     assert wrong == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    names = {name.removesuffix("/__init__.py").removesuffix(".py"): name for name in modules()}
+    below = {
+        name: {
+            part
+            for imported in imports(file)
+            if (part := imported.removeprefix("switchx.").replace(".", "/")) in names
+            and not f"{name}/".startswith(f"{part}/")  # a package's face names its parts
+        }
+        for name, file in names.items()
+    }
+
+    def reached(name):
+        seen, todo = set(), [name]
+        while todo:
+            new = below[todo.pop()] - seen
+            seen |= new
+            todo += new
+        return seen
+
+    assert [name for name in names if name in reached(name)] == []

@@ -6,6 +6,7 @@ What compiles and saves is imported when it is used.
 from typing import TYPE_CHECKING, Any
 
 from switchx.training.config import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
+from switchx.training.optimizers import optimizer
 
 if TYPE_CHECKING:  # otherwise from __getattr__
     from switchx.training.feed import Feed
@@ -19,6 +20,7 @@ __all__ = [
     "RunConfig",
     "TrainResult",
     "TrainerConfig",
+    "optimizer",
     "train",
 ]
 

@@ -35,7 +35,7 @@ class OptimizerConfig:
     Attributes:
       name: "adafactor" as T5 uses it (parameter scaling, factored second moment with decay
         1 - t^-0.8, no first moment, update clipped to RMS 1), "adamw", or one that was registered
-        with `switchx.training.optimizers.optimizer` (macro OPTIMIZER).
+        with `switchx.training.optimizer` (macro OPTIMIZER).
       schedule: "inverse_sqrt" is learning_rate / sqrt(max(step, warmup_steps)), T5's; the
         others rise linearly over warmup_steps to learning_rate, then stay ("constant") or
         fall to 0 at the last step ("linear", "cosine") (macro SCHEDULE).
