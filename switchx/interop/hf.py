@@ -103,7 +103,7 @@ class HFSource:
             if path not in by_path:
                 raise UserError(
                     f"The configuration asks for a parameter {'/'.join(path)}, which models of "
-                    "transformers do not have; leave out the setting that adds it."
+                    "transformers do not have: leave out the setting that adds it."
                 )
         params: Params = {}
         for path, own in by_path.items():

@@ -114,7 +114,7 @@ def _tied(config: Mapping[str, Any], kind: str, file: str, own_logits: bool) -> 
     if scaled and own_logits:
         raise UserError(
             f"{file} ties logits to the embedding, but lm_head.weight differs from "
-            "shared.weight; set tie_word_embeddings to false if the logits are not scaled."
+            "shared.weight: set tie_word_embeddings to false if the logits are not scaled."
         )
     return scaled
 

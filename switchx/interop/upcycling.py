@@ -29,12 +29,12 @@ def check_sizes(dense: ModelConfig, wanted: ModelConfig, from_dir: str) -> None:
     """Raises UserError unless `wanted` is `dense` with switch layers."""
     if dense.switch is not None:
         raise UserError(
-            f"--from_dir={from_dir} holds a model that has switch layers already; "
+            f"--from_dir={from_dir} holds a model that has switch layers already: "
             "name a dense model's run."
         )
     if wanted.switch is None:
         raise UserError(
-            "ModelConfig.switch=None makes a dense model; name a configuration with switch layers."
+            "ModelConfig.switch=None makes a dense model: name a configuration with switch layers."
         )
     for field in dataclasses.fields(ModelConfig):
         there, here = getattr(dense, field.name), getattr(wanted, field.name)

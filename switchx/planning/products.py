@@ -29,9 +29,9 @@ class Counter:
 
     def count(self, traced: ClosedJaxpr) -> int:
         """FLOPs of its products, all devices together."""
-        return self._alone(traced.jaxpr)
+        return self._function(traced.jaxpr)
 
-    def _alone(self, jaxpr: Jaxpr) -> int:
+    def _function(self, jaxpr: Jaxpr) -> int:
         """Of a function that shares no values with its surroundings: a loop's body, a branch."""
         values = _Values()
         flops, _ = self._inline(jaxpr, [values.new() for _ in jaxpr.invars], values)
@@ -72,7 +72,7 @@ class Counter:
             lhs, _, sizes = map(_shape, eqn.invars[:3])
             everything = 2 * math.prod(lhs) * _shape(eqn.outvars[0])[-1]
             return everything * sizes[-1] // self.num_experts
-        inner = [self._alone(function) for function in _functions(eqn)]
+        inner = [self._function(function) for function in _functions(eqn)]
         if name == "cond":
             return self._branch(params, inner)
         if name == "while" and any(inner):

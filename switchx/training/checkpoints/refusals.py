@@ -61,7 +61,7 @@ def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]
         if there != here:
             raise UserError(
                 f"{where} holds a checkpoint of another model: {name} is {there!r} there and "
-                f"{here!r} here; choose another MODEL_DIR or that setting."
+                f"{here!r} here: set that, or choose another MODEL_DIR."
             )
     if wanted["optimizer"] and saved["optimizer"] != wanted["optimizer"]:
         raise UserError(
@@ -99,5 +99,5 @@ def compare_arrays(
             raise UserError(
                 f"MODEL_DIR={str(model_dir)!r} holds a checkpoint of another model or optimizer: "
                 f"{name} is {there.get(name, 'missing')} there and {wanted.get(name, 'missing')} "
-                "here; choose another MODEL_DIR or the settings it was trained with."
+                "here: set what it was trained with, or choose another MODEL_DIR."
             )
