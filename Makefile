@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCKS := requirements/base.lock $(foreach extra,$(EXTRAS),requirements/$(extra).lock)
 INSTALLED := .venv/.installed-$(subst $() ,-,$(sort $(EXTRAS)))
 
-.PHONY: install quickstart test lint bench clean
+.PHONY: install quickstart test lint wheel test-wheel clean
 
 install: $(INSTALLED)
 
@@ -29,5 +29,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Without isolation: what builds it is locked like everything else.
+wheel: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w dist .
+
+# A wheel as its users install it: by pip alone, into an environment of its own. Some minutes.
+test-wheel: wheel
+	scripts/test_wheel.sh dist/switchx-*.whl
+
 clean:
-	rm -rf .venv
+	rm -rf .venv build dist

@@ -47,19 +47,31 @@ def main() -> None:
         cases = list(itertools.product([experts], sizes, args.dispatcher))
         # A hundred experts' one-hot arrays of thousands of slots do not fit a laptop.
         cases = [c for c in cases if c[2] != "einsum" or c[1] <= 1252 or c[0] <= 8]
-        compare(tokens, d_model, d_ff, cases, args.dtype, args.rounds)
+        for row in compare(tokens, d_model, d_ff, cases, args.dtype, args.rounds):
+            print(
+                f"| {tokens} | {d_model} | {d_ff} | {row['experts']} | {row['group']} "
+                f"| {row['dispatcher']} | {row['milliseconds']:.0f} | {row['x_dense']:.2f} "
+                f"| {row['share_of_matmul_rate']:.2f} |",
+                flush=True,
+            )
 
 
 def compare(
-    tokens: int, d_model: int, d_ff: int, cases: list[tuple], dtype: str, rounds: int
-) -> None:
-    """Prints a row for the dense layer and for each (experts, group size, dispatcher)."""
+    tokens: int,
+    d_model: int,
+    d_ff: int,
+    cases: list[tuple],
+    dtype: str,
+    rounds: int,
+    product_size: int = 2048,
+) -> list[dict]:
+    """A row for the dense layer and one for each (experts, group size, dispatcher)."""
     flops = 3 * 2 * 2 * tokens * d_model * d_ff
     runs = {None: dense(tokens, d_model, d_ff, dtype)}
     for case in cases:
         print(f"\rcompiling {case}", end="", file=sys.stderr)
         runs[case] = switch(tokens, d_model, d_ff, *case, dtype)
-    product, product_flops = matrix_product(dtype)
+    product, product_flops = matrix_product(dtype, product_size)
     seconds: dict = {case: [] for case in [*runs, "product"]}
     for number in range(rounds):
         print(f"\rround {number + 1} of {rounds}        ", end="", file=sys.stderr)
@@ -68,16 +80,22 @@ def compare(
         seconds["product"].append(timed(product))
     print("\r", end="", file=sys.stderr)
     rate = [product_flops / s for s in seconds["product"]]
+    rows = []
     for case in runs:
         ratio = statistics.median(s / d for s, d in zip(seconds[case], seconds[None], strict=True))
         share = statistics.median(flops / s / r for s, r in zip(seconds[case], rate, strict=True))
-        ms = statistics.median(seconds[case]) * 1e3
         experts, group, dispatcher = case or ("-", "-", "dense")
-        print(
-            f"| {tokens} | {d_model} | {d_ff} | {experts} | {group} | {dispatcher} "
-            f"| {ms:.0f} | {ratio:.2f} | {share:.2f} |",
-            flush=True,
+        rows.append(
+            {
+                "experts": experts,
+                "group": group,
+                "dispatcher": dispatcher,
+                "milliseconds": statistics.median(seconds[case]) * 1e3,
+                "x_dense": ratio,
+                "share_of_matmul_rate": share,
+            }
         )
+    return rows
 
 
 def timed(run) -> float:
@@ -172,11 +190,11 @@ def compiled(layer, apply, tokens: int, d_model: int, dtype: str):
     return run
 
 
-def matrix_product(dtype: str, n: int = 2048):
+def matrix_product(dtype: str, n: int):
     import jax
     import jax.numpy as jnp
 
-    x_NN = jnp.full((n, n), 0.5, dtype)
+    x_NN = jax.random.normal(jax.random.key(0), (n, n), dtype)
     product = jax.jit(jnp.matmul).lower(x_NN, x_NN).compile()
     return (lambda: product(x_NN, x_NN)), 2 * n**3
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Eight CPU devices, so that every mesh is tested on any machine, with or without accelerators.
 DEVICES = "--xla_force_host_platform_device_count=8"
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("SWITCHX_TEST_PLATFORM", "cpu")  # scripts/on_gpu.sh
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
 
