@@ -15,6 +15,7 @@ SIZES = {
     "ModelConfig.num_heads": 8,
     "ModelConfig.d_kv": 64,
     "ModelConfig.num_layers": 6,
+    "ModelConfig.init_scale": 1.0,
     "DTYPE": "bfloat16",
     "BATCH_SIZE": 128,
     "TRAIN_STEPS": 1000,
