@@ -53,6 +53,8 @@ def main() -> None:
     report.unlink()
     counts = {kind: sum(r["outcome"] == kind for r in results) for kind in ("passed", "failed")}
     failed = [result for result in results if result["outcome"] == "failed"]
+    if not counts["passed"]:
+        raise SystemExit(f"no check ran: pytest ended with {ended.returncode}")
     write(args, "checks", status=ended.returncode, **counts, failures=failed, results=results)
     print(f"{counts['passed']} checks passed, {counts['failed']} failed")
 
