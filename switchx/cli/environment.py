@@ -78,6 +78,13 @@ def remarks_left_out() -> Iterator[None]:
                 logger.setLevel(level)
 
 
+class _Handler(logging.StreamHandler):
+    """Where the log's disk is full its words are lost: they are not for the terminal instead."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (the name is its)
+        """Says nothing."""
+
+
 class LibraryLog:
     """Where the words of libraries go."""
 
@@ -92,7 +99,7 @@ class LibraryLog:
         faulthandler.enable(terminal)  # a library's abort would be in the log alone
         os.dup2(self._file.fileno(), 2)
         diverted = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-        logging.basicConfig(stream=diverted, level=logging.WARNING)
+        logging.basicConfig(handlers=[_Handler(diverted)], level=logging.WARNING)
         logging.captureWarnings(True)
 
     def move_to(self, model_dir: str, host: int = 0) -> None:

@@ -44,7 +44,7 @@ def test_before_tensorflow_and_within_seconds(trained, tmp_path):
         "--gin.VOCABULARY=python_docs": "VOCABULARY does not match",
         "--gin.DATA_SHARDS=2": "DATA_SHARDS=2 is not the number of parts",
         "--gin.TRAIN_STEPS=2": "TRAIN_STEPS=2 lies behind the run",
-        "--gin.BATCH_SIZE=3": "BATCH_SIZE=3 must be a multiple",
+        "--gin.BATCH_SIZE=3": "BATCH_SIZE=3 but the data position",
         "--gin.PREPARED_DIR=nowhere": "PREPARED_DIR",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 64}": "'targets'",
     }

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from switchx.inference import beam_search, greedy
-from tests.interop.peers import LENGTH, VOCAB, ours, peer, torch
+from tests.interop.peers import LENGTH, ours, peer, torch
 
 EOS, ROWS = 1, 6
+VOCAB = 12  # few, so that some answers end early
 SEEDS = range(3)
 
 
@@ -22,7 +23,7 @@ def theirs(kind: str, seed: int, token_BM: np.ndarray, num_beams: int, returned:
     """int [B, returned, LENGTH]: what follows the start token, zeros after the end."""
     settings = dict(length_penalty=0.0, early_stopping="never") if num_beams > 1 else {}
     with torch.no_grad():
-        answers = peer(kind, seed).generate(
+        answers = peer(kind, seed, VOCAB).generate(
             input_ids=torch.tensor(token_BM).long(),
             attention_mask=torch.tensor(token_BM > 0).long(),
             max_new_tokens=LENGTH,
@@ -56,7 +57,7 @@ def test_greedy(kind, padded):
     answers = []
     for seed in SEEDS:
         token_BM = inputs(seed, padded)
-        answers.append(np.asarray(greedy(*ours(kind, seed), token_BM, LENGTH, EOS)))
+        answers.append(np.asarray(greedy(*ours(kind, seed, VOCAB), token_BM, LENGTH, EOS)))
         expected = theirs(kind, seed, token_BM, 1, 1)[:, 0]
         np.testing.assert_array_equal(answers[-1], expected)
     check_varied(answers)
@@ -68,7 +69,7 @@ def test_beams(kind, padded):
     answers = []
     for seed in SEEDS:
         token_BM = inputs(seed, padded)
-        found, _ = beam_search(*ours(kind, seed), token_BM, LENGTH, 4, 0.0, EOS)
+        found, _ = beam_search(*ours(kind, seed, VOCAB), token_BM, LENGTH, 4, 0.0, EOS)
         answers.append(np.asarray(found))
         np.testing.assert_array_equal(answers[-1], theirs(kind, seed, token_BM, 4, 4))
     check_varied(answers)
@@ -76,5 +77,5 @@ def test_beams(kind, padded):
 
 def test_a_beam_of_one():
     token_BM = inputs(0, True)
-    found, _ = beam_search(*ours("switch"), token_BM, LENGTH, 1, 0.0, EOS)
+    found, _ = beam_search(*ours("switch", 0, VOCAB), token_BM, LENGTH, 1, 0.0, EOS)
     np.testing.assert_array_equal(found, theirs("switch", 0, token_BM, 1, 1))

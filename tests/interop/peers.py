@@ -30,7 +30,6 @@ except (ImportError, OSError) as error:  # OSError: a CUDA build without CUDA's 
 
 VOCAB, LENGTH = 360, 8  # the ids of VOCABULARY='bytes', and one more
 _SIZES = dict(
-    vocab_size=VOCAB,
     d_model=16,
     d_kv=4,
     d_ff=32,
@@ -44,18 +43,21 @@ KINDS = ("t5", "t5_1_1", "switch", "switch_c")
 
 
 @functools.cache
-def peer(kind: str, seed: int = 0) -> Any:
+def peer(kind: str, seed: int = 0, vocab: int = VOCAB) -> Any:
     """A model of transformers whose every parameter matters, norms and bias tables included."""
     torch.manual_seed(seed)
     if kind.startswith("t5"):
         v1_1 = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-        config = transformers.T5Config(**_SIZES, **(v1_1 if kind == "t5_1_1" else {}))
+        config = transformers.T5Config(
+            vocab_size=vocab, **_SIZES, **(v1_1 if kind == "t5_1_1" else {})
+        )
         model = transformers.T5ForConditionalGeneration(config)
         if kind == "t5_1_1":  # transformers 5 ties what it makes anew
-            model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCAB, 16))
+            model.lm_head.weight = torch.nn.Parameter(torch.randn(vocab, 16))
     else:
         layers = 4 if kind == "switch_c" else 2
         config = transformers.SwitchTransformersConfig(
+            vocab_size=vocab,
             **_SIZES,
             num_sparse_encoder_layers=layers,
             num_sparse_decoder_layers=layers,
@@ -82,10 +84,10 @@ def save(model: Any, folder: Path, **settings: Any) -> Path:
 
 
 @functools.cache
-def ours(kind: str, seed: int = 0) -> tuple[Model, dict[str, Any]]:
+def ours(kind: str, seed: int = 0, vocab: int = VOCAB) -> tuple[Model, dict[str, Any]]:
     """The same model, of which evaluation drops nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        source = open_source(str(save(peer(kind, seed), Path(folder))))
+        source = open_source(str(save(peer(kind, seed, vocab), Path(folder))))
         model = Model.of(roomy(source.config))
         return model, source.params(abstract(model))
 

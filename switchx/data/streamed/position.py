@@ -104,8 +104,14 @@ def damaged(why: str) -> UserError:
 def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises UserError for the first setting whose value is not the one saved."""
     for setting, value in wanted.items():
-        if saved.get(setting) != value:
+        if saved.get(setting) == value:
+            continue
+        if setting == "VOCABULARY":  # a digest, which says nothing to the user
             raise UserError(
-                f"{setting}={value!r} but the data position in the checkpoint was saved with "
-                f"{saved.get(setting)!r}: give that again or start a new MODEL_DIR."
+                "VOCABULARY does not match the data position in the checkpoint: set the one it was "
+                "saved with, or start a new MODEL_DIR."
             )
+        raise UserError(
+            f"{setting}={value!r} but the data position in the checkpoint was saved with "
+            f"{saved.get(setting)!r}: give that again or start a new MODEL_DIR."
+        )

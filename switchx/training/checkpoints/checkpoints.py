@@ -251,7 +251,10 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for what is being saved, and lets go of the directory."""
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as error:  # of a save in the background, when the run ended by another
+            raise self._not_saved(error) from error
 
 
 def _items(state: TrainState) -> dict[str, Any]:
