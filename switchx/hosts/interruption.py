@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
@@ -56,5 +57,7 @@ class Interruption:
             raise KeyboardInterrupt
         if number == signal.SIGINT:
             with contextlib.suppress(OSError):  # nobody there to read it
-                os.write(2, _AGAIN)  # print could be in the middle of another line
+                os.write(
+                    sys.stderr.fileno(), _AGAIN
+                )  # print could be in the middle of another line
         self.note(signal.Signals(number))

@@ -131,11 +131,11 @@ def test_a_lost_host_and_a_notice_to_one_of_them_then_a_restart_ends_the_same(of
 
     hosts = Hosts(tmp_path, 2, slow_after=3)
     hosts.wait_for_step(3)
-    hosts.processes[1].send_signal(signal.SIGHUP)
+    hosts.processes[1].send_signal(signal.SIGTERM)
     statuses, errors = hosts.end()
     assert statuses == [128 + signal.SIGTERM] * 2, errors
     newest = saved_steps(tmp_path)[-1]
-    assert 3 <= newest <= STEPS  # a busy machine takes its time to tell all
+    assert 3 <= newest < STEPS
     assert max(row["step"] for row in metric_rows(tmp_path)) == newest
 
     run(tmp_path, 2)

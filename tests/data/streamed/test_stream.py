@@ -138,7 +138,7 @@ def tiny_state(tiny):
         ({"seed": 5}, "SEED=5 but"),
         ({"shards": 2}, "DATA_SHARDS=2 but"),
         ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS=.*32.*64"),
-        ({"vocabulary": "bytes"}, "VOCABULARY="),
+        ({"vocabulary": "bytes"}, "VOCABULARY does not match"),
     ],
 )
 def test_a_position_of_other_data(tiny, tiny_state, change, sentence):

@@ -78,8 +78,8 @@ def test_text_comes_back(choice):
 def test_sizes(t5_model):
     assert vocabulary(docs_config(vocabulary=t5_model)).size == 32100
     assert vocabulary(docs_config(vocabulary="bytes")).size == 3 + 256 + 100
-    assert vocabulary(docs_config()).size == 8100
-    assert vocabulary(docs_config()).sentinel_id(0) == 8099
+    assert vocabulary(docs_config()).size == 2100
+    assert vocabulary(docs_config()).sentinel_id(0) == 2099
 
 
 def test_nothing_is_unknown_to_the_embedded_vocabulary():
