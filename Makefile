@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
-EXTRAS ?= dev plan
+EXTRAS ?= dev plan cloud wandb mlflow trackio
 BIN := .venv/bin
 LOCKS := requirements/base.lock $(foreach extra,$(EXTRAS),requirements/$(extra).lock)
 INSTALLED := .venv/.installed-$(subst $() ,-,$(sort $(EXTRAS)))

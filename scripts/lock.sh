@@ -13,9 +13,12 @@ resolve() {  # resolve OUTPUT [uv options]: keeps the pins OUTPUT has unless ask
 }
 
 resolve requirements/base.lock "$@"
-for extra in dev tpu cuda cloud plan; do
+# Each keeps to the locks before it, so that any of them can be installed together.
+earlier=(--constraints requirements/base.lock)
+for extra in cloud wandb mlflow trackio dev tpu cuda plan; do
   whole=$(mktemp)
-  resolve "$whole" --extra "$extra" --constraints requirements/base.lock
+  resolve "$whole" --extra "$extra" "${earlier[@]}"
+  earlier+=(--constraints "requirements/$extra.lock")
   grep -vxFf requirements/base.lock "$whole" >"requirements/$extra.lock"
   rm -f "$whole"
 done

@@ -44,7 +44,7 @@ def main(model_dir, address, count, index, options="{}"):
         **helpers.NARROW,
         batch=helpers.shape(SHARDS),
         mesh=MeshConfig(*options.get("mesh", (2, 4, 1))),
-        train_steps=options.get("train_steps", 6),
+        train_steps=options.get("train_steps", 10),
         on_bad_loss="skip" if HostStream.bad else "stop",
     )
     job = Job(address, int(count), int(index)) if int(count) > 1 else None

@@ -22,7 +22,7 @@ from tests.training.helpers import NARROW, run_config
 
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "tests.training.host_process"]
-STEPS = 6
+STEPS = 10  # a notice to one reaches all some steps later, and must not meet the end
 
 
 class Hosts:
@@ -112,7 +112,7 @@ def test_two_processes_compute_what_one_does(of_one, of_two):
         [r["loss"] for r in metric_rows(d) if r["split"] == "validation"] for d in (of_two, of_one)
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
-    saved = sorted(p.name for p in (of_two / "checkpoints/6/position").glob("shard-*"))
+    saved = sorted(p.name for p in (of_two / f"checkpoints/{STEPS}/position").glob("shard-*"))
     assert saved == [f"shard-{n:05d}-of-00004" for n in range(4)]
     assert not list(of_two.glob(".shared-by-*"))
 
