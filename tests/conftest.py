@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from object_stores import ObjectStore
+
     from tests.helpers import Trained
 
 # Eight CPU devices, so that every mesh is tested on any machine, with or without accelerators.
@@ -78,3 +80,43 @@ def _shown() -> Iterator[tuple[io.StringIO, io.StringIO]]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield out, err
+
+
+@pytest.fixture(scope="session")
+def gs_server() -> "Iterator[ObjectStore]":
+    """A server of gs://, for `gs` and for fixtures that outlive a test."""
+    import object_stores
+
+    with object_stores.gs() as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[ObjectStore]":
+    """A server of s3://, as `gs_server`."""
+    import object_stores
+
+    with object_stores.s3() as store:
+        yield store
+
+
+@pytest.fixture
+def gs(gs_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "Iterator[ObjectStore]":
+    """The server of gs://, without faults, in the environment; `folder()` is a new place in it."""
+    yield from _in_use(gs_server, monkeypatch)
+
+
+@pytest.fixture(params=["gs", "s3"])
+def store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> "Iterator[ObjectStore]":
+    """As `gs`, once for each kind of object store."""
+    yield from _in_use(request.getfixturevalue(f"{request.param}_server"), monkeypatch)
+
+
+def _in_use(server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "Iterator[ObjectStore]":
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.reset()
+    yield server
+    server.reset()

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
     folder, arrays, step = checkpoints.saved_params(model, settings.model_dir, args.step)
     saved = SavedParams(folder, arrays)
-    with storage.new_directory(args.output, "--output") as output:
+    with storage.new_directory(args.output, "--output", "config.json") as output:
         names = hf_export.export(model, saved, longest, output, most, args.dtype)
     files = names[0] if len(names) == 1 else f"{len(names)} files"
     print(f"checkpoint of step {step:,}: {files} and config.json in {args.output}")

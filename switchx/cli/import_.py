@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     check_run(settings.run, make_mesh(settings.run.mesh))
     _check_vocabulary(settings)
     step = (source.step or 0) if args.step is None else args.step
-    with storage.new_directory(settings.model_dir, "--model_dir") as directory:
+    with storage.new_directory(settings.model_dir, "--model_dir", "run.json") as directory:
         origin = {"from": args.kind, "path": args.input}
         count, kept = write_run(settings.run, source, directory, settings.resolved, step, origin)
     optimizer = "goes on from its state" if kept else "starts afresh"

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
             f"model in --from_dir={args.from_dir} is at step {step}, where training goes on."
         )
     source = Upcycled(settings.run, mesh, params, step)
-    with storage.new_directory(settings.model_dir, "--model_dir") as directory:
+    with storage.new_directory(settings.model_dir, "--model_dir", "run.json") as directory:
         origin = {"from": "upcycled", "path": args.from_dir}
         count, _ = write_run(settings.run, source, directory, settings.resolved, step, origin)
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")

@@ -1,27 +1,33 @@
 """Where do files lie? What every user's or run's file is opened, written and locked through.
 
 A path is a string or a `Path`; a string with a scheme (gs://bucket/file) is another file system's.
+A run lives on this machine, at gs:// or at s3://; what is only read may be wherever fsspec reaches.
 Each function says what it guarantees and not by which means, since those differ: no file system but
 a local one can rename, append or lock.
 
-- `local_path`, `expanded`, `is_remote`: what a user's path means, and whether it will do.
-- `read_bytes`, `read_if_there`, `chunks`, `list_files`, `names_in`, `is_file`: reading.
+- `as_path`, `writable_path`, `local_path`, `expanded`, `is_remote`: what a user's path means, and
+  whether it will do.
+- `read_bytes`, `read_if_there`, `chunks`, `list_files`, `names_in`, `is_file`, `is_folder`: what
+  is there.
 - `write_whole`, `whole_file`, `new_directory`: there whole or not at all.
-- `open_appender`: complete up to the last flush.
-- `exclusive_lock`: one process at a time.
+- `open_appender`: complete up to the last flush, at a URL up to the last period.
+- `exclusive_lock`: one process at a time; at a URL by a lease.
 - `with_retries`, `in_time`: calls that fail for a while, or hang.
+- `kvstore_spec`: how TensorStore is told of a URL.
 
 What cannot be read is a `UserError` that names the setting that led there; what cannot be written
-on the way is a `RunError`.
+on the way is a `RunError`. `explain` has the few words that say why.
 """
 
 from switchx.storage.appending import Appender, open_appender
+from switchx.storage.conditional import kvstore_spec
 from switchx.storage.directories import check_new, make_directory, new_directory, set_aside
 from switchx.storage.locks import exclusive_lock
-from switchx.storage.paths import AnyPath, expanded, is_remote, local_path
+from switchx.storage.paths import AnyPath, as_path, expanded, is_remote, local_path, writable_path
 from switchx.storage.reading import (
     chunks,
     is_file,
+    is_folder,
     list_files,
     names_in,
     read_bytes,
@@ -31,6 +37,7 @@ from switchx.storage.reading import (
     size_of,
 )
 from switchx.storage.retries import in_time, with_retries
+from switchx.storage.trouble import explain
 from switchx.storage.writing import (
     remove,
     remove_unfinished,
@@ -42,13 +49,17 @@ from switchx.storage.writing import (
 __all__ = [
     "AnyPath",
     "Appender",
+    "as_path",
     "check_new",
     "chunks",
     "exclusive_lock",
     "expanded",
+    "explain",
     "in_time",
     "is_file",
+    "is_folder",
     "is_remote",
+    "kvstore_spec",
     "list_files",
     "local_path",
     "make_directory",
@@ -65,6 +76,7 @@ __all__ = [
     "size_of",
     "whole_file",
     "with_retries",
+    "writable_path",
     "write_errors",
     "write_whole",
 ]

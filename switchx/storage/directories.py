@@ -1,6 +1,7 @@
 """Directories: made where they are missing, or there whole or not at all."""
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -9,17 +10,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switchx.errors import UserError
-from switchx.storage.paths import AnyPath, local_path
-from switchx.storage.retries import explain
-from switchx.storage.writing import unfinished_beside, write_errors
+from switchx.storage.paths import AnyPath, file_system, is_remote, local_path, writable_path
+from switchx.storage.reading import is_file, names_in
+from switchx.storage.retries import with_retries
+from switchx.storage.trouble import explain
+from switchx.storage.writing import (
+    LARGE_SECONDS,
+    remove,
+    unfinished_beside,
+    upload,
+    write_errors,
+    write_whole,
+)
+
+UNFINISHED = ".unfinished"
 
 
-def make_directory(path: Path, setting: str) -> None:
+def make_directory(path: AnyPath, setting: str) -> None:
     """Makes a directory with its parents where it is missing; files can be made in it then.
+
+    An object store has no directories: there it asks for nothing but a bucket that can be read.
 
     Raises:
       UserError: it is a file, or cannot be made or written to.
     """
+    if is_remote(path):
+        if is_file(writable_path(path, setting), setting):
+            raise UserError(f"{setting}={os.fspath(path)!r} is a file: name a directory.")
+        return
+    path = local_path(path, setting)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -36,14 +55,22 @@ def make_directory(path: Path, setting: str) -> None:
 
 
 def check_new(path: AnyPath, setting: str) -> Path:
-    """The path on this machine, if nothing is there.
+    """The path, if nothing is there: of this machine, gs:// or s3://.
 
     Raises:
-      UserError: something is, or it is no local path.
+      UserError: something is, or nothing can be written there.
     """
-    target = local_path(path, setting).absolute()
-    if os.path.lexists(target):
-        raise UserError(f"{setting}={str(path)!r} exists already: give the name of a new one.")
+    target = writable_path(path, setting)
+    if is_remote(target):
+        names = names_in(target, setting)
+        taken = is_file(target, setting) or (bool(names) and UNFINISHED not in names)
+    else:
+        target = target.absolute()
+        taken = os.path.lexists(target)
+    if taken:
+        raise UserError(
+            f"{setting}={os.fspath(path)!r} exists already: give the name of a new one."
+        )
     return target
 
 
@@ -55,35 +82,66 @@ def set_aside(path: Path, folder: Path) -> Path:
     """
     aside = folder / f"{path.name}-{time.time_ns()}"
     with write_errors(aside):
-        folder.mkdir(parents=True, exist_ok=True)
-        path.rename(aside)
+        if is_remote(path):
+            (system, name), there = file_system(path), file_system(aside)[1]
+            copy = functools.partial(system.copy, name, there, recursive=True)
+            with_retries(copy, os.fspath(path), LARGE_SECONDS, "set aside")
+            remove(path)
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.rename(aside)
     return aside
 
 
 @contextlib.contextmanager
-def new_directory(path: AnyPath, setting: str) -> Iterator[Path]:
+def new_directory(path: AnyPath, setting: str, head: str) -> Iterator[Path]:
     """Yields a directory on this machine to fill; it becomes `path` once the block ends.
 
-    Nothing is left of it where the block raises.
+    Nothing is left of it where the block raises. In an object store its files are uploaded then,
+    and `head`, without which nobody takes the rest for anything, is the last of them; a kill leaves
+    what the next command of this name writes over.
+
+    Args:
+      head: the file in it that tells what it is, as "config.json".
 
     Raises:
       UserError: something is there already, or nothing can be made there.
       RunError: something could not be written into it.
     """
     target = check_new(path, setting)
+    directory = _uploaded(target, head) if is_remote(target) else _renamed(target, setting)
+    with directory as part, write_errors(path):
+        yield part
+
+
+@contextlib.contextmanager
+def _renamed(target: Path, setting: str) -> Iterator[Path]:
     part = unfinished_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()
     except OSError as error:
         raise UserError(
-            f"{setting}={str(path)!r} cannot be made ({explain(error)}): "
+            f"{setting}={str(target)!r} cannot be made ({explain(error)}): "
             "name a directory where you may create files."
         ) from None
     try:
-        with write_errors(path):
-            yield part
-            check_new(path, setting)
+        yield part
+        check_new(target, setting)
+        with write_errors(target):
             part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _uploaded(target: Path, head: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as scratch:
+        part = Path(scratch)
+        yield part
+        with write_errors(target):
+            files = [file.relative_to(part) for file in part.rglob("*") if file.is_file()]
+            write_whole(target / UNFINISHED, "")
+            for file in sorted(files, key=lambda file: (str(file) == head, file)):
+                upload(part / file, target / file)
+            remove(target / UNFINISHED)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from switchx.errors import UserError
-from switchx.storage.paths import AnyPath, is_remote
+from switchx.storage.leases import lease
+from switchx.storage.paths import AnyPath, expanded, is_remote
 from switchx.storage.writing import write_errors
 
 _held: set[Path] = set()
@@ -20,7 +21,8 @@ _held: set[Path] = set()
 def exclusive_lock(path: AnyPath, what: str, holder: str) -> Iterator[None]:
     """Within, no other process is within the same lock; however this one ends, the lock ends too.
 
-    Where locks cannot be had, a line on standard error says so.
+    In an object store it is a lease: see `leases`. Where a file system has no locks, a line on
+    standard error says so.
 
     Args:
       path: of the lock, a small file that names who holds it.
@@ -32,10 +34,10 @@ def exclusive_lock(path: AnyPath, what: str, holder: str) -> Iterator[None]:
       RunError: the file cannot be written.
     """
     if is_remote(path):
-        _warn(what, "there are none at a URL")
-        yield
+        with lease(path, what, holder):
+            yield
         return
-    path = Path(path).resolve()
+    path = Path(expanded(os.fspath(path))).resolve()
     if path in _held:
         raise _refusal(what, holder, "this one")
     with write_errors(path):

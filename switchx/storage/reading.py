@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from switchx.errors import UserError
 from switchx.storage.paths import AnyPath, expanded, file_system, is_remote
-from switchx.storage.retries import explain, with_retries
+from switchx.storage.retries import with_retries
+from switchx.storage.trouble import explain
 
 REMOTE_SECONDS = 20.0
 LISTING_SECONDS = 120.0  # a listing may be of tens of thousands of files, a page at a time
@@ -53,7 +54,7 @@ def read_text(path: AnyPath, setting: str) -> str:
 def chunks(path: AnyPath, setting: str) -> Iterator[bytes]:
     """Yields a file's bytes in order, some at a time; UserError where it cannot be read."""
     with read_errors(path, setting):
-        yield from _remote_chunks(str(path)) if is_remote(path) else _local_chunks(path)
+        yield from _remote_chunks(os.fspath(path)) if is_remote(path) else _local_chunks(path)
 
 
 def read_if_there(path: AnyPath, setting: str) -> bytes | None:
@@ -61,7 +62,7 @@ def read_if_there(path: AnyPath, setting: str) -> bytes | None:
     if is_remote(path):
         return _ask(path, setting, lambda system, name: system.cat_file(name))
     with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return Path(path).read_bytes()
+        return Path(expanded(os.fspath(path))).read_bytes()
     return None
 
 
@@ -70,7 +71,7 @@ def size_of(path: AnyPath, setting: str) -> int | None:
     if is_remote(path):
         return _ask(path, setting, lambda system, name: system.size(name))
     with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return Path(path).stat().st_size
+        return Path(expanded(os.fspath(path))).stat().st_size
     return None
 
 
@@ -78,7 +79,14 @@ def is_file(path: AnyPath, setting: str) -> bool:
     """Whether there is a file of this name."""
     if is_remote(path):
         return bool(_ask(path, setting, lambda system, name: system.isfile(name)))
-    return Path(path).is_file()
+    return Path(expanded(os.fspath(path))).is_file()
+
+
+def is_folder(path: AnyPath, setting: str) -> bool:
+    """Whether there is a folder; an object store has one where something lies in it."""
+    if is_remote(path):
+        return bool(names_in(path, setting))
+    return Path(expanded(os.fspath(path))).is_dir()
 
 
 def names_in(folder: AnyPath, setting: str) -> set[str]:
@@ -86,7 +94,7 @@ def names_in(folder: AnyPath, setting: str) -> set[str]:
     if is_remote(folder):
         return _ask(folder, setting, _list_names) or set()
     with read_errors(folder, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return set(os.listdir(folder))
+        return set(os.listdir(expanded(os.fspath(folder))))
     return set()
 
 
@@ -98,9 +106,9 @@ def list_files(pattern: str, setting: str) -> dict[str, int]:
     Raises:
       UserError: there is no looking there, in the name of the setting that holds the glob.
     """
+    pattern = expanded(pattern)
     if is_remote(pattern):
         return _ask(pattern, setting, _list_sizes, LISTING_SECONDS) or {}
-    pattern = expanded(pattern)
     found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
     with read_errors(pattern, setting):
         return {path: os.path.getsize(path) for path in sorted(found) if os.path.isfile(path)}
@@ -125,7 +133,7 @@ def read_errors(path: AnyPath, setting: str) -> Iterator[None]:
 
 
 def _local_chunks(path: AnyPath) -> Iterator[bytes]:
-    with open(expanded(str(path)), "rb") as file:
+    with open(expanded(os.fspath(path)), "rb") as file:
         while chunk := file.read(LOCAL_CHUNK):
             yield chunk
 
@@ -164,16 +172,19 @@ def _ask(
 ) -> T | None:
     """What a remote file system says of a URL; None where nothing is there."""
     with read_errors(url, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        system, name = file_system(str(url))
-        return with_retries(lambda: ask(system, name), str(url), seconds)
+        system, name = file_system(url)
+        return with_retries(lambda: ask(system, name), os.fspath(url), seconds)
     return None
 
 
 def _list_names(system: Any, folder: str) -> set[str]:
-    system.invalidate_cache(folder)
-    return {path.rstrip("/").rsplit("/", 1)[-1] for path in system.ls(folder, detail=False)}
+    listed = system.ls(folder, detail=False)
+    # An object store may list the folder's own name, an empty object that other tools made.
+    return {path.rstrip("/").rsplit("/", 1)[-1] for path in listed if path.rstrip("/") != folder}
 
 
 def _list_sizes(system: Any, pattern: str) -> dict[str, int]:
+    if glob.has_magic(pattern) and system.isfile(pattern):
+        return {system.unstrip_protocol(pattern): system.size(pattern) or 0}
     found = system.glob(pattern, detail=True)
     return {system.unstrip_protocol(path): found[path]["size"] or 0 for path in sorted(found)}

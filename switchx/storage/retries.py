@@ -6,21 +6,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from switchx.errors import UserError, first_line
+from switchx.errors import UserError
+from switchx.storage.trouble import explain, is_final
 
 TRIES = 6
 FIRST_WAIT = 1.0  # seconds before the second try; each later wait is twice as long
 _QUIET_WAIT = 2.0  # shorter waits are nothing to tell the user about
-# Trying again changes nothing about these.
-_FINAL = (
-    FileNotFoundError,
-    FileExistsError,
-    PermissionError,
-    IsADirectoryError,
-    ImportError,
-    NotImplementedError,
-    UserError,
-)
+_KNOWN = (OSError, ImportError, NotImplementedError, UserError)  # what callers catch
 T = TypeVar("T")
 
 
@@ -33,24 +25,22 @@ def with_retries(call: Callable[[], T], path: str, seconds: float, doing: str = 
         change nothing that the next try uses.
 
     Raises:
-      OSError: every try failed.
-      Exception: one failed in a way that does not pass.
+      OSError: every try failed, or one in a way that does not pass.
     """
     wait = FIRST_WAIT
-    for _ in range(TRIES - 1):
+    for number in range(TRIES):
         try:
             return in_time(call, seconds)
-        except _FINAL:
-            raise
         except Exception as error:  # whatever a file system raises
+            if is_final(error):
+                if isinstance(error, _KNOWN):
+                    raise
+                raise OSError(explain(error)) from error
+            if number == TRIES - 1:
+                raise OSError(f"{explain(error)}, after {TRIES} tries") from error
             _pause(wait, error, path, doing)
         wait *= 2
-    try:
-        return in_time(call, seconds)
-    except _FINAL:
-        raise
-    except Exception as error:
-        raise OSError(f"{explain(error)}, after {TRIES} tries") from error
+    raise AssertionError
 
 
 def in_time(call: Callable[[], T], seconds: float) -> T:
@@ -72,14 +62,6 @@ def in_time(call: Callable[[], T], seconds: float) -> T:
     if not outcome:
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     return outcome[0]
-
-
-def explain(error: BaseException) -> str:
-    """Why something failed, in a few words."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    said, kind = first_line(error), type(error).__name__
-    return said if said == kind or type(error) in (OSError, ImportError) else f"{kind}: {said}"
 
 
 def _pause(wait: float, error: Exception, path: str, doing: str) -> None:

@@ -5,14 +5,17 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from switchx.errors import RunError
-from switchx.storage.paths import AnyPath, file_system, is_remote
-from switchx.storage.retries import explain, with_retries
+from switchx.storage.paths import AnyPath, expanded, file_system, is_remote
+from switchx.storage.retries import with_retries
+from switchx.storage.trouble import explain, explain_missing_bucket
 
-_REMOTE_SECONDS = 1800.0  # of one try: a shard may have a gigabyte
+SMALL_SECONDS = 30.0  # of one try
+LARGE_SECONDS = 1800.0  # a shard may have a gigabyte
 _UNFINISHED = ".part"
 
 
@@ -22,8 +25,13 @@ def write_whole(path: AnyPath, content: str | bytes) -> None:
     Raises:
       RunError: it cannot be written.
     """
+    data = content.encode() if isinstance(content, str) else content
+    if is_remote(path):
+        with write_errors(path):
+            _upload(path, lambda system, name: system.pipe_file(name, data), SMALL_SECONDS)
+        return
     with whole_file(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -35,9 +43,14 @@ def whole_file(path: AnyPath) -> Iterator[Path]:
     Raises:
       RunError: it cannot be written.
     """
-    file = _uploaded(str(path)) if is_remote(path) else _renamed(Path(path))
+    file = _uploaded(path) if is_remote(path) else _renamed(Path(expanded(os.fspath(path))))
     with write_errors(path), file as part:
         yield part
+
+
+def upload(part: Path, path: AnyPath) -> None:
+    """Copies a file of this machine to a URL, whole or not at all; OSError where it cannot."""
+    _upload(path, lambda system, name: system.put_file(str(part), name), LARGE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -54,13 +67,21 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _uploaded(url: str) -> Iterator[Path]:
-    system, name = file_system(url)
+def _uploaded(path: AnyPath) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as scratch:
         part = Path(scratch) / "part"
         yield part
-        # An object appears when its upload is done.
-        with_retries(lambda: system.put_file(str(part), name), url, _REMOTE_SECONDS, "written")
+        upload(part, path)
+
+
+def _upload(path: AnyPath, write: Callable[[Any, str], object], seconds: float) -> None:
+    """An object appears when its upload is done; a second upload of the same changes nothing."""
+    system, name = file_system(path)
+    try:
+        with_retries(lambda: write(system, name), os.fspath(path), seconds, "written")
+    except FileNotFoundError as error:
+        # Folders need not be made: only a bucket can be missing.
+        raise OSError(explain_missing_bucket(path)) from error
 
 
 def unfinished_beside(path: Path) -> Path:
@@ -84,8 +105,10 @@ def remove(path: AnyPath) -> None:
     """
     with write_errors(path), contextlib.suppress(FileNotFoundError):
         if is_remote(path):
-            system, name = file_system(str(path))
-            system.rm(name, recursive=True)
+            system, name = file_system(path)
+            with_retries(
+                lambda: system.rm(name, recursive=True), os.fspath(path), LARGE_SECONDS, "removed"
+            )
         elif Path(path).is_dir():
             shutil.rmtree(path)
         else:

@@ -11,7 +11,7 @@ from switchx.errors import RunError, UserError
 
 
 def test_it_gets_its_name_at_the_end(tmp_path):
-    with storage.new_directory(tmp_path / "a" / "b", "--output") as part:
+    with storage.new_directory(tmp_path / "a" / "b", "--output", "file") as part:
         (part / "file").write_text("x")
         assert not (tmp_path / "a" / "b").exists()
     assert (tmp_path / "a" / "b" / "file").read_text() == "x"
@@ -20,7 +20,7 @@ def test_it_gets_its_name_at_the_end(tmp_path):
 
 def test_nothing_is_left_of_one_that_failed(tmp_path):
     def fill(error):
-        with storage.new_directory(tmp_path / "a", "X") as part:
+        with storage.new_directory(tmp_path / "a", "X", "file") as part:
             (part / "file").write_text("x")
             raise error
 
@@ -37,20 +37,20 @@ def test_what_is_there_stays(tmp_path):
     for name in ("file", "link"):
         with pytest.raises(UserError, match=rf"--output='.*{name}' exists already: give the name"):
             storage.check_new(tmp_path / name, "--output")
-    late = storage.new_directory(tmp_path / "late", "X")
+    late = storage.new_directory(tmp_path / "late", "X", "file")
     late.__enter__()
     (tmp_path / "late").write_text("another process was first")
     with pytest.raises(UserError, match="exists already"):
         late.__exit__(None, None, None)
     assert (tmp_path / "late").read_text() == "another process was first"
     with pytest.raises(UserError, match=r"X='.*' cannot be made \(File exists\): name"):
-        storage.new_directory(tmp_path / "file" / "below", "X").__enter__()
+        storage.new_directory(tmp_path / "file" / "below", "X", "file").__enter__()
 
 
 FILL = """
 import sys, time
 from switchx import storage
-with storage.new_directory(sys.argv[1], "X") as part:
+with storage.new_directory(sys.argv[1], "X", "file") as part:
     (part / "file").write_text("half")
     print("half", flush=True)
     time.sleep(600)

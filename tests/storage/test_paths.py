@@ -10,14 +10,14 @@ from switchx.errors import UserError
 
 
 @pytest.mark.parametrize(
-    "path", ["gs://bucket/run", "s3://bucket/run", "file:///tmp/run", "nosuch+x://a", "HTTPS://h/x"]
+    "path", ["gs://bucket/run", "s3://bucket/run", "nosuch+x://a", "HTTPS://h/x"]
 )
 def test_a_url_is_refused_and_nothing_is_made(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     scheme = re.escape(path.partition("://")[0])
     with pytest.raises(
         UserError,
-        match=rf"MODEL_DIR='.*' is a URL, .* at {scheme}:// yet: name",
+        match=rf"MODEL_DIR='.*' is a URL, .* at {scheme}://: name",
     ):
         storage.local_path(path, "MODEL_DIR")
     assert storage.is_remote(path)
@@ -46,3 +46,42 @@ def test_the_home_folder(monkeypatch):
     assert storage.local_path("~/run", "X") == Path("/home/someone/run")
     assert storage.expanded("~/run") == "/home/someone/run"
     assert storage.expanded("gs://b/~") == "gs://b/~"
+    assert storage.as_path("~/run") == Path("/home/someone/run")
+
+
+def test_file_urls_are_of_this_machine():
+    """With what stands for other characters in a URL, as `Path.as_uri` writes them."""
+    for path in (Path("/tmp/run"), Path("/a b/ü#%?[1]")):
+        assert storage.as_path(path.as_uri(), "X") == path
+        assert not storage.is_remote(path.as_uri())
+    assert storage.as_path("file://localhost/tmp/x") == Path("/tmp/x")
+    with pytest.raises(UserError, match="X='file://host/x' is a URL, and X cannot be at file://"):
+        storage.as_path("file://host/x", "X")
+
+
+def test_a_url_is_joined_like_a_path():
+    """Of the characters in a name none means anything."""
+    path = storage.as_path("gs://bucket/a b/ü#%?[1]/") / "checkpoints" / "4"
+    assert str(path) == "gs://bucket/a b/ü#%?[1]/checkpoints/4"
+    assert (path.name, path.parent.name) == ("4", "checkpoints")
+    assert storage.as_path(path) == path
+    assert str(storage.as_path("gs://bucket") / "a") == "gs://bucket/a"
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("gss://bucket/run", "has a scheme that is not known: name .* a URL as gs://"),
+        ("nosuch://a", "has a scheme that is not known: name a path on this machine, or a URL as"),
+        ("gs:///run", "names no bucket: write gs://BUCKET/NAME"),
+        ("gs:/bucket/run", "is neither a URL nor a path: write gs://bucket/run or ./gs:/bucket"),
+        ("abfs://c/run", r"needs a package that is not installed \(.*\): install it"),
+        ("https://host/run", "cannot be written to: name a place on this machine, at gs:// or at"),
+        ("", "names no file"),
+    ],
+)
+def test_where_nothing_can_be_written(tmp_path, monkeypatch, path, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"MODEL_DIR={path!r} {says}"):
+        storage.writable_path(path, "MODEL_DIR")
+    assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,7 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path):
     before = os.umask(0o027)
     try:
         storage.write_whole(tmp_path / "file", "x")
-        with storage.new_directory(tmp_path / "folder", "X"):
+        with storage.new_directory(tmp_path / "folder", "X", "file"):
             pass
     finally:
         os.umask(before)
@@ -99,7 +99,7 @@ for number in range(3):
         if number == 0:
             storage.write_whole(sys.argv[1], "x" * 20_000)
         elif number == 1:
-            with storage.new_directory(sys.argv[2], "--output") as folder:
+            with storage.new_directory(sys.argv[2], "--output", "file") as folder:
                 (folder / "a").write_text("x" * 20_000)
         else:
             while True:

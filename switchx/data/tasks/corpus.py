@@ -131,7 +131,7 @@ def _build_and_publish(installation: Installation, folder: Path) -> None:
     )
     start = time.monotonic()
     try:
-        with storage.new_directory(folder, "CACHE_DIR") as built:
+        with storage.new_directory(folder, "CACHE_DIR", "facts.json") as built:
             facts = build(installation, built)
     except UserError:
         if not folder.is_dir():  # otherwise another process was first, with the same files
