@@ -1,8 +1,9 @@
 """What is set otherwise in a run that goes on than it was before."""
 
-from pathlib import Path
+import os
 from typing import Any
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.settings.configurables import CONFIGURABLES
 from switchx.settings.gin_files import Reader
@@ -15,11 +16,12 @@ def changed_settings(settings: Settings) -> list[str]:
 
     Nothing in that file is executed. None where no run was started there.
     """
-    saved = Path(settings.model_dir) / SAVED
-    if not saved.is_file():
+    saved = storage.as_path(settings.model_dir, "MODEL_DIR") / SAVED
+    if not storage.is_file(saved, "MODEL_DIR"):
         return []
     try:
-        before = GinConfig.of(Reader().read_file(str(saved.absolute()), SAVED)).settings()
+        file = str(saved) if storage.is_remote(saved) else os.path.abspath(saved)
+        before = GinConfig.of(Reader().read_file(file, SAVED)).settings()
     except UserError as error:
         return [f"what changed since the last start is not known: {error}"]
     now = settings.gin.settings()

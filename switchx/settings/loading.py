@@ -56,7 +56,7 @@ class Request:
         if self.gin_files:
             return self
         model_dir = self.named_dir or f"runs/{Path(DEFAULT_RUN).stem}"
-        saved = storage.local_path(model_dir, "--model_dir") / SAVED
+        saved = storage.as_path(model_dir, "--model_dir") / SAVED
         if not storage.is_file(saved, "--model_dir"):
             raise UserError(
                 f"--model_dir={model_dir} holds no {SAVED}, so no run was started there: "
@@ -143,7 +143,7 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     model_dir = config.macro(MODEL_DIR) or _default_model_dir(bindings, data)
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
-    model_dir = str(storage.local_path(model_dir, "MODEL_DIR"))
+    model_dir = str(storage.as_path(model_dir, "MODEL_DIR"))
     chosen = Binding(MODEL_DIR, model_dir, "the run's directory")
     resolved = GinConfig.of([*bindings, chosen]).text()
     header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"

@@ -75,7 +75,7 @@ def expanded(path: str) -> str:
     return "/" + urllib.parse.unquote(rest) if host in ("", "localhost") else path
 
 
-def as_path(path: AnyPath, setting: str = "path") -> Path:
+def as_path(path: AnyPath, setting: str = "MODEL_DIR") -> Path:
     """A path to join names to with /: of this machine, or of the file system that its URL names.
 
     Looks at nothing and makes nothing. A URL's is a `Url`, of which a `Path` has all the methods.

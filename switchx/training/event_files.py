@@ -11,7 +11,6 @@ import struct
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from switchx import storage
@@ -26,7 +25,7 @@ class EventFile:
       suffix: of the file's name, so that two files made within a second differ.
     """
 
-    def __init__(self, directory: Path, first_step: int, suffix: str):
+    def __init__(self, directory: storage.AnyPath, first_step: int, suffix: str):
         with unimportable("torch"):
             from tensorboardX.proto.event_pb2 import Event
             from tensorboardX.record_writer import masked_crc32c
@@ -34,7 +33,7 @@ class EventFile:
         self._event, self._checksum = Event, masked_crc32c
         # TensorBoard reads what is named so, in the order of the names.
         name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}{suffix}"
-        self._file = storage.open_appender(directory / name)
+        self._file = storage.open_appender(storage.as_path(directory) / name)
         self._write(file_version="brain.Event:2")
         self._write(step=first_step, session_log={"status": "START"})
 

@@ -80,6 +80,10 @@ class RunLog:
         self._progress.update(step)
         self.resume(step)
 
+    def sync(self) -> None:
+        """All rows so far outlive this process."""
+        self._writer.sync()
+
     def close(self) -> None:
         self._writer.close()
         self._progress.close()

@@ -101,6 +101,7 @@ class Loop:
             if not self._validation and not leaving:
                 self._evaluate(step, state)
         self._checkpoints.wait()
+        self._log.sync()
         self._report()
         return TrainResult(step, leaving, self._validation, self._load, self._first_step)
 
@@ -117,6 +118,7 @@ class Loop:
             loss = self._evaluate(step, state)
         if last or leaving or step % self._config.checkpoint_period == 0:
             history = History(step + self._skipped, self._watch.losses)
+            self._log.sync()  # a run that goes on from here has all rows up to here
             self._checkpoints.save(state, self._stream.state(), loss, history)
             self._saved_step = step
         if evaluating:  # behind the checkpoint: a hundred tasks take their time

@@ -31,7 +31,7 @@ class MetricWriter:
     """
 
     def __init__(self, model_dir: str | Path, start_step: int, layer_names: Sequence[str] = ()):
-        self._path = Path(model_dir) / METRICS_FILE
+        self._path = storage.as_path(model_dir, "MODEL_DIR") / METRICS_FILE
         self._start_step = start_step
         self._layer_names = layer_names
         self._rollbacks = 0
@@ -76,6 +76,14 @@ class MetricWriter:
         self._file = self._open(to_step, kept_split="rollback")
         row = {"from": bad_step, "to": to_step, "batches_skipped": skipped, "loss": _plain(loss)}
         self._append(to_step + 1, "rollback", row)
+
+    def sync(self) -> None:
+        """What was written is there for a run that goes on from a checkpoint saved after this.
+
+        Raises:
+          RunError: it cannot be written.
+        """
+        self._file.sync()
 
     def close(self) -> None:
         """Flushes and closes all files. What cannot be written was said before."""
@@ -126,6 +134,8 @@ class NoWriter:
     def write(self, *row: Any) -> None: ...
 
     def roll_back(self, *row: Any) -> None: ...
+
+    def sync(self) -> None: ...
 
     def close(self) -> None: ...
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 import switchx
 from switchx import hosts, storage
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 from switchx.model import Model
 from switchx.sharding import describe
 from switchx.terminal import table
@@ -30,11 +30,17 @@ def prepare(model_dir: str | Path, token: str = "") -> Path:
       UserError: if it is a file, cannot be made or written to, or is not the same on all hosts.
     """
     check_format(model_dir)
-    path = Path(model_dir)
+    path = storage.writable_path(model_dir, "MODEL_DIR")
+    if jax.process_count() == 1:
+        storage.make_directory(path, "MODEL_DIR")
+        return path
     mark = path / f".shared-by-{token}"
     if hosts.is_first():
         storage.make_directory(path, "MODEL_DIR")
-        storage.write_whole(mark, "")
+        try:
+            storage.write_whole(mark, "")
+        except RunError as error:
+            raise UserError(f"MODEL_DIR={str(model_dir)!r} cannot be used: {error}") from error
     hosts.barrier("in MODEL_DIR")
     storage.make_directory(path, "MODEL_DIR")
     shared = storage.is_file(mark, "MODEL_DIR")
@@ -60,14 +66,14 @@ def locked(model_dir: str | Path) -> Iterator[None]:
         yield
         return
     what = f"MODEL_DIR={str(model_dir)!r}"
-    with storage.exclusive_lock(Path(model_dir) / ".lock", what, "switchx train"):
+    with storage.exclusive_lock(storage.as_path(model_dir) / ".lock", what, "switchx train"):
         storage.remove_unfinished(model_dir)
         yield
 
 
 def write_config(model_dir: str | Path, text: str) -> Path:
     """Writes config.gin; another one, of an earlier start, is kept as config.0.gin and so on."""
-    path = Path(model_dir) / "config.gin"
+    path = storage.as_path(model_dir) / "config.gin"
     earlier = storage.read_if_there(path, "MODEL_DIR")
     if earlier is not None and earlier != text.encode():
         there = storage.names_in(model_dir, "MODEL_DIR")
@@ -87,17 +93,20 @@ def write_start(
       record: what the run was started from (see `start.Started`); {} where it goes on.
     """
     form = {"format": FORMAT, "switchx": switchx.__version__}
-    storage.write_whole(Path(model_dir) / FORMAT_FILE, json.dumps(form) + "\n")
+    storage.write_whole(storage.as_path(model_dir) / FORMAT_FILE, json.dumps(form) + "\n")
     if config:
         write_config(model_dir, config)
     write_model_info(model_dir, setup.model, setup.mesh, setup.run.mesh.fully_sharded)
     if record:
-        storage.write_whole(Path(model_dir) / "start.json", json.dumps(record, indent=1) + "\n")
+        storage.write_whole(
+            storage.as_path(model_dir) / "start.json",
+            json.dumps(record, indent=1) + "\n",
+        )
 
 
 def write_model_info(model_dir: str | Path, model: Model, mesh: Mesh, fully_sharded: bool) -> Path:
     """Writes model_info.txt: each parameter's shape, logical axes, partition, bytes per device."""
-    path = Path(model_dir) / "model_info.txt"
+    path = storage.as_path(model_dir) / "model_info.txt"
     storage.write_whole(path, model_info(model, mesh, fully_sharded))
     return path
 

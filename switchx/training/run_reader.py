@@ -14,7 +14,7 @@ METRICS_FILE = "metrics.jsonl"
 
 def check_format(model_dir: str | Path) -> None:
     """Raises UserError where a run's directory is of a later format than this program knows."""
-    found = storage.read_if_there(Path(model_dir) / FORMAT_FILE, "MODEL_DIR")
+    found = storage.read_if_there(storage.as_path(model_dir) / FORMAT_FILE, "MODEL_DIR")
     if found is None:  # no run yet, or one from before formats had numbers, which is as format 1
         return
     try:
@@ -42,7 +42,7 @@ def metric_rows(model_dir: str | Path) -> list[dict[str, Any]]:
       UserError: the file is damaged elsewhere, or the directory is of a later format.
     """
     check_format(model_dir)
-    path = Path(model_dir) / METRICS_FILE
+    path = storage.as_path(model_dir) / METRICS_FILE
     return parse_rows(storage.read_if_there(path, "MODEL_DIR") or b"", path)
 
 
