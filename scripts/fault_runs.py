@@ -1,20 +1,22 @@
 """Kills a training run at random moments, again and again, and checks that it ends the same.
 
     python scripts/fault_runs.py [--kills=100] [--signal=KILL] [--seed=0]
-      [--model_dir=runs/faults] [FLAGS]
+      [--model_dir=runs/faults] [--object_store=gs] [--faults=0.02] [FLAGS]
 
 FLAGS are those of `switchx train`, as --gin.PREPARED_DIR=... A tiny model is trained on the
 embedded corpus once undisturbed. Then the same run is killed at moments spread evenly over its life
 (start, compilation, steps, saves, evaluations), started again until it ends, and compared: the
-parameters bit by bit, and every loss in metrics.jsonl.
+parameters bit by bit, and every loss in metrics.jsonl. With --object_store the killed runs lie in a
+bucket of a server on this machine, of whose answers a share may be --faults; the undisturbed one
+stays on the disk.
 """
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import object_stores
+
+from switchx import storage
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 10, 5
@@ -47,17 +52,24 @@ FLAGS = [
 ]
 
 
-def command(directory: Path, *flags: str) -> list[str]:
+def command(directory: storage.AnyPath, *flags: str) -> list[str]:
     """The command line of the run."""
     program = [sys.executable, "-m", "switchx.cli.main", "train", f"--model_dir={directory}"]
     return [*program, *FLAGS, *flags]
 
 
 class Attempt:
-    """One process of `switchx train`; its output goes to a file beside the run's directory."""
+    """One process of `switchx train`; its output goes to the file `log`, else beside the run."""
 
-    def __init__(self, directory: Path, *flags: str, **environment: str):
-        self.directory, self.log = directory, directory.with_name(f"{directory.name}.log")
+    def __init__(
+        self,
+        directory: storage.AnyPath,
+        *flags: str,
+        log: Path | None = None,
+        **environment: str,
+    ):
+        self.directory = directory
+        self.log = log or Path(directory).with_name(f"{Path(directory).name}.log")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # A shell's background job ignores ctrl-C, and what it starts would do so too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -77,8 +89,9 @@ class Attempt:
         """What the run is at, by what it wrote: start, step, save, evaluation or end."""
         if "\nstep " not in self.log.read_text():  # it logs each
             return "start"
+        checkpoints = storage.as_path(self.directory) / "checkpoints"
         done = rows(self.directory)
-        if list((self.directory / "checkpoints").glob("*orbax-checkpoint-tmp")):
+        if any("orbax-checkpoint-tmp" in n for n in storage.names_in(checkpoints, "MODEL_DIR")):
             return "save"
         last = max((step for split, step in done if split == "train"), default=0)
         evaluated = ("validation", last) in done
@@ -113,7 +126,7 @@ def statuses(number: int, phase: str | None) -> tuple[int, ...]:
     return stopped if phase == "start" else (0, *stopped)
 
 
-def rows(directory: Path) -> dict[tuple[str, int], float]:
+def rows(directory: storage.AnyPath) -> dict[tuple[str, int], float]:
     """Losses by split and step."""
     from switchx.training.run_reader import metric_rows
 
@@ -132,9 +145,21 @@ def parameters(directory: Path, step: int) -> list[tuple[str, np.ndarray]]:
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 
-def differences(directory: Path, undisturbed: Path, step: int = STEPS) -> list[str]:
+def copy(url: storage.AnyPath, folder: Path) -> None:
+    """Copies all that lies at a URL to a folder of this machine."""
+    for file in storage.list_files(f"{url}/**", "MODEL_DIR"):
+        with storage.whole_file(folder / file.removeprefix(f"{url}/")) as part:
+            part.write_bytes(storage.read_bytes(file, "MODEL_DIR"))
+
+
+def differences(directory: storage.AnyPath, undisturbed: Path, step: int = STEPS) -> list[str]:
     """What differs between two runs at a step, their end, in words."""
-    found = []
+    if storage.is_remote(directory):
+        here = undisturbed.with_name("copy")
+        storage.remove(here)
+        copy(directory, here)
+        directory = here
+    directory, found = Path(directory), []
     if rows(directory) != rows(undisturbed):
         found.append("losses in metrics.jsonl")
     pairs = zip(parameters(directory, step), parameters(undisturbed, step), strict=True)
@@ -153,20 +178,25 @@ class Outcome:
 
 
 def kill_runs(
-    undisturbed: Path, life: float, kills: int, number: signal.Signals, seed: int, *flags: str
+    directory: storage.AnyPath,
+    undisturbed: Path,
+    life: float,
+    kills: int,
+    number: signal.Signals,
+    seed: int,
+    *flags: str,
 ) -> Iterator[Outcome]:
     """Kills runs until there were so many kills; each run is then led to its end and compared.
 
     Yields what came of it so far after each process.
     """
-    moments = random.Random(seed)
+    moments, log = random.Random(seed), undisturbed.with_name("killed.log")
     outcome = Outcome(collections.Counter(), 0, 0, [])
-    directory = undisturbed.with_name("killed")
     while outcome.kills.total() < kills and not outcome.wrong:
-        shutil.rmtree(directory, ignore_errors=True)
+        storage.remove(directory)
         status = None
         while status != 0 and not outcome.wrong:
-            attempt = Attempt(directory, *flags)
+            attempt = Attempt(directory, *flags, log=log)
             outcome.starts += 1
             phase = None
             if outcome.kills.total() < kills:
@@ -188,22 +218,31 @@ def main() -> int:
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model_dir", default="runs/faults", help="emptied first")
+    parser.add_argument("--object_store", choices=object_stores.STORES)
+    parser.add_argument("--faults", type=float, default=0.0, help="share of its answers")
     args, flags = parser.parse_known_args()
     os.environ["JAX_PLATFORMS"] = "cpu"  # also of this process, which compares
     number = signal.Signals[f"SIG{args.signal}"]
     undisturbed = Path(args.model_dir).expanduser() / "undisturbed"
     # The first run fills the compile cache; the second tells how long a life is.
     for _ in range(2):
-        shutil.rmtree(undisturbed, ignore_errors=True)
+        storage.remove(undisturbed)
         attempt = Attempt(undisturbed, *flags)
         if attempt.end():
             print(attempt.log.read_text(), file=sys.stderr)
             return 1
         life = time.monotonic() - attempt.began
     began = time.monotonic()
-    for outcome in kill_runs(undisturbed, life, args.kills, number, args.seed, *flags):
-        progress = f"{outcome.kills.total()} of {args.kills} kills, {outcome.ends} ends"
-        print(f"\r{progress}", end="", file=sys.stderr, flush=True)
+    with contextlib.ExitStack() as stack:
+        killed: storage.AnyPath = undisturbed.with_name("killed")
+        if args.object_store:
+            store = stack.enter_context(object_stores.STORES[args.object_store]())
+            os.environ.update(store.environment)
+            killed = f"{store.root}/killed"
+            store.choose = object_stores.at_random(args.faults, args.seed)
+        for outcome in kill_runs(killed, undisturbed, life, args.kills, number, args.seed, *flags):
+            progress = f"{outcome.kills.total()} of {args.kills} kills, {outcome.ends} ends"
+            print(f"\r{progress}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     print(f"{'signal':<12}{'kills':>7}{'start':>7}{'step':>7}{'save':>7}{'eval':>7}{'end':>7}")
     phases = ("start", "step", "save", "evaluation", "end")

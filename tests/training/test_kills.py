@@ -39,7 +39,8 @@ def undisturbed(tmp_path_factory, flags):
 
 def test_killed_at_random_moments(undisturbed, flags):
     directory, life = undisturbed
-    *_, outcome = fault_runs.kill_runs(directory, life, 3, signal.SIGKILL, 0, *flags)
+    killed = directory.with_name("killed")
+    *_, outcome = fault_runs.kill_runs(killed, directory, life, 3, signal.SIGKILL, 0, *flags)
     assert outcome.wrong == []
     assert outcome.kills.total() == 3
 
