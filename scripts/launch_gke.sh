@@ -2,9 +2,8 @@
 # Trains on TPU slices of a GKE cluster, through xpk (github.com/AI-Hypercomputer/xpk).
 #
 #   scripts/launch_gke.sh create --cluster=pods --topology=v5e-256 --num_slices=2 --spot
-#   scripts/launch_gke.sh setup  --cluster=pods --bucket=my-bucket
 #   scripts/launch_gke.sh run    --cluster=pods --topology=v5e-256 --num_slices=2 --name=base \
-#     -- train --gin_file=... --model_dir=/mnt/switchx/base
+#     -- train --gin_file=... --model_dir=gs://my-bucket/base
 #   scripts/launch_gke.sh logs   --cluster=pods --name=base --follow
 #   scripts/launch_gke.sh stop   --cluster=pods --name=base
 #   scripts/launch_gke.sh delete --cluster=pods
@@ -19,7 +18,8 @@
 #   --topology=TYPE       v4-N, v5e-N, v5p-N or v6e-N, as for `switchx plan`
 #   --num_slices=N        default 1
 #   --spot, --on_demand, --reservation=NAME    which capacity; one of them
-# setup     makes a bucket /mnt/switchx in every workload, for --model_dir
+# setup     makes a bucket /mnt/switchx in every workload, for programs that need files; switchx takes
+#           --model_dir=gs://... without it
 #   --bucket=NAME
 # run       a workload: one container on every host of the slices
 #   --name=NAME           of the workload
@@ -90,7 +90,7 @@ container_command() {
   if [[ -n $docker_image ]]; then
     echo "exec switchx $(quote "${rest[@]}")"
   else
-    echo "make install EXTRAS=tpu && exec .venv/bin/switchx $(quote "${rest[@]}")"
+    echo "make install EXTRAS=\"tpu cloud\" && exec .venv/bin/switchx $(quote "${rest[@]}")"
   fi
 }
 

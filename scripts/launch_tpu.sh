@@ -3,8 +3,8 @@
 #
 #   scripts/launch_tpu.sh create --name=pod --topology=v5e-256 --spot
 #   scripts/launch_tpu.sh wait   --name=pod
-#   scripts/launch_tpu.sh setup  --name=pod --bucket=my-bucket
-#   scripts/launch_tpu.sh run    --name=pod -- train --gin_file=... --model_dir=/mnt/switchx/base
+#   scripts/launch_tpu.sh setup  --name=pod
+#   scripts/launch_tpu.sh run    --name=pod -- train --gin_file=... --model_dir=gs://my-bucket/base
 #   scripts/launch_tpu.sh logs   --name=pod --follow
 #   scripts/launch_tpu.sh stop   --name=pod
 #   scripts/launch_tpu.sh delete --name=pod
@@ -24,7 +24,8 @@
 # wait         until it is ACTIVE, or has failed
 #   --poll=SECONDS        between questions (default 30)
 # setup        sends the committed code to all hosts and installs it; again after a commit or a new slice
-#   --bucket=NAME         mounts this Cloud Storage bucket at /mnt/switchx on every host, for --model_dir
+#   --bucket=NAME         mounts this Cloud Storage bucket at /mnt/switchx on every host as well, for
+#                         programs that need files; switchx takes --model_dir=gs://... without it
 #   --ref=COMMIT          what to send (default HEAD)
 # run          starts switchx on all hosts, detached: it outlives your connection
 #   -- COMMAND ARGS...    the switchx command line, as in -- train --gin_file=...
@@ -36,7 +37,7 @@
 #   --signal=NAME         default TERM
 #   --timeout=SECONDS     how long to wait (default 900)
 # tensorboard  TensorBoard on the first host, seen at http://localhost:PORT here while it runs
-#   --logdir=DIR          on the hosts, as in /mnt/switchx/base/tensorboard
+#   --logdir=DIR          on the hosts, or where they read, as in gs://my-bucket/base/tensorboard
 #   --port=PORT           default 6006
 # delete       the slice and its disks; gcloud asks first. The bucket stays
 set -euo pipefail

@@ -46,7 +46,7 @@ install() {
   fi
   python=$(find_python)
   apt install -y git make
-  make install EXTRAS=tpu PYTHON="$python"
+  make install EXTRAS="tpu cloud" PYTHON="$python"
 }
 
 # Directories are renamed when a checkpoint is complete, and every host must see it at once: so renames
@@ -121,7 +121,7 @@ tensorboard() {
   local environment=$HOME/tensorboard
   if [[ ! -x $environment/bin/tensorboard ]]; then
     "$(find_python)" -m venv "$environment"
-    "$environment/bin/pip" install --quiet tensorboard
+    "$environment/bin/pip" install --quiet tensorboard gcsfs
   fi
   exec "$environment/bin/tensorboard" --logdir="$1" --port="$2"
 }

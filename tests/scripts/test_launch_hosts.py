@@ -158,7 +158,12 @@ def test_setup_sends_the_commit_and_installs_and_mounts_it(tools, checkout, tmp_
         assert f"switchx-{commit}/scripts/tpu_host.sh" in tar.getnames()
     assert (home / "switchx").readlink() == Path(f"switchx-{commit}")
     assert not (home / "switchx" / "scripts" / "new.sh").exists()
-    assert ["make", "install", "EXTRAS=tpu", f"PYTHON={tools.folder}/python3"] in tools.calls()
+    assert [
+        "make",
+        "install",
+        "EXTRAS=tpu cloud",
+        f"PYTHON={tools.folder}/python3",
+    ] in tools.calls()
     assert tools.calls()[-1] == [
         "gcsfuse",
         "--implicit-dirs",
@@ -189,7 +194,7 @@ def test_an_old_python_gets_a_newer_one_beside_it(tools, host):
     subprocess.run([script, "install"], env=tools.env, check=True)
     commands = [" ".join(call) for call in tools.calls()]
     assert commands[0] == "sudo add-apt-repository -y ppa:deadsnakes/ppa"
-    assert commands[-1] == f"make install EXTRAS=tpu PYTHON={tools.folder}/python3.12"
+    assert commands[-1] == f"make install EXTRAS=tpu cloud PYTHON={tools.folder}/python3.12"
 
 
 def test_another_bucket_at_the_mount_point_is_refused(tools, host):
@@ -263,7 +268,7 @@ def test_a_workload_gets_its_arguments_and_its_signal(tools, tmp_path, image):
     assert not alive(started["pids"][0])
     assert "saved" in output
     assert container.returncode == 143
-    assert tools.calls() == ([] if image else [["make", "install", "EXTRAS=tpu"]])
+    assert tools.calls() == ([] if image else [["make", "install", "EXTRAS=tpu cloud"]])
 
 
 # --- SLURM: through the job script
