@@ -52,7 +52,8 @@ implicit-dirs,rename-dir-limit=200000,metadata-cache:ttl-secs:0,metadata-cache:n
         $ xpk workload create --workload=base --tpu-type=v5litepod-256 --num-slices=1
           --base-docker-image=python:3.12 --script-dir={ROOT} --max-restarts=50
           --termination-grace-period-seconds=600
-          --command='export SWITCHX_JOB_SECRET=known-to-this-job && make install EXTRAS="tpu cloud" &&\
+          --command='export SWITCHX_JOB_SECRET=known-to-this-job && make install EXTRAS="tpu\
+ cloud" &&\
  exec .venv/bin/switchx train --model_dir=a' --cluster=pods""",
     "launch_gke status --cluster=pods": "$ xpk workload list --cluster=pods",
     "launch_gke logs --cluster=pods --name=base --project=mine --zone=us-west4-a": """
