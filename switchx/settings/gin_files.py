@@ -20,12 +20,13 @@ HOME = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 @dataclasses.dataclass(frozen=True)
 class Reader:
     """Reads files relative to the working folder, then `search_paths`, then where switchx has its
-    own configs/.
+    own configs/. Files and folders may lie at URLs.
 
     A file that another includes is looked for beside that one first.
     """
 
     search_paths: Sequence[str] = ()
+    _texts: dict[Path, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     def read_file(self, name: str, setting: str = "--gin_file") -> list[Binding]:
         """All bindings of a file and of those it includes.
@@ -34,48 +35,79 @@ class Reader:
           UserError: no such file, a syntax error, or a name that gin can set nothing by.
         """
         wanted_by = f"{setting}={name!r}"
-        bindings = self._read(self.find(name, wanted_by), name, wanted_by, ())
+        bindings = self._read(self.find(name, setting, wanted_by), name, wanted_by, ())
         return [dataclasses.replace(binding, file=name) for binding in bindings]
 
-    def find(self, name: str, wanted_by: str, beside: Path | None = None) -> Path:
+    def find(
+        self, name: str, setting: str, wanted_by: str, beside: Path | None = None
+    ) -> Path:
         """The first file of that name, which need not be absolute; UserError where there is none.
 
         Args:
-          wanted_by: the setting or line that names it.
+          setting: what names it, as "--gin_file"; wanted_by: the same with the name.
           beside: a folder to look in before all others.
         """
+        path = storage.as_path(name, setting)
+        if storage.is_remote(path):
+            if self._is_file(path, wanted_by):
+                return path
+            raise UserError(f"{wanted_by} was not found: see that its bucket and name are right.")
         folders = self._folders() if beside is None else [beside, *self._folders()]
-        if storage.is_remote(name):
-            raise UserError(f"{wanted_by} is a URL: name a file on this machine.")
-        named = storage.expanded(name)
         for folder in folders:
-            path = folder / named  # an absolute path stays what it is
+            found = _below(folder, path)
             with contextlib.suppress(OSError, ValueError):  # no name that a file can have
-                if path.is_file():
-                    return path
+                if self._is_file(found, wanted_by):
+                    return found
         places = " or ".join(map(str, dict.fromkeys(folders)))
-        where = "" if os.path.isabs(name) else f" in {places}"
+        where = "" if path.is_absolute() else f" in {places}"
         raise UserError(f"{wanted_by} was not found{where}{_near_file(name)}.")
+
+    def text(self, path: Path, wanted_by: str) -> str:
+        """What a file holds; one at a URL is read once."""
+        if path not in self._texts:
+            return storage.read_text(path, wanted_by)
+        return self._texts[path]
+
+    def _is_file(self, path: Path, wanted_by: str) -> bool:
+        """At a URL it is read at once: a question of its own would take as long."""
+        if not storage.is_remote(path):
+            return path.is_file()
+        if path not in self._texts:
+            content = storage.read_if_there(path, wanted_by)
+            if content is None:
+                return False
+            self._texts[path] = storage.as_text(content, path, wanted_by)
+        return True
 
     def _read(
         self, path: Path, name: str, wanted_by: str, outer: tuple[Path, ...]
     ) -> Iterator[Binding]:
-        if path.resolve() in outer:
+        own = path if storage.is_remote(path) else path.resolve()
+        if own in outer:
             raise UserError(f"{wanted_by} includes itself.")
-        text = storage.read_text(path, wanted_by).removeprefix("\ufeff")  # a byte order mark
+        text = self.text(path, wanted_by).removeprefix("\ufeff")  # a byte order mark
         for part in read_text(text, name):
             if isinstance(part, Include):
                 wanted = f"include {part.name!r} ({part.origin})"
-                found = self.find(part.name, wanted, path.parent)
-                is_beside = found == path.parent / part.name
+                found = self.find(part.name, f"include ({part.origin})", wanted, path.parent)
+                is_beside = found == _below(path.parent, Path(part.name))
                 shown = os.path.join(os.path.dirname(name), part.name) if is_beside else part.name
-                yield from self._read(found, shown, wanted, (*outer, path.resolve()))
+                yield from self._read(found, shown, wanted, (*outer, own))
             else:
                 yield part
 
     def _folders(self) -> list[Path]:
-        folders = [Path.cwd(), *map(Path, self.search_paths), HOME]
-        return list(dict.fromkeys(folders))
+        searched = [storage.as_path(path, "--gin_search_paths") for path in self.search_paths]
+        return list(dict.fromkeys([Path.cwd(), *searched, HOME]))
+
+
+def _below(folder: Path, path: Path) -> Path:
+    """A path as seen from a folder; an absolute one stays what it is."""
+    if path.is_absolute() or not storage.is_remote(folder):
+        return folder / path
+    for part in path.parts:  # at a URL no name means the folder above
+        folder = folder.parent if part == ".." else folder / part
+    return folder
 
 
 def _near_file(name: str) -> str:

@@ -118,7 +118,7 @@ def _read(request: Request, model: Mapping[str, Any]) -> list[Binding]:
     bindings += model_bindings(GinConfig.of(bindings), model)
     for name in request.gin_files or (() if model else (DEFAULT_RUN,)):
         bindings += reader.read_file(name)
-        bindings += _own_directory(reader.find(name, "--gin_file"), name)
+        bindings += _own_directory(reader, name)
     bindings += request.bindings
     if request.model_dir is not None:
         origin = f"--model_dir={request.model_dir}"
@@ -126,14 +126,15 @@ def _read(request: Request, model: Mapping[str, Any]) -> list[Binding]:
     return bindings
 
 
-def _own_directory(path: Path, name: str) -> list[Binding]:
+def _own_directory(reader: Reader, name: str) -> list[Binding]:
     """A run that was copied or moved goes on where its configuration was named."""
+    path = reader.find(name, "--gin_file", f"--gin_file={name!r}")
     if not _SAVED.fullmatch(path.name):
         return []
-    if not storage.read_text(path, "--gin_file").startswith(_HEADER):
+    if not reader.text(path, "--gin_file").startswith(_HEADER):
         return []
-    named = Path(name).expanduser()
-    folder = named.parent if named.is_file() else path.parent
+    named = Path(storage.expanded(name))
+    folder = path.parent if storage.is_remote(path) or not named.is_file() else named.parent
     return [Binding(MODEL_DIR, str(folder), f"--gin_file={name}", file=name)]
 
 

@@ -25,6 +25,7 @@ from switchx.storage.directories import check_new, make_directory, new_directory
 from switchx.storage.locks import exclusive_lock
 from switchx.storage.paths import AnyPath, as_path, expanded, is_remote, local_path, writable_path
 from switchx.storage.reading import (
+    as_text,
     chunks,
     is_file,
     is_folder,
@@ -50,6 +51,7 @@ __all__ = [
     "AnyPath",
     "Appender",
     "as_path",
+    "as_text",
     "check_new",
     "chunks",
     "exclusive_lock",

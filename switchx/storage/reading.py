@@ -43,8 +43,13 @@ def read_text(path: AnyPath, setting: str) -> str:
     Raises:
       UserError: it cannot be read, or is not UTF-8.
     """
+    return as_text(read_bytes(path, setting), path, setting)
+
+
+def as_text(content: bytes, path: AnyPath, setting: str) -> str:
+    """What was read of a file, as text; UserError where it is not UTF-8."""
     try:
-        return read_bytes(path, setting).decode()
+        return content.decode()
     except UnicodeDecodeError:
         raise UserError(
             f"{setting} leads to {str(path)!r}, which is not UTF-8: give a text file."
