@@ -38,9 +38,7 @@ class Reader:
         bindings = self._read(self.find(name, setting, wanted_by), name, wanted_by, ())
         return [dataclasses.replace(binding, file=name) for binding in bindings]
 
-    def find(
-        self, name: str, setting: str, wanted_by: str, beside: Path | None = None
-    ) -> Path:
+    def find(self, name: str, setting: str, wanted_by: str, beside: Path | None = None) -> Path:
         """The first file of that name, which need not be absolute; UserError where there is none.
 
         Args:

@@ -82,8 +82,8 @@ def size_of(path: AnyPath, setting: str) -> int | None:
 
 def is_file(path: AnyPath, setting: str) -> bool:
     """Whether there is a file of this name."""
-    if is_remote(path):
-        return bool(_ask(path, setting, lambda system, name: system.isfile(name)))
+    if is_remote(path):  # fsspec's own isfile takes whatever goes wrong for no
+        return _ask(path, setting, lambda system, name: system.info(name)["type"]) == "file"
     return Path(expanded(os.fspath(path))).is_file()
 
 
@@ -189,7 +189,10 @@ def _list_names(system: Any, folder: str) -> set[str]:
 
 
 def _list_sizes(system: Any, pattern: str) -> dict[str, int]:
-    if glob.has_magic(pattern) and system.isfile(pattern):
-        return {system.unstrip_protocol(pattern): system.size(pattern) or 0}
+    if glob.has_magic(pattern):
+        with contextlib.suppress(FileNotFoundError):
+            there = system.info(pattern)
+            if there["type"] == "file":
+                return {system.unstrip_protocol(pattern): there["size"] or 0}
     found = system.glob(pattern, detail=True)
     return {system.unstrip_protocol(path): found[path]["size"] or 0 for path in sorted(found)}

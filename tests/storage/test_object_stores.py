@@ -75,12 +75,14 @@ def test_refusals_say_which_and_what_to_do(store, status, says):
     store.choose = lambda method, path: status
     with pytest.raises(UserError, match=rf"MODEL_DIR leads to .*/file', which cannot .*{says}"):
         storage.read_if_there(url, "MODEL_DIR")
+    with pytest.raises(UserError, match=rf"MODEL_DIR leads to .*/file', which cannot .*{says}"):
+        storage.is_file(url, "MODEL_DIR")
     with pytest.raises(RunError, match=rf"/file cannot be written \({says}"):
         storage.write_whole(url, "x")
     with pytest.raises(UserError, match=rf"DIR='a' cannot be written to \({says}"):  # noqa: SIM117
         with storage.exclusive_lock(url, "DIR='a'", "switchx test"):
             pass
-    assert sum(n for key, n in store.requests.items() if isinstance(key, str)) <= 6
+    assert sum(n for key, n in store.requests.items() if isinstance(key, str)) <= 8
 
 
 def test_a_bucket_that_is_missing(store):
