@@ -1,8 +1,5 @@
 """The largest costs of a Switch-Base step, from JAX's profiler."""
 
-import collections
-import gzip
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -10,8 +7,6 @@ from pathlib import Path
 from gpu.common import arguments, write
 
 STEPS = 3
-MOST = 40  # operations that are listed
-ENCLOSING = ("while", "call", "conditional")  # whose time is that of the operations within
 
 
 def main() -> None:
@@ -41,46 +36,29 @@ def costs(step, state, batch) -> list[dict]:
     """Milliseconds of a step by operation, the largest first."""
     import jax
 
+    from switchx.training.profile_costs import STEP, Costs
+
     state, _ = step(state, batch)
     jax.block_until_ready(state)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            for _ in range(STEPS):
-                state, _ = step(state, batch)
+            for number in range(STEPS):
+                with jax.profiler.StepTraceAnnotation(STEP, step_num=number):
+                    state, _ = step(state, batch)
             jax.block_until_ready(state)
-        (trace,) = Path(folder).rglob("*.trace.json.gz")
-        events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    return largest(events)
-
-
-def largest(events: list[dict]) -> list[dict]:
-    """The operations of a Chrome trace by their time, summed over their calls."""
-    total: collections.Counter[str] = collections.Counter()
-    calls: collections.Counter[str] = collections.Counter()
-    ran = [event for event in events if event.get("ph") == "X"]
-    of_xla = [event for event in ran if "hlo_op" in event.get("args", {})]
-    for event in of_xla or [event for event in ran if event["pid"] in devices(events)]:
-        operation = event.get("args", {}).get("hlo_op", event["name"])
-        if operation.split(".")[0] in ENCLOSING:
-            continue
-        total[operation] += event["dur"]
-        calls[operation] += 1
-    whole = sum(total.values())
+        (trace,) = Path(folder).rglob("*.xplane.pb")
+        found = Costs.read(trace, step.program(), jax.local_device_count())
+    whole = sum(map(sum, found.parts.values()))
     return [
         {
             "operation": operation,
-            "milliseconds": microseconds / 1e3 / STEPS,
-            "share": microseconds / whole,
-            "calls": calls[operation] / STEPS,
+            "part": part,
+            "milliseconds": seconds * 1e3,
+            "share": seconds / whole,
+            "calls": calls,
         }
-        for operation, microseconds in total.most_common(MOST)
+        for operation, (seconds, calls, part) in found.operations.items()
     ]
-
-
-def devices(events: list[dict]) -> set[int]:
-    """The processes of a trace that are accelerators."""
-    named = [event for event in events if event.get("name") == "process_name"]
-    return {event["pid"] for event in named if "/device:" in event["args"]["name"]}
 
 
 if __name__ == "__main__":

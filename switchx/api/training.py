@@ -12,17 +12,21 @@ from switchx.settings import Settings, changed_settings
 
 if TYPE_CHECKING:
     from switchx.training import TrainResult
+    from switchx.training.profile import ProfileSteps
 
 
-def train(settings: Settings) -> Run:
+def train(settings: Settings, profile_steps: str | None = None) -> Run:
     """Trains as `switchx train` does, from the newest checkpoint if there is one.
+
+    Args:
+      profile_steps: "10:15" writes a profile of these steps into the run's directory.
 
     Raises:
       UserError: before anything is compiled, if the settings do not fit.
       RunError: the run could not go on.
       KeyboardInterrupt, SystemExit: a signal ended it; what it had done is saved.
     """
-    result, _ = train_run(settings)
+    result, _ = train_run(settings, profile_steps=profile_steps)
     if result.stopped_by is not None:
         stopped = result.stopped_by
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
@@ -33,6 +37,7 @@ def train_run(
     settings: Settings,
     token: str = "",
     begun: Callable[[list[str]], None] = lambda changes: None,
+    profile_steps: str | None = None,
 ) -> "tuple[TrainResult, list[Path]]":
     """Trains on all hosts of a job; the cheapest checks come first. Returns the pictures too.
 
@@ -40,11 +45,13 @@ def train_run(
       token: a word that the hosts have in common (`switchx.hosts.joined`).
       begun: is called once the directory is this job's, with a line on each setting that is not
         what it was at the run's last start.
+      profile_steps: see `train`.
     """
     from switchx.training.checkpoints.identity import newest_position
     from switchx.training.checkpoints.refusals import check_resume
 
     check_resume(settings.run, settings.model_dir)
+    steps = _profile_steps(settings, profile_steps)
     data.check_settings(settings.data)
     position = newest_position(settings.model_dir)
     if position is not None:
@@ -72,7 +79,20 @@ def train_run(
         ),
         check=check,
     )
-    result = training.train(settings.run, settings.model_dir, feed, settings.resolved, token)
+    result = training.train(
+        settings.run, settings.model_dir, feed, settings.resolved, token, profile_steps=steps
+    )
     names = layer_names(settings.run.model)
     drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
     return result, drawn
+
+
+def _profile_steps(settings: Settings, text: str | None) -> "ProfileSteps | None":
+    from switchx.training.checkpoints.identity import saved_steps
+    from switchx.training.profile import ProfileSteps
+
+    if text is None:
+        return None
+    steps, saved = ProfileSteps.parse(text), saved_steps(settings.model_dir)
+    steps.check(settings.run.trainer.train_steps, saved[-1] if saved else 0)
+    return steps

@@ -7,8 +7,13 @@ from switchx.cli.flags import add_host_arguments, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Training has no flags of its own but those of hosts: gin says it all."""
+    """What is trained, and how, gin says."""
     add_host_arguments(parser)
+    parser.add_argument(
+        "--profile_steps",
+        metavar="FIRST:LAST",
+        help="write a profile of these steps, as in 10:15, into profile/ of the run's directory",
+    )
     parser.epilog = (
         "Without --gin_file it runs configs/runs/quickstart.gin. A run directory that holds "
         "checkpoints of the same run is continued: --gin_file=RUN/config.gin."
@@ -32,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"switchx: {line}", file=sys.stderr)
 
     with joined(args, settings, preemption=True) as token:
-        result, drawn = train_run(settings, token, begun)
+        result, drawn = train_run(settings, token, begun, args.profile_steps)
     if result.stopped_by is not None:
         return 128 + result.stopped_by
     if hosts.is_first():

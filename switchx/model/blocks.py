@@ -97,8 +97,9 @@ class FeedForwardSublayer(nnx.Module):
             x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
             done, noise = [routed], noise.fold(2)
         if self.dense is not None:
-            h_BLD = self.dense(self.norm(x_BLD), noise.fold(0))
-            x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
+            with jax.named_scope("feed_forward"):
+                h_BLD = self.dense(self.norm(x_BLD), noise.fold(0))
+                x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
         return x_BLD, done
 
 
@@ -134,10 +135,11 @@ class EncoderLayer(nnx.Module):
     ) -> tuple[jax.Array, list[Routed], LayerCache | None]:
         at, ff = noise.fold(0), noise.fold(1)
         mask_BL, grouping = context.mask_BL, context.grouping
-        h_BLD = self.attention_norm(x_BLD)
-        query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-        h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
-        x_BLD = _residual(self.config, x_BLD, h_BLD, at)
+        with jax.named_scope("attention"):
+            h_BLD = self.attention_norm(x_BLD)
+            query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
+            h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
+            x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
         return x_BLD, routed + more, cache
 
@@ -160,24 +162,24 @@ class DecoderLayer(nnx.Module):
         """Of whole sequences, or with a cache of the token at `context.position`."""
         at, cross, ff = (noise.fold(site) for site in range(3))
         mask_BL, grouping = context.mask_BL, context.grouping
-        h_BLD = self.attention_norm(x_BLD)
-        query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-        if cache is not None:
-            cache = cache.extended(key, value, context.position)
-            key, value = cache.key_BLHK, cache.value_BLHK
-        h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
-        x_BLD = _residual(self.config, x_BLD, h_BLD, at)
-
-        h_BLD = self.cross_norm(x_BLD)
-        query = self.cross_attention.queries(h_BLD)
-        if cache is not None:
-            key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
-        else:
-            key, value = self.cross_attention.keys_values(context.encoded_BMD)
-        visible_BLM = context.encoder_visible_BLM
-        h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
-        x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
-
+        with jax.named_scope("attention"):
+            h_BLD = self.attention_norm(x_BLD)
+            query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
+            if cache is not None:
+                cache = cache.extended(key, value, context.position)
+                key, value = cache.key_BLHK, cache.value_BLHK
+            h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
+            x_BLD = _residual(self.config, x_BLD, h_BLD, at)
+        with jax.named_scope("cross_attention"):
+            h_BLD = self.cross_norm(x_BLD)
+            query = self.cross_attention.queries(h_BLD)
+            if cache is not None:
+                key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
+            else:
+                key, value = self.cross_attention.keys_values(context.encoded_BMD)
+            visible_BLM = context.encoder_visible_BLM
+            h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
+            x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
         x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
         return x_BLD, routed + more, cache
 

@@ -115,6 +115,7 @@ class Embedding(nnx.Module):
         table_VD = self.table_VD[...].astype(self.config.dtype)
         return gathered(table_VD, ("vocab", "embed"))[token_BL]
 
+    @jax.named_scope("logits")
     def logits(self, x_BLD: jax.Array) -> jax.Array:
         """[B, L, D] to float32 logits [B, L, V]."""
         if self.config.tied_embeddings:

@@ -133,10 +133,11 @@ class SwitchLayer(nnx.Module):
         mask_GS = mask_BL.reshape(G, grouping.size)
         noise = noise.regroup(G, L)
 
-        logits_GSE = self.router(x_GSD, noise)
-        score_GSE = self.router.exploration.scores(logits_GSE, noise)
-        tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise)
-        assignment, stats = grouping.policy.route(tokens, grouping.capacity)
+        with jax.named_scope("router"):
+            logits_GSE = self.router(x_GSD, noise)
+            score_GSE = self.router.exploration.scores(logits_GSE, noise)
+            tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise)
+            assignment, stats = grouping.policy.route(tokens, grouping.capacity)
         y_GSD = grouping.dispatcher(
             x_GSD,
             assignment,

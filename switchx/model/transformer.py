@@ -120,10 +120,12 @@ class Transformer(nnx.Module):
             position=0,
         )
         x_BLD = self._embed(decoder_token_BL, dec)
-        x_BLD, decoder_N, _ = self.decoder(x_BLD, context, dec, [])
-        x_BLD = self._finish(self.decoder_norm(x_BLD), dec)
+        with jax.named_scope("decoder"):
+            x_BLD, decoder_N, _ = self.decoder(x_BLD, context, dec, [])
+            x_BLD = self._finish(self.decoder_norm(x_BLD), dec)
         return _output(self.embedding.logits(x_BLD), encoder_N, decoder_N)
 
+    @jax.named_scope("encoder")
     def encode(
         self,
         token_BM: jax.Array,
@@ -170,6 +172,7 @@ class Transformer(nnx.Module):
     def _for_answers(self, encoder_BM: jax.Array) -> Groupings:
         return Groupings.for_answers(self.config.switch, encoder_BM.shape[1], target_length=1)
 
+    @jax.named_scope("embedding")
     def _embed(self, token_BL: jax.Array, noise: Noise) -> jax.Array:
         x_BLD = constrain(self.embedding.embed(token_BL), "batch", None, "embed")
         return dropout(x_BLD, self.config.dropout_rate, noise.fold(1000), shared_axis=1)

@@ -1,9 +1,12 @@
 """The steps of a run, and what happens between them: logs, evaluations, saves, rollbacks."""
 
+import contextlib
 import dataclasses
 import signal
 from collections.abc import Callable
 from typing import Any
+
+import jax
 
 from switchx.errors import RunError
 from switchx.hosts import Interruption
@@ -12,6 +15,7 @@ from switchx.training.batches import Batch, put_rows
 from switchx.training.checkpoints.checkpoints import Checkpoints, History, Restored
 from switchx.training.feed import Evaluation, Stream
 from switchx.training.log import RunLog
+from switchx.training.profile import Profiler, pause
 from switchx.training.readings import loss_of
 from switchx.training.state import Setup, TrainState
 
@@ -50,11 +54,12 @@ class Loop:
         stream: Stream,
         evaluation: Evaluation,
         log: RunLog,
+        profiler: Profiler,
         began: Restored,
     ):
         self._setup, self._config = setup, setup.run.trainer
         self._checkpoints, self._stream = checkpoints, stream
-        self._evaluation, self._log = evaluation, log
+        self._evaluation, self._log, self._profiler = evaluation, log, profiler
         self._began, self._first_step = began, began.step
         # Where a rollback to the start goes on; a position takes its time to say.
         self._data_start = stream.state() if self._config.on_bad_loss == "skip" else {}
@@ -77,17 +82,19 @@ class Loop:
         """
         state: Any = self._began.state
         step = self._began.step
-        with Interruption() as interruption:
+        with Interruption() as interruption, contextlib.closing(self._profiler):
             pending: Any = None
             leaving = interruption.now()
             while step < self._config.train_steps and not leaving:
-                # The device computes the step before while these rows are taken and placed.
-                batch = put_rows(next(self._stream), self._setup)
                 metrics: Any
-                state, metrics = train_step(state, batch)
+                with self._profiler.step(step + 1, pending):
+                    # The device computes the step before while these rows are taken and placed.
+                    with jax.profiler.TraceAnnotation("next batch"):
+                        batch = put_rows(next(self._stream), self._setup)
+                    state, metrics = train_step(state, batch)
+                    # One step behind, so that the device always has the next one to start on.
+                    bad = self._look_at(pending)
                 step += 1
-                # One step behind, so that the device always has the next one to start on.
-                bad = self._look_at(pending)
                 if self._log.unread:
                     interruption.note(signal.SIGPIPE)
                 pending, leaving = (step, metrics), interruption.now()
@@ -108,10 +115,13 @@ class Loop:
     def _pause_after(self, step: int) -> bool:
         config = self._config
         periods = (config.eval_period, config.checkpoint_period)
-        return step == config.train_steps or any(step % period == 0 for period in periods)
+        due = step == config.train_steps or any(step % period == 0 for period in periods)
+        return due or self._profiler.ends_at(step)
 
     def _between(self, step: int, state: TrainState, leaving: bool) -> None:
         """Evaluates and saves where due. The stream stands right behind the step's batch."""
+        if self._profiler.ends_at(step):
+            self._profiler.close()
         last, loss = step == self._config.train_steps, None
         evaluating = (last or step % self._config.eval_period == 0) and not leaving
         if evaluating:
@@ -119,14 +129,17 @@ class Loop:
         if last or leaving or step % self._config.checkpoint_period == 0:
             history = History(step + self._skipped, self._watch.losses)
             self._log.sync()  # a run that goes on from here has all rows up to here
-            self._checkpoints.save(state, self._stream.state(), loss, history)
+            with pause("saving"):
+                self._checkpoints.save(state, self._stream.state(), loss, history)
             self._saved_step = step
         if evaluating:  # behind the checkpoint: a hundred tasks take their time
-            self._log.tasks(step, self._evaluation.each_task(state.params))
+            with pause("evaluating"):
+                self._log.tasks(step, self._evaluation.each_task(state.params))
         self._log.resume(step)
 
     def _evaluate(self, step: int, state: TrainState) -> float:
-        values, layers = self._evaluation(state.params)
+        with pause("evaluating"):
+            values, layers = self._evaluation(state.params)
         self._log.validation(step, (values, layers))
         self._validation, self._load = values, layers.get("load")
         return values["loss"]
@@ -147,6 +160,7 @@ class Loop:
         All batches between are left out, as PaLM did. A run that is killed before its next
         checkpoint comes to the same bad batch again, and so to the same end.
         """
+        self._profiler.close()
         self._checkpoints.wait()
         limit = self._config.max_rollbacks
         if self._config.on_bad_loss == "stop" or self._rollbacks == limit:

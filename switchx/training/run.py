@@ -1,7 +1,9 @@
 """A whole run: its directory, where it goes on from, training, and what it leaves."""
 
 import contextlib
+import functools
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from switchx.training.feed import Feed
 from switchx.training.host_rows import HostShards
 from switchx.training.log import RunLog
 from switchx.training.loop import Loop, TrainResult
+from switchx.training.profile import Profiler, ProfileSteps
 from switchx.training.run_reader import metric_rows
 from switchx.training.start import FRESH, Start
 from switchx.training.state import Setup
@@ -32,6 +35,7 @@ def train(
     config: str = "",
     token: str = "",
     start: Start = FRESH,
+    profile_steps: ProfileSteps | None = None,
 ) -> TrainResult:
     """Trains to `train_steps`, from the newest checkpoint in `model_dir` if there is one.
 
@@ -43,6 +47,7 @@ def train(
       config: gin that gives this run again, for config.gin; "" where no gin says it.
       token: a word that the hosts have in common (`hosts.joined`).
       start: where the first state comes from.
+      profile_steps: those of which a profile is written; it changes nothing else.
 
     Raises:
       UserError: before anything is compiled or written over, if the run's numbers do not fit,
@@ -61,7 +66,8 @@ def train(
             with contextlib.closing(
                 Checkpoints(directory, setup, shards, start, vocabulary)
             ) as checkpoints:
-                return _train(setup, checkpoints, shards, directory, feed, config)
+                profile = functools.partial(Profiler, profile_steps, directory, token)
+                return _train(setup, checkpoints, shards, directory, feed, config, profile)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_left(directory)) from None
 
@@ -73,6 +79,7 @@ def _train(
     directory: Path,
     feed: Feed,
     config: str,
+    profile: Callable[..., Profiler],
 ) -> TrainResult:
     """The data opens in a thread of its own while the step compiles."""
     started = time.monotonic()
@@ -90,7 +97,8 @@ def _train(
     log = RunLog(directory, setup, began.step)
     try:
         _introduce(log, setup, began, directory, time.monotonic() - started)
-        loop = Loop(setup, checkpoints, stream, feed.evaluation(setup), log, began)
+        profiler = profile(step.program, log.say)
+        loop = Loop(setup, checkpoints, stream, feed.evaluation(setup), log, profiler, began)
         return loop.run(step)
     finally:
         log.close()

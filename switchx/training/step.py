@@ -1,5 +1,6 @@
 """The compiled steps of training and evaluation, whatever the objective."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,24 @@ from switchx.training.schedules import make_schedule
 from switchx.training.state import Setup, TrainState
 
 
-def compile_train_step(setup: Setup) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
-    """Compiles `train_step` for the run's shapes: (state, batch) to (state, metrics), donating."""
-    compiled = lower_train_step(setup).compile()
-    return lambda state, batch: compiled(state, setup.constants, batch)
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """`train_step` compiled for a run's shapes: (state, batch) to (state, metrics), donating."""
+
+    setup: Setup
+    compiled: jax.stages.Compiled
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
+        return self.compiled(state, self.setup.constants, batch)
+
+    def program(self) -> str:
+        """What the compiler made of it, in its own words."""
+        return self.compiled.as_text() or ""
+
+
+def compile_train_step(setup: Setup) -> CompiledStep:
+    """Compiles the step of a run."""
+    return CompiledStep(setup, lower_train_step(setup).compile())
 
 
 def lower_train_step(setup: Setup) -> jax.stages.Lowered:
@@ -31,11 +46,12 @@ def lower_train_step(setup: Setup) -> jax.stages.Lowered:
 def trace_train_step(setup: Setup) -> jax.stages.Traced:
     """The step before it is lowered for a platform; its arguments: state, constants, batch."""
 
-    def step(state: TrainState, constants: Any, batch: Batch) -> tuple[TrainState, dict]:
+    # Named apart from the evaluation's, as profiles show them.
+    def training_step(state: TrainState, constants: Any, batch: Batch) -> tuple[TrainState, dict]:
         return train_step(setup, state, constants, batch)
 
     everywhere = NamedSharding(setup.mesh, PartitionSpec())  # every host reads its metrics
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(setup.shardings, everywhere))
+    jitted = jax.jit(training_step, donate_argnums=0, out_shardings=(setup.shardings, everywhere))
     with jax.set_mesh(setup.mesh):
         constants = setup.objective.abstract_constants(setup.mesh)
         return jitted.trace(setup.abstract, constants, abstract_batch(setup.run.batch, setup))
@@ -44,14 +60,14 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
 def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
     """Compiles (params, batch) to the metrics of an evaluation; see `readings`."""
 
-    def step(params: Params, constants: Any, batch: Batch) -> dict:
+    def evaluation_step(params: Params, constants: Any, batch: Batch) -> dict:
         return _metrics(setup.objective(params, constants, batch, NO_NOISE))
 
     with jax.set_mesh(setup.mesh):
         constants = setup.objective.abstract_constants(setup.mesh)
         batch = abstract_batch(setup.run.eval_batch, setup)
         everywhere = NamedSharding(setup.mesh, PartitionSpec())
-        jitted = jax.jit(step, out_shardings=everywhere)
+        jitted = jax.jit(evaluation_step, out_shardings=everywhere)
         compiled = jitted.lower(setup.abstract.params, constants, batch).compile()
     return lambda params, batch: compiled(params, setup.constants, batch)
 
@@ -74,6 +90,7 @@ def _metrics(outcome: Outcome) -> dict:
     return {"sums": outcome.sums, "penalty": outcome.penalty, "stats": outcome.stats}
 
 
+@jax.named_scope("optimizer")
 def apply_gradients(setup: Setup, state: TrainState, grads: Params) -> TrainState:
     """The state after the optimizer's update."""
     updates, opt_state = setup.optimizer.update(grads, state.opt_state, state.params)

@@ -46,6 +46,9 @@ def test_before_tensorflow_and_within_seconds(trained, tmp_path):
         "--gin.TRAIN_STEPS=2": "TRAIN_STEPS=2 lies behind the run",
         "--gin.BATCH_SIZE=3": "BATCH_SIZE=3 but the data position",
         "--gin.PREPARED_DIR=nowhere": "PREPARED_DIR",
+        "--profile_steps=4:3": "--profile_steps=4:3 must be FIRST:LAST",
+        "--profile_steps=3:5": "--profile_steps=3:5 goes beyond TRAIN_STEPS=4",
+        "--profile_steps=1:4": "--profile_steps=1:4 lies before step 4",
         "--gin.TASK_FEATURE_LENGTHS={'inputs': 64}": "'targets'",
     }
     short = "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 10}"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from gpu import checks, profile
+from gpu import checks
 
 from tests.scripts.launching import ROOT
 
@@ -52,18 +52,6 @@ def test_a_part_that_fails_is_said_and_tried_again(tmp_path):
     shown = on_gpu(tmp_path, "sweep", f"--set={tmp_path}/none", status=1)
     assert "== sweep did not finish: run the same command again" in shown
     assert not (tmp_path / "out/sweep.json").exists()
-
-
-def test_costs_are_summed_by_operation():
-    event = {"ph": "X", "pid": 1, "name": "kernel", "args": {"hlo_op": "dot.1"}, "dur": 300.0}
-    rows = profile.largest([event, event, {**event, "args": {"hlo_op": "add"}}, {"ph": "M"}])
-    assert [row["operation"] for row in rows] == ["dot.1", "add"]
-    assert rows[0]["milliseconds"] * profile.STEPS == pytest.approx(0.6)
-    assert rows[0]["share"] == pytest.approx(2 / 3)
-    # Without names of XLA's, what ran on a device counts by its own.
-    named = {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "/device:GPU:0"}}
-    bare = [{**event, "args": {}}, {**event, "args": {}, "pid": 2, "name": "python"}]
-    assert [row["operation"] for row in profile.largest([named, *bare])] == ["kernel"]
 
 
 def test_what_is_missing_is_said_first(tmp_path):

@@ -156,13 +156,15 @@ class _Device:
         """The outputs of T tokens, whose R choices have a key of `noise_R` each."""
         T, J = assignment_TJ.expert_GSJ.shape
         E = self.num_expert * next(iter(kernels.values())).shape[0]
-        choice_R, place_R, size_E = _sort(assignment_TJ, E)
-        choice_1R, place_1TJ = choice_R[None], place_R.reshape(1, T, J)
-        x_RD = gather_tokens(x_TD[None], choice_1R, place_1TJ)[0]
+        with jax.named_scope("dispatch"):
+            choice_R, place_R, size_E = _sort(assignment_TJ, E)
+            choice_1R, place_1TJ = choice_R[None], place_R.reshape(1, T, J)
+            x_RD = gather_tokens(x_TD[None], choice_1R, place_1TJ)[0]
         noise_R = noise_R.take(jnp.minimum(choice_R, T * J - 1))
         compute = self._compute if self.num_expert == 1 else self._compute_there
         y_1RD = compute(kernels, x_RD, size_E, noise_R)[None]
-        y_TD = gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
+        with jax.named_scope("combine"):
+            y_TD = gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
         if self.num_model > 1 and LOGICAL_AXES[self.experts.output_axis] is None:
             y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
         return y_TD
@@ -179,7 +181,8 @@ class _Device:
         def product(x_RD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
             return sorted_product(x_RD, kernel_EDF, size_E)
 
-        return self.experts.compute(kernels, x_RD, product, drop)
+        with jax.named_scope("experts"):
+            return self.experts.compute(kernels, x_RD, product, drop)
 
     def _compute_there(
         self, kernels: dict[str, jax.Array], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
@@ -187,7 +190,8 @@ class _Device:
         """Sends each row to the device of its expert, computes there, and brings it back."""
         n, R = self.num_expert, x_RD.shape[0]
         traffic = Traffic.of(size_E, n)
-        received_ND = send(x_RD, traffic).reshape(n * R, -1)
+        with jax.named_scope("dispatch"):
+            received_ND = send(x_RD, traffic).reshape(n * R, -1)
         mine_ne = jax.lax.dynamic_slice_in_dim(
             traffic.size_nE, traffic.me * (size_E.shape[0] // n), size_E.shape[0] // n, axis=1
         )
@@ -199,7 +203,8 @@ class _Device:
             noise_R = Noise(low_N, high_N, noise_R.site)
         x_ND = _permute(received_ND, order_N, place_N)
         y_ND = self._compute(kernels, x_ND, mine_ne.sum(axis=0), noise_R)
-        return bring_back(_permute(y_ND, place_N, order_N).reshape(n, R, -1), traffic)
+        with jax.named_scope("combine"):
+            return bring_back(_permute(y_ND, place_N, order_N).reshape(n, R, -1), traffic)
 
 
 def _sort(assignment_TJ: Assignment, E: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -43,15 +43,19 @@ class SlotDispatcher(abc.ABC):
         assert capacity is not None
         kernels = experts.kernels()
         num_experts = next(iter(kernels.values())).shape[0]
-        x_GECD = self.dispatch(x_GSD, assignment, num_experts, capacity)
+        with jax.named_scope("dispatch"):
+            x_GECD = self.dispatch(x_GSD, assignment, num_experts, capacity)
+            x_EGCD = to_experts(x_GECD)
 
         def drop(h_EGCF: jax.Array) -> jax.Array:
             # The groups lead for their keys' sake only: the swaps fuse away.
             h_EGCF = dropout(h_EGCF.swapaxes(0, 1), dropout_rate, noise).swapaxes(0, 1)
             return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
 
-        y_EGCD = experts.compute(kernels, to_experts(x_GECD), slot_product, drop)
-        return self.combine(from_experts(y_EGCD, experts.output_axis), assignment)
+        with jax.named_scope("experts"):
+            y_EGCD = experts.compute(kernels, x_EGCD, slot_product, drop)
+        with jax.named_scope("combine"):
+            return self.combine(from_experts(y_EGCD, experts.output_axis), assignment)
 
 
 def slot_product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:

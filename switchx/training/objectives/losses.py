@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.named_scope("loss")
 def token_sums(
     logits_BLV: jax.Array,
     target_BL: jax.Array,
