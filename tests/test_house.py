@@ -21,9 +21,16 @@ FLOORS = {
     "model": 3,
     "hosts": 2,
     "sharding": 2,
+    "writers": 2,
     "storage": 1,
 }
-ONLY = {"data": {"storage"}, "model": {"sharding"}, "hosts": {"storage"}, "sharding": set()}
+ONLY = {
+    "data": {"storage"},
+    "model": {"sharding"},
+    "hosts": {"storage"},
+    "sharding": set(),
+    "writers": {"storage"},
+}
 EVERYONES = {"errors", "terminal", "__init__"}
 PIPELINES = ("tensorflow", "seqio", "t5", "tensorflow_datasets", "apache_beam")
 # What storage does for everyone: with any of these a file is replaced, locked or grown.

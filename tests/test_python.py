@@ -96,5 +96,22 @@ def test_routing_names_an_expert_for_every_token_of_every_layer(run):
 def test_training_from_a_script_goes_on(trained, tmp_path):
     folder = shutil.copytree(trained.run, tmp_path / "copy")
     config = switchx.configure([str(folder / "config.gin")], TRAIN_STEPS=5)
-    run = switchx.train(config)
+    told = []
+
+    class Own:
+        """A writer that notes every call."""
+
+        def __getattr__(self, method):
+            return lambda *args: told.append((method, args))
+
+    run = switchx.train(config, writers=[Own()])
     assert [row["step"] for row in run.metrics if row["split"] == "train"] == [1, 2, 3, 4, 5]
+    ((facts, step, rows), *_) = (args for method, args in told if method == "begin")
+    assert (facts.hyperparameters["TRAIN_STEPS"], step, rows) == (5, 4, run.metrics[: len(rows)])
+    assert [args for method, args in told if method == "write"] == [
+        (row,) for row in run.metrics[len(rows) :]
+    ]
+    pictures = [args[1:] for method, args in told if method == "picture"]
+    assert [name for name, _ in pictures] == ["loss", "expert_load"]
+    assert all(png.startswith(b"\x89PNG") for _, png in pictures)
+    assert told[-1] == ("close", ("finished",))

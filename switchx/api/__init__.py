@@ -2,7 +2,7 @@
 
 from switchx.api.by_name import configure
 from switchx.api.run import LayerRouting, Run
-from switchx.api.training import train, train_run
+from switchx.api.training import metric_writers, train, train_run
 from switchx.settings import Settings
 
-__all__ = ["LayerRouting", "Run", "Settings", "configure", "train", "train_run"]
+__all__ = ["LayerRouting", "Run", "Settings", "configure", "metric_writers", "train", "train_run"]

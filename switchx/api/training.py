@@ -2,35 +2,63 @@
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from switchx import data
+from switchx import data, storage
 from switchx.api.run import Run
 from switchx.settings import Settings, changed_settings
+from switchx.writers import RunFacts, Writer, Writers, check_installed
 
 if TYPE_CHECKING:
     from switchx.training import TrainResult
     from switchx.training.profile import ProfileSteps
 
 
-def train(settings: Settings, profile_steps: str | None = None) -> Run:
+def train(
+    settings: Settings, profile_steps: str | None = None, writers: Sequence[Writer] = ()
+) -> Run:
     """Trains as `switchx train` does, from the newest checkpoint if there is one.
 
     Args:
       profile_steps: "10:15" writes a profile of these steps into the run's directory.
+      writers: get what the run measures, beside those of METRIC_WRITERS.
 
     Raises:
       UserError: before anything is compiled, if the settings do not fit.
       RunError: the run could not go on.
       KeyboardInterrupt, SystemExit: a signal ended it; what it had done is saved.
     """
-    result, _ = train_run(settings, profile_steps=profile_steps)
+    with metric_writers(settings, writers) as opened:
+        result, _ = train_run(settings, profile_steps=profile_steps, writers=opened)
     if result.stopped_by is not None:
         stopped = result.stopped_by
         raise KeyboardInterrupt if stopped == signal.SIGINT else SystemExit(128 + stopped)
     return Run.of(settings)
+
+
+def metric_writers(settings: Settings, own: Sequence[Writer] = ()) -> Writers:
+    """The run's writers, to be closed by the caller; they do nothing before the run begins.
+
+    Raises:
+      UserError: a package that one of them needs is not installed.
+    """
+    from switchx.training.metrics import layer_names
+
+    names = settings.run.trainer.metric_writers
+    check_installed(names)
+    facts = RunFacts(
+        settings.model_dir,
+        settings.resolved,
+        {name: _plain(value) for name, value in sorted(settings.gin.settings().items())},
+        layer_names(settings.run.model),
+    )
+    return Writers(facts, names, own)
+
+
+def _plain(value: Any) -> bool | int | float | str:
+    return value if isinstance(value, bool | int | float | str) else repr(value)
 
 
 def train_run(
@@ -38,6 +66,7 @@ def train_run(
     token: str = "",
     begun: Callable[[list[str]], None] = lambda changes: None,
     profile_steps: str | None = None,
+    writers: Writers | None = None,
 ) -> "tuple[TrainResult, list[Path]]":
     """Trains on all hosts of a job; the cheapest checks come first. Returns the pictures too.
 
@@ -46,6 +75,7 @@ def train_run(
       begun: is called once the directory is this job's, with a line on each setting that is not
         what it was at the run's last start.
       profile_steps: see `train`.
+      writers: of the run (`metric_writers`); they get the pictures too.
     """
     from switchx.training.checkpoints.identity import newest_position
     from switchx.training.checkpoints.refusals import check_resume
@@ -79,11 +109,22 @@ def train_run(
         ),
         check=check,
     )
+    writers = writers or Writers()
     result = training.train(
-        settings.run, settings.model_dir, feed, settings.resolved, token, profile_steps=steps
+        settings.run,
+        settings.model_dir,
+        feed,
+        settings.resolved,
+        token,
+        profile_steps=steps,
+        writers=writers,
     )
     names = layer_names(settings.run.model)
     drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
+    for path in drawn:
+        writers.picture(result.step, path.stem, storage.read_bytes(path, "MODEL_DIR"))
+    if result.stopped_by is not None:
+        writers.close("stopped")
     return result, drawn
 
 

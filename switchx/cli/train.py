@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from switchx import hosts
-    from switchx.api import Run, train_run
+    from switchx.api import Run, metric_writers, train_run
     from switchx.cli.hosts import joined
 
     settings = load(args)
@@ -36,12 +36,15 @@ def run(args: argparse.Namespace) -> int:
         for line in changes if hosts.is_first() else ():
             print(f"switchx: {line}", file=sys.stderr)
 
-    with joined(args, settings, preemption=True) as token:
-        result, drawn = train_run(settings, token, begun, args.profile_steps)
-    if result.stopped_by is not None:
-        return 128 + result.stopped_by
-    if hosts.is_first():
-        from switchx.reports import results
+    with metric_writers(settings) as writers:
+        with joined(args, settings, preemption=True) as token:
+            result, drawn = train_run(settings, token, begun, args.profile_steps, writers)
+        if result.stopped_by is not None:
+            return 128 + result.stopped_by
+        if hosts.is_first():
+            from switchx.reports import results
 
-        results.show(Run.of(settings), result, drawn)
+            samples = results.show(Run.of(settings), result, drawn)
+            if samples:
+                writers.text(result.step, "samples", samples)
     return 0

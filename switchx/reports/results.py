@@ -21,16 +21,17 @@ SHOWN_ROWS, BLANKS_PER_ROW = 5, 2
 _COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 
-def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> None:
-    """Prints the end of `switchx train`."""
-    lines = ["", _what_was_done(run.config.model_dir, result)]
+def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> str:
+    """Prints the end of `switchx train`; returns the part that shows blanks of held-out text."""
+    lines, samples = ["", _what_was_done(run.config.model_dir, result)], list[str]()
     if result.validation:
         lines += _quality(result.validation)
     lines += _experts(result)
     if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
-        lines += _held_out(run, result.validation)
-    lines += [f"  picture             {path}" for path in drawn]
+        samples = _held_out(run, result.validation)
+    lines += [*samples, *(f"  picture             {path}" for path in drawn)]
     print("\n".join(lines))
+    return "\n".join(samples)
 
 
 def _what_was_done(model_dir: str, result: TrainResult) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.sharding import MeshConfig
+from switchx.writers import check_names
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {}  # filled by `switchx.training.optimizers`
 SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
@@ -93,6 +94,8 @@ class TrainerConfig:
       loss_spike: a loss so many nats above the mean of the 100 steps before it is bad; None
         looks for no spikes (macro LOSS_SPIKE).
       max_rollbacks: after so many, one more bad loss stops the process (macro MAX_ROLLBACKS).
+      metric_writers: what gets the rows of metrics beside metrics.jsonl, names of
+        `switchx.writers.WRITERS` (macro METRIC_WRITERS).
     """
 
     train_steps: int
@@ -107,6 +110,7 @@ class TrainerConfig:
     on_bad_loss: str = "stop"
     loss_spike: float | None = None
     max_rollbacks: int = 3
+    metric_writers: tuple | list = ("tensorboard",)
 
     def __post_init__(self) -> None:
         for name in (
@@ -130,6 +134,7 @@ class TrainerConfig:
             raise UserError(f"ON_BAD_LOSS={self.on_bad_loss!r} is not one of {accepted}.")
         if self.loss_spike is not None and not self.loss_spike > 0:
             raise UserError(f"LOSS_SPIKE={self.loss_spike} must be above 0, or None.")
+        check_names(self.metric_writers)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,22 +9,24 @@ import jax
 from switchx import hosts
 from switchx.model import train_flops
 from switchx.terminal import Progress, side_by_side
-from switchx.training.metrics import MetricWriter, NoWriter, Rates, layer_names
+from switchx.training.metrics import MetricWriter, NoWriter, Rates
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.readings import Result, read_metrics
 from switchx.training.state import Setup
+from switchx.writers import Writers
 
 
 class RunLog:
     """Writes and shows what a run measures, from `first_step` on."""
 
-    def __init__(self, directory: Path, setup: Setup, first_step: int):
+    def __init__(self, directory: Path, setup: Setup, first_step: int, writers: Writers):
         trainer = setup.run.trainer
         self._period, self._last = trainer.log_period, trainer.train_steps
         shown = hosts.is_first()  # of several hosts the first one speaks
         self._progress = Progress(trainer.train_steps, "step", first_step, shown=shown)
-        names = layer_names(setup.run.model)
-        self._writer = MetricWriter(directory, first_step, names) if shown else NoWriter()
+        self._writer = (
+            MetricWriter(directory, first_step, writers, self.say) if shown else NoWriter()
+        )
         self._rates = _rates(setup)
         self._since = (first_step, time.monotonic())  # what the next rates are measured from
 

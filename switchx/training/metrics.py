@@ -1,12 +1,11 @@
-"""What a run measured: one JSON line per row, and the same as TensorBoard event files."""
+"""What a run measured: one JSON line per row, handed on to the run's writers too."""
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,30 @@ import numpy as np
 from switchx import storage
 from switchx.errors import RunError
 from switchx.model import ModelConfig
-from switchx.training.event_files import EventFile
 from switchx.training.run_reader import METRICS_FILE, parse_rows
+from switchx.writers import Writers
 
 
 class MetricWriter:
     """Writes rows of metrics to `model_dir`.
 
     Args:
-      model_dir: metrics.jsonl and tensorboard/<split>/ are written here.
+      model_dir: metrics.jsonl is written here.
       start_step: the checkpoint from which the run goes on, 0 for a fresh start. What an earlier
         attempt wrote beyond it is dropped, so that the file holds one run's curve.
-      layer_names: of the rows of arrays, as `layer_names` gives them; they name the tags in
-        TensorBoard.
+      writers: get each row once it is in the file.
+      say: shows a line.
     """
 
-    def __init__(self, model_dir: str | Path, start_step: int, layer_names: Sequence[str] = ()):
+    def __init__(
+        self,
+        model_dir: str | Path,
+        start_step: int,
+        writers: Writers | None = None,
+        say: Callable[[str], None] = print,
+    ):
         self._path = storage.as_path(model_dir, "MODEL_DIR") / METRICS_FILE
-        self._start_step = start_step
-        self._layer_names = layer_names
-        self._rollbacks = 0
-        self._events: dict[str, EventFile] = {}
+        self._writers, self._say = writers or Writers(), say
         self._file = self._open(start_step)
 
     def write(
@@ -57,9 +59,7 @@ class MetricWriter:
         arrays = {name: np.asarray(array) for name, array in (arrays or {}).items()}
         row: dict[str, Any] = {name: _plain(value) for name, value in scalars.items()}
         row |= {name: _plain(array.tolist()) for name, array in arrays.items()}
-        self._append(step, split, row)
-        values = {name: float(value) for name, value in scalars.items()} | self._flat(arrays)
-        self._event_file(split).add(int(step), values)
+        self._writers.write(self._append(step, split, row))
 
     def roll_back(self, bad_step: int, to_step: int, skipped: int, loss: float) -> None:
         """Drops the rows after `to_step`, and appends one of split "rollback" that says so.
@@ -71,8 +71,6 @@ class MetricWriter:
           RunError: it cannot be written.
         """
         self.close()
-        self._start_step = to_step
-        self._rollbacks += 1
         self._file = self._open(to_step, kept_split="rollback")
         row = {"from": bad_step, "to": to_step, "batches_skipped": skipped, "loss": _plain(loss)}
         self._append(to_step + 1, "rollback", row)
@@ -86,46 +84,27 @@ class MetricWriter:
         self._file.sync()
 
     def close(self) -> None:
-        """Flushes and closes all files. What cannot be written was said before."""
-        for close in (self._file.close, *(events.close for events in self._events.values())):
-            with contextlib.suppress(RunError):
-                close()
-        self._events.clear()
+        """Flushes and closes the file. What cannot be written was said before."""
+        with contextlib.suppress(RunError):
+            self._file.close()
 
     def _open(self, start_step: int, kept_split: str | None = None) -> storage.Appender:
-        keep = functools.partial(_up_to, start_step, kept_split, self._path)
-        return storage.open_appender(self._path, keep)
+        kept: list[dict[str, Any]] = []
 
-    def _append(self, step: int, split: str, values: Mapping[str, Any]) -> None:
+        def keep(content: bytes) -> bytes:
+            kept[:] = _up_to(start_step, kept_split, parse_rows(content, self._path))
+            return "".join(json.dumps(row) + "\n" for row in kept).encode()
+
+        file = storage.open_appender(self._path, keep)
+        measured = [row for row in kept if row["split"] != "rollback"]
+        self._writers.begin(start_step, measured, self._say)
+        return file
+
+    def _append(self, step: int, split: str, values: Mapping[str, Any]) -> dict[str, Any]:
         row = {"step": int(step), "split": split, "time": round(time.time(), 3), **values}
         self._file.append((json.dumps(row, allow_nan=False) + "\n").encode())
         self._file.flush()
-
-    def _event_file(self, split: str) -> EventFile:
-        if split not in self._events:
-            directory = self._path.parent / "tensorboard" / split
-            first = self._start_step + 1 if self._start_step else 0
-            # Two attempts within a second would otherwise write to the same file name.
-            suffix = f".from-{self._start_step}" + f"-{self._rollbacks}" * bool(self._rollbacks)
-            self._events[split] = EventFile(directory, first, suffix)
-        return self._events[split]
-
-    def _flat(self, arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """TensorBoard takes numbers: one per layer, or the layer's extremes over its experts."""
-        flat = {}
-        for name, array in arrays.items():
-            for layer, values in enumerate(array):
-                prefix = f"switch/{self._tag(layer)}"
-                if array.ndim == 1:
-                    flat[f"{prefix}/{name}"] = float(values)
-                else:  # as multiples of an even share
-                    flat[f"{prefix}/max_{name}"] = float(values.max() * values.size)
-                    flat[f"{prefix}/min_{name}"] = float(values.min() * values.size)
-        return flat
-
-    def _tag(self, layer: int) -> str:
-        names = self._layer_names
-        return names[layer].replace(" ", "_") if layer < len(names) else f"layer_{layer}"
+        return row
 
 
 class NoWriter:
@@ -184,15 +163,16 @@ class Rates:
         return rates
 
 
-def _up_to(start_step: int, kept_split: str | None, path: Path, content: bytes) -> bytes:
-    """The file's content without the rows after `start_step`, and without a torn last line."""
+def _up_to(
+    start_step: int, kept_split: str | None, rows: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The rows that stay: none after `start_step` but those of `kept_split`."""
     # Nothing that stands before the first step of a fresh start is part of it.
-    kept = [
+    return [
         row
-        for row in parse_rows(content, path)
+        for row in rows
         if (start_step and row["step"] <= start_step) or row["split"] == kept_split
     ]
-    return "".join(json.dumps(row) + "\n" for row in kept).encode()
 
 
 def _plain(value: Any) -> Any:

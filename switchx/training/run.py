@@ -26,6 +26,7 @@ from switchx.training.run_reader import metric_rows
 from switchx.training.start import FRESH, Start
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
+from switchx.writers import Writers
 
 
 def train(
@@ -36,6 +37,7 @@ def train(
     token: str = "",
     start: Start = FRESH,
     profile_steps: ProfileSteps | None = None,
+    writers: Writers | None = None,
 ) -> TrainResult:
     """Trains to `train_steps`, from the newest checkpoint in `model_dir` if there is one.
 
@@ -48,6 +50,7 @@ def train(
       token: a word that the hosts have in common (`hosts.joined`).
       start: where the first state comes from.
       profile_steps: those of which a profile is written; it changes nothing else.
+      writers: get the rows of metrics too; they are the caller's to close.
 
     Raises:
       UserError: before anything is compiled or written over, if the run's numbers do not fit,
@@ -67,7 +70,7 @@ def train(
                 Checkpoints(directory, setup, shards, start, vocabulary)
             ) as checkpoints:
                 profile = functools.partial(Profiler, profile_steps, directory, token)
-                return _train(setup, checkpoints, shards, directory, feed, config, profile)
+                return _train(setup, checkpoints, shards, directory, feed, config, profile, writers)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_left(directory)) from None
 
@@ -80,6 +83,7 @@ def _train(
     feed: Feed,
     config: str,
     profile: Callable[..., Profiler],
+    writers: Writers | None,
 ) -> TrainResult:
     """The data opens in a thread of its own while the step compiles."""
     started = time.monotonic()
@@ -94,7 +98,7 @@ def _train(
         stream = opening.result()
     if hosts.is_first():
         run_directory.write_start(directory, setup, config, began.record)
-    log = RunLog(directory, setup, began.step)
+    log = RunLog(directory, setup, began.step, writers or Writers())
     try:
         _introduce(log, setup, began, directory, time.monotonic() - started)
         profiler = profile(step.program, log.say)

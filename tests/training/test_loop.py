@@ -17,6 +17,7 @@ from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import run, train
 from switchx.training.run_reader import FORMAT, metric_rows
 from switchx.training.state import Setup
+from switchx.writers import RunFacts, Writers
 from tests.training.helpers import (
     Stream,
     assert_same_end,
@@ -28,8 +29,22 @@ from tests.training.helpers import (
 )
 
 
-def go(directory, stream=Stream, **changes):
-    return train(run_config(**changes), str(directory), feed(stream), "# none\n")
+class Failing:
+    """A writer that fails at each row."""
+
+    def begin(self, run, step, rows): ...
+
+    def close(self, status): ...
+
+    def write(self, row):
+        raise ValueError("no room\nfor more")
+
+
+def go(directory, stream=Stream, own=(), **changes):
+    facts = RunFacts(str(directory), layer_names=["encoder 1", "decoder 1"])
+    with Writers(facts, ["tensorboard"], own) as writers:
+        run = run_config(**changes)
+        return train(run, str(directory), feed(stream), "# none\n", writers=writers)
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +118,11 @@ def test_evaluation_of_the_checkpoint_equals_the_runs_own(undisturbed):
     assert values["loss"] == result.validation["loss"]
 
 
-def test_train_then_resume_is_bitwise_the_same(tmp_path, undisturbed):
-    go(tmp_path, train_steps=4)
+def test_train_then_resume_is_bitwise_the_same_beside_a_writer_that_fails(
+    tmp_path, undisturbed, capfd
+):
+    go(tmp_path, own=[Failing()], train_steps=4)
+    assert capfd.readouterr().err.count("writer Failing is off, and the run goes on (Value") == 1
     go(tmp_path)
     assert_same_end(tmp_path, undisturbed[0], run_config())
 

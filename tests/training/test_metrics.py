@@ -1,7 +1,6 @@
 """Rows of metrics: written, read, resumed, turned into rates; peaks."""
 
 import json
-import struct
 
 import numpy as np
 import pytest
@@ -10,33 +9,17 @@ from switchx.errors import UserError
 from switchx.training.metrics import MetricWriter, Rates, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.run_reader import metric_rows
+from switchx.writers import Writers
 from tests.helpers import tiny_config, with_switch
 
 
 def write(model_dir, steps, start_step=0, loss=1.0):
-    writer = MetricWriter(model_dir, start_step, ["encoder 1", "decoder 1"])
+    writer = MetricWriter(model_dir, start_step)
     for step in steps:
         arrays = {"load": np.array([[0.75, 0.25], [0.5, 0.5]]), "z_loss": np.array([1.0, 2.0])}
         writer.write(step, "train", {"loss": np.float32(loss)}, arrays)
         writer.write(step, "validation", {"loss": loss + 1})
     writer.close()
-
-
-def events(model_dir, split):
-    """(step, tag, value) of all event files, in order of writing; purge markers as (step, None)."""
-    from tensorboardX.proto import event_pb2
-
-    found = []
-    for path in sorted((model_dir / "tensorboard" / split).iterdir(), key=lambda p: p.name):
-        data = path.read_bytes()
-        while data:
-            (size,) = struct.unpack("<Q", data[:8])
-            event = event_pb2.Event.FromString(data[12 : 12 + size])
-            data = data[16 + size :]
-            if event.HasField("session_log"):
-                found.append((event.step, None, None))
-            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-    return found
 
 
 def test_rows_are_read_as_written(tmp_path):
@@ -62,17 +45,6 @@ def test_what_is_not_finite_stays_valid_json(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["loss"] is None
 
 
-def test_event_files_hold_scalars_and_layers(tmp_path):
-    write(tmp_path, [10])
-    train = {tag: (step, value) for step, tag, value in events(tmp_path, "train") if tag}
-    assert train["loss"] == (10, 1.0)
-    assert train["switch/encoder_1/z_loss"] == (10, 1.0)
-    assert train["switch/decoder_1/z_loss"] == (10, 2.0)
-    assert train["switch/encoder_1/max_load"] == (10, 1.5)
-    assert train["switch/encoder_1/min_load"] == (10, 0.5)
-    assert [tag for _, tag, _ in events(tmp_path, "validation") if tag] == ["loss"]
-
-
 def test_resuming_drops_what_came_after(tmp_path):
     write(tmp_path, [10, 20, 30])
     write(tmp_path, [30, 40], start_step=20, loss=5.0)
@@ -80,8 +52,40 @@ def test_resuming_drops_what_came_after(tmp_path):
         (row["step"], row["loss"]) for row in metric_rows(tmp_path) if row["split"] == "train"
     ]
     assert steps_losses == [(10, 1.0), (20, 1.0), (30, 5.0), (40, 5.0)]
-    # TensorBoard drops earlier events from this step on.
-    assert (21, None, None) in events(tmp_path, "train")
+
+
+class Told:
+    """A writer that remembers what it was told."""
+
+    def __init__(self):
+        self.begins, self.rows = [], []
+
+    def begin(self, run, step, rows):
+        self.begins.append((step, list(rows)))
+
+    def write(self, row):
+        self.rows.append(row)
+
+    def close(self, status):
+        self.status = status
+
+
+def test_writers_are_told_what_stands_in_the_file(tmp_path):
+    write(tmp_path, [10, 20, 30])
+    told = Told()
+    with Writers(own=[told]) as writers:
+        writer = MetricWriter(tmp_path, 20, writers)
+        before = metric_rows(tmp_path)
+        writer.write(30, "train", {"loss": 5.0}, {"z_loss": np.array([1.0, 2.0])})
+        (written,) = metric_rows(tmp_path)[len(before) :]
+        writer.roll_back(35, 10, 2, 9.0)
+        writer.write(20, "train", {"loss": 6.0})
+        writer.close()
+    assert [row["step"] for row in before] == [10, 10, 20, 20]
+    assert told.begins == [(20, before), (10, before[:2])]
+    assert told.rows[0] == written
+    assert [row["step"] for row in told.rows] == [30, 20]
+    assert told.status == "finished"
 
 
 def test_a_fresh_start_begins_an_empty_file(tmp_path):

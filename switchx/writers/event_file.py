@@ -6,40 +6,51 @@ too; only its messages and its checksum are taken.
 """
 
 import contextlib
+import functools
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from switchx import storage
 
 
+@functools.cache
+def messages() -> Any:
+    """The classes of messages, and the checksum of records."""
+    with _unimportable("torch"):
+        from tensorboardX.proto import api_pb2, event_pb2, plugin_hparams_pb2, summary_pb2
+        from tensorboardX.record_writer import masked_crc32c
+    return SimpleNamespace(
+        Event=event_pb2.Event,
+        Summary=summary_pb2.Summary,
+        HParams=plugin_hparams_pb2.HParamsPluginData,
+        api=api_pb2,
+        checksum=masked_crc32c,
+    )
+
+
 class EventFile:
-    """Scalars of one split of a run.
+    """Of one folder: what TensorBoard calls a run.
 
     Args:
       directory: made if missing.
       first_step: TensorBoard forgets what earlier files say of this step and later ones.
-      suffix: of the file's name, so that two files made within a second differ.
     """
 
-    def __init__(self, directory: storage.AnyPath, first_step: int, suffix: str):
-        with unimportable("torch"):
-            from tensorboardX.proto.event_pb2 import Event
-            from tensorboardX.record_writer import masked_crc32c
-
-        self._event, self._checksum = Event, masked_crc32c
-        # TensorBoard reads what is named so, in the order of the names.
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}{suffix}"
+    def __init__(self, directory: storage.AnyPath, first_step: int):
+        # TensorBoard reads what is named so, in the order of the names. A rollback may make two
+        # files within a second.
+        name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}"
         self._file = storage.open_appender(storage.as_path(directory) / name)
         self._write(file_version="brain.Event:2")
         self._write(step=first_step, session_log={"status": "START"})
 
-    def add(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes the scalars of a step."""
-        values = [{"tag": tag, "simple_value": value} for tag, value in scalars.items()]
+    def add(self, step: int, values: Sequence[Any]) -> None:
+        """Writes the values of a step: each a `Summary.Value`, or a dictionary of its fields."""
         self._write(step=step, summary={"value": values})
         self._file.flush()
 
@@ -48,14 +59,14 @@ class EventFile:
 
     def _write(self, **content: Any) -> None:
         """A record of the TFRecord format: length and message, each behind it its checksum."""
-        message = self._event(wall_time=time.time(), **content).SerializeToString()
+        message = messages().Event(wall_time=time.time(), **content).SerializeToString()
         length = struct.pack("<Q", len(message))
         for part in (length, message):
-            self._file.append(part + struct.pack("<I", self._checksum(part)))
+            self._file.append(part + struct.pack("<I", messages().checksum(part)))
 
 
 @contextlib.contextmanager
-def unimportable(package: str) -> Iterator[None]:
+def _unimportable(package: str) -> Iterator[None]:
     """Within, imports of `package` fail, unless it was imported before.
 
     tensorboardX imports PyTorch where it finds it: seconds, for parts of it that are not used here.
