@@ -42,18 +42,18 @@ def run(args: argparse.Namespace) -> None:
     storage.check_new(args.model_dir, "--model_dir")
     saved = _saved_config(args.from_dir)
     asked = request(args)
-    dense = load(dataclasses.replace(asked, gin_files=(saved,), bindings=())).run.model
+    dense = load(dataclasses.replace(asked, gin_files=(str(saved),), bindings=())).run.model
     settings = load(
         dataclasses.replace(
             asked,
-            gin_files=(saved, *asked.gin_files),
+            gin_files=(str(saved), *asked.gin_files),
             bindings=(read_flag("ModelConfig.switch=@SwitchConfig()"), *asked.bindings),
         )
     )
     check_sizes(dense, settings.run.model, args.from_dir)
     mesh = make_mesh(settings.run.mesh)
     check_run(settings.run, mesh)
-    params, step = restore_params(Model.of(dense), Path(saved).parent, mesh)
+    params, step = restore_params(Model.of(dense), saved.parent, mesh)
     if step >= settings.run.trainer.train_steps:
         raise UserError(
             f"TRAIN_STEPS={settings.run.trainer.train_steps} leaves nothing to train: the dense "
@@ -66,10 +66,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
 
 
-def _saved_config(from_dir: str) -> str:
-    saved = storage.local_path(from_dir, "--from_dir") / "config.gin"
+def _saved_config(from_dir: str) -> Path:
+    saved = storage.store_path(from_dir, "--from_dir") / "config.gin"
     if not storage.is_file(saved, "--from_dir"):
         raise UserError(f"--from_dir={from_dir} holds no config.gin, so no run was started there.")
-    if not (saved.parent / "checkpoints").is_dir():
+    if not storage.is_folder(saved.parent / "checkpoints", "--from_dir"):
         raise UserError(f"--from_dir={from_dir} holds no checkpoint.")
-    return str(saved)
+    return saved

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TextIO
 
 from switchx import storage
@@ -22,7 +22,9 @@ def read_rows(path: str) -> list[tuple[int, Row]]:
     Raises:
       UserError: the file cannot be read, has no lines, or has one that is no object with a text.
     """
-    stream = sys.stdin.buffer if path == "-" else storage.read_bytes(path, "--input").split(b"\n")
+    stream: Iterable[bytes] = sys.stdin.buffer
+    if path != "-":
+        stream = storage.read_bytes(storage.as_path(path, "--input"), "--input").split(b"\n")
     rows = [(n, _parse(line, n)) for n, line in enumerate(stream, start=1) if line.strip()]
     if not rows:
         raise UserError(f'--input={path} has no lines: give lines such as {{"text": "a __"}}.')
@@ -71,7 +73,10 @@ def check_output(path: str) -> None:
     """Raises UserError where `writing` would lose something or fail."""
     if path == "-":
         return
-    folder = storage.check_new(path, "--output").parent
+    target = storage.check_new(path, "--output")
+    if storage.is_remote(target):
+        return
+    folder = target.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"--output={path} cannot be written: {folder} must be a writable folder.")
 
@@ -82,6 +87,6 @@ def writing(path: str) -> Iterator[TextIO]:
     if path == "-":
         yield sys.stdout
         return
-    file = storage.whole_file(storage.local_path(path, "--output"))
+    file = storage.whole_file(storage.writable_path(path, "--output"))
     with file as part, part.open("x", encoding="utf-8") as stream:
         yield stream

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import tensorstore as ts
 
-from switchx.errors import RunError
+from switchx import storage
+from switchx.errors import RunError, UserError
 from switchx.interop.source import places
 from switchx.training.checkpoints.fingerprints import sums_of_part, text
 
@@ -29,8 +30,9 @@ class SavedParams:
         self._folder, self._fingerprints = folder, fingerprints
         self._sums: dict[tuple[str, ...], np.ndarray] = {}
         try:
-            self._zarr3 = json.loads((folder / "_METADATA").read_bytes()).get("use_zarr3", False)
-        except (OSError, ValueError, AttributeError) as error:
+            metadata = storage.read_bytes(folder / "_METADATA", "MODEL_DIR")
+            self._zarr3 = json.loads(metadata).get("use_zarr3", False)
+        except (UserError, ValueError, AttributeError) as error:
             raise RunError(f"The checkpoint in {folder} cannot be read ({error}).") from None
 
     def boxes(self, path: tuple[str, ...], leading: int) -> Iterator[Box]:
@@ -72,7 +74,9 @@ class SavedParams:
                 )
 
     def _open(self, path: tuple[str, ...]) -> Any:
-        base = {"driver": "file", "path": f"{self._folder}/"}
+        base: dict[str, Any] = {"driver": "file", "path": f"{self._folder}/"}
+        if storage.is_remote(self._folder):
+            base = storage.kvstore_spec(self._folder)
         spec = {
             "driver": "zarr3" if self._zarr3 else "zarr",
             "kvstore": {"driver": "ocdbt", "base": base, "path": f"{'.'.join(path)}/"},
@@ -83,5 +87,5 @@ class SavedParams:
             raise self._unreadable(path, error) from None
 
     def _unreadable(self, path: tuple[str, ...], error: Exception) -> RunError:
-        name, reason = "/".join(path), str(error).splitlines()[0][:200]
+        name, reason = "/".join(path), storage.explain(error)[:200]
         return RunError(f"Parameter {name} cannot be read from {self._folder} ({reason}).")

@@ -34,10 +34,11 @@ _UNUSED = (1,)  # the shape of a statistic that a parameter does not have
 
 
 def open_source(path: str) -> "T5XSource":
-    """Opens a checkpoint folder (`checkpoint_500100`), local or gs://. Reads its index alone."""
-    if not path.startswith("gs://"):
-        path = str(storage.local_path(path, "--input"))
-    return T5XSource(read_index(path.rstrip("/")))
+    """Opens a checkpoint folder (`checkpoint_500100`). Reads its index alone.
+
+    It lies on this machine, at gs:// or at s3://, where arrays can be read part by part.
+    """
+    return T5XSource(read_index(storage.store_path(path, "--input")))
 
 
 class T5XSource:

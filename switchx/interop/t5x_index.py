@@ -17,7 +17,8 @@ import numpy as np
 import tensorstore
 from flax import serialization
 
-from switchx.errors import RunError, UserError
+from switchx import storage
+from switchx.errors import UserError
 
 INDEX = "checkpoint"
 # Switch-C's index has about 3,000 arrays in 2 MB.
@@ -26,7 +27,6 @@ _MAX_DEPTH = 32
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _DTYPES = ("float32", "bfloat16")
 _INLINE_DTYPES = ("float32", "int32", "int64")
-_WAIT = 120.0  # seconds for one small remote file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,61 +73,39 @@ class StoredArray:
         return store
 
     def _unreadable(self, error: Exception) -> UserError:
-        reason = str(error).split(" [tensorstore_spec=")[0].splitlines()[0][:300]
+        reason = storage.explain(error).split(" [tensorstore_spec=")[0][:300]
         return UserError(f"{self.name} of the T5X checkpoint cannot be read: {reason}.")
 
 
 Array = InlineArray | StoredArray
 
 
-def read_index(path: str) -> dict[str, Array]:
-    """Every array of a checkpoint folder, local or gs://, by its name: "target/encoder/...".
+def read_index(path: Path) -> dict[str, Array]:
+    """Every array of a checkpoint folder by its name: "target/encoder/...".
 
     No array is opened.
 
     Raises:
       UserError: there is no index, it is damaged, or a name in it leaves the folder.
     """
-    tree = _unpack(_read_file(path, INDEX), path)
+    if not storage.is_file(path / INDEX, "--input"):
+        raise UserError(f"{path} holds no file named {INDEX}{_nearby(path)}.")
+    tree = _unpack(storage.read_bytes(path / INDEX, "--input", _MAX_INDEX_BYTES), path)
     if not isinstance(tree, dict) or not isinstance(tree.get("optimizer"), dict):
         raise UserError(f"{path}/{INDEX} is not the index of a T5X checkpoint.")
     return dict(_arrays(tree["optimizer"], (), path))
 
 
-def _read_file(path: str, name: str) -> bytes:
-    if path.startswith("gs://"):
-        return _read_remote(path, name)
-    try:
-        with (Path(path) / name).open("rb") as file:
-            return file.read(_MAX_INDEX_BYTES + 1)
-    except OSError:
-        raise UserError(f"{path} holds no file named {name}{_nearby(path)}.") from None
-
-
-def _nearby(path: str) -> str:
+def _nearby(path: Path) -> str:
     """Advice for who named the folder above."""
-    try:
-        steps = sorted(p.parent.name for p in Path(path).glob(f"checkpoint_*/{INDEX}"))
-    except OSError:
-        return ""
-    return f", but {steps[-1]} in it does: name that" if steps else ""
+    steps = sorted(
+        name for name in storage.names_in(path, "--input") if name.startswith("checkpoint_")
+    )
+    whole = [step for step in steps if storage.is_file(path / step / INDEX, "--input")]
+    return f", but {whole[-1]} in it does: name that" if whole else ""
 
 
-def _read_remote(path: str, name: str) -> bytes:
-    try:
-        store = tensorstore.KvStore.open(_kvstore(path, "")).result(timeout=_WAIT)
-        found = store.read(name).result(timeout=_WAIT)
-    except (ValueError, OSError, TimeoutError) as error:
-        reason = (str(error).splitlines() or ["no answer"])[0][:200]
-        raise RunError(f"{path}/{name} cannot be read: {reason}.") from None
-    if found.state != "value":
-        raise UserError(f"{path} holds no file named {name}.")
-    return found.value
-
-
-def _unpack(data: bytes, path: str) -> Any:
-    if len(data) > _MAX_INDEX_BYTES:
-        raise UserError(f"{path}/{INDEX} is too large to be the index of a T5X checkpoint.")
+def _unpack(data: bytes, path: Path) -> Any:
     try:
         return serialization.msgpack_restore(data)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
@@ -142,7 +120,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _arrays(node: Any, name: tuple[str, ...], path: str) -> Iterator[tuple[str, Array]]:
+def _arrays(node: Any, name: tuple[str, ...], path: Path) -> Iterator[tuple[str, Array]]:
     own = "/".join(name)
     if isinstance(node, np.ndarray | np.generic) and node.dtype.name in _INLINE_DTYPES:
         yield own, InlineArray(np.asarray(node))
@@ -155,7 +133,7 @@ def _arrays(node: Any, name: tuple[str, ...], path: str) -> Iterator[tuple[str, 
         raise UserError(f"{path}/{INDEX} is damaged: {own[:200]} is not an array.")
 
 
-def _stored(spec: dict, name: str, path: str) -> StoredArray:
+def _stored(spec: dict, name: str, path: Path) -> StoredArray:
     try:
         # Older versions of TensorStore wrote the path beside `kvstore`.
         folder = spec["kvstore"].get("path", spec.get("path"))
@@ -176,16 +154,12 @@ def _stored(spec: dict, name: str, path: str) -> StoredArray:
     return StoredArray(name, shape, _kvstore(path, folder))
 
 
-def _stays(path: str, folder: str) -> bool:
+def _stays(path: Path, folder: str) -> bool:
     """Whether a folder really lies in a local checkpoint: it may be a link to elsewhere."""
-    if path.startswith("gs://"):
-        return True
-    return (Path(path) / folder).resolve().parent == Path(path).resolve()
+    return storage.is_remote(path) or (path / folder).resolve().parent == path.resolve()
 
 
-def _kvstore(path: str, folder: str) -> dict[str, Any]:
-    if not path.startswith("gs://"):
-        return {"driver": "file", "path": str(Path(path).resolve() / folder)}
-    bucket, _, prefix = path.removeprefix("gs://").partition("/")
-    inside = "".join(f"{part}/" for part in (prefix.strip("/"), folder) if part)
-    return {"driver": "gcs", "bucket": bucket, "path": inside}
+def _kvstore(path: Path, folder: str) -> dict[str, Any]:
+    if storage.is_remote(path):
+        return storage.kvstore_spec(path / folder)
+    return {"driver": "file", "path": str(path.resolve() / folder)}

@@ -26,7 +26,9 @@ def choose_directory(output: str | None, name: str, identity: str) -> Path:
     if output is None:
         names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
         return next(d for d in (Path("plans") / n for n in names) if _is_free(d, identity))
-    directory = storage.local_path(output, "--output")
+    directory = storage.writable_path(output, "--output")
+    if storage.is_remote(directory):
+        storage.check_writable(directory, "--output")
     if not _is_free(directory, identity):
         raise UserError(f"--output={output} holds another plan: name a new folder.")
     return directory

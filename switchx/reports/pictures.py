@@ -25,7 +25,7 @@ def draw(model_dir: str | Path, layer_names: Sequence[str] = ()) -> list[Path]:
       layer_names: titles of the switch layers, as `switchx.training.metrics.layer_names` gives.
     """
     rows, drawn = metric_rows(model_dir), []
-    directory = Path(model_dir)
+    directory = storage.as_path(model_dir, "MODEL_DIR")
     if any("loss" in row for row in rows):
         drawn.append(_save(_loss_figure(rows), directory / "loss.png"))
     loaded = [row for row in rows if row["split"] == "train" and "load" in row]

@@ -5,8 +5,8 @@ A run lives on this machine, at gs:// or at s3://; what is only read may be wher
 Each function says what it guarantees and not by which means, since those differ: no file system but
 a local one can rename, append or lock.
 
-- `as_path`, `writable_path`, `local_path`, `expanded`, `is_remote`: what a user's path means, and
-  whether it will do.
+- `as_path`, `writable_path`, `store_path`, `local_path`, `expanded`, `is_remote`: what a user's path
+  means, and whether it will do.
 - `read_bytes`, `read_if_there`, `chunks`, `list_files`, `names_in`, `is_file`, `is_folder`: what
   is there.
 - `write_whole`, `whole_file`, `new_directory`: there whole or not at all.
@@ -21,9 +21,23 @@ on the way is a `RunError`. `explain` has the few words that say why.
 
 from switchx.storage.appending import Appender, open_appender
 from switchx.storage.conditional import kvstore_spec
-from switchx.storage.directories import check_new, make_directory, new_directory, set_aside
+from switchx.storage.directories import (
+    check_new,
+    check_writable,
+    make_directory,
+    new_directory,
+    set_aside,
+)
 from switchx.storage.locks import exclusive_lock
-from switchx.storage.paths import AnyPath, as_path, expanded, is_remote, local_path, writable_path
+from switchx.storage.paths import (
+    AnyPath,
+    as_path,
+    expanded,
+    is_remote,
+    local_path,
+    store_path,
+    writable_path,
+)
 from switchx.storage.reading import (
     as_text,
     chunks,
@@ -53,6 +67,7 @@ __all__ = [
     "as_path",
     "as_text",
     "check_new",
+    "check_writable",
     "chunks",
     "exclusive_lock",
     "expanded",
@@ -76,6 +91,7 @@ __all__ = [
     "remove_unfinished",
     "set_aside",
     "size_of",
+    "store_path",
     "whole_file",
     "with_retries",
     "writable_path",

@@ -19,16 +19,21 @@ class Version(NamedTuple):
 
 def kvstore_spec(url: AnyPath) -> dict[str, Any]:
     """TensorStore's spec of the keys below a gs:// or s3:// URL, which ends where a name begins."""
-    key = key_of(url)
-    spec: dict[str, Any] = {"bucket": bucket_of(url), "path": f"{key}/" if key else ""}
-    if scheme_of(url) == "gs":
-        return {"driver": "gcs", **spec}
+    key, driver = key_of(url), {"gs": "gcs", "s3": "s3"}[scheme_of(url)]
+    spec: dict[str, Any] = {
+        "driver": driver,
+        "bucket": bucket_of(url),
+        "path": f"{key}/" * bool(key),
+    }
+    spec[f"{driver}_request_retries"] = _RETRIES
+    if driver == "gcs":
+        return spec
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if endpoint:
         # TensorStore asks Amazon alone where a bucket is, and for what it may presume there.
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", "us-east-1")
         spec |= {"endpoint": endpoint, "aws_region": region, "use_conditional_write": True}
-    return {"driver": "s3", **spec}
+    return spec
 
 
 class ConditionalObject:
@@ -45,9 +50,7 @@ class ConditionalObject:
         folder, _, self._name = os.fspath(url).rpartition("/")
         self.url = url
         self.seconds = 60.0
-        spec = kvstore_spec(folder)
-        context = {"gcs_request_retries": _RETRIES, "s3_request_retries": _RETRIES}
-        self._store = tensorstore.KvStore.open(spec, context=tensorstore.Context(context)).result()
+        self._store = tensorstore.KvStore.open(kvstore_spec(folder)).result()
 
     def read(self) -> Version:
         """What is there now."""

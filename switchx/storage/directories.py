@@ -6,16 +6,25 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from switchx.errors import UserError
-from switchx.storage.paths import AnyPath, file_system, is_remote, local_path, writable_path
+from switchx.storage.paths import (
+    AnyPath,
+    as_path,
+    file_system,
+    is_remote,
+    local_path,
+    writable_path,
+)
 from switchx.storage.reading import is_file, names_in
 from switchx.storage.retries import with_retries
-from switchx.storage.trouble import explain
+from switchx.storage.trouble import explain, explain_missing_bucket
 from switchx.storage.writing import (
     LARGE_SECONDS,
+    SMALL_SECONDS,
     remove,
     unfinished_beside,
     upload,
@@ -24,6 +33,7 @@ from switchx.storage.writing import (
 )
 
 UNFINISHED = ".unfinished"
+_PROBE = ".probe-"
 
 
 def make_directory(path: AnyPath, setting: str) -> None:
@@ -57,12 +67,43 @@ def make_directory(path: AnyPath, setting: str) -> None:
 def check_new(path: AnyPath, setting: str) -> Path:
     """The path, if nothing is there: of this machine, gs:// or s3://.
 
+    At a URL it is tried whether objects can be written and removed there: what is written may take
+    hours to make.
+
     Raises:
       UserError: something is, or nothing can be written there.
     """
+    target = _check_free(path, setting)
+    if is_remote(target):
+        check_writable(target, setting)
+    return target
+
+
+def check_writable(url: AnyPath, setting: str) -> None:
+    """Raises UserError where no object can be written at or below a URL; leaves none."""
+    probe = as_path(url) / f"{_PROBE}{uuid.uuid4().hex}"
+    try:
+        system, name = file_system(probe)
+        _try(lambda: system.pipe_file(name, b""), probe)
+        _try(lambda: system.rm_file(name), probe)
+    except OSError as error:
+        why = explain(error)
+        if isinstance(error, FileNotFoundError):
+            why = explain_missing_bucket(url)
+        raise UserError(
+            f"{setting}={os.fspath(url)!r} cannot be written to ({why}): see to it, or name "
+            "another place."
+        ) from error
+
+
+def _try(call: Callable[[], object], url: AnyPath) -> None:
+    with_retries(call, os.fspath(url), SMALL_SECONDS, "written")
+
+
+def _check_free(path: AnyPath, setting: str) -> Path:
     target = writable_path(path, setting)
     if is_remote(target):
-        names = names_in(target, setting)
+        names = {name for name in names_in(target, setting) if not name.startswith(_PROBE)}
         taken = is_file(target, setting) or (bool(names) and UNFINISHED not in names)
     else:
         target = target.absolute()
@@ -108,7 +149,7 @@ def new_directory(path: AnyPath, setting: str, head: str) -> Iterator[Path]:
       UserError: something is there already, or nothing can be made there.
       RunError: something could not be written into it.
     """
-    target = check_new(path, setting)
+    target = _check_free(path, setting)
     directory = _uploaded(target, head) if is_remote(target) else _renamed(target, setting)
     with directory as part, write_errors(path):
         yield part
@@ -127,7 +168,7 @@ def _renamed(target: Path, setting: str) -> Iterator[Path]:
         ) from None
     try:
         yield part
-        check_new(target, setting)
+        _check_free(target, setting)
         with write_errors(target):
             part.rename(target)
     finally:

@@ -98,10 +98,23 @@ def writable_path(path: AnyPath, setting: str) -> Path:
     Raises:
       UserError: it is elsewhere, or as `as_path`.
     """
+    return _in_store(path, setting, "written to")
+
+
+def store_path(path: AnyPath, setting: str) -> Path:
+    """`as_path` of a place whose arrays TensorStore reads: this machine, gs:// or s3://.
+
+    Raises:
+      UserError: it is elsewhere, or as `as_path`.
+    """
+    return _in_store(path, setting, "read part by part")
+
+
+def _in_store(path: AnyPath, setting: str, done: str) -> Path:
     found = as_path(path, setting)
     if is_remote(found) and scheme_of(found) not in STORES:
         raise UserError(
-            f"{setting}={os.fspath(path)!r} cannot be written to: name a place on this machine, at "
+            f"{setting}={os.fspath(path)!r} cannot be {done}: name a place on this machine, at "
             "gs:// or at s3://."
         )
     return found

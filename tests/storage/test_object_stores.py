@@ -159,6 +159,19 @@ def test_a_new_directory_is_uploaded_head_last(store):
         storage.check_new(target, "--output")
 
 
+def test_whether_a_new_place_can_be_written_to(store):
+    """Is tried before anything is made for it, and leaves nothing."""
+    url = f"{store.folder()}/a b#1/file"
+    assert str(storage.check_new(url, "--output")) == url
+    assert storage.names_in(url, "X") == set()
+    missing = f"{store.root}-which-is-not/file"
+    with pytest.raises(UserError, match="--output='.*' cannot be written to .there is no bucket"):
+        storage.check_new(missing, "--output")
+    store.choose = lambda method, path: 403 if method in ("POST", "PUT") else None
+    with pytest.raises(UserError, match=r"--output='.*' cannot be written to \(permission denied"):
+        storage.check_new(url, "--output")
+
+
 def test_one_whose_upload_was_cut_off_has_no_head_and_is_written_again(gs, quick):
     target = storage.as_path(gs.folder(), "--output")
 
@@ -178,6 +191,7 @@ def test_one_whose_upload_was_cut_off_has_no_head_and_is_written_again(gs, quick
         upload()
     gs.reset()
     assert storage.names_in(target, "X") == {".unfinished", "a"}
+    assert storage.check_new(target, "--output") == target
     upload()
     assert storage.names_in(target, "X") == {"a", "b", "head"}
 
