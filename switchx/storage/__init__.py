@@ -5,8 +5,8 @@ A run lives on this machine, at gs:// or at s3://; what is only read may be wher
 Each function says what it guarantees and not by which means, since those differ: no file system but
 a local one can rename, append or lock.
 
-- `as_path`, `writable_path`, `store_path`, `local_path`, `expanded`, `is_remote`: what a user's path
-  means, and whether it will do.
+- `as_path`, `writable_path`, `store_path`, `local_path`, `expanded`, `is_remote`: what a user's
+  path means, and whether it will do.
 - `read_bytes`, `read_if_there`, `chunks`, `list_files`, `names_in`, `is_file`, `is_folder`: what
   is there.
 - `write_whole`, `whole_file`, `new_directory`: there whole or not at all.
