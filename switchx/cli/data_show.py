@@ -20,7 +20,8 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     vocabulary = data.vocabulary(settings.data)
     stream = data.train_stream(settings.data)
     examples = itertools.chain.from_iterable(map(examples_of, stream))
-    width, coloured = min(shutil.get_terminal_size((96, 24)).columns, 96), sys.stdout.isatty()
+    width, coloured = shutil.get_terminal_size((96, 24)).columns, sys.stdout.isatty()
+    width = min(max(width, 20), 96)
     for number, example in enumerate(itertools.islice(examples, args.count), start=1):
         print("\n".join(example_lines(number, *example, vocabulary, width, coloured)))
     stream.close()

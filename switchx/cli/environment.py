@@ -7,6 +7,7 @@ switchx's own. `--verbose` leaves all as it is.
 
 import contextlib
 import faulthandler
+import io
 import logging
 import os
 import sys
@@ -14,8 +15,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from switchx.errors import UserError
+from switchx.errors import RunError
 
 LOG = "libraries.log"  # in a run's directory
 
@@ -47,18 +49,52 @@ def prepare_devices(cpu_devices: int | None) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def prepare_libraries() -> None:
+    """What a user's environment says to programs that open windows is not for this one."""
+    os.environ["MPLBACKEND"] = "agg"
+
+
 def prepare_compile_cache() -> None:
     """What one run compiled, the next one reads, unless the user's own environment says where."""
-    root = Path(os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx").expanduser()
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / "xla"))
+    root = os.path.expanduser(os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx")
+    if not root.startswith("~"):  # a user without a home folder has none
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(root, "xla"))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def prepare_streams() -> None:
     """What the terminal cannot show is written as \\xe9; the program does not end of it."""
+    _open_streams()
+    output = io.BufferedWriter(_Output(1, "wb", closefd=False))
+    sys.stdout = io.TextIOWrapper(output, sys.stdout.encoding, line_buffering=sys.stdout.isatty())
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # pytest's have it not
-            stream.reconfigure(errors="backslashreplace")
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _open_streams() -> None:
+    """Gives a process without standard streams streams that say and hear nothing.
+
+    Else the next file opened would be standard error, and libraries would write into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
+class _Output(io.FileIO):
+    """Standard output, which takes all or is a reason to end."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise RunError(f"standard output cannot be written ({error.strerror}).") from error
 
 
 @contextlib.contextmanager
@@ -129,21 +165,3 @@ class LibraryLog:
     def _words(self) -> bytes:
         self._file.seek(0)
         return self._file.read()
-
-
-def missing_platform() -> UserError | None:
-    """The sentence for a JAX_PLATFORMS of which JAX finds no device, asked after a failure."""
-    named = os.environ.get("JAX_PLATFORMS")
-    if not named or "jax" not in sys.modules:
-        return None
-    import jax
-
-    try:
-        jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        why = f" ({str(error).splitlines()[0][:120]})" if str(error) else ""
-        return UserError(
-            f"JAX_PLATFORMS={named} names a platform that is not here{why}: unset it, or set it "
-            "to cpu."
-        )
-    return None

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -9,6 +10,8 @@ from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.settings import Request, Settings
+
+MOST_CPU_DEVICES = 1024  # each has threads of its own
 
 
 class Parser(argparse.ArgumentParser):
@@ -148,6 +151,8 @@ def _load(args: argparse.Namespace, *given: Any) -> "Settings":
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--cpu_devices={text} must be a whole number of at least 1.")
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST_CPU_DEVICES:
+        raise UserError(
+            f"--cpu_devices={text} must be a whole number from 1 to {MOST_CPU_DEVICES}."
+        )
     return int(text)

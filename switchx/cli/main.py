@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from types import ModuleType
 
-from switchx.cli import environment
+from switchx.cli import environment, guard
 from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
 from switchx.errors import RunError, UserError
 
@@ -32,6 +32,7 @@ COMMANDS = {
     "upcycle": "make the start of a switch model of a trained dense one",
 }
 COMPUTE = ("train", "eval", "infer")
+NO_JAX = ("data", "info")  # the other commands open its devices
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -47,24 +48,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if own:
             sys.unraisablehook = _unraisable
+            environment.prepare_streams()
+            environment.prepare_libraries()
             if sys.argv[1:2] and sys.argv[1] in COMPUTE:
                 environment.restart_with_huge_pages()
-            environment.prepare_streams()
-        return _dispatch(list(sys.argv[1:] if argv is None else argv), own)
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv), own)
+        sys.stdout.flush()
+        return status
     except UserError as error:
-        print(f"switchx: {error}", file=sys.stderr)
-        return 2
+        return _said(str(error), 2)
     except RunError as error:
-        print(f"switchx: {error}", file=sys.stderr)
-        return 1
+        return _said(str(error), 1)
     except KeyboardInterrupt as interruption:
         why = f": {interruption}" if str(interruption) else ""
-        print(f"switchx: interrupted{why}.", file=sys.stderr)
-        return INTERRUPTED
+        return _said(f"interrupted{why}.", INTERRUPTED)
     except BrokenPipeError:
         return 0  # the reader of our output (`| head`) has seen enough
     finally:
         _let_go_of_closed_pipes()
+
+
+def _said(sentence: str, status: int) -> int:
+    with contextlib.suppress(OSError):  # of a standard error that is closed or full
+        print(f"switchx: {sentence}", file=sys.stderr)
+    return status
 
 
 def _let_go_of_closed_pipes() -> None:
@@ -72,7 +79,7 @@ def _let_go_of_closed_pipes() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
+        except (OSError, RunError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -90,7 +97,10 @@ def _dispatch(argv: list[str], own: bool) -> int:
         raise UserError(f"{beyond[0]!r} stands behind --, where `switchx {argv[0]}` takes nothing.")
     parser.set_defaults(beyond=beyond)  # Apache Beam's own flags
     args = parser.parse_args(rewrite_gin_flags(given))
+    guard.check()
     environment.prepare_devices(args.cpu_devices)
+    if own and argv[0] not in NO_JAX:
+        guard.check_computing()
     environment.prepare_compile_cache()
     args.log = environment.LibraryLog() if own and not args.verbose else None
     with contextlib.nullcontext() if own else environment.remarks_left_out():
@@ -105,9 +115,9 @@ def _run(command: ModuleType, args: argparse.Namespace) -> int:
     except (BrokenPipeError, RunError):
         raise
     except Exception as error:
-        missing = environment.missing_platform()
-        if missing:
-            raise missing from error
+        explained = guard.explained(error)
+        if explained:
+            raise explained from error
         if args.log:
             args.log.explain()
         raise

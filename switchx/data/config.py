@@ -75,7 +75,13 @@ class DataConfig:
     def cache_path(self) -> Path:
         """The folder everything that can be made again is kept in."""
         chosen = self.cache_dir or os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx"
-        return Path(chosen).expanduser()
+        path = os.path.expanduser(chosen)
+        if path.startswith("~"):
+            raise UserError(
+                f"CACHE_DIR={chosen!r} is below a home folder, and this user has none: set "
+                "CACHE_DIR or SWITCHX_CACHE to a folder that can be written to."
+            )
+        return Path(path)
 
 
 def check_values(config: DataConfig) -> None:

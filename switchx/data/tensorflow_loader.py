@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from switchx import storage
+from switchx.errors import UserError, first_line
 
 # What TensorFlow's C++ side writes before it reads its own log settings.
 _NOISE = re.compile(rb"^(WARNING: All log messages before absl|[IWE]\d{4} \d\d:\d\d:|\s*$)")
@@ -21,7 +22,7 @@ def load_tensorflow() -> Any:
     if "tensorflow" not in sys.modules:
         if os.environ.get("TF_CPP_MIN_LOG_LEVEL") in (None, "1"):  # 1 is what importing jax sets
             os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        with _without_noise():
+        with _without_noise(), _import_errors():
             _import_all()
     import tensorflow as tf
 
@@ -37,6 +38,28 @@ def within_limit(read: Callable[[], T], path: str, setting: str) -> T:
     """
     with storage.read_errors(path, setting):
         return storage.in_time(read, LIBRARY_SECONDS)
+
+
+@contextlib.contextmanager
+def _import_errors() -> Iterator[None]:
+    """Within, what keeps a library from being imported becomes one sentence.
+
+    Raises:
+      UserError: it is a thing of the environment, as its own packages are.
+    """
+    try:
+        yield
+    except Exception as error:  # any of hundreds of modules
+        why = f"{type(error).__name__}: {first_line(error)}"
+        if sys.flags.optimize > 1:
+            raise UserError(
+                f"PYTHONOPTIMIZE={sys.flags.optimize} takes the docstrings away, without which "
+                f"TensorFlow Text cannot be imported ({why}): unset it, or set it to 1."
+            ) from error
+        raise UserError(
+            f"TensorFlow and seqio cannot be imported ({why}): install switchx with its own "
+            "versions of them, in an environment of its own."
+        ) from error
 
 
 def _import_all() -> None:

@@ -1,13 +1,14 @@
 """Which job this process is a part of: from flags, or from what started it."""
 
+import contextlib
 import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from switchx.errors import UserError
+from switchx.errors import UserError, first_line
 
 _FLAGS = {
     "address": "--coordinator_address",
@@ -80,6 +81,8 @@ def find_job(
     """
     given = {"address": address, "count": count, "index": index}
     given = {name: value for name, value in given.items() if value is not None}
+    if given == {"count": 1}:
+        return None
     said = _of_environment(timeout) if len(given) < len(_FLAGS) else {}
     values: dict[str, Any] = {**said, **given}
     if not values or ("address" not in given and values.get("count") == 1):
@@ -125,17 +128,36 @@ def _of_environment(timeout: float) -> dict[str, Any]:
 
     for env in clusters.ClusterEnv._cluster_types:
         if not env.opt_in_only_method and _is_present(env):
-            said: dict[str, Any] = {"count": env.get_process_count(), "index": env.get_process_id()}
-            if said["count"] > 1:
-                port = os.environ.get("JAX_COORDINATOR_PORT")
-                said["address"] = env.get_coordinator_address(int(timeout), port)
-            return said | {"found_in": _found_in(env.name)}
+            with _read_as(_found_in(env.name)):
+                return _said_by(env, timeout)
     # Open MPI 5 no longer says where process 0 is.
     size, rank = _VARIABLES["ompi"]
     if size not in os.environ or rank not in os.environ:
         return {}
-    count, index = int(os.environ[size]), int(os.environ[rank])
+    with _read_as(_found_in("ompi")):
+        count, index = int(os.environ[size]), int(os.environ[rank])
     return {"count": count, "index": index, "found_in": _found_in("ompi")}
+
+
+def _said_by(env: Any, timeout: float) -> dict[str, Any]:
+    said: dict[str, Any] = {"count": env.get_process_count(), "index": env.get_process_id()}
+    if said["count"] > 1:
+        port = os.environ.get("JAX_COORDINATOR_PORT")
+        said["address"] = env.get_coordinator_address(int(timeout), port)
+    return said | {"found_in": _found_in(env.name)}
+
+
+@contextlib.contextmanager
+def _read_as(variables: str) -> Iterator[None]:
+    """Within, variables that are no numbers or lack others beside them become one sentence."""
+    try:
+        yield
+    except Exception as error:  # JAX's readers raise what they like
+        raise UserError(
+            f"{variables} in the environment make this one of several processes, and cannot be "
+            f"read ({type(error).__name__}: {first_line(error)}): name {', '.join(_FLAGS.values())}"
+            ", or run this one alone with --num_processes=1."
+        ) from error
 
 
 def _found_in(launcher: str) -> str:
@@ -160,9 +182,8 @@ def _local_devices(environment: Mapping[str, str]) -> tuple[int, ...] | None:
     if tasks is None:
         local = environment.get("OMPI_COMM_WORLD_LOCAL_RANK")
         tasks = environment.get("OMPI_COMM_WORLD_LOCAL_SIZE")
-    if local is None or _number(tasks) in (None, 1):
-        return None
-    return (int(local),)
+    number = _number(local)
+    return None if number is None or _number(tasks) in (None, 1) else (number,)
 
 
 def _number(text: str | None) -> int | None:

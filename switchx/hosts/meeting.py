@@ -179,9 +179,9 @@ def _silent(job: Job, timeout: float) -> RunError:
 
 def _no_secret(job: Job, timeout: float) -> RunError:
     return RunError(
-        f"process 0 at {job.address} and this process do not know the same secret after "
-        f"{timeout:g} s: set {VARIABLE} to the same value on every host, or name a MODEL_DIR that "
-        "all hosts share."
+        f"{job.reason}, and process 0 at {job.address} and this process do not know the same "
+        f"secret after {timeout:g} s: set {VARIABLE} to the same value on every host, name a "
+        f"MODEL_DIR that all hosts share, or {job.remedy}."
     )
 
 

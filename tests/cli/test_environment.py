@@ -3,8 +3,13 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+
+from switchx.cli import environment
+from switchx.data import DataConfig, tensorflow_loader
+from switchx.errors import UserError
 
 
 def python(code, *argv, **environment):
@@ -88,3 +93,110 @@ import switchx.cli.main, switchx.cli.environment, switchx.cli.flags
 assert state() == before
 """
     assert python(code).returncode == 0
+
+
+COMMAND = "import sys; from switchx.cli.main import main; sys.exit(main())"
+
+
+def said(tmp_path, *argv, **environment):
+    """The one line of a command that is refused, which makes nothing."""
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMAND, *argv],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=tmp_path,
+        env=os.environ | environment,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("switchx: ")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    return ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("XLA_FLAGS", "--xla_nope=1", "XLA_FLAGS=--xla_nope=1 is not accepted by XLA (Unknown"),
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=x", "Couldn't interpret value x"),
+        ("JAX_NUM_CPU_DEVICES", "many", "JAX_NUM_CPU_DEVICES=many is not accepted by JAX"),
+        ("JAX_TRACEBACK_FILTERING", "no", "JAX_TRACEBACK_FILTERING=no is not accepted by JAX"),
+        ("JAX_ENABLE_X64", "True", "JAX_ENABLE_X64=True makes arrays of 64 bits"),
+        ("JAX_DISABLE_JIT", "1", "JAX_DISABLE_JIT=1 keeps JAX from compiling"),
+    ],
+)
+def test_a_variable_that_a_library_would_end_on(tmp_path, name, value, part):
+    assert part in said(tmp_path, "train", **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("optimize", "line"),
+    [
+        (0, "TensorFlow and seqio cannot be imported (TypeError: no %)"),
+        (2, "PYTHONOPTIMIZE=2 takes the docstrings away"),
+    ],
+)
+def test_libraries_that_cannot_be_imported(monkeypatch, optimize, line):
+    monkeypatch.setattr(
+        tensorflow_loader, "sys", SimpleNamespace(flags=SimpleNamespace(optimize=optimize))
+    )
+    with pytest.raises(UserError) as caught, tensorflow_loader._import_errors():
+        raise TypeError("no %")
+    assert str(caught.value).startswith(line)
+
+
+def test_a_working_folder_that_is_gone(tmp_path):
+    code = f"import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n{COMMAND}"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "info"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "The working folder is no longer there" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirected", "status", "line"),
+    [
+        ("info >/dev/full", 1, "switchx: standard output cannot be written (No space left on dev"),
+        ("info --nope 2>/dev/full", 2, ""),
+        ("info <&- >&-", 0, ""),
+        ("info --nope >&- 2>&-", 2, ""),
+        ("infer --model_dir=nowhere <&-", 2, "switchx: --input=- has no lines"),
+    ],
+)
+def test_standard_streams_that_are_full_or_closed(tmp_path, redirected, status, line):
+    command = f"{sys.executable} -c '{COMMAND}' {redirected}"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (status, bool(line)), ended.stderr
+    assert ended.stderr.startswith(line)
+
+
+def test_what_windows_are_for_is_not_for_pictures():
+    code = """
+import os, sys
+os.environ["MPLBACKEND"] = "of a notebook"
+from switchx.cli import environment
+environment.prepare_libraries()
+import matplotlib
+print(matplotlib.get_backend())
+"""
+    assert python(code).stdout == "agg\n"
+
+
+def test_a_user_without_a_home_folder(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    for name in ("SWITCHX_CACHE", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    environment.prepare_compile_cache()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    with pytest.raises(UserError, match="this user has none: set CACHE_DIR or SWITCHX_CACHE"):
+        _ = DataConfig("a", {}, 1).cache_path
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "²", "1e3", "100000"])
+def test_a_count_of_devices_that_there_cannot_be(command, count):
+    outcome = command("info", f"--cpu_devices={count}")
+    assert outcome.status == 2
+    assert f"--cpu_devices={count} must be a whole number from 1 to 1024" in outcome.err

@@ -112,3 +112,18 @@ def test_flags_win_over_the_environment(monkeypatch):
 def test_what_is_wrong_is_named(flags, says):
     with pytest.raises(UserError, match=says):
         find_job(*flags, timeout=1)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        SLURM | {"SLURM_NTASKS": "many"},
+        SLURM | {"SLURM_PROCID": ""},
+        OPEN_MPI_4 | {"OMPI_COMM_WORLD_RANK": "x"},
+        OPEN_MPI_4 | {"OMPI_MCA_orte_hnp_uri": "x"},
+    ],
+)
+def test_variables_that_make_no_sense(monkeypatch, environment):
+    with pytest.raises(UserError, match=r"\w+=.* in the environment .* with --num_processes=1\.$"):
+        within(monkeypatch, environment)
+    assert within(monkeypatch, environment, None, 1, None) is None

@@ -1,0 +1,106 @@
+"""Is the environment one that a command can run in? Asked before a library meets what is wrong.
+
+What a variable makes a library do is told by its name, in one line; XLA, for one, ends the process
+that it finds a wrong flag in.
+"""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+
+from switchx.errors import UserError, first_line
+
+_TRUE = ("1", "on", "t", "true", "y", "yes")
+_LIBRARY_WORDS = re.compile(r"^[FE]\d{4} [\d:.]+\s+\d+ \S+\] (.*)", re.M)  # as absl logs them
+_WHY = {
+    "JAX_DISABLE_JIT": "keeps JAX from compiling, and steps are compiled",
+    "JAX_ENABLE_X64": "makes arrays of 64 bits, and the arrays of a run have 32",
+}
+
+
+def check() -> None:
+    """Raises UserError where the environment would end any command."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError(
+            "The working folder is no longer there: change to one that is, as with `cd ~`."
+        ) from None
+
+
+def check_computing(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises UserError where it would end a command that computes."""
+    for name, why in _WHY.items():
+        if environment.get(name, "").lower() in _TRUE:
+            raise UserError(f"{name}={environment[name]} {why}: unset it.")
+    said = _refused_flags(environment.get("XLA_FLAGS", ""))
+    if said is not None:
+        raise UserError(
+            f"XLA_FLAGS={environment['XLA_FLAGS']} is not accepted by XLA ({said}): correct it, "
+            "or unset it."
+        )
+
+
+def _refused_flags(flags: str) -> str | None:
+    """What XLA says of flags that it refuses; None where it takes them.
+
+    It would end this process: a copy of it is to end instead, made before there are any threads.
+    """
+    known = re.fullmatch(r"\s*(--xla_force_host_platform_device_count=\d+)?\s*", flags)
+    if known or "jax" in sys.modules:
+        return None
+    reading, writing = os.pipe()
+    copy = os.fork()
+    if copy == 0:
+        os.dup2(writing, 2)
+        try:
+            from jaxlib import xla_client
+
+            xla_client.make_cpu_client()
+        finally:
+            os._exit(0)  # also after an exception: then it is for whoever meets it next
+    os.close(writing)
+    with open(reading, "rb") as words:
+        said = words.read().decode(errors="replace")
+    _, status = os.waitpid(copy, 0)
+    if status == 0:
+        return None
+    found = _LIBRARY_WORDS.search(said)
+    return found[1][:200].rstrip(".") if found else "it ends the process"
+
+
+def explained(error: Exception) -> UserError | None:
+    """What in the environment a failure came of, in a sentence; None where that is not known."""
+    return _refused_variable(error) or _missing_platform()
+
+
+def _refused_variable(error: Exception) -> UserError | None:
+    """JAX reads its variables when it is imported."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, ValueError) or not frames[-1].filename.endswith("jax/_src/config.py"):
+        return None
+    said = str(error).lower()
+    set_here = {name: value for name, value in os.environ.items() if name.startswith("JAX_")}
+    named = {n: v for n, v in set_here.items() if n.lower() in said or repr(v.lower()) in said}
+    given = ", ".join(f"{name}={value}" for name, value in (named or set_here).items())
+    return UserError(f"{given} is not accepted by JAX ({first_line(error)}): correct or unset it.")
+
+
+def _missing_platform() -> UserError | None:
+    """The sentence for a JAX_PLATFORMS of which JAX finds no device."""
+    named = os.environ.get("JAX_PLATFORMS")
+    if not named or "jax" not in sys.modules:
+        return None
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        why = f" ({str(error).splitlines()[0][:120]})" if str(error) else ""
+        return UserError(
+            f"JAX_PLATFORMS={named} names a platform that is not here{why}: unset it, or set it "
+            "to cpu."
+        )
+    return None
