@@ -209,12 +209,14 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield "mixture.json", Parser([b'{"rates": {"a": 1.0, "b": 0.25}}'], mixture)
 
     identity = {"BATCH_SIZE": 4, "SEED": 0}
-    packed = position.pack(identity, [[1, 2, 3]], {"iterator.index": b"x" * 200})
+    rows = {"decoder_target_tokens": np.ones((2, 3), np.int32)}
+    files = {"iterator.index": b"x" * 200}
+    packed = position.pack(identity, position.Position(4, [[1, 2, 3]], files, rows))
     yield "position", Parser([packed], lambda x: position.unpack(x, identity))
-    prepared = json.dumps({"format": "prepared 1", "identity": identity, "batch": 7}).encode()
+    prepared = json.dumps({"format": "prepared 2", "identity": identity, "example": 7}).encode()
     yield (
         "prepared position",
-        Parser([prepared], lambda x: prepared_stream._batch_number(x, identity)),
+        Parser([prepared], lambda x: prepared_stream.example_of(x, identity)),
     )
 
     def json_lines(name: str) -> Callable[[bytes], Any]:

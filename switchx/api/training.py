@@ -77,15 +77,12 @@ def train_run(
       profile_steps: see `train`.
       writers: of the run (`metric_writers`); they get the pictures too.
     """
-    from switchx.training.checkpoints.identity import newest_position
     from switchx.training.checkpoints.refusals import check_resume
 
-    check_resume(settings.run, settings.model_dir)
     steps = _profile_steps(settings, profile_steps)
+    check_position = functools.partial(data.check_position, settings.data)
     data.check_settings(settings.data)
-    position = newest_position(settings.model_dir)
-    if position is not None:
-        data.check_position(settings.data, position)
+    check_resume(settings.run, settings.model_dir, None, check_position)
 
     from switchx import evaluation, hosts, training
     from switchx.reports import pictures
@@ -95,7 +92,7 @@ def train_run(
     def check() -> str:
         begun(changed_settings(settings))
         digest = data.vocabulary_digest(settings.data)
-        check_resume(settings.run, settings.model_dir, digest)
+        check_resume(settings.run, settings.model_dir, digest, check_position)
         check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
         data.preflight(settings.data)
         return digest
@@ -108,6 +105,7 @@ def train_run(
             data.task_eval_batches(settings.data),
         ),
         check=check,
+        check_position=check_position,
     )
     writers = writers or Writers()
     result = training.train(

@@ -121,15 +121,16 @@ def check_position(config: DataConfig, saved: bytes) -> None:
     """
     from switchx.data.streamed import position
 
+    found = position.saved_settings(saved)
+    if found is None:
+        return
     if config.prepared_dir is not None:
         from switchx.data.prepared.stream import set_infos, settings_of
 
-        wanted = settings_of(config, set_infos(config))
+        position.check_settings(found, settings_of(config, set_infos(config)))
     else:
-        wanted = position.settings_of(config, vocabulary(config).digest)
-    found = position.saved_settings(saved)
-    if found is not None:
-        position.check_settings(found, wanted)
+        position.check_settings(found, position.source_settings(config))
+        position.check_settings(found, position.settings_of(config, vocabulary(config).digest))
 
 
 def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
 """Batches, and streams of them: what the readers of data have in common."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -31,12 +31,18 @@ class Stream(Protocol):
         """
         ...
 
+    def skip(self, examples: int) -> None:
+        """Leaves out the next so many examples of all shards together."""
+        ...
+
     def state(self) -> dict[int, bytes]:
         """Returns each shard's position after the batches returned so far, for `restore`."""
         ...
 
     def restore(self, states: Mapping[int, bytes]) -> None:
-        """Goes to a position: the next batch is, bit for bit, the one that would have followed.
+        """Goes to a position: the next example is, bit for bit, the one that would have followed.
+
+        That holds for any size of batch, in this stream and in the one the position is of.
 
         Raises:
           UserError: the position is damaged, or of other data than this stream's.
@@ -50,6 +56,13 @@ class Stream(Protocol):
     def close(self) -> None:
         """Stops reading ahead; the stream gives no batch afterwards."""
         ...
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """The rows of all parts, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def watched(items: Iterator[T], config: DataConfig) -> Iterator[T]:

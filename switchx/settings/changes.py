@@ -7,7 +7,7 @@ from switchx import storage
 from switchx.errors import UserError
 from switchx.settings.configurables import CONFIGURABLES
 from switchx.settings.gin_files import Reader
-from switchx.settings.gin_values import GinConfig
+from switchx.settings.gin_values import ONCE, GinConfig
 from switchx.settings.loading import SAVED, Settings
 
 
@@ -26,8 +26,9 @@ def changed_settings(settings: Settings) -> list[str]:
         return [f"what changed since the last start is not known: {error}"]
     now = settings.gin.settings()
     return [
-        f"{name} was {_shown(name, before)} and is now {_shown(name, now)}{_effect(name, now)}"
-        for name in sorted(before.keys() | now.keys())
+        f"{name} was {_shown(name, before)} and is now {_shown(name, now)}"
+        f"{_effect(name, before, now)}"
+        for name in sorted((before.keys() | now.keys()) - set(ONCE))
         if _value(name, before) != _value(name, now)
     ]
 
@@ -43,8 +44,14 @@ def _shown(name: str, values: dict[str, Any]) -> str:
     return "not set" if value is None and name not in values else repr(value)
 
 
-def _effect(name: str, now: dict[str, Any]) -> str:
+def _effect(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What a change brings with it that its name does not say."""
     schedule = now.get("SCHEDULE")
+    if name == "BATCH_SIZE" and isinstance(now[name], int) and isinstance(before.get(name), int):
+        return (
+            " (the data goes on at its next example; TRAIN_STEPS, WARMUP_STEPS and the schedule "
+            f"count steps as before, each now of {now[name] / before[name]:.4g} times the examples)"
+        )
     if name == "TRAIN_STEPS" and schedule in ("linear", "cosine"):
         return f" (SCHEDULE={schedule!r} follows it, so the learning rate changes too)"
     return ""

@@ -13,6 +13,7 @@ from switchx.settings.gin_syntax import REQUIRED, Binding, Macro, Reference, lea
 
 # Read by whoever loads a configuration, so that no parameter has to refer to it.
 MODEL_DIR = "MODEL_DIR"
+ONCE = ("RESET_DATA", "RESET_OPTIMIZER")  # of one start, not of the run
 BASE = "configs/base.gin"  # every macro with its default
 
 # Names that T5X's users bring along, and what to do with them here.

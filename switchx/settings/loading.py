@@ -11,7 +11,7 @@ from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding
-from switchx.settings.gin_values import BASE, MODEL_DIR, GinConfig
+from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
 from switchx.training.config import BatchShape, RunConfig
 from switchx.training.run_reader import check_format
@@ -145,8 +145,10 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
     model_dir = str(storage.as_path(model_dir, "MODEL_DIR"))
-    chosen = Binding(MODEL_DIR, model_dir, "the run's directory")
-    resolved = GinConfig.of([*bindings, chosen]).text()
+    chosen = [Binding(MODEL_DIR, model_dir, "the run's directory")]
+    # What is done once, when it is asked for, is no part of the run.
+    chosen += [Binding(name, False, "after the start") for name in ONCE]
+    resolved = GinConfig.of([*bindings, *chosen]).text()
     header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"
     return Settings(run, data, model_dir, header + resolved, config)
 

@@ -96,6 +96,9 @@ class TrainerConfig:
       max_rollbacks: after so many, one more bad loss stops the process (macro MAX_ROLLBACKS).
       metric_writers: what gets the rows of metrics beside metrics.jsonl, names of
         `switchx.writers.WRITERS` (macro METRIC_WRITERS).
+      reset_data: a resume begins the data anew, once (macro RESET_DATA).
+      reset_optimizer: a resume keeps the parameters and begins the optimizer's state anew, once
+        (macro RESET_OPTIMIZER).
     """
 
     train_steps: int
@@ -111,6 +114,8 @@ class TrainerConfig:
     loss_spike: float | None = None
     max_rollbacks: int = 3
     metric_writers: tuple | list = ("tensorboard",)
+    reset_data: bool = False
+    reset_optimizer: bool = False
 
     def __post_init__(self) -> None:
         for name in (

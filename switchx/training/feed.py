@@ -15,6 +15,8 @@ class Stream(Protocol):
 
     def __next__(self) -> HostBatch: ...
 
+    def skip(self, examples: int) -> None: ...
+
     def state(self) -> dict[int, bytes]: ...
 
     def restore(self, states: Mapping[int, bytes]) -> None: ...
@@ -34,6 +36,10 @@ def _unknown() -> None:
     """There is nothing to check, and no vocabulary is known."""
 
 
+def _fits(position: bytes) -> None:
+    """Any position fits."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Feed:
     """The data of a run, opened when it is wanted.
@@ -44,8 +50,11 @@ class Feed:
       check: called as soon as the run's directory is held; raises UserError where data is missing,
         and returns a name of the vocabulary's content, with which alone a checkpoint may go on,
         or None.
+      check_position: raises UserError where a shard's saved position is of other data; takes
+        moments.
     """
 
     stream: Callable[[Sequence[int]], Stream]
     evaluation: Callable[[Setup], Evaluation]
     check: Callable[[], str | None] = _unknown
+    check_position: Callable[[bytes], None] = _fits

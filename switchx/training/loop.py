@@ -66,6 +66,7 @@ class Loop:
         if began.positions:
             stream.restore(began.positions)
         self._saved_step = None if began.record else began.step
+        self._batch_size = setup.run.batch.batch_size
         self._skipped = began.history.batches - began.step  # of the batches drawn by any step
         self._watch = LossWatch(self._config, began.history.losses)
         self._rollbacks = 0
@@ -127,7 +128,8 @@ class Loop:
         if evaluating:
             loss = self._evaluate(step, state)
         if last or leaving or step % self._config.checkpoint_period == 0:
-            history = History(step + self._skipped, self._watch.losses)
+            drawn = step + self._skipped
+            history = History(drawn, self._watch.losses, self._examples(drawn))
             self._log.sync()  # a run that goes on from here has all rows up to here
             with pause("saving"):
                 self._checkpoints.save(state, self._stream.state(), loss, history)
@@ -136,6 +138,11 @@ class Loop:
             with pause("evaluating"):
                 self._log.tasks(step, self._evaluation.each_task(state.params))
         self._log.resume(step)
+
+    def _examples(self, batches: int) -> int:
+        """Drawn from the data in so many batches, of which those before this start count too."""
+        before = self._began.history
+        return before.examples + (batches - before.batches) * self._batch_size
 
     def _evaluate(self, step: int, state: TrainState) -> float:
         with pause("evaluating"):
@@ -170,8 +177,7 @@ class Loop:
         found = self._checkpoints.base_or_start()
         step, left_out = found.step, last - found.history.batches
         self._stream.restore(found.positions or self._data_start)
-        for _ in range(left_out):
-            next(self._stream)
+        self._stream.skip(self._examples(last) - found.history.examples)
         self._saved_step = None if found.record else step
         self._skipped = last - step
         self._watch = LossWatch(self._config, found.history.losses)

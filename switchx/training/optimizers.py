@@ -17,6 +17,9 @@ MIN_DIM_SIZE_TO_FACTOR = 128
 MIN_EXPERT_DIM_SIZE_TO_FACTOR = 1
 
 
+_NOTHING = optax.identity()
+
+
 def optimizer(name: str) -> Callable[[Maker], Maker]:
     """Registers a function under a name, which OPTIMIZER then accepts.
 
@@ -39,7 +42,27 @@ def make_optimizer(
     own = OPTIMIZERS[config.name](config, make_schedule(config, train_steps), axes)
     if config.clip_global_norm is None:
         return own
-    return optax.chain(optax.clip_by_global_norm(config.clip_global_norm), own)
+    return _around(own, before=optax.clip_by_global_norm(config.clip_global_norm))
+
+
+def _around(
+    tx: optax.GradientTransformation,
+    before: optax.GradientTransformation = _NOTHING,
+    after: optax.GradientTransformation = _NOTHING,
+) -> optax.GradientTransformation:
+    """An optimizer between two that keep no state.
+
+    Its state is that of `tx` alone, where a chain's has a part for each link: a resume may clip or
+    decay where the run before did not.
+    """
+
+    def update(gradients: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        gradients, _ = before.update(gradients, optax.EmptyState(), params)
+        updates, state = tx.update(gradients, state, params)
+        updates, _ = after.update(updates, optax.EmptyState(), params)
+        return updates, state
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 @optimizer("adamw")
@@ -63,10 +86,10 @@ def _adafactor(
     T5X's `weight_decay_rate` (t5x/adafactor.py, apply_param_gradient) is decoupled from the
     learning rate and falls on every parameter.
     """
-    parts = [_per_matrix(_factored, axes), optax.scale_by_learning_rate(schedule)]
-    if config.weight_decay:
-        parts.append(optax.add_decayed_weights(-config.weight_decay))
-    return optax.chain(*parts)
+    own = optax.chain(_per_matrix(_factored, axes), optax.scale_by_learning_rate(schedule))
+    if not config.weight_decay:
+        return own
+    return _around(own, after=optax.add_decayed_weights(-config.weight_decay))
 
 
 def _factored(leading: int) -> optax.GradientTransformation:

@@ -63,11 +63,11 @@ def train(
     directory = run_directory.prepare(model_dir, token)
     with run_directory.locked(directory):
         vocabulary = feed.check()
-        check_resume(run, directory, vocabulary)
+        resets = check_resume(run, directory, vocabulary, feed.check_position)
         setup = Setup.of(run, mesh)
         try:
             with contextlib.closing(
-                Checkpoints(directory, setup, shards, start, vocabulary)
+                Checkpoints(directory, setup, shards, start, vocabulary, resets)
             ) as checkpoints:
                 profile = functools.partial(Profiler, profile_steps, directory, token)
                 return _train(setup, checkpoints, shards, directory, feed, config, profile, writers)
@@ -97,10 +97,12 @@ def _train(
         hosts.compiled_everywhere("train")
         stream = opening.result()
     if hosts.is_first():
-        run_directory.write_start(directory, setup, config, began.record)
+        run_directory.write_start(directory, setup, config, began.record, checkpoints.resets)
     log = RunLog(directory, setup, began.step, writers or Writers())
     try:
         _introduce(log, setup, began, directory, time.monotonic() - started)
+        for line in () if began.record else checkpoints.resets.lines(began.step):
+            log.say(line)
         profiler = profile(step.program, log.say)
         loop = Loop(setup, checkpoints, stream, feed.evaluation(setup), log, profiler, began)
         return loop.run(step)

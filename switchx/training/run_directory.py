@@ -16,6 +16,7 @@ from switchx.errors import RunError, UserError
 from switchx.model import Model
 from switchx.sharding import describe
 from switchx.terminal import table
+from switchx.training.resets import NO_RESETS, Resets
 from switchx.training.run_reader import FORMAT, FORMAT_FILE, check_format
 from switchx.training.state import Setup, abstract_params, bytes_per_device
 
@@ -84,15 +85,20 @@ def write_config(model_dir: str | Path, text: str) -> Path:
 
 
 def write_start(
-    model_dir: str | Path, setup: Setup, config: str, record: Mapping[str, Any]
+    model_dir: str | Path,
+    setup: Setup,
+    config: str,
+    record: Mapping[str, Any],
+    resets: Resets = NO_RESETS,
 ) -> None:
     """Writes what is known before the first step: see docs/run_directory.md.
 
     Args:
       config: gin that gives the run again; "" leaves config.gin as it is.
       record: what the run was started from (see `start.Started`); {} where it goes on.
+      resets: what began anew since.
     """
-    form = {"format": FORMAT, "switchx": switchx.__version__}
+    form = {"format": FORMAT, "switchx": switchx.__version__, **resets.form()}
     storage.write_whole(storage.as_path(model_dir) / FORMAT_FILE, json.dumps(form) + "\n")
     if config:
         write_config(model_dir, config)

@@ -14,13 +14,23 @@ METRICS_FILE = "metrics.jsonl"
 
 def check_format(model_dir: str | Path) -> None:
     """Raises UserError where a run's directory is of a later format than this program knows."""
+    run_form(model_dir)
+
+
+def run_form(model_dir: str | Path) -> dict[str, Any]:
+    """What run.json says; {} without it.
+
+    Raises:
+      UserError: it is damaged, or of a later format than this program knows.
+    """
     found = storage.read_if_there(storage.as_path(model_dir) / FORMAT_FILE, "MODEL_DIR")
     if found is None:  # no run yet, or one from before formats had numbers, which is as format 1
-        return
+        return {}
     try:
-        number, by = (json.loads(found)[name] for name in ("format", "switchx"))
+        form = dict(json.loads(found))
+        number, by = (form[name] for name in ("format", "switchx"))
     except (ValueError, TypeError, KeyError, RecursionError):
-        number, by = None, None
+        form, number, by = {}, None, None
     if not isinstance(number, int):
         raise UserError(
             f"MODEL_DIR={str(model_dir)!r} has a damaged {FORMAT_FILE}: remove that file, or name "
@@ -31,6 +41,7 @@ def check_format(model_dir: str | Path) -> None:
             f"MODEL_DIR={str(model_dir)!r} is of format {number}, and this switchx knows those up "
             f"to {FORMAT}: use switchx {by} or a later one."
         )
+    return form
 
 
 def metric_rows(model_dir: str | Path) -> list[dict[str, Any]]:

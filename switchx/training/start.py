@@ -84,13 +84,21 @@ class Given:
         params = self.arrays.params(setup.abstract.params)
         opt_state = self.arrays.opt_state(setup.abstract.opt_state)
         kept = "fresh" if opt_state is None else "continued"
-        if opt_state is None:
-            with jax.set_mesh(setup.mesh):
-                init = jax.jit(setup.optimizer.init, out_shardings=setup.shardings.opt_state)
-                opt_state = init(params)
-        step = jax.device_put(jnp.int32(self.step), setup.shardings.step)
-        state = TrainState(step, params, _at_step(opt_state, self.step))
+        state = state_at(setup, self.step, params, opt_state)
         return Started(state, {**self.origin, "step": self.step, "optimizer": kept})
+
+
+def state_at(setup: Setup, step: int, params: Params, opt_state: Any | None = None) -> TrainState:
+    """The state of a step with these parameters, and a fresh optimizer where none is given.
+
+    The learning rate is that of the step.
+    """
+    if opt_state is None:
+        with jax.set_mesh(setup.mesh):
+            init = jax.jit(setup.optimizer.init, out_shardings=setup.shardings.opt_state)
+            opt_state = init(params)
+    at = jax.device_put(jnp.int32(step), setup.shardings.step)
+    return TrainState(at, params, _at_step(opt_state, step))
 
 
 def _at_step(opt_state: Any, step: int) -> Any:

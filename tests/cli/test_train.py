@@ -87,8 +87,10 @@ def test_a_finished_run_started_again_keeps_its_record(copy, command):
     [
         (["--gin.NUM_EXPERTS=16"], "NUM_EXPERTS is 8 there and 16 here"),
         (["--gin.OPTIMIZER=adamw"], "OPTIMIZER='adamw' is not what the checkpoint"),
-        (["--gin.VOCABULARY=python_docs"], "VOCABULARY"),
-        (["--gin.DATA_SHARDS=2"], "DATA_SHARDS=2 is not the number of parts"),
+        (["--gin.VOCABULARY=python_docs"], "VOCABULARY='python_docs', but the data"),
+        (["--gin.DATA_SHARDS=2"], "DATA_SHARDS=2, but the data of the checkpoint"),
+        (["--gin.SEED=1"], "with 0: set that, or start the data anew with --gin.RESET_DATA=True"),
+        (["--gin.VOCABULARY=python_docs", "--gin.RESET_DATA=True"], "VOCABULARY does not match"),
         (["--gin.TRAIN_STEPS=2"], "TRAIN_STEPS=2 lies behind the run"),
     ],
 )
@@ -98,6 +100,26 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(copy, command, flags, 
     assert outcome.status == 2, outcome.err
     assert said in outcome.err.splitlines()[-1]
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}.items() >= before.items()
+
+
+def test_another_batch_size_and_then_other_data(copy, command):
+    def train(steps, *flags):
+        flags = (f"--gin.TRAIN_STEPS={steps}", "--gin.EVAL_BATCH_SIZE=8", *flags)
+        outcome = command("train", f"--gin_file={copy}/config.gin", *flags)
+        assert outcome.status == 0, outcome.err
+        identity = json.loads((copy / f"checkpoints/{steps}/identity/metadata").read_text())
+        return outcome.err, identity["history"][2]
+
+    said, examples = train(5, "--gin.BATCH_SIZE=16")
+    assert "BATCH_SIZE was 8 and is now 16 (the data goes on at its next example; " in said
+    assert examples == 4 * 8 + 16
+    said, examples = train(6, "--gin.SEED=1", "--gin.RESET_DATA=True")
+    assert "SEED was 0 and is now 1\n" in said
+    assert "the data begins anew at step 5 (RESET_DATA)\n" in said
+    assert examples == 16
+    said, examples = train(7)  # config.gin has the seed, and nothing to be done again
+    assert "anew" not in said
+    assert examples == 2 * 16
 
 
 def test_eval_gives_what_training_wrote(trained, command):

@@ -37,11 +37,20 @@ def test_a_new_run_has_nothing_to_compare(tmp_path, monkeypatch):
 def test_a_line_on_each_setting_by_the_name_a_user_sets(saved):
     saved("--gin.BATCH_SIZE=16", "--gin.SwitchConfig.jitter=0.5", "--gin.CLIP_GLOBAL_NORM=1.0")
     assert changes("--gin.BATCH_SIZE=32", "--gin.SwitchConfig.top_k=2") == [
-        "BATCH_SIZE was 16 and is now 32",
+        "BATCH_SIZE was 16 and is now 32 (the data goes on at its next example; TRAIN_STEPS, "
+        "WARMUP_STEPS and the schedule count steps as before, each now of 2 times the examples)",
         "CLIP_GLOBAL_NORM was 1.0 and is now None",
         "SwitchConfig.jitter was 0.5 and is now 0.01",
         "SwitchConfig.top_k was 1 and is now 2",
     ]
+
+
+def test_what_is_asked_for_once_is_neither_saved_nor_a_change(saved, tmp_path):
+    saved("--gin.RESET_DATA=True", "--gin.RESET_OPTIMIZER=True")
+    assert "RESET_DATA = False" in (tmp_path / "run/config.gin").read_text()
+    assert changes("--gin.RESET_DATA=True") == []
+    again = settings("--model_dir=run", "--gin_file=run/config.gin")
+    assert not (again.run.trainer.reset_data or again.run.trainer.reset_optimizer)
 
 
 def test_a_default_written_out_is_no_change(saved):

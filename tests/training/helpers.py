@@ -123,6 +123,9 @@ class Stream:
             for name, value in batch(self.number - 1).items()
         }
 
+    def skip(self, examples: int) -> None:
+        self.number += examples // BATCH
+
     def state(self) -> dict[int, bytes]:
         return {shard: str(self.number).encode() for shard in self.shards}
 

@@ -28,6 +28,7 @@ READING_THREADS = min(8, os.cpu_count() or 1)
 ROWS_OF_A_BLOCK = 1024
 _BLOCKS = 2**31  # more than any run has: the stream has no end
 _CORRUPTION = 3  # what a key is for, beside those of `order`
+_FORMAT = "prepared 2"
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 
 
@@ -71,35 +72,44 @@ class PreparedSets:
 class _Blocks:
     """What Grain reads: some shards' rows of a few batches at a time, or one where it has many.
 
-    Most of what a row costs is spent per call, not per row.
+    Most of what a row costs is spent per call, not per row. The first row of the first batch is
+    the example `first` of the run.
     """
 
-    def __init__(self, config: DataConfig, sets: PreparedSets, shards: Sequence[int]) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        sets: PreparedSets,
+        order: Order,
+        shards: Sequence[int],
+        first: int,
+    ) -> None:
         self._sets, self._seed, self._batch_size = sets, config.seed, config.batch_size
-        self._order = Order(sets.lengths, sets.rates, config.seed)
+        self._order, self._first = order, first
         per_shard = config.batch_size // config.shards
         self._row_R = np.concatenate(
             [np.arange(shard * per_shard, (shard + 1) * per_shard) for shard in shards]
         )
-        self.batches = -(-ROWS_OF_A_BLOCK // len(self._row_R))
+        self._batches = -(-ROWS_OF_A_BLOCK // len(self._row_R))
 
     def __len__(self) -> int:
         return _BLOCKS
 
     def __getitem__(self, number: Any) -> list[Batch]:
-        first = int(number) * self.batches
-        batch_N1 = np.arange(first, first + self.batches)[:, None]
-        places = self._order.places((batch_N1 * self._batch_size + self._row_R).ravel())
-        block = self._sets.batch(places, self._seed)
-        parts = {name: np.split(x, self.batches) for name, x in block.items()}
-        return [{name: x[n] for name, x in parts.items()} for n in range(self.batches)]
+        batch = int(number) * self._batches
+        batch_N1 = np.arange(batch, batch + self._batches)[:, None]
+        example_NR = self._first + batch_N1 * self._batch_size + self._row_R
+        block = self._sets.batch(self._order.places(example_NR.ravel()), self._seed)
+        parts = {name: np.split(x, self._batches) for name, x in block.items()}
+        return [{name: x[n] for name, x in parts.items()} for n in range(self._batches)]
 
 
 class PreparedStream:
     """The training rows of some shards of a config, without end, in a new order each epoch.
 
-    The row r of batch n is the example n * BATCH_SIZE + r of `order.Order`, whatever shards or
-    hosts there are.
+    The row r of a batch is the example r behind those of the batches before, in the order of
+    `order.Order`, whatever shards or hosts there are. So a position is a number of examples, and
+    goes on with any size of batch and any number of shards.
     """
 
     def __init__(self, config: DataConfig, shards: Sequence[int] = (0,)) -> None:
@@ -109,8 +119,8 @@ class PreparedStream:
         self._sets = PreparedSets(config, "train")
         self._shards = tuple(shards)
         self._settings = settings_of(config, self._sets.infos)
-        self._blocks = _Blocks(config, self._sets, shards)
-        self._next = 0
+        self._order = Order(self._sets.lengths, self._sets.rates, config.seed)
+        self._next = 0  # example of the run, of all shards
         self._iterator: Iterator[Batch] | None = None  # from the first batch on
 
     def __iter__(self) -> "PreparedStream":
@@ -120,17 +130,20 @@ class PreparedStream:
         if self._iterator is None:
             self._iterator = self._read_ahead()
         batch = next(self._iterator)
-        self._next += 1
+        self._next += self._config.batch_size
         return batch
 
+    def skip(self, examples: int) -> None:
+        self._next, self._iterator = self._next + examples, None
+
     def state(self) -> dict[int, bytes]:
-        content = {"format": "prepared 1", "identity": self._settings, "batch": self._next}
+        content = {"format": _FORMAT, "identity": self._settings, "example": self._next}
         return {shard: json.dumps(content).encode() for shard in self._shards}
 
     def restore(self, states: Mapping[int, bytes]) -> None:
-        found = {_batch_number(states[shard], self._settings) for shard in self._shards}
+        found = {example_of(states[shard], self._settings) for shard in self._shards}
         if len(found) != 1:
-            raise damaged("its shards stand at different batches")
+            raise damaged("its shards stand at different examples")
         self._next, self._iterator = found.pop(), None
 
     def report(self) -> dict[str, int]:
@@ -145,12 +158,11 @@ class PreparedStream:
     def _read_ahead(self) -> Iterator[Batch]:
         import grain
 
-        block, skipped = divmod(self._next, self._blocks.batches)
+        blocks = _Blocks(self._config, self._sets, self._order, self._shards, self._next)
         options = grain.ReadOptions(READING_THREADS, prefetch_buffer_size=READING_THREADS)
-        blocks = grain.MapDataset.source(self._blocks)[block:].to_iter_dataset(options)
+        ahead = grain.MapDataset.source(blocks).to_iter_dataset(options)
         # A limit costs a thread: by the block, and not by the batch.
-        batches = itertools.chain.from_iterable(watched(iter(blocks), self._config))
-        return itertools.islice(batches, skipped, None)
+        return itertools.chain.from_iterable(watched(iter(ahead), self._config))
 
 
 def evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[Batch]:
@@ -228,21 +240,26 @@ def set_folder(config: DataConfig, name: str) -> Path:
 
 
 def settings_of(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
-    """What a position is only valid for. Not DATA_SHARDS: the order is the same for any."""
-    digest = hashlib.sha256("".join(info.text(with_sources=False) for info in infos).encode())
+    """What a position is only valid for: the order is the same for any batch and any shards."""
+    sets = [json.dumps(rates(config)), *(info.text(with_sources=False) for info in infos)]
+    digest = hashlib.sha256("".join(sets).encode()).hexdigest()
     return {
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
-        "BATCH_SIZE": config.batch_size,
+        "PREPARED_DIR": [config.prepared_dir, digest[:16]],
         "SEED": config.seed,
-        "PREPARED_DIR (its sets)": digest.hexdigest()[:16],
     }
 
 
-def _batch_number(state: bytes, settings: Mapping[str, Any]) -> int:
+def example_of(state: bytes, settings: Mapping[str, Any]) -> int:
+    """The example of the run that a position stands before.
+
+    Raises:
+      UserError: the position is damaged, or of other settings.
+    """
     try:
         content = json.loads(state)
-        saved, number = dict(content["identity"]), content["batch"]
-        if content["format"] != "prepared 1" or not isinstance(number, int) or number < 0:
+        saved, number = dict(content["identity"]), content["example"]
+        if content["format"] != _FORMAT or not isinstance(number, int) or number < 0:
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged("it is not one of prepared data") from error

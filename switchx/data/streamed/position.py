@@ -1,52 +1,103 @@
 """The position of a shard of a training stream: a zip archive of plain files, nothing else.
 
-It holds the settings of the data as JSON and the files of TensorFlow's iterator checkpoint.
+It holds the settings of the data as JSON, the files of TensorFlow's iterator checkpoint, and the
+rows that the iterator has given and no batch has had. Nothing in it depends on the batch's size.
 """
 
+import hashlib
 import io
 import json
 import re
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from switchx.data.batches import Batch
 from switchx.data.config import DataConfig
+from switchx.data.tasks import json_files, names
 from switchx.errors import UserError
 
 PREFIX = "iterator"
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = "identity.json"
 _CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
+_ROWS_FILE = re.compile(r"rows\.([a-z_]+)\.npy")
 _MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
+_ANEW = "start the data anew with --gin.RESET_DATA=True, or choose another MODEL_DIR"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
+class Position(NamedTuple):
+    """Where a shard stands.
+
+    Attributes:
+      block: rows that its pipeline gives at a time, which its files depend on.
+      counts: lines read, broken and used, of each source.
+      files: of the iterator's checkpoint, by name.
+      left: the rows of the last block that were not used; {} for none.
+    """
+
+    block: int
+    counts: list[list[int]]
+    files: Mapping[str, bytes]
+    left: Batch
+
+
 def settings_of(config: DataConfig, vocabulary_digest: str) -> dict[str, Any]:
-    """The settings that a position is only valid for, by macro name."""
+    """The settings that a position is only valid for, by macro name.
+
+    Not BATCH_SIZE. Where a digest of what is behind a setting decides, it stands behind its value.
+    """
+    vocabulary = [config.vocabulary, vocabulary_digest[:16]]
+    return {**source_settings(config), "VOCABULARY": vocabulary}
+
+
+def source_settings(config: DataConfig) -> dict[str, Any]:
+    """Those of `settings_of` that are known without the vocabulary."""
     return {
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
+        "PREPARED_DIR": None,
+        "C4_JSON_TRAIN": _json_files(config),
         "TASK_FEATURE_LENGTHS": dict(sorted(config.feature_lengths.items())),
-        "BATCH_SIZE": config.batch_size,
-        "SEED": config.seed,
-        "DATA_SHARDS": config.shards,
         "PACK": config.pack,
-        "VOCABULARY": vocabulary_digest[:16],
+        "DATA_SHARDS": config.shards,
+        "SEED": config.seed,
     }
 
 
-def pack(settings: Mapping[str, Any], counts: list[list[int]], files: Mapping[str, bytes]) -> bytes:
-    """Returns one archive of settings, the counts of lines read, and the checkpoint's files."""
-    header = {"format": _FORMAT, "identity": settings, "counts": counts}
+def _json_files(config: DataConfig) -> list[str] | None:
+    """The glob with a digest of the files' names and bytes, wherever they lie.
+
+    None where other files are read, and for all of mC4, whose listing takes its time.
+    """
+    language = names.JSON_LINES.get(config.mixture_or_task_name)
+    glob = json_files.globs(config).get("train")
+    if language is None or not glob or config.mixture_or_task_name == names.MC4_JSON_MIXTURE:
+        return None
+    found = json_files.check_there(json_files.check(glob, "train", language), "train")
+    files = sorted((path.rsplit("/", 1)[-1], size) for path, size in found.items())
+    return [glob, hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]]
+
+
+def pack(settings: Mapping[str, Any], at: Position) -> bytes:
+    """Returns one archive of settings and a position."""
+    header = {"format": _FORMAT, "identity": settings, "block": at.block, "counts": at.counts}
+    entries = {_HEADER: json.dumps(header).encode(), **dict(sorted(at.files.items()))}
+    for name, x_BL in sorted(at.left.items()):
+        rows = io.BytesIO()
+        np.save(rows, x_BL, allow_pickle=False)
+        entries[f"rows.{name}.npy"] = rows.getvalue()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(header))
-        for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), files[name])
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
     return buffer.getvalue()
 
 
-def unpack(state: bytes, settings: Mapping[str, Any]) -> tuple[list[list[int]], dict[str, bytes]]:
-    """Returns the counts and the checkpoint's files, by names that lead nowhere else.
+def unpack(state: bytes, settings: Mapping[str, Any]) -> Position:
+    """Returns the position in an archive; its files' names lead nowhere else.
 
     Raises:
       UserError: the bytes are damaged, or of other settings.
@@ -56,7 +107,8 @@ def unpack(state: bytes, settings: Mapping[str, Any]) -> tuple[list[list[int]], 
             _check_entries(archive.infolist())
             content = {entry.filename: archive.read(entry) for entry in archive.infolist()}
         header = json.loads(content.pop(_HEADER))
-        saved, counts = dict(header["identity"]), list(header["counts"])
+        saved, counts, block = dict(header["identity"]), list(header["counts"]), header.get("block")
+        left = {match[1]: _rows(content.pop(name)) for name, match in _rows_files(content)}
     except UserError:
         raise
     except Exception as error:  # zipfile raises what it likes: EOFError, RuntimeError, ...
@@ -66,8 +118,22 @@ def unpack(state: bytes, settings: Mapping[str, Any]) -> tuple[list[list[int]], 
     stray = [name for name in content if not _CHECKPOINT_FILE.fullmatch(name)]
     if stray:
         raise damaged(f"it holds {stray[0]!r}")
+    if not isinstance(block, int) or block < 1 or len({len(x) for x in left.values()}) > 1:
+        raise damaged("its rows make no block")
     check_settings(saved, settings)
-    return counts, content
+    return Position(block, counts, content, left)
+
+
+def _rows_files(content: Mapping[str, bytes]) -> list[tuple[str, re.Match[str]]]:
+    found = [(name, _ROWS_FILE.fullmatch(name)) for name in content]
+    return [(name, match) for name, match in found if match]
+
+
+def _rows(content: bytes) -> np.ndarray:
+    x_BL: np.ndarray = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    if x_BL.ndim != 2:
+        raise ValueError(x_BL.shape)
+    return x_BL
 
 
 def saved_settings(state: bytes) -> dict[str, Any] | None:
@@ -96,22 +162,32 @@ def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
 def damaged(why: str) -> UserError:
     """The error for a position that cannot be used."""
     return UserError(
-        f"The data position in the checkpoint of MODEL_DIR cannot be read ({why}); "
-        "resume from another checkpoint or start a new MODEL_DIR."
+        f"The data position in the checkpoint of MODEL_DIR cannot be read ({why}): remove that "
+        f"checkpoint to resume from the one before, or {_ANEW}."
     )
 
 
 def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises UserError for the first setting whose value is not the one saved."""
     for setting, value in wanted.items():
-        if saved.get(setting) == value:
+        there = saved.get(setting)
+        if _deciding(there) == _deciding(value):
             continue
-        if setting == "VOCABULARY":  # a digest, which says nothing to the user
-            raise UserError(
-                "VOCABULARY does not match the data position in the checkpoint: set the one it was "
-                "saved with, or start a new MODEL_DIR."
-            )
+        # With another vocabulary the parameters mean something else too.
+        anew = "choose another MODEL_DIR" if setting == "VOCABULARY" else _ANEW
         raise UserError(
-            f"{setting}={value!r} but the data position in the checkpoint was saved with "
-            f"{saved.get(setting)!r}: give that again or start a new MODEL_DIR."
+            f"{setting}={_shown(value)!r}, but the data of the checkpoint in MODEL_DIR was read "
+            f"with {_shown(there)!r}{_although_equal(value, there)}: set that, or {anew}."
         )
+
+
+def _deciding(value: Any) -> Any:
+    return value[-1] if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
+
+
+def _although_equal(value: Any, there: Any) -> str:
+    return ", which held something else" if _shown(value) == _shown(there) else ""

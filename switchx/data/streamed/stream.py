@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow as tf
 
-from switchx.data.batches import Batch, watch
+from switchx.data.batches import Batch, joined, watch
 from switchx.data.config import DataConfig, check_values
 from switchx.data.streamed import pipeline, position
 from switchx.data.tasks import lookup, sources
 from switchx.data.tasks.json_texts import LineCounter
 from switchx.errors import UserError, first_line
 
-_PREFETCHED_BATCHES = 2
+_PREFETCHED_BLOCKS = 2
 
 
 class StreamedStream:
@@ -36,17 +36,28 @@ class StreamedStream:
         """
         check_values(config)
         self._config = config
-        self._shards = {shard: _Shard(config, shard) for shard in shards}
+        settings = position.settings_of(config, lookup.open_vocabulary(config).digest)
+        self._shards = {shard: _Shard(config, settings, shard) for shard in shards}
         _until_exit(self)
 
     def __iter__(self) -> "StreamedStream":
         return self
 
     def __next__(self) -> Batch:
-        parts = watch(lambda: [next(shard) for shard in self._shards.values()], self._config)
-        if len(parts) == 1:
-            return parts[0]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        read = lambda: [shard.take(self._rows) for shard in self._shards.values()]  # noqa: E731
+        return joined(watch(read, self._config))
+
+    def skip(self, examples: int) -> None:
+        left = examples // self._config.shards
+        while left:
+            rows = min(left, self._rows)
+            watch(lambda: [shard.take(rows) for shard in self._shards.values()], self._config)  # noqa: B023
+            left -= rows
+
+    @property
+    def _rows(self) -> int:
+        """Of a batch that are one shard's."""
+        return self._config.batch_size // self._config.shards
 
     def state(self) -> dict[int, bytes]:
         return {number: shard.state() for number, shard in self._shards.items()}
@@ -70,28 +81,44 @@ class StreamedStream:
 
 
 class _Shard:
-    """One shard of the training data: an iterator, and where it stands."""
+    """One shard of the training data: an iterator, and where it stands.
 
-    def __init__(self, config: DataConfig, number: int) -> None:
-        self._config, self._number = config, number
+    The iterator gives blocks of rows, as many as a batch had when the run began. It goes on with
+    them after a resume with another size of batch: what it keeps is blocks of that size.
+    """
+
+    def __init__(self, config: DataConfig, settings: Mapping[str, Any], number: int) -> None:
+        self._config, self._settings, self._number = config, settings, number
         self._provider = lookup.find_provider(config)  # its own: it counts the shard's lines
         sources.check_sources(self._provider, config, ["train"])
-        vocabulary = lookup.open_vocabulary(config, self._provider)
-        self._settings = position.settings_of(config, vocabulary.digest)
-        self._batches = self._build()
-        self._iterator: Any = None  # from the first batch, or the first position, on
+        self._block = config.batch_size // config.shards
+        self._blocks = self._build()
+        self._left: Batch = {}  # the rows of the last block that nobody has taken
+        self._iterator: Any = None  # from the first block, or the first position, on
 
-    def __next__(self) -> Batch:
+    def take(self, rows: int) -> Batch:
+        """The next so many rows."""
+        parts = []
+        while rows:
+            block = self._left or self._next_block()
+            count = min(rows, _count(block))
+            parts.append({name: x_BL[:count] for name, x_BL in block.items()})
+            left = {name: x_BL[count:] for name, x_BL in block.items()}
+            self._left = left if _count(left) else {}
+            rows -= count
+        return joined(parts)
+
+    def _next_block(self) -> Batch:
         with pipeline.reporting_errors(self._provider, self._config):
-            batch = next(self._started(), None)
-        if batch is None:
+            block = next(self._started(), None)
+        if block is None:
             of = f"shard {self._number} of DATA_SHARDS={self._config.shards} of "
             raise UserError(
                 f"MIXTURE_OR_TASK_NAME={self._config.mixture_or_task_name!r} fills no batch of "
-                f"{self._rows} rows; {of if self._config.shards > 1 else ''}its training split is "
+                f"{self._block} rows; {of if self._config.shards > 1 else ''}its training split is "
                 "empty or too small."
             )
-        return {name: tensor.numpy() for name, tensor in batch.items()}
+        return {name: tensor.numpy() for name, tensor in block.items()}
 
     def counters(self) -> list[LineCounter]:
         return pipeline.line_counters(self._provider)
@@ -102,41 +129,53 @@ class _Shard:
             checkpoint.write(str(Path(folder) / position.PREFIX))
             saved = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
         counts = [[c.lines, c.broken, c.texts] for c in self.counters()]
-        return position.pack(self._settings, counts, saved)
+        at = position.Position(self._block, counts, saved, self._left)
+        return position.pack(self._settings, at)
 
     def restore(self, state: bytes) -> None:
-        counts, saved = position.unpack(state, self._settings)
-        if self._iterator is not None:
+        at = position.unpack(state, self._settings)
+        if at.left and _kinds(at.left) != self._kinds():
+            raise position.damaged("its rows are of other features")
+        if self._iterator is not None or at.block != self._block:
             # Shuffling keeps part of its state outside the iterator: a used one is not clean.
-            self._batches, self._iterator = self._build(), None
+            self._block, self._iterator = at.block, None
+            self._blocks = self._build()
+        self._left = at.left
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in saved.items():
+            for name, content in at.files.items():
                 (Path(folder) / name).write_bytes(content)
             try:
                 checkpoint = tf.train.Checkpoint(iterator=self._started())
                 checkpoint.read(str(Path(folder) / position.PREFIX)).assert_consumed()
             except (tf.errors.OpError, ValueError, AssertionError) as error:
                 raise position.damaged(first_line(error)) from error
-        for counter, count in zip(self.counters(), counts, strict=False):
+        for counter, count in zip(self.counters(), at.counts, strict=False):
             counter.lines, counter.broken, counter.texts = count
 
     def close(self) -> None:
         self._iterator = iter(())
 
-    @property
-    def _rows(self) -> int:
-        """Of a batch that are this shard's."""
-        return self._config.batch_size // self._config.shards
-
     def _build(self) -> tf.data.Dataset:
         rows = pipeline.endless(self._provider, self._config, self._number)
-        batches = rows.batch(self._rows, drop_remainder=True)
-        return batches.prefetch(_PREFETCHED_BATCHES).with_options(pipeline.reproducible())
+        blocks = rows.batch(self._block, drop_remainder=True)
+        return blocks.prefetch(_PREFETCHED_BLOCKS).with_options(pipeline.reproducible())
+
+    def _kinds(self) -> dict[str, tuple[Any, int]]:
+        spec = self._blocks.element_spec
+        return {name: (x.dtype.as_numpy_dtype, x.shape[1]) for name, x in spec.items()}
 
     def _started(self) -> Any:
         if self._iterator is None:
-            self._iterator = iter(self._batches)
+            self._iterator = iter(self._blocks)
         return self._iterator
+
+
+def _count(rows: Batch) -> int:
+    return len(rows["decoder_target_tokens"])
+
+
+def _kinds(rows: Batch) -> dict[str, tuple[Any, int]]:
+    return {name: (x_BL.dtype.type, x_BL.shape[1]) for name, x_BL in rows.items()}
 
 
 def evaluation_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:

@@ -20,9 +20,10 @@ from switchx.training.checkpoints.identity import (
 )
 from switchx.training.checkpoints.manager import open_manager
 from switchx.training.checkpoints.positions import PositionRestore, PositionSave
-from switchx.training.checkpoints.refusals import check_shards, compare_arrays
+from switchx.training.checkpoints.refusals import compare_arrays
 from switchx.training.host_rows import HostShards
-from switchx.training.start import Start
+from switchx.training.resets import NO_RESETS, Resets
+from switchx.training.start import Start, state_at
 from switchx.training.state import Setup, TrainState
 
 
@@ -33,10 +34,12 @@ class History:
     Attributes:
       batches: drawn from the data so far, those that were skipped included.
       losses: of the last steps, the newest last.
+      examples: in those batches, which need not all have been of one size.
     """
 
     batches: int = 0
     losses: tuple[float, ...] = ()
+    examples: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,21 @@ class Restored:
         return int(self.state.step)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a host read of a checkpoint.
+
+    Attributes:
+      arrays: as `_items` has them; without "optimizer" where its state begins anew.
+      fingerprints: that all arrays of the checkpoint should have.
+    """
+
+    arrays: dict[str, Any]
+    fingerprints: Mapping[str, str]
+    positions: Mapping[int, bytes]
+    history: History
+
+
 class Checkpoints:
     """The checkpoints of a run, under `model_dir`/checkpoints/<step>/.
 
@@ -65,6 +83,9 @@ class Checkpoints:
     identity: of model and vocabulary, with fingerprints of all arrays, so that no damaged or
     exchanged file is taken for what was saved. The newest so many stay, the one of lowest
     validation loss, and what a rollback needs.
+
+    Attributes:
+      resets: what of those saved so far is not used.
     """
 
     def __init__(
@@ -74,11 +95,12 @@ class Checkpoints:
         shards: HostShards,
         start: Start,
         vocabulary: str | None = None,
+        resets: Resets = NO_RESETS,
     ):
         """`start` is where the run begins as long as there is no checkpoint to go on from."""
         trainer = setup.run.trainer
         self._model_dir, self._setup, self._shards = model_dir, setup, shards
-        self._start = start
+        self._start, self.resets = start, resets
         self._identity = identity(setup.run.model, setup.run.optimizer.name, vocabulary)
         self._base_period = trainer.checkpoint_period
         self._directory = Path(model_dir).resolve() / FOLDER
@@ -106,7 +128,7 @@ class Checkpoints:
                 **self._identity,
                 "arrays": fingerprints(arrays),
                 "shards": count,
-                "history": [history.batches, list(history.losses)],
+                "history": [history.batches, list(history.losses), history.examples],
             }
         )
         kept = {number: positions[number] for number in self._shards.kept}
@@ -178,23 +200,29 @@ class Checkpoints:
 
     def _try(self, step: int) -> tuple[Restored | None, str]:
         """What a checkpoint holds, where every host can read its part of it; else None and why."""
-        restored: Restored | None = None
-        saved: Mapping[str, str] = {}
+        found: _Found | None = None
         reason = "another host cannot read its part"
         try:
-            restored, saved = self._restore(step)
+            found = self._read(step)
         except UserError:
             raise
         except Exception as error:  # a damaged file can fail in any layer below
             reason = first_line(error)
-        if not hosts.all_of(restored is not None) or restored is None:
+        if not hosts.all_of(found is not None) or found is None:
             return None, reason
-        damaged = first_difference(saved, fingerprints(_items(restored.state)))
+        damaged = first_difference(found.fingerprints, fingerprints(found.arrays))
         if damaged is not None:
             return None, f"{damaged} is not what was saved"
-        if restored.step != step:
-            return None, f"it is of step {restored.step}"
-        return restored, ""
+        state = self._state(found.arrays, step)
+        if int(state.step) != step:
+            return None, f"it is of step {int(state.step)}"
+        return Restored(state, found.positions, found.history), ""
+
+    def _state(self, arrays: dict[str, Any], step: int) -> TrainState:
+        if "optimizer" not in arrays:
+            return state_at(self._setup, step, arrays["params"])
+        optimizer = arrays["optimizer"]
+        return TrainState(optimizer["step"], arrays["params"], optimizer["state"])
 
     def _put_aside(self, steps: Sequence[int]) -> None:
         """Moves damaged checkpoints to `model_dir`/damaged/, where no later save meets them."""
@@ -207,29 +235,30 @@ class Checkpoints:
             hosts.barrier("past damaged checkpoints")
             self._manager.reload()
 
-    def _restore(self, step: int) -> tuple[Restored, Mapping[str, str]]:
-        """What this host reads of a checkpoint, and the fingerprints that its arrays should have.
+    def _read(self, step: int) -> _Found:
+        """What this host reads of a checkpoint.
 
         Raises:
           UserError: it is of another run than this one.
           Exception: it is damaged.
         """
         saved, seal = read_identity(self._model_dir, step)
-        target, shards = _items(self._setup.abstract), self._shards
+        target, count = _items(self._setup.abstract), saved["shards"]
+        if self.resets.covers("optimizer", step):
+            del target["optimizer"]
         compare_arrays(self._model_dir, saved["arrays"], kinds(target))
-        check_shards(self._model_dir, saved, shards.count)
-        read = shards.read if saved["shards"] else ()
-        items = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(target["params"]),
-                optimizer=ocp.args.StandardRestore(target["optimizer"]),
-                position=PositionRestore(read, shards.count, seal),
-            ),
-        )
-        state = TrainState(items.optimizer["step"], items.params, items.optimizer["state"])
-        batches, losses = saved["history"]
-        return Restored(state, items.position, History(batches, tuple(losses))), saved["arrays"]
+        batches, losses, *examples = saved["history"]
+        history, shards = History(batches, tuple(losses), *examples), self._shards.read
+        if not count or self.resets.covers("data", step):  # none was read yet, or it begins anew
+            history, shards = History(), ()
+        # Data whose position goes on with another number of shards has the same one in all.
+        saved_in = {shard: shard if count == self._shards.count else 0 for shard in shards}
+        restores = {name: ocp.args.StandardRestore(arrays) for name, arrays in target.items()}
+        position = PositionRestore(sorted(set(saved_in.values())), count, seal)
+        items = self._manager.restore(step, args=ocp.args.Composite(position=position, **restores))
+        positions = {shard: items.position[of] for shard, of in saved_in.items()}
+        arrays = {name: items[name] for name in target}
+        return _Found(arrays, saved["arrays"], positions, history)
 
     def wait(self) -> None:
         """Returns once what was saved is on disk.

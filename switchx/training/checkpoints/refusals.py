@@ -1,40 +1,74 @@
 """What must not go on from the checkpoints in a directory, said before anything is computed."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from switchx.errors import UserError
 from switchx.model import ModelConfig
-from switchx.training.checkpoints.identity import identity, newest_identity, saved_steps
+from switchx.training.checkpoints.identity import (
+    identity,
+    newest_identity,
+    newest_position,
+    saved_steps,
+)
 from switchx.training.config import RunConfig
+from switchx.training.resets import Resets, asked_for
 from switchx.training.run_reader import check_format
 
 
-def check_resume(run: RunConfig, model_dir: str | Path, vocabulary: str | None = None) -> None:
+def check_resume(
+    run: RunConfig,
+    model_dir: str | Path,
+    vocabulary: str | None = None,
+    check_position: Callable[[bytes], None] = lambda position: None,
+) -> Resets:
     """Refuses a run that cannot go on from the newest checkpoint in its directory, if any is there.
 
-    Reads two small things and computes nothing: neither Orbax nor a device is touched.
+    Reads some small things and computes nothing: neither Orbax nor a device is touched.
 
     Args:
       vocabulary: the fingerprint of the run's vocabulary; None where it is not known yet.
+      check_position: raises UserError where a saved position of the data is of other data.
+
+    Returns:
+      What of the checkpoints is not to be used.
 
     Raises:
-      UserError: the model, optimizer, vocabulary or DATA_SHARDS is another one there, or
-        TRAIN_STEPS lies behind what is done.
+      UserError: the model, optimizer, vocabulary or data is another one there, or TRAIN_STEPS lies
+        behind what is done.
     """
-    check_format(model_dir)
-    saved = newest_identity(model_dir)
+    before, saved = Resets.of(model_dir), newest_identity(model_dir)
     if saved is None:
-        return
-    compare(model_dir, saved, identity(run.model, run.optimizer.name, vocabulary))
-    check_shards(model_dir, saved, run.batch.shards)
+        return dataclasses.replace(before, asked=asked_for(run.trainer))
     newest, train_steps = saved_steps(model_dir)[-1], run.trainer.train_steps
+    why_not = {
+        "optimizer": _refusal(compare_optimizer, model_dir, saved, run.optimizer.name),
+        "data": _refusal(check_position, newest_position(model_dir)),
+    }
+    compare(model_dir, saved, identity(run.model, vocabulary=vocabulary))
+    differs = {part: refusal is not None for part, refusal in why_not.items()}
+    resets = before.after(run.trainer, newest, differs)
+    for part, refusal in why_not.items():
+        if refusal is not None and not resets.covers(part, newest):
+            raise refusal
     if newest > train_steps:
         raise UserError(
             f"TRAIN_STEPS={train_steps} lies behind the run in MODEL_DIR={str(model_dir)!r}, whose "
             f"newest checkpoint is of step {newest}: give at least that, or another MODEL_DIR."
         )
+    return resets
+
+
+def _refusal(check: Callable[..., None], *args: Any) -> UserError | None:
+    """What a check says against the last of its arguments; nothing against None."""
+    try:
+        if args[-1] is not None:
+            check(*args)
+    except UserError as error:
+        return error
+    return None
 
 
 def check_model(config: ModelConfig, model_dir: str | Path, vocabulary: str | None = None) -> None:
@@ -63,11 +97,6 @@ def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]
                 f"{where} holds a checkpoint of another model: {name} is {there!r} there and "
                 f"{here!r} here: set that, or choose another MODEL_DIR."
             )
-    if wanted["optimizer"] and saved["optimizer"] != wanted["optimizer"]:
-        raise UserError(
-            f"OPTIMIZER={wanted['optimizer']!r} is not what the checkpoint in {where} was trained "
-            f"with: set {saved['optimizer']!r}, or choose another MODEL_DIR."
-        )
     if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
         raise UserError(
             f"VOCABULARY does not match the checkpoint in {where}: set the one it was trained "
@@ -75,13 +104,13 @@ def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]
         )
 
 
-def check_shards(model_dir: str | Path, saved: dict[str, Any], shards: int) -> None:
-    """Raises UserError where the data was read in another number of parts; 0 is not at all yet."""
-    if saved["shards"] not in (0, shards):
+def compare_optimizer(model_dir: str | Path, saved: dict[str, Any], name: str) -> None:
+    """Raises UserError where the state in a checkpoint is another optimizer's."""
+    if saved["optimizer"] != name:
         raise UserError(
-            f"DATA_SHARDS={shards} is not the number of parts in which the data was read for the "
-            f"checkpoint in MODEL_DIR={str(model_dir)!r}: set {saved['shards']}, or choose "
-            "another MODEL_DIR."
+            f"OPTIMIZER={name!r} is not what the checkpoint in MODEL_DIR={str(model_dir)!r} was "
+            f"trained with: set {saved['optimizer']!r}, keep the parameters alone with "
+            "--gin.RESET_OPTIMIZER=True, or choose another MODEL_DIR."
         )
 
 

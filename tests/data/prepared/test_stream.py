@@ -76,7 +76,7 @@ def test_the_decoder_is_fed_the_targets_one_later(config, prepared):
 def test_every_record_comes_once_an_epoch(config):
     stream = PreparedStream(config)
     (count,) = stream._sets.lengths
-    order, batches = stream._blocks._order, -(-count // 8)
+    order, batches = stream._order, -(-count // 8)
     records = order.places(np.arange(count)).record_R
     assert sorted(records.tolist()) == list(range(count))
     rows = np.concatenate([batch["decoder_target_tokens"] for batch in take(stream, batches)])
@@ -86,7 +86,7 @@ def test_every_record_comes_once_an_epoch(config):
 def test_another_epoch_masks_other_tokens(config):
     stream = PreparedStream(config)
     (count,) = stream._sets.lengths
-    order = stream._blocks._order
+    order = stream._order
     places = order.places(np.arange(2 * count))
     twice = np.flatnonzero(places.record_R == 7)
     assert places.epoch_R[twice].tolist() == [0, 1]
@@ -100,22 +100,51 @@ def test_seeds_differ(config):
     assert digests(data.train_stream(config), 1) != digests(data.train_stream(other), 1)
 
 
-@pytest.mark.parametrize("change", [{"seed": 5}, {"batch_size": 4}])
-def test_a_position_of_other_settings_is_refused(config, change):
+def test_a_position_of_another_seed_is_refused(config):
     state = data.train_stream(config).state()
-    other = data.train_stream(dataclasses.replace(config, **change))
-    with pytest.raises(UserError, match=r"(SEED|BATCH_SIZE)=.* was saved with"):
-        other.restore(state)
-    with pytest.raises(UserError, match=r"(SEED|BATCH_SIZE)=.* was saved with"):
-        data.check_position(dataclasses.replace(config, **change), state[0])
+    other = dataclasses.replace(config, seed=5)
+    with pytest.raises(UserError, match=r"SEED=5, but .* was read with 0: set that, or start the"):
+        data.train_stream(other).restore(state)
+    with pytest.raises(UserError, match=r"SEED=5, but .* was read with 0"):
+        data.check_position(other, state[0])
     data.check_position(config, state[0])
+
+
+def test_another_size_of_batch_and_other_shards_read_on_at_the_next_example(config):
+    def rows(batches):
+        return np.concatenate([batch["encoder_input_tokens"] for batch in batches])
+
+    whole, seen, state = rows(take(data.train_stream(config), 100)), [], None
+    for size, shards, steps in ((8, 1, 5), (12, 4, 3), (2, 2, 9), (32, 1, 10)):
+        changed = dataclasses.replace(config, batch_size=size, shards=shards)
+        streams = [data.train_stream(changed, (shard,)) for shard in range(shards)]
+        if state:
+            data.check_position(changed, state)
+            for shard, stream in enumerate(streams):
+                stream.restore({shard: state})
+        for _ in range(steps):
+            seen.append(rows([next(stream) for stream in streams]))
+        (state,) = {position for stream in streams for position in stream.state().values()}
+    found = np.concatenate(seen)
+    assert len(found) == 40 + 36 + 18 + 320
+    assert np.array_equal(found, whole[: len(found)])
+
+
+def test_skipped_examples_are_those_that_would_have_come(config):
+    expected, stream = digests(data.train_stream(config), 9), data.train_stream(config)
+    assert digests(stream, 2) == expected[:2]
+    stream.skip(5 * 8)
+    assert digests(stream, 2) == expected[7:]
 
 
 def test_a_position_of_another_set_is_refused(config, tmp_path):
     other = json_config(tmp_path, batch_size=8)
     data.prepare(other, shards=2)
-    with pytest.raises(UserError, match=r"PREPARED_DIR \(its sets\)=.* was saved with"):
+    with pytest.raises(UserError, match=r"PREPARED_DIR='.*', but .* was read with '.*': set that"):
         data.train_stream(other).restore(data.train_stream(config).state())
+    moved = dataclasses.replace(config, prepared_dir=str(tmp_path / "moved"))
+    shutil.copytree(config.prepared_dir, moved.prepared_dir)
+    data.check_position(moved, data.train_stream(config).state()[0])
 
 
 def test_positions_of_streamed_and_prepared_data_do_not_mix(config):
@@ -125,10 +154,15 @@ def test_positions_of_streamed_and_prepared_data_do_not_mix(config):
         streamed.restore(prepared.state())
     with pytest.raises(UserError, match="position in the checkpoint"):
         prepared.restore(streamed.state())
+    with pytest.raises(UserError, match=r"PREPARED_DIR='.*', but .* was read with None: set that"):
+        data.check_position(config, streamed.state()[0])
+    with pytest.raises(UserError, match=r"PREPARED_DIR=None, but .* was read with '.*': set that"):
+        data.check_position(dataclasses.replace(config, prepared_dir=None), prepared.state()[0])
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch": -1}, {"batch": "7"}, {"batch": None}, {"format": "x"}, {"identity": 3}]
+    "change",
+    [{"example": -1}, {"example": "7"}, {"example": None}, {"format": "x"}, {"identity": 3}],
 )
 def test_damaged_positions(config, change):
     stream = data.train_stream(config)
@@ -178,7 +212,7 @@ def test_a_reader_that_hangs_ends_the_run_in_time(config, monkeypatch, prepared)
         released.wait(60)
         raise UserError("too late.")
 
-    name = "prepared.stream.PreparedSets.batch" if prepared else "streamed.stream._Shard.__next__"
+    name = "prepared.stream.PreparedSets.batch" if prepared else "streamed.stream._Shard.take"
     if not prepared:
         import switchx.data.streamed.stream  # noqa: F401
     monkeypatch.setattr(f"switchx.data.{name}", hang)

@@ -2,9 +2,11 @@
 
 import dataclasses
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,11 +136,15 @@ def tiny_state(tiny):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batch_size": 2}, "BATCH_SIZE=2 but the data position .* was saved with 4:"),
-        ({"seed": 5}, "SEED=5 but"),
-        ({"shards": 2}, "DATA_SHARDS=2 but"),
+        ({"seed": 5}, "SEED=5, but the data of the checkpoint in MODEL_DIR was read with 0: set "),
+        (
+            {"shards": 2},
+            "DATA_SHARDS=2, but .* with 1: set that, or start the data anew with",
+        ),
+        ({"pack": True}, "PACK=True, but .* with False: "),
+        ({"prepared_dir": "absent"}, "holds no prepared set"),
         ({"feature_lengths": {"inputs": 32, "targets": 18}}, "TASK_FEATURE_LENGTHS=.*32.*64"),
-        ({"vocabulary": "bytes"}, "VOCABULARY does not match"),
+        ({"vocabulary": "bytes"}, "VOCABULARY='bytes', .* another MODEL_DIR.$"),
     ],
 )
 def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
@@ -154,6 +160,58 @@ def test_a_position_of_other_data(tiny, tiny_state, change, sentence):
 def test_a_position_of_another_task(tiny_state):
     with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME='python_docs_span_corruption'"):
         train_stream(docs_config()).restore(tiny_state)
+
+
+def test_a_position_of_other_files(tiny, tiny_state, tmp_path):
+    """Files may be moved; they may not be others."""
+    for path in Path(tiny.json_train_glob).parent.glob("train-*"):
+        shutil.copy(path, tmp_path)
+    moved = dataclasses.replace(tiny, json_train_glob=str(tmp_path / "train-*.json.gz"))
+    check_position(moved, tiny_state[0])
+    write_lines(tmp_path / "train-1.json.gz", map(record, sentences(31)))
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN='.*', but .* was read with '.*': set that"):
+        check_position(moved, tiny_state[0])
+    fewer = dataclasses.replace(tiny, json_train_glob=tiny.json_train_glob.replace("*", "0"))
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN='.*-0\.json\.gz', but"):
+        check_position(fewer, tiny_state[0])
+
+
+def test_another_size_of_batch_reads_on_at_the_next_example(tiny):
+    """Through three changes, two in the middle of a block, past the end of an epoch."""
+    shards = 2
+    config = dataclasses.replace(tiny, shards=shards)
+    whole = train_stream(config, range(shards))
+    per_shard = [[] for _ in range(shards)]
+    for _ in range(40):
+        for rows, found in zip(
+            np.split(np.array(rows_of(next(whole))), shards), per_shard, strict=True
+        ):
+            found += rows.tolist()
+    seen = [[] for _ in range(shards)]
+    state = None
+    for size, steps in ((4, 5), (10, 3), (2, 7), (6, 4)):
+        stream = train_stream(dataclasses.replace(config, batch_size=size), range(shards))
+        if state:
+            check_position(dataclasses.replace(config, batch_size=size), state[0])
+            stream.restore(state)
+        for _ in range(steps):
+            batch = next(stream)
+            assert len(batch["decoder_target_tokens"]) == size
+            for rows, found in zip(np.split(np.array(rows_of(batch)), shards), seen, strict=True):
+                found += rows.tolist()
+        state = stream.state()
+    for found, expected in zip(seen, per_shard, strict=True):
+        assert found == expected[: len(found)]
+        assert len(found) == (20 + 30 + 14 + 24) // shards
+
+
+def test_skipped_examples_are_those_that_would_have_come(tiny):
+    config = dataclasses.replace(tiny, shards=2)
+    whole, skipping = train_stream(config, (0, 1)), train_stream(config, (0, 1))
+    expected = take(whole, 8)
+    assert take(skipping, 1) == expected[:1]
+    skipping.skip(5 * tiny.batch_size)
+    assert take(skipping, 2) == expected[6:]
 
 
 def with_entry(state: bytes, name: str) -> bytes:
