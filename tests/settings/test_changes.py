@@ -50,7 +50,8 @@ def test_what_is_asked_for_once_is_neither_saved_nor_a_change(saved, tmp_path):
     assert "RESET_DATA = False" in (tmp_path / "run/config.gin").read_text()
     assert changes("--gin.RESET_DATA=True") == []
     again = settings("--model_dir=run", "--gin_file=run/config.gin")
-    assert not (again.run.trainer.reset_data or again.run.trainer.reset_optimizer)
+    assert not again.run.trainer.reset_data
+    assert not again.run.trainer.reset_optimizer
 
 
 def test_a_default_written_out_is_no_change(saved):

@@ -1,5 +1,6 @@
 """What a directory's checkpoints refuse, from its JSON alone: fast, and one sentence each."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -43,6 +44,12 @@ def test_what_goes_on_is_not_refused(directory, tmp_path):
         ({"train_steps": 3}, "v1", r"TRAIN_STEPS=3 lies behind .* is of step 4: give at least"),
         ({"d_ff": 256}, "v1", r"ModelConfig\.d_ff is 128 there and 256 here"),
         ({"switch": None}, "v1", r"NUM_EXPERTS is 8 there and None here"),
+        ({"relative_max_distance": 64}, "v1", r"relative_max_distance is 128 there and 64 here"),
+        (
+            {"switch": dataclasses.replace(run_config().model.switch, extra_dense=True)},
+            "v1",
+            r"SwitchConfig\.extra_dense is False there and True here",
+        ),
         ({"name": "adamw"}, "v1", r"OPTIMIZER='adamw' is not what .* set 'adafactor'"),
         ({}, "v2", r"VOCABULARY does not match"),
     ],

@@ -11,7 +11,7 @@ from switchx.model import ModelConfig
 
 FOLDER = "checkpoints"  # in a run's directory, one folder below it for each step
 
-# The fields that decide which parameters a model has.
+# The fields that decide which parameters a model has and what they mean.
 _SHAPE_FIELDS = (
     "vocab_size",
     "d_model",
@@ -23,6 +23,13 @@ _SHAPE_FIELDS = (
     "tied_embeddings",
     "relative_buckets",
 )
+# What decides which parameters there are, or what they mean, and how it is where nothing is said of
+# it, as in checkpoints of before it was compared.
+UNSAID: dict[str, Any] = {
+    "ModelConfig.relative_max_distance": 128,
+    "SwitchConfig.experts_in": "feed_forward",
+    "SwitchConfig.extra_dense": False,
+}
 _SEAL = "seal"
 
 
@@ -34,6 +41,10 @@ def identity(
     if config.switch:
         model["NUM_EXPERTS"] = config.switch.num_experts
         model["SwitchConfig.every"] = config.switch.every
+    for name in UNSAID:
+        of = config.switch if name.startswith("SwitchConfig") else config
+        if of is not None:
+            model[name] = getattr(of, name.partition(".")[2])
     return {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
 
 

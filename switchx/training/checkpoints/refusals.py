@@ -8,6 +8,7 @@ from typing import Any
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.training.checkpoints.identity import (
+    UNSAID,
     identity,
     newest_identity,
     newest_position,
@@ -91,7 +92,7 @@ def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]
     """Raises UserError, naming the first setting in which two identities differ."""
     where = f"MODEL_DIR={str(model_dir)!r}"
     for name in sorted({*saved["model"], *wanted["model"]}):
-        there, here = saved["model"].get(name), wanted["model"].get(name)
+        there, here = (of["model"].get(name, UNSAID.get(name)) for of in (saved, wanted))
         if there != here:
             raise UserError(
                 f"{where} holds a checkpoint of another model: {name} is {there!r} there and "
