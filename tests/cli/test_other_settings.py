@@ -30,6 +30,7 @@ OTHER = {
     "REMAT": "full",
     "DISPATCHER": "einsum",
     "LOSS_SPIKE": 2.0,
+    "METRIC_WRITERS": (),
     "CLIP_GLOBAL_NORM": 1.0,
     "EVAL_BATCH_SIZE": 16,
     "EXPERT_DROPOUT_RATE": 0.4,
