@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from switchx.errors import RunError
+from switchx import storage
+from switchx.errors import RunError, UserError
 
 LOG = "libraries.log"  # in a run's directory
 
@@ -127,7 +128,8 @@ class LibraryLog:
     def __init__(self) -> None:
         """Diverts them, for the rest of this process, to a file without a name."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # of its errors inside pipelines, ours
-        self._path: Path | None = None
+        self._path: Path | None = None  # in the run's directory, on this machine
+        self._url: Path | None = None  # there, in an object store
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  (the process's, to its end)
         terminal = os.fdopen(os.dup(2), "w", encoding=sys.stderr.encoding, buffering=1)
         terminal.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -139,8 +141,14 @@ class LibraryLog:
         logging.captureWarnings(True)
 
     def move_to(self, model_dir: str, host: int = 0) -> None:
-        """From now on they stand in the run's directory, those from before too."""
-        path = Path(model_dir) / (LOG if host == 0 else f"libraries.{host}.log")
+        """From now on they stand in the run's directory, those from before too.
+
+        In an object store they are there from the end on; after a failure they are shown too.
+        """
+        path = storage.as_path(model_dir) / (LOG if host == 0 else f"libraries.{host}.log")
+        if storage.is_remote(path):
+            self._url = path
+            return
         with contextlib.suppress(OSError), path.open("ab") as file:
             file.write(self._words())
             file.flush()
@@ -149,6 +157,7 @@ class LibraryLog:
 
     def explain(self) -> None:
         """Says, after a failure, where they are; where no file has them, says them."""
+        self._upload()
         if self._path is not None:
             if self._path.stat().st_size:
                 print(f"switchx: what libraries said is in {self._path}", file=sys.stderr)
@@ -158,9 +167,19 @@ class LibraryLog:
 
     def close(self) -> None:
         """Leaves no empty file behind."""
+        self._upload()
         with contextlib.suppress(OSError):
             if self._path is not None and not self._path.stat().st_size:
                 self._path.unlink()
+
+    def _upload(self) -> None:
+        """Adds them to what earlier starts left in an object store."""
+        words = self._words()
+        if self._url is not None and words:
+            with contextlib.suppress(UserError, RunError):  # they are shown where it matters
+                earlier = storage.read_if_there(self._url, "MODEL_DIR") or b""
+                storage.write_whole(self._url, earlier + words)
+            self._url = None
 
     def _words(self) -> bytes:
         self._file.seek(0)

@@ -50,7 +50,7 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
     """What the job's processes know and no one else: see `switchx.hosts.secret`.
 
     The launcher's, or one that process 0 leaves, while the hosts meet, in the run directory: only
-    who may read that can be of the job.
+    who may read that can be of the job. In a bucket that is who may read the bucket's objects.
     """
     from switchx.hosts.secret import VARIABLE, check_secret, new_secret
 
@@ -58,7 +58,7 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
         given = os.environ.get(VARIABLE)
         yield lambda: None if given is None else check_secret(given)
         return
-    file = Path(model_dir).expanduser() / _SECRET_FILE
+    file = storage.writable_path(model_dir, "MODEL_DIR") / _SECRET_FILE
     if job.index > 0:
         yield lambda: _read(file)
         return

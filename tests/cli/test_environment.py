@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from switchx import storage
 from switchx.cli import environment
 from switchx.data import DataConfig, tensorflow_loader
 from switchx.errors import UserError
@@ -32,7 +33,7 @@ def run(args):
     warnings.warn("of Python")
     print("ours", file=sys.stderr)
     if "run" in sys.argv and args.log:
-        args.log.move_to(".")
+        args.log.move_to(os.environ.get("RUN", "."))
         os.write(2, b"later\\n")
         logging.getLogger("orbax").warning("logged later")
     if "fail" in sys.argv:
@@ -70,6 +71,17 @@ def test_those_of_a_run_are_in_its_directory(tmp_path, monkeypatch, how):
     assert ("what libraries said is in libraries.log" in said) == ("fail" in how)
     kept = (tmp_path / "libraries.log").read_text()
     assert all(word in kept for word in (*WORDS, "later", "logged later"))
+
+
+def test_those_of_a_run_in_a_bucket_are_there_at_the_end(gs):
+    """And shown, where the run failed."""
+    folder = gs.folder()
+    said = python(NOISY, "run", RUN=folder).stderr
+    assert said == "ours\n"
+    said = python(NOISY, "run", "fail", RUN=folder).stderr
+    assert all(word in said for word in (*WORDS, "ours", "ValueError: unforeseen"))
+    kept = storage.read_text(f"{folder}/libraries.log", "X")
+    assert [kept.count(word) for word in (*WORDS, "logged later")] == [2] * 4
 
 
 @pytest.mark.parametrize("name", ["cuda", "mistake"])
