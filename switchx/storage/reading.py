@@ -195,4 +195,5 @@ def _list_sizes(system: Any, pattern: str) -> dict[str, int]:
             if there["type"] == "file":
                 return {system.unstrip_protocol(pattern): there["size"] or 0}
     found = system.glob(pattern, detail=True)
-    return {system.unstrip_protocol(path): found[path]["size"] or 0 for path in sorted(found)}
+    files = {path: facts["size"] or 0 for path, facts in found.items() if facts["type"] == "file"}
+    return {system.unstrip_protocol(path): files[path] for path in sorted(files)}

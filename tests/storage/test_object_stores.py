@@ -40,6 +40,8 @@ def test_a_glob_lists_its_files(store):
     storage.write_whole(f"{folder}/sub/train-4.jsonl", "x")
     found = storage.list_files(f"{folder}/train-*.jsonl", "X")
     assert found == {f"{folder}/train-{n}.jsonl": n for n in range(3)}
+    everything = storage.list_files(f"{folder}/**", "X")
+    assert everything == {**found, f"{folder}/sub/train-4.jsonl": 1}
 
 
 def test_a_large_file_is_read_and_uploaded_in_parts(store):

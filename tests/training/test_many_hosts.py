@@ -142,12 +142,13 @@ def test_a_lost_host_and_a_notice_to_one_of_them_then_a_restart_ends_the_same(of
     assert_same_end(tmp_path, of_two)
 
 
-def test_what_some_processes_saved_fewer_and_more_go_on_with_on_other_meshes(of_one, tmp_path):
-    """The last mesh's model axis spans two hosts: these hold the same rows and read the same."""
-    run(tmp_path, 2, train_steps=2)
-    run(tmp_path, 1, train_steps=4, mesh=(4, 1, 2))
-    run(tmp_path, 4, mesh=(1, 2, 4))
-    np.testing.assert_allclose(losses(tmp_path), losses(of_one), rtol=1e-5)
+def test_what_some_processes_saved_fewer_and_more_go_on_with_on_other_meshes(of_one, gs):
+    """In a bucket. The last mesh's model axis spans two hosts: these read the same rows."""
+    directory = f"{gs.folder()}/of several"
+    run(directory, 2, train_steps=2)
+    run(directory, 1, train_steps=4, mesh=(4, 1, 2))
+    run(directory, 4, mesh=(1, 2, 4))
+    np.testing.assert_allclose(losses(directory), losses(of_one), rtol=1e-5)
 
 
 def test_all_roll_back_together_behind_a_bad_batch(tmp_path):
