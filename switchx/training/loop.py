@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,9 +14,10 @@ from switchx.training.bad_loss import BadLoss, LossWatch
 from switchx.training.batches import Batch, put_rows
 from switchx.training.checkpoints.checkpoints import Checkpoints, History, Restored
 from switchx.training.feed import Evaluation, Stream
+from switchx.training.hangs import EVALUATION, PROFILE, ROLLBACK, SAVE, STEP, HangWatch
 from switchx.training.log import RunLog
 from switchx.training.profile import Profiler, pause
-from switchx.training.readings import loss_of
+from switchx.training.readings import Result, loss_of
 from switchx.training.state import Setup, TrainState
 
 
@@ -55,11 +56,13 @@ class Loop:
         evaluation: Evaluation,
         log: RunLog,
         profiler: Profiler,
+        hangs: HangWatch,
         began: Restored,
     ):
         self._setup, self._config = setup, setup.run.trainer
         self._checkpoints, self._stream = checkpoints, stream
-        self._evaluation, self._log, self._profiler = evaluation, log, profiler
+        self._evaluation, self._log = evaluation, log
+        self._profiler, self._hangs = profiler, hangs
         self._began, self._first_step = began, began.step
         # Where a rollback to the start goes on; a position takes its time to say.
         self._data_start = stream.state() if self._config.on_bad_loss == "skip" else {}
@@ -83,15 +86,18 @@ class Loop:
         """
         state: Any = self._began.state
         step = self._began.step
-        with Interruption() as interruption, contextlib.closing(self._profiler):
+        with self._hangs, Interruption() as interruption, contextlib.closing(self._profiler):
             pending: Any = None
+            self._hangs.begin(STEP)
             leaving = interruption.now()
             while step < self._config.train_steps and not leaving:
                 metrics: Any
                 with self._profiler.step(step + 1, pending):
                     # The device computes the step before while these rows are taken and placed.
+                    self._hangs.part = "waiting for data"
                     with jax.profiler.TraceAnnotation("next batch"):
                         batch = put_rows(next(self._stream), self._setup)
+                    self._hangs.part = "in the step"
                     state, metrics = train_step(state, batch)
                     # One step behind, so that the device always has the next one to start on.
                     bad = self._look_at(pending)
@@ -108,8 +114,9 @@ class Loop:
                     state, step = self._roll_back(bad)
             if not self._validation and not leaving:
                 self._evaluate(step, state)
-        self._checkpoints.wait()
-        self._log.sync()
+            self._hangs.begin(SAVE)
+            self._checkpoints.wait()
+            self._log.sync()
         self._report()
         return TrainResult(step, leaving, self._validation, self._load, self._first_step)
 
@@ -122,6 +129,7 @@ class Loop:
     def _between(self, step: int, state: TrainState, leaving: bool) -> None:
         """Evaluates and saves where due. The stream stands right behind the step's batch."""
         if self._profiler.ends_at(step):
+            self._hangs.begin(PROFILE)
             self._profiler.close()
         last, loss = step == self._config.train_steps, None
         evaluating = (last or step % self._config.eval_period == 0) and not leaving
@@ -130,14 +138,22 @@ class Loop:
         if last or leaving or step % self._config.checkpoint_period == 0:
             drawn = step + self._skipped
             history = History(drawn, self._watch.losses, self._examples(drawn))
+            self._hangs.begin(SAVE)
             self._log.sync()  # a run that goes on from here has all rows up to here
             with pause("saving"):
                 self._checkpoints.save(state, self._stream.state(), loss, history)
             self._saved_step = step
         if evaluating:  # behind the checkpoint: a hundred tasks take their time
             with pause("evaluating"):
-                self._log.tasks(step, self._evaluation.each_task(state.params))
+                self._log.tasks(step, self._each_task(state))
         self._log.resume(step)
+        self._hangs.begin(STEP)
+
+    def _each_task(self, state: TrainState) -> Iterator[tuple[str, Result]]:
+        self._hangs.begin(EVALUATION)
+        for result in self._evaluation.each_task(state.params):
+            yield result
+            self._hangs.begin(EVALUATION)
 
     def _examples(self, batches: int) -> int:
         """Drawn from the data in so many batches, of which those before this start count too."""
@@ -145,6 +161,7 @@ class Loop:
         return before.examples + (batches - before.batches) * self._batch_size
 
     def _evaluate(self, step: int, state: TrainState) -> float:
+        self._hangs.begin(EVALUATION)
         with pause("evaluating"):
             values, layers = self._evaluation(state.params)
         self._log.validation(step, (values, layers))
@@ -157,6 +174,7 @@ class Loop:
             return None
         step, metrics = pending
         bad = self._watch.look_at(step, *loss_of(metrics))
+        self._hangs.begin(STEP)
         if not bad:
             self._log.train(step, metrics)
         return bad
@@ -167,6 +185,7 @@ class Loop:
         All batches between are left out, as PaLM did. A run that is killed before its next
         checkpoint comes to the same bad batch again, and so to the same end.
         """
+        self._hangs.begin(ROLLBACK)
         self._profiler.close()
         self._checkpoints.wait()
         limit = self._config.max_rollbacks
@@ -186,6 +205,7 @@ class Loop:
             f"The loss at step {bad.step} {bad.why}: back to step {step}, and on without the "
             f"{left_out} batches up to it (rollback {self._rollbacks} of at most {limit})"
         )
+        self._hangs.begin(STEP)
         return found.state, step
 
     def _why_it_stops(self, bad: BadLoss) -> str:

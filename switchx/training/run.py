@@ -18,6 +18,7 @@ from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.feed import Feed
+from switchx.training.hangs import HangWatch
 from switchx.training.host_rows import HostShards
 from switchx.training.log import RunLog
 from switchx.training.loop import Loop, TrainResult
@@ -103,8 +104,9 @@ def _train(
         _introduce(log, setup, began, directory, time.monotonic() - started)
         for line in () if began.record else checkpoints.resets.lines(began.step):
             log.say(line)
-        profiler = profile(step.program, log.say)
-        loop = Loop(setup, checkpoints, stream, feed.evaluation(setup), log, profiler, began)
+        profiler, hangs = profile(step.program, log.say), HangWatch(directory)
+        evaluation = feed.evaluation(setup)
+        loop = Loop(setup, checkpoints, stream, evaluation, log, profiler, hangs, began)
         return loop.run(step)
     finally:
         log.close()
