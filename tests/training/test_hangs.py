@@ -84,6 +84,7 @@ def test_what_is_no_hang(watched, capfd):
     watch.begin(EVALUATION)
     passes(3600)  # a long one, that compiles first
     watch.begin(STEP)
+    passes(WAKE)
     clock.now += 10**6  # the process was stopped, or the machine asleep
     watch._look()
     passes(3900)
