@@ -52,6 +52,12 @@ def test_what_is_wrong_is_said(run, trained):
         switchx.Run("nowhere")
     with pytest.raises(UserError, match="BATCH_SIZE='x' must be a whole number"):
         switchx.configure(BATCH_SIZE="x")
+    with pytest.raises(
+        UserError, match="METRIC_WRITERS='wandb' must be a tuple of names or a list"
+    ):
+        switchx.configure(METRIC_WRITERS="wandb")
+    with pytest.raises(UserError, match="names 'jsonl', which is none of tensorboard, wandb"):
+        switchx.configure(METRIC_WRITERS=["tensorboard", "jsonl"])
     with pytest.raises(UserError, match="the nearest name is BATCH_SIZE"):
         switchx.configure(BATCHSIZE=8)
     with pytest.raises(UserError, match="longer than"):

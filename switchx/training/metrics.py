@@ -82,6 +82,7 @@ class MetricWriter:
           RunError: it cannot be written.
         """
         self._file.sync()
+        self._writers.sync()
 
     def close(self) -> None:
         """Flushes and closes the file. What cannot be written was said before."""

@@ -38,21 +38,31 @@ class EventFile:
 
     Args:
       directory: made if missing.
-      first_step: TensorBoard forgets what earlier files say of this step and later ones.
+      first_step: TensorBoard forgets what earlier files say of this step and later ones; None
+        where this file goes on with them.
+
+    Attributes:
+      size: bytes so far.
     """
 
-    def __init__(self, directory: storage.AnyPath, first_step: int):
+    def __init__(self, directory: storage.AnyPath, first_step: int | None):
         # TensorBoard reads what is named so, in the order of the names. A rollback may make two
         # files within a second.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}"
         self._file = storage.open_appender(storage.as_path(directory) / name)
+        self.size = 0
         self._write(file_version="brain.Event:2")
-        self._write(step=first_step, session_log={"status": "START"})
+        if first_step is not None:
+            self._write(step=first_step, session_log={"status": "START"})
 
     def add(self, step: int, values: Sequence[Any]) -> None:
         """Writes the values of a step: each a `Summary.Value`, or a dictionary of its fields."""
         self._write(step=step, summary={"value": values})
         self._file.flush()
+
+    def sync(self) -> None:
+        """What was added survives a kill."""
+        self._file.sync()
 
     def close(self) -> None:
         self._file.close()
@@ -63,6 +73,7 @@ class EventFile:
         length = struct.pack("<Q", len(message))
         for part in (length, message):
             self._file.append(part + struct.pack("<I", messages().checksum(part)))
+            self.size += len(part) + 4
 
 
 @contextlib.contextmanager

@@ -74,6 +74,12 @@ class Writers:
         """A picture, as a PNG file's content."""
         self._call("picture", step, name, png)
 
+    def sync(self) -> None:
+        """What TensorBoard has survives a kill. Trackers get all rows again at the next start."""
+        for writer in self._writers or ():
+            if isinstance(writer, Guarded):
+                writer.call("sync")
+
     def close(self, status: str) -> None:
         """Waits, but not for ever, until all is written; see `Writer.close`."""
         self._call("close", status)

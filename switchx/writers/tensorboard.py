@@ -15,6 +15,7 @@ from switchx.writers.writer import Row, RunFacts
 
 FOLDER = "tensorboard"
 _BINS = 32
+_FULL = 2**20  # bytes of a file after which another is begun: object stores take files whole
 _MAIN = ("validation", "loss")  # the figure by which its table of runs compares them
 
 
@@ -54,6 +55,11 @@ class TensorBoard:
             self._file("").add(self._step, [_hparams_end(status)])
         self._close_files()
 
+    def sync(self) -> None:
+        """What was written survives a kill."""
+        for file in self._files.values():
+            file.sync()
+
     def _close_files(self) -> None:
         for file in self._files.values():
             with contextlib.suppress(RunError):  # what cannot be written was said before
@@ -61,10 +67,13 @@ class TensorBoard:
         self._files.clear()
 
     def _file(self, split: str) -> EventFile:
-        if split not in self._files:
+        earlier = self._files.get(split)
+        if earlier is None or earlier.size > _FULL:
             directory = storage.as_path(self._run.model_dir) / FOLDER / split
             first = self._step + 1 if self._step else 0
-            self._files[split] = EventFile(directory, first)
+            self._files[split] = EventFile(directory, None if earlier else first)
+            if earlier:
+                earlier.close()
         return self._files[split]
 
 

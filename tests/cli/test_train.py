@@ -9,6 +9,7 @@ import pytest
 
 from switchx.settings import Request, load
 from switchx.training.run_reader import metric_rows
+from tests.writers.rows import values
 
 
 @pytest.fixture
@@ -38,6 +39,19 @@ def test_training_shows_what_it_made(trained):
     assert all((trained.run / name).stat().st_size for name in names)
     assert sorted(path.name for path in (trained.run / "checkpoints").iterdir()) == ["2", "4"]
     assert steps(trained.run) == [1, 2, 3, 4]
+
+
+def test_tensorboard_has_what_was_shown(trained):
+    found = values(trained.run)
+    samples = found["samples/text_summary"][1].tensor.string_val[0].decode()
+    lines = [line.removeprefix("    ") for line in samples.splitlines()]
+    assert sum(" ____ " in line for line in lines) > 1
+    assert "\n".join(lines) in trained.outcome.out
+    for name in ("loss", "expert_load"):
+        picture = found[name][1].image.encoded_image_string
+        assert picture == (trained.run / f"{name}.png").read_bytes()
+    configuration = found["configuration/text_summary"][1].tensor.string_val[0].decode()
+    assert "    TRAIN_STEPS = 4\n" in configuration
 
 
 def test_the_shown_bits_per_byte_are_those_of_the_shown_loss(trained):

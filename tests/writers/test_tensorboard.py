@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
-from switchx.writers import Writers
+from switchx.writers import Writers, tensorboard
 from tests.writers.rows import CONFIGURATION, NAMED, SETTINGS, events, facts, png, row, values
 
 
@@ -99,6 +99,15 @@ def test_a_resume_and_a_rollback_make_it_forget(tmp_path):
             if value.tag == "loss":
                 shown[event.step] = value.simple_value
     assert shown == {10: 1.0, 20: 6.0}
+
+
+def test_a_full_file_is_followed_by_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorboard, "_FULL", 2000)
+    write(tmp_path, [row(step) for step in range(10)])
+    assert len(list((tmp_path / "tensorboard/train").iterdir())) > 2
+    found = events(tmp_path, "train")
+    assert [e.step for e in found if e.HasField("summary")] == list(range(10))
+    assert [e.step for e in found if e.HasField("session_log")] == [0]
 
 
 def test_what_cannot_be_written_is_said_once(tmp_path, capsys):
