@@ -35,7 +35,7 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
 
 
 def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
-    """Raises UserError for what is wrong in the settings and on this machine's disk.
+    """Raises UserError for what is wrong in the settings and in the files that they name.
 
     Without TensorFlow: of tasks that it would have to be asked about, little is known here.
     """
@@ -43,7 +43,7 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
     if config.prepared_dir is not None:
         return
     name = config.mixture_or_task_name
-    if vocabulary_files.lies_here(config):
+    if vocabulary_files.opens_at_once(config):
         vocabulary = vocabulary_files.open_chosen(config)
         if vocabulary is not None and name in names.VOCABULARIES:
             spans = NOISE_DENSITY, MEAN_SPAN, vocabulary.sentinels

@@ -57,7 +57,8 @@ def from_config(config: DataConfig) -> Any:
     if choice in names.PUBLIC_MODELS:
         return seqio.SentencePieceVocabulary(path, 0)  # these files have their sentinels
     opened = vocabulary_files.open_model(path, config)
-    return seqio.SentencePieceVocabulary(path, opened.added_sentinels)
+    file = vocabulary_files.file_here(path, config)
+    return seqio.SentencePieceVocabulary(file, opened.added_sentinels)
 
 
 def to_plain(vocabulary: Any, config: DataConfig) -> Vocabulary:

@@ -1,6 +1,7 @@
 """Opens the vocabulary that a config names, once in a process, without TensorFlow."""
 
 import functools
+import hashlib
 import os
 
 from switchx import storage
@@ -29,33 +30,51 @@ def open_chosen(config: DataConfig) -> Vocabulary | None:
     return Bytes() if choice == "bytes" else open_model(model_path(config, choice), config)
 
 
-def lies_here(config: DataConfig) -> bool:
-    """Whether a config's vocabulary can be opened at once: no download, nothing to build."""
+def opens_at_once(config: DataConfig) -> bool:
+    """Whether a config's vocabulary needs no TensorFlow, and nothing to be built."""
     choice = chosen(config)
     if choice == "python_docs":
         return corpus.locate(config.cache_path).vocabulary_path.is_file()
-    return (
-        choice != "default" and choice not in names.PUBLIC_MODELS and not storage.is_remote(choice)
-    )
+    return choice != "default" and choice not in names.PUBLIC_MODELS
 
 
 def open_model(path: str, config: DataConfig, extra_ids: int | None = None) -> SentencePieces:
     """A SentencePiece file as a vocabulary; `extra_ids` sentinels where the caller knows."""
-    stat = os.stat(path) if os.path.isfile(path) else None
-    version = (stat.st_size, stat.st_mtime_ns) if stat else None
-    return _opened(path, version, extra_ids, setting(config))
+    return _opened(path, _version(path), extra_ids, setting(config))
+
+
+def file_here(path: str, config: DataConfig) -> str:
+    """A file of this machine with the same model: of seqio, which reads it, URLs are not known.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    if not storage.is_remote(path) or path in names.PUBLIC_MODELS.values():
+        return path
+    model = _read(path, None, setting(config))
+    here = config.cache_path / "vocabularies" / f"{hashlib.sha256(model).hexdigest()}.model"
+    if not here.is_file():
+        storage.write_whole(here, model)
+    return str(here)
 
 
 @functools.lru_cache(maxsize=16)
 def _opened(path: str, version: object, extra_ids: int | None, setting: str) -> SentencePieces:
-    del version  # of the file: another is another vocabulary
-    return SentencePieces(_read(path, setting), extra_ids, name=path)
+    return SentencePieces(_read(path, version, setting), extra_ids, name=path)
 
 
-def _read(path: str, setting: str) -> bytes:
-    if not path.startswith("gs://"):
-        return storage.read_bytes(path, setting)
-    # As seqio reads it next: TensorFlow needs no package of its own for these, and retries.
+def _version(path: str) -> object:
+    """Of a file on this machine: another is another vocabulary."""
+    stat = os.stat(path) if os.path.isfile(path) else None
+    return (stat.st_size, stat.st_mtime_ns) if stat else None
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: str, version: object, setting: str) -> bytes:
+    del version
+    if path not in names.PUBLIC_MODELS.values():
+        return storage.read_bytes(storage.as_path(path, "VOCABULARY"), setting)
+    # As seqio reads it next: TensorFlow needs no account and no package of its own for these.
     gfile = load_tensorflow().io.gfile
     return within_limit(lambda: bytes(gfile.GFile(path, "rb").read()), path, setting)
 
