@@ -231,14 +231,20 @@ def _ask(
     return answer.status, kept, content
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Says nothing: a client that was killed hangs up, as the faults here do."""
+
+
 @contextlib.contextmanager
 def _proxy(
     target: int, handler: type[_Handler]
 ) -> Iterator[tuple[ThreadingHTTPServer, ObjectStore]]:
     store = ObjectStore("", {})
     bound = type("Bound", (handler,), dict(store=store, target=target, writing=threading.Lock()))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), bound)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), bound)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server, store
