@@ -79,6 +79,7 @@ def train_run(
     """
     from switchx.training.checkpoints.refusals import check_resume
 
+    storage.writable_path(settings.model_dir, "MODEL_DIR")
     steps = _profile_steps(settings, profile_steps)
     check_position = functools.partial(data.check_position, settings.data)
     data.check_settings(settings.data)

@@ -96,9 +96,12 @@ def writable_path(path: AnyPath, setting: str) -> Path:
     """`as_path` of a place that will be written to: this machine, gs:// or s3://.
 
     Raises:
-      UserError: it is elsewhere, or as `as_path`.
+      UserError: it is elsewhere, nobody is known here who could write there, or as `as_path`.
     """
-    return _in_store(path, setting, "written to")
+    found = _in_store(path, setting, "written to")
+    if is_remote(found) and scheme_of(found) == "gs":
+        _check_google_account(found, setting)
+    return found
 
 
 def store_path(path: AnyPath, setting: str) -> Path:
@@ -168,12 +171,30 @@ def file_system(url: AnyPath) -> tuple[Any, str]:
     try:
         system = _shared(f"{scheme_of(url)}://{bucket_of(url)}")
     except (ImportError, ValueError) as error:
-        raise ImportError(
-            f"{first_line(error)}; 'switchx[cloud]' brings gcsfs for gs:// and s3fs for s3://"
-        ) from error
+        brings = "; pip install 'switchx[cloud]' brings it" * (scheme_of(url) in STORES)
+        raise ImportError(f"{first_line(error)}{brings}") from error
     if scheme_of(url) in STORES:  # as it stands: no #, ? or % in a name means anything
         return system, f"{bucket_of(url)}/{key_of(url)}".rstrip("/")
     return system, system._strip_protocol(os.fspath(url))
+
+
+def _check_google_account(url: AnyPath, setting: str) -> None:
+    """Without one gcsfs goes on as nobody, which does for what is public, and waits long."""
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    if any(
+        os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_AUTH_TOKEN_FOR_TESTING")
+    ):
+        return
+    try:
+        google.auth.default()
+    except DefaultCredentialsError:
+        raise UserError(
+            f"{setting}={os.fspath(url)!r} cannot be written to without an account: run `gcloud "
+            "auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's "
+            "file."
+        ) from None
 
 
 def _check_url(url: str, setting: str) -> None:

@@ -85,3 +85,14 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch, path, says):
     with pytest.raises(UserError, match=f"MODEL_DIR={path!r} {says}"):
         storage.writable_path(path, "MODEL_DIR")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nobody_could_write_is_said_at_once(tmp_path, monkeypatch):
+    """gcsfs would go on as nobody, as it may for data that is public."""
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(UserError, match=r"MODEL_DIR='gs://b/x' cannot be written to without an ac"):
+        storage.writable_path("gs://b/x", "MODEL_DIR")
+    assert str(storage.as_path("gs://b/x")) == "gs://b/x"
