@@ -8,7 +8,9 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from switchx.errors import UserError
 from switchx.storage.paths import (
@@ -24,6 +26,7 @@ from switchx.storage.retries import with_retries
 from switchx.storage.trouble import explain, explain_missing_bucket
 from switchx.storage.writing import (
     LARGE_SECONDS,
+    REQUESTS,
     SMALL_SECONDS,
     remove,
     unfinished_beside,
@@ -125,13 +128,20 @@ def set_aside(path: Path, folder: Path) -> Path:
     with write_errors(aside):
         if is_remote(path):
             (system, name), there = file_system(path), file_system(aside)[1]
-            copy = functools.partial(system.copy, name, there, recursive=True)
+            copy = functools.partial(_copy_objects, system, name, there)
             with_retries(copy, os.fspath(path), LARGE_SECONDS, "set aside")
             remove(path)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             path.rename(aside)
     return aside
+
+
+def _copy_objects(system: Any, name: str, there: str) -> None:
+    """Within the store, each by its name: fsspec's own copy takes some names for patterns."""
+    found = list(system.find(name))
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        list(pool.map(system.cp_file, found, [there + path[len(name) :] for path in found]))
 
 
 @contextlib.contextmanager

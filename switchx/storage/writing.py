@@ -1,11 +1,13 @@
 """Files that are there whole or not at all, however the process ends."""
 
 import contextlib
+import glob
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from switchx.storage.trouble import explain, explain_missing_bucket
 
 SMALL_SECONDS = 30.0  # of one try
 LARGE_SECONDS = 1800.0  # a shard may have a gigabyte
+REQUESTS = 16  # at a time, of many small ones
 _UNFINISHED = ".part"
 
 
@@ -107,12 +110,22 @@ def remove(path: AnyPath) -> None:
         if is_remote(path):
             system, name = file_system(path)
             with_retries(
-                lambda: system.rm(name, recursive=True), os.fspath(path), LARGE_SECONDS, "removed"
+                lambda: _remove_objects(system, name), os.fspath(path), LARGE_SECONDS, "removed"
             )
         elif Path(path).is_dir():
             shutil.rmtree(path)
         else:
             os.unlink(path)
+
+
+def _remove_objects(system: Any, name: str) -> None:
+    there = list(system.find(name))
+    if any(map(glob.has_magic, there)):
+        # As many at once as a store takes, but fsspec takes such names for patterns of others.
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(system.rm_file, there))
+    elif there:
+        system.rm(there)
 
 
 @contextlib.contextmanager

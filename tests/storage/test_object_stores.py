@@ -31,6 +31,10 @@ def test_what_was_written_is_read_and_listed(store):
     storage.remove(folder / "none")
     assert not storage.is_folder(folder / ODD[0], "X")
     assert len(storage.names_in(folder, "X")) == len(ODD) - 1
+    storage.write_whole(folder / "run1*" / "x", "what the name would match as a pattern")
+    storage.remove(folder / "run[1]*")
+    assert "run[1]*" not in storage.names_in(folder, "X")
+    assert "run1*" in storage.names_in(folder, "X")
 
 
 def test_a_glob_lists_its_files(store):
