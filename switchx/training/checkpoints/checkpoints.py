@@ -10,15 +10,17 @@ import orbax.checkpoint as ocp
 
 from switchx import hosts, storage
 from switchx.errors import RunError, UserError, first_line
+from switchx.training.checkpoints.failures import store_failure, why
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.checkpoints.identity import (
-    FOLDER,
+    checkpoints_of,
     identity,
     read_identity,
     saved_steps,
     sealed,
 )
 from switchx.training.checkpoints.manager import open_manager
+from switchx.training.checkpoints.objects import unchanging
 from switchx.training.checkpoints.positions import PositionRestore, PositionSave
 from switchx.training.checkpoints.refusals import compare_arrays
 from switchx.training.host_rows import HostShards
@@ -103,7 +105,7 @@ class Checkpoints:
         self._start, self.resets = start, resets
         self._identity = identity(setup.run.model, setup.run.optimizer.name, vocabulary)
         self._base_period = trainer.checkpoint_period
-        self._directory = Path(model_dir).resolve() / FOLDER
+        self._directory = checkpoints_of(model_dir)
         base_period = trainer.checkpoint_period if trainer.on_bad_loss == "skip" else None
         self._manager = open_manager(self._directory, trainer.keep_checkpoints, base_period)
 
@@ -153,19 +155,31 @@ class Checkpoints:
           UserError: it is of another run than this one.
           RunError: if there are checkpoints, but none can be read.
         """
-        return self._newest_of(saved_steps(self._model_dir)) or self._begin()
+        return self._newest_of(self._steps()) or self._begin()
 
     def base_or_start(self) -> Restored:
         """The same of those checkpoints that an undisturbed run has too; later ones are deleted.
 
         What a run saved because it was stopped must not decide how far it rolls back.
+
+        Raises:
+          RunError: if there are some, but none can be read.
         """
-        steps = saved_steps(self._model_dir)
-        restored = self._newest_of([step for step in steps if self._is_base(step)])
-        for step in saved_steps(self._model_dir):
+        try:
+            return self._base() or self._begin()
+        except UserError as error:  # the store does not answer, in the middle of a run
+            raise RunError(str(error)) from error
+
+    def _base(self) -> Restored | None:
+        restored = self._newest_of([step for step in self._steps() if self._is_base(step)])
+        for step in self._steps():
             if restored is None or step > restored.step:
                 self._manager.delete(step)
-        return restored or self._begin()
+        return restored
+
+    def _steps(self) -> list[int]:
+        """Those of the finished checkpoints, oldest first."""
+        return list(self._manager.all_steps())
 
     def _begin(self) -> Restored:
         started = self._start.begin(self._setup)
@@ -207,6 +221,10 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # a damaged file can fail in any layer below
+            refused = store_failure(error)
+            if refused is not None:
+                with storage.read_errors(self._directory / str(step), "MODEL_DIR"):
+                    raise refused from error
             reason = first_line(error)
         if not hosts.all_of(found is not None) or found is None:
             return None, reason
@@ -255,7 +273,9 @@ class Checkpoints:
         saved_in = {shard: shard if count == self._shards.count else 0 for shard in shards}
         restores = {name: ocp.args.StandardRestore(arrays) for name, arrays in target.items()}
         position = PositionRestore(sorted(set(saved_in.values())), count, seal)
-        items = self._manager.restore(step, args=ocp.args.Composite(position=position, **restores))
+        with unchanging():
+            wanted = ocp.args.Composite(position=position, **restores)
+            items = self._manager.restore(step, args=wanted)
         positions = {shard: items.position[of] for shard, of in saved_in.items()}
         arrays = {name: items[name] for name in target}
         return _Found(arrays, saved["arrays"], positions, history)
@@ -275,7 +295,7 @@ class Checkpoints:
         there = ", ".join(map(str, saved_steps(self._model_dir))) or "none"
         return RunError(
             f"A checkpoint could not be saved in MODEL_DIR={str(self._model_dir)!r} "
-            f"({first_line(error)[:300]}); those there are of steps: {there}."
+            f"({why(error)[:300]}); those there are of steps: {there}."
         )
 
     def close(self) -> None:

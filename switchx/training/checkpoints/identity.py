@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from switchx import storage
 from switchx.model import ModelConfig
 
 FOLDER = "checkpoints"  # in a run's directory, one folder below it for each step
+COMMITTED = "commit_success.txt"  # in a step's folder, written last
 
 # The fields that decide which parameters a model has and what they mean.
 _SHAPE_FIELDS = (
@@ -71,19 +73,42 @@ def _hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def saved_steps(model_dir: str | Path) -> list[int]:
+def checkpoints_of(model_dir: storage.AnyPath) -> Path:
+    """The folder of a run's checkpoints, absolute."""
+    folder = storage.as_path(model_dir, "MODEL_DIR") / FOLDER
+    return folder if storage.is_remote(folder) else folder.resolve()
+
+
+def saved_steps(model_dir: storage.AnyPath) -> list[int]:
     """Steps of the finished checkpoints in a run's directory, oldest first."""
-    names = storage.names_in(Path(model_dir) / FOLDER, "MODEL_DIR")
-    return sorted(int(name) for name in names if name.isdigit())
+    folder = checkpoints_of(model_dir)
+    names = [name for name in storage.names_in(folder, "MODEL_DIR") if is_step(name)]
+    with ThreadPoolExecutor(8) as pool:
+        whole = list(pool.map(lambda name: is_whole(folder / name), names))
+    return sorted(int(name) for name, there in zip(names, whole, strict=True) if there)
 
 
-def read_identity(model_dir: str | Path, step: int) -> tuple[dict[str, Any], str]:
+def is_step(name: str) -> bool:
+    """Whether a folder of this name is a step's."""
+    return name.isascii() and name.isdigit()
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether all of a checkpoint was written.
+
+    On a disk it gets its name when it is, and in an object store, where nothing can be renamed, a
+    last file.
+    """
+    return not storage.is_remote(folder) or COMMITTED in storage.names_in(folder, "MODEL_DIR")
+
+
+def read_identity(model_dir: storage.AnyPath, step: int) -> tuple[dict[str, Any], str]:
     """The identity of a checkpoint, and its seal.
 
     Raises:
       ValueError: it is damaged or not there.
     """
-    path = Path(model_dir) / FOLDER / str(step) / "identity" / "metadata"
+    path = checkpoints_of(model_dir) / str(step) / "identity" / "metadata"
     content = storage.read_if_there(path, "MODEL_DIR")
     if content is None:
         raise ValueError("it has no identity")
@@ -93,10 +118,10 @@ def read_identity(model_dir: str | Path, step: int) -> tuple[dict[str, Any], str
         raise ValueError("identity is nested too deeply") from None
 
 
-def newest_position(model_dir: str | Path) -> bytes | None:
+def newest_position(model_dir: storage.AnyPath) -> bytes | None:
     """The data's position of a shard in the newest checkpoint, unverified; None without one."""
     for step in saved_steps(model_dir)[-1:]:
-        folder = Path(model_dir) / FOLDER / str(step) / "position"
+        folder = checkpoints_of(model_dir) / str(step) / "position"
         for name in sorted(storage.names_in(folder, "MODEL_DIR")):
             if name.startswith("shard-"):
                 content = storage.read_if_there(folder / name, "MODEL_DIR") or b""
@@ -104,7 +129,7 @@ def newest_position(model_dir: str | Path) -> bytes | None:
     return None
 
 
-def newest_identity(model_dir: str | Path) -> dict[str, Any] | None:
+def newest_identity(model_dir: storage.AnyPath) -> dict[str, Any] | None:
     """The identity of the newest checkpoint whose identity can be read; None without one."""
     for step in reversed(saved_steps(model_dir)):
         try:

@@ -1,7 +1,7 @@
 """Orbax's manager as a run needs it: which checkpoints stay, and how arrays are written."""
 
 import dataclasses
-import glob
+import datetime
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,14 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
+from switchx import hosts, storage
 from switchx.errors import UserError
+from switchx.training.checkpoints.identity import is_step, is_whole, saved_steps
+from switchx.training.checkpoints.objects import remove_checkpoint
+from switchx.training.checkpoints.run_path import RunPath
 
 # Orbax gives up a save, or the folders it makes in the background, after a time that it takes by
 # the wall clock, which may be set meanwhile.
@@ -35,6 +39,8 @@ logging.disable(_disabled)
 def open_manager(directory: Path, keep: int, base_period: int | None) -> ocp.CheckpointManager:
     """The manager of the checkpoints in a folder, which is made where it is missing.
 
+    What a killed process left unfinished there is removed: no other one may write to it now.
+
     The newest `keep` stay, the one of lowest validation loss, and with `base_period` the newest of
     a multiple of it.
     """
@@ -48,11 +54,17 @@ def open_manager(directory: Path, keep: int, base_period: int | None) -> ocp.Che
     if base_period is not None:
         policies.append(_NewestBase(base_period))
     check_name(directory)
+    if hosts.is_first():
+        _remove_unfinished(directory)
+    remote = storage.is_remote(directory)
+    mode = AtomicityMode.COMMIT_FILE if remote else AtomicityMode.ATOMIC_RENAME
     return ocp.CheckpointManager(
-        LocalPath(directory),
+        RunPath(directory),
         options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             create=True,
+            step_name_format=_Steps(),
+            atomicity_options=AtomicityOptions(mode),
             async_options=ocp.AsyncOptions(
                 timeout_secs=_NEVER, create_directories_asynchronously=False
             ),
@@ -65,8 +77,10 @@ def check_name(directory: Path) -> None:
     name = str(directory)
     is_text = name.encode(errors="replace") == os.fsencode(name)
     # Orbax takes the first part of such a path for a URL's scheme; TensorStore normalizes the rest.
-    a_url = directory.is_absolute() and directory.parts[1] in ("gs", "s3", "az", "hf")
-    if a_url or "\\" in name or ":/" in name or not is_text:
+    remote = storage.is_remote(directory)
+    a_url = not remote and directory.parts[1] in ("gs", "s3", "az", "hf")
+    below = name.split("://", 1)[1] if remote else name
+    if a_url or "\\" in below or ":/" in below or not is_text:
         raise UserError(
             f"MODEL_DIR={str(directory.parent)!r} has a name that checkpoints cannot lie below: "
             "choose one in UTF-8 without backslashes, folders that end in ':', or a first folder "
@@ -74,12 +88,32 @@ def check_name(directory: Path) -> None:
         )
 
 
-class LocalPath(type(epath.Path("/"))):  # type: ignore[misc]
-    """Lists what lies in a folder whose own name may hold *, ? and [ ]; etils matches those too."""
+def _remove_unfinished(directory: Path) -> None:
+    for name in storage.names_in(directory, "MODEL_DIR"):
+        if ".orbax-checkpoint-tmp" in name or (is_step(name) and not is_whole(directory / name)):
+            remove_checkpoint(directory / name)
 
-    def glob(self, pattern: str) -> Iterator[Any]:
-        found = glob.glob(os.path.join(glob.escape(str(self)), pattern))
-        return (self._new(path) for path in found)
+
+class _Steps(ocp.path.step.NameFormat):
+    """Tells Orbax which steps there are: those of `saved_steps`."""
+
+    def build_name(self, step: int) -> str:
+        return str(step)
+
+    def find_all(self, base_path: Any) -> Iterator[Any]:
+        folder = RunPath(base_path)
+        return (_Step(step, folder / str(step)) for step in saved_steps(folder.parent))
+
+    def find_step(self, base_path: Any, step: int) -> Any:
+        return _Step(step, RunPath(base_path) / str(step))  # whoever asks had it from find_all
+
+
+class _Step(ocp.path.step.Metadata):
+    """A step for Orbax, which would read a file of each for a time that no policy of ours asks."""
+
+    @property
+    def commit_timestamp(self) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
 @dataclasses.dataclass

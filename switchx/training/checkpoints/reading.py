@@ -7,12 +7,15 @@ from typing import Any
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
+from switchx import storage
 from switchx.errors import RunError, UserError, first_line
 from switchx.model import Model, ModelConfig, Params
+from switchx.training.checkpoints.failures import store_failure
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
-from switchx.training.checkpoints.identity import FOLDER, read_identity, saved_steps
-from switchx.training.checkpoints.manager import LocalPath
+from switchx.training.checkpoints.identity import checkpoints_of, read_identity, saved_steps
+from switchx.training.checkpoints.objects import unchanging
 from switchx.training.checkpoints.refusals import check_model, compare_arrays
+from switchx.training.checkpoints.run_path import RunPath
 from switchx.training.state import abstract_params
 
 
@@ -37,9 +40,13 @@ def restore_params(
     target = abstract_params(model, mesh, fully_sharded)
     compare_arrays(model_dir, saved, kinds({"params": target}))
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(LocalPath(folder), target)
+        with unchanging(), ocp.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore(RunPath(folder), target)
     except Exception as error:  # a damaged file can fail in any layer below
+        refused = store_failure(error)
+        if refused is not None:
+            with storage.read_errors(folder, "MODEL_DIR"):
+                raise refused from error
         raise _damaged(model_dir, step, first_line(error)) from error
     different = first_difference(saved, fingerprints({"params": params}))
     if different is not None:
@@ -62,7 +69,7 @@ def saved_params(
         saved, _ = read_identity(model_dir, step)
     except ValueError as error:
         raise _damaged(model_dir, step, first_line(error)) from error
-    folder = Path(model_dir).resolve() / FOLDER / str(step) / "params"
+    folder = checkpoints_of(model_dir) / str(step) / "params"
     return folder, saved["arrays"], step
 
 
