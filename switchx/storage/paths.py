@@ -5,7 +5,7 @@ import functools
 import os
 import re
 import urllib.parse
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from switchx.errors import UserError, first_line
@@ -29,6 +29,11 @@ class Url(os.PathLike[str]):
     def name(self) -> str:
         """The last name in it; "" of a bucket."""
         return key_of(self).rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        """The last name without what follows its last dot."""
+        return PurePosixPath(self.name).stem
 
     @property
     def parent(self) -> "Url":

@@ -64,6 +64,7 @@ def test_a_url_is_joined_like_a_path():
     path = storage.as_path("gs://bucket/a b/ü#%?[1]/") / "checkpoints" / "4"
     assert str(path) == "gs://bucket/a b/ü#%?[1]/checkpoints/4"
     assert (path.name, path.parent.name) == ("4", "checkpoints")
+    assert (path / "loss.a.png").stem == "loss.a"
     assert storage.as_path(path) == path
     assert str(storage.as_path("gs://bucket") / "a") == "gs://bucket/a"
 
