@@ -104,8 +104,12 @@ def writable_path(path: AnyPath, setting: str) -> Path:
       UserError: it is elsewhere, nobody is known here who could write there, or as `as_path`.
     """
     found = _in_store(path, setting, "written to")
-    if is_remote(found) and scheme_of(found) == "gs":
-        _check_google_account(found, setting)
+    if is_remote(found) and scheme_of(found) == "gs" and not _has_google_account():
+        raise UserError(
+            f"{setting}={os.fspath(path)!r} cannot be written to without an account: run "
+            "`gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to "
+            "a key's file."
+        )
     return found
 
 
@@ -183,23 +187,20 @@ def file_system(url: AnyPath) -> tuple[Any, str]:
     return system, system._strip_protocol(os.fspath(url))
 
 
-def _check_google_account(url: AnyPath, setting: str) -> None:
-    """Without one gcsfs goes on as nobody, which does for what is public, and waits long."""
+def _has_google_account() -> bool:
+    return bool(os.environ.get("STORAGE_EMULATOR_HOST")) or _finds_google_account()
+
+
+@functools.lru_cache(maxsize=1)
+def _finds_google_account() -> bool:
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError
 
-    if any(
-        os.environ.get(name) for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_AUTH_TOKEN_FOR_TESTING")
-    ):
-        return
     try:
         google.auth.default()
     except DefaultCredentialsError:
-        raise UserError(
-            f"{setting}={os.fspath(url)!r} cannot be written to without an account: run `gcloud "
-            "auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key's "
-            "file."
-        ) from None
+        return False
+    return True
 
 
 def _check_url(url: str, setting: str) -> None:
@@ -215,7 +216,7 @@ def _check_url(url: str, setting: str) -> None:
     if not bucket_of(url):
         raise UserError(f"{setting}={url!r} names no bucket: write {scheme}://BUCKET/NAME.")
     try:
-        file_system(url)
+        fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         raise UserError(
             f"{setting}={url!r} needs a package that is not installed ({first_line(error)}): "
@@ -233,4 +234,6 @@ def _shared(root: str) -> Any:
     # gcsfs would ask Google before each call whether a bucket has folders, which a run has no use
     # for: a request more, of a permission more.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]
+    # Where there is no account it would look for one for long before it reads as nobody.
+    nobody = {"token": "anon"} if scheme_of(root) == "gs" and not _has_google_account() else {}
+    return fsspec.core.url_to_fs(root, use_listings_cache=False, **nobody)[0]

@@ -7,6 +7,7 @@ import pytest
 
 from switchx import storage
 from switchx.errors import UserError
+from switchx.storage import paths
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,8 @@ def test_where_nobody_could_write_is_said_at_once(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
+    paths._finds_google_account.cache_clear()
     with pytest.raises(UserError, match=r"MODEL_DIR='gs://b/x' cannot be written to without an ac"):
         storage.writable_path("gs://b/x", "MODEL_DIR")
     assert str(storage.as_path("gs://b/x")) == "gs://b/x"
+    paths._finds_google_account.cache_clear()
