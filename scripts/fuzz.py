@@ -286,7 +286,7 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     def index(content: bytes) -> Any:
         (folder / t5x_index.INDEX).write_bytes(content)
-        return t5x_index.read_index(str(folder))
+        return t5x_index.read_index(folder)
 
     yield "T5X index", Parser([msgpack.packb(tree)], index)
 

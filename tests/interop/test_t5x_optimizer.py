@@ -80,7 +80,7 @@ def arrays(request, tmp_path):
     folder = unpack_switch_tiny(tmp_path) / "checkpoint_10"
     return {
         name: array.read(tuple(slice(0, n) for n in array.shape))
-        for name, array in read_index(str(folder)).items()
+        for name, array in read_index(folder).items()
     }
 
 
@@ -115,7 +115,7 @@ def test_two_steps_equal_t5x_adafactor(arrays):
 
 
 def test_the_rule_of_the_oracle_is_that_of_the_checkpoint(tmp_path):
-    arrays = read_index(str(unpack_switch_tiny(tmp_path) / "checkpoint_10"))
+    arrays = read_index(unpack_switch_tiny(tmp_path) / "checkpoint_10")
     for name, array in arrays.items():
         if name.startswith("target/"):
             parameter = name.removeprefix("target/")
