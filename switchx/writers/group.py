@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import sys
 import time
 import uuid
@@ -19,6 +20,7 @@ from switchx.writers.writer import Row, RunFacts, Writer
 
 PATIENCE = 60.0  # seconds that all have to finish in
 IDS_FILE = "writers.json"  # in the run's directory
+_ID = re.compile("[0-9a-f]{8}")
 
 
 class Writers:
@@ -125,10 +127,10 @@ def _with_id(run: RunFacts, say: Callable[[str], None]) -> RunFacts:
 def _id(model_dir: str, say: Callable[[str], None]) -> str:
     path = storage.as_path(model_dir) / IDS_FILE
     try:
-        found = storage.read_if_there(path, "MODEL_DIR")
-        if found is not None:
-            return str(json.loads(found)["id"])
-    except (UserError, ValueError, KeyError, TypeError):
+        found = json.loads(storage.read_if_there(path, "MODEL_DIR") or b"{}")["id"]
+        if _ID.fullmatch(found):  # it becomes part of file names
+            return str(found)
+    except (UserError, ValueError, KeyError, TypeError, RecursionError):
         pass  # what cannot be read is written anew
     new = uuid.uuid4().hex[:8]
     try:

@@ -27,17 +27,15 @@ class Mlflow:
     def __init__(self) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
         self._client: Any = None
         self._facts, self._id = RunFacts(), ""
+        self._artifacts: str | None = None  # where pictures and texts go; None: the server says
 
     def begin(self, run: RunFacts, step: int, rows: Sequence[Row]) -> None:
-        from mlflow import MlflowClient
-
         self._facts = run
-        self._client = self._client or MlflowClient(
-            os.environ.get("MLFLOW_TRACKING_URI") or _local_store(run.folder)
-        )
+        self._client = self._client or self._connect(Path(run.folder).absolute())
         experiment = self._experiment()
         found = self._client.search_runs([experiment], f"tags.`switchx.id` = '{run.id}'")
         fit = [one for one in found if self._fits(one, rows)]
@@ -66,13 +64,34 @@ class Mlflow:
         if self._id:
             self._client.set_terminated(self._id, _STATUS[status])
 
+    def _connect(self, folder: Path) -> Any:
+        from mlflow import MlflowClient
+
+        given = os.environ.get("MLFLOW_TRACKING_URI")
+        if given:
+            return MlflowClient(given)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._artifacts = (folder / "mlartifacts").as_uri()
+        # A database where SQLAlchemy is there, as with the full mlflow; files where it is not.
+        if all(map(importlib.util.find_spec, ("sqlalchemy", "alembic"))):
+            return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        return MlflowClient((folder / "mlruns").as_uri())
+
     def _experiment(self) -> str:
         given = os.environ.get("MLFLOW_EXPERIMENT_ID")
         if given:
             return given
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "switchx")
         found = self._client.get_experiment_by_name(name)
-        return found.experiment_id if found else self._client.create_experiment(name)
+        if found and self._artifacts not in (None, found.artifact_location):
+            # The run's directory was moved or copied: pictures would go to where it was.
+            self._client.rename_experiment(
+                found.experiment_id, f"{name}, with pictures in {found.artifact_location}"
+            )
+            found = None
+        return (
+            found.experiment_id if found else self._client.create_experiment(name, self._artifacts)
+        )
 
     def _new_run(self, experiment: str, rows: Sequence[Row]) -> str:
         from mlflow.entities import Param
@@ -113,15 +132,6 @@ class Mlflow:
             if there != [row["step"] for row in rows if row["split"] == split]:
                 return False
         return True
-
-
-def _local_store(folder: str) -> str:
-    """A database where SQLAlchemy is there, as with the full mlflow; files where it is not."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    path = Path(folder).absolute()
-    if all(map(importlib.util.find_spec, ("sqlalchemy", "alembic"))):
-        return f"sqlite:///{path / 'mlflow.db'}"
-    return (path / "mlruns").as_uri()
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

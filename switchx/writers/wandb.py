@@ -25,7 +25,7 @@ class Wandb:
     """
 
     def __init__(self) -> None:
-        os.environ.setdefault("WANDB_MODE", "offline")
+        os.environ["WANDB_MODE"] = os.environ.get("WANDB_MODE") or "offline"
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -81,11 +81,11 @@ class Wandb:
         self._run.log(figures, step=step)
 
     def _is_offline(self) -> bool:
-        return os.environ["WANDB_MODE"] == "offline"
+        return os.environ["WANDB_MODE"] in ("offline", "dryrun")  # two names of one
 
     def _remove_earlier(self, folder: Path, current: Path) -> None:
         """What earlier starts of this run left, which the new folder holds too."""
-        for found in (folder / "wandb").glob(f"offline-run-*-{self._facts.id}"):
+        for found in (folder / "wandb").glob(f"offline-run-*-{self._run.id}"):
             if found != current:
                 storage.remove(found)
 

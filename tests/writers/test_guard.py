@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import threading
 
 import pytest
@@ -94,6 +95,15 @@ def test_a_tracker_whose_process_dies_is_switched_off(tmp_path, monkeypatch):
         "switchx: the metric writer trackio is off, and the run goes on "
         "(RuntimeError: OSError: broken)"
     )
+
+
+@pytest.mark.parametrize("content", ['{"id": "../*"}', '{"id": 7}', "[" * 10**5, "\xff", "7", ""])
+def test_an_id_that_is_none_is_made_anew(tmp_path, content):
+    path = tmp_path / group.IDS_FILE
+    path.write_bytes(content.encode("latin-1"))
+    made = group._id(str(tmp_path), print)
+    assert re.fullmatch("[0-9a-f]{8}", made)
+    assert group._id(str(tmp_path), print) == made == json.loads(path.read_text())["id"]
 
 
 def test_names():

@@ -91,8 +91,9 @@ def test_a_resume_and_a_rollback_make_it_forget(tmp_path):
     writers.begin(10, [])
     writers.write(row(20, loss=6.0))
     writers.close("finished")
-    shown = {}
-    for event in events(tmp_path, "train"):
+    found, shown = events(tmp_path, "train"), {}
+    assert [event.step for event in found if event.HasField("session_log")] == [0, 21, 11]
+    for event in found:
         if event.HasField("session_log"):  # all of this step and behind it is left out
             shown = {step: loss for step, loss in shown.items() if step < event.step}
         for value in event.summary.value:

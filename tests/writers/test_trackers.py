@@ -6,23 +6,33 @@ import struct
 
 import pytest
 
-from switchx.writers import Writers
+from switchx.writers import Writers, group
 from tests.writers.rows import CONFIGURATION, NAMED, SETTINGS, facts, png, row
 
+NAME = "a run [1] * ä#%41"
 TRACKERS = ["wandb", "mlflow", "trackio"]
 OFFLINE = ("WANDB_", "MLFLOW_", "TRACKIO_", "HF_")
 # What stays of three starts: 10, 20; on behind 20 with 30; back to 10, and 20 again.
 EXPECTED = {("train", 10): 1.0, ("validation", 10): 2.0, ("train", 20): 7.0}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run in all trackers at once."""
-    folder = tmp_path_factory.mktemp("runs") / "a run"
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """One in which nobody has an account or a server; a loaded machine may take its time."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(OFFLINE)]:
             patch.delenv(name)
-        _write(folder)
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # of this process, which reads
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setattr(group, "PATIENCE", 600)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run in all trackers at once."""
+    folder = tmp_path_factory.mktemp("runs") / NAME
+    _write(folder)
     return folder
 
 
@@ -55,7 +65,13 @@ def named(figures):
 
 
 def test_nothing_else_is_written(run):
-    assert {path.name for path in run.iterdir()} == {"writers.json", "wandb", "mlruns", "trackio"}
+    assert {path.name for path in run.iterdir()} == {
+        "writers.json",
+        "wandb",
+        "mlruns",
+        "mlartifacts",
+        "trackio",
+    }
 
 
 def records(path):
@@ -82,7 +98,7 @@ def test_wandb(run):
     figures, others, config = {}, {}, {}
     for record in records(path):
         if record.HasField("run"):
-            assert (record.run.project, record.run.display_name) == ("switchx", "a run")
+            assert (record.run.project, record.run.display_name) == ("switchx", NAME)
             config |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
         if record.HasField("exit"):
             assert record.exit.exit_code == 0
@@ -103,9 +119,7 @@ def test_wandb(run):
     assert (path.parent / "files/config.gin").read_text() == CONFIGURATION
 
 
-def test_mlflow(run, monkeypatch):
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+def test_mlflow(run):
     from mlflow import MlflowClient
     from mlflow.entities import ViewType
 
@@ -114,7 +128,7 @@ def test_mlflow(run, monkeypatch):
     (found,) = client.search_runs([experiment])
     # The first was gone on with behind step 20, and given up by the rollback.
     assert len(client.search_runs([experiment], run_view_type=ViewType.ALL)) == 2
-    assert (found.info.run_name, found.info.status) == ("a run", "FINISHED")
+    assert (found.info.run_name, found.info.status) == (NAME, "FINISHED")
     assert found.data.params == {name: str(value) for name, value in SETTINGS.items()}
     figures = {}
     for name in found.data.metrics:
@@ -127,12 +141,26 @@ def test_mlflow(run, monkeypatch):
     assert artifacts == {"config.gin", "loss_curve.png", "samples-00000020.txt"}
 
 
+def test_mlflow_of_a_run_that_was_moved(tmp_path):
+    """Its store holds the place where pictures go."""
+    for step, folder in enumerate((tmp_path / "old", tmp_path / "new")):
+        writers = Writers(facts(folder), ["mlflow"])
+        writers.begin(step, [row(1)] * step)
+        writers.write(row(step + 1))
+        writers.picture(step + 1, "loss_curve", png())
+        writers.close("finished")
+        if step == 0:
+            folder.rename(tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert len(list((tmp_path / "new/mlartifacts").glob("**/loss_curve.png"))) == 2
+
+
 def test_trackio(run, monkeypatch):
     import trackio.sqlite_storage as store
 
     monkeypatch.setattr(store, "TRACKIO_DIR", run / "trackio")
     (name,) = store.SQLiteStorage.get_runs("switchx")
-    assert name == f"a run-{json.loads((run / 'writers.json').read_text())['id']}"
+    assert name == f"{NAME}-{json.loads((run / 'writers.json').read_text())['id']}"
     figures, others = {}, {}
     for log in store.SQLiteStorage.get_logs("switchx", name):
         for key, value in log.items():
