@@ -1,5 +1,6 @@
 """A run that was started, opened to be asked: run.answer(["Return the __ of the list."])."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,13 +51,14 @@ class Run:
 
         Args:
           step: of the checkpoint to use; None is the newest.
-          settings: what is to be otherwise than in its config.gin, as MESH_EXPERT=1.
+          settings: what is to be otherwise than in its config.gin, as MESH_EXPERT=1. EVAL_STEPS
+            is None, for the whole split, where it is not among them.
 
         Raises:
           UserError: no run was started there.
         """
         asked = Request(bindings=bindings(settings), model_dir=str(model_dir))
-        self.config = load(asked.of_run())
+        self.config = load(asked.of_run().of_whole_split())
         self._step = step
 
     @classmethod
@@ -268,24 +270,27 @@ class Run:
         return layers
 
     def evaluate(self) -> dict[str, Any]:
-        """Scalars on the validation split, as in metrics.jsonl.
+        """Scalars on the validation split, as in metrics.jsonl: on all of it unless opened with
+        EVAL_STEPS.
 
-        "examples" says how many were read, "examples_in_split" of how many where the data is
-        prepared. With EVAL_EACH_TASK, "tasks" holds the scalars of each task of a mixture by name.
+        "examples" says how many were read, each once, "examples_in_split" of how many where that
+        is known, and "whole_split" whether those were all. With EVAL_EACH_TASK, "tasks" holds the
+        same of each task of a mixture by name.
         """
         from switchx import data, evaluation
 
         self._check_model()
         data.preflight(self.config.data, ["validation"])
-        values = evaluation.evaluate(
+        whole = dataclasses.replace(self.config.data, eval_batches=None)
+        return evaluation.evaluate(
             self.config.run,
             self.config.model_dir,
-            functools.partial(data.eval_batches, self.config.data),
+            functools.partial(data.eval_batches, whole),
             self._step,
-            data.task_eval_batches(self.config.data),
+            data.task_eval_batches(whole),
+            self.config.data.eval_batches,
+            data.num_examples(whole),
         )
-        total = data.num_examples(self.config.data)
-        return values if total is None else values | {"examples_in_split": total}
 
     @property
     def _lengths(self) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Training, from Python and from the command."""
 
+import dataclasses
 import functools
 import signal
 from collections.abc import Callable, Sequence
@@ -98,12 +99,15 @@ def train_run(
         data.preflight(settings.data)
         return digest
 
+    whole = dataclasses.replace(settings.data, eval_batches=None)
     feed = training.Feed(
         stream=functools.partial(data.train_stream, settings.data),
         evaluation=lambda setup: evaluation.Evaluator(
             setup,
-            functools.partial(data.eval_batches, settings.data),
-            data.task_eval_batches(settings.data),
+            functools.partial(data.eval_batches, whole),
+            data.task_eval_batches(whole),
+            settings.data.eval_batches,
+            data.num_examples(whole),
         ),
         check=check,
         check_position=check_position,

@@ -2,14 +2,18 @@
 
 import argparse
 import json
+import sys
 
-from switchx.cli.flags import add_host_arguments, load_run
+from switchx.cli.flags import add_host_arguments, load_evaluated
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `switchx eval`; those all commands share are added by the caller."""
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.epilog = (
+        "Reads the whole validation split; --gin.EVAL_STEPS=N reads N batches of EVAL_BATCH_SIZE."
+    )
     add_host_arguments(parser)
 
 
@@ -20,9 +24,12 @@ def run(args: argparse.Namespace) -> None:
     from switchx.cli.hosts import joined
     from switchx.reports import results
 
-    settings = load_run(args)
+    settings = load_evaluated(args)
     with joined(args, settings):
-        values = Run.of(settings, args.step).evaluate()
+        evaluated = Run.of(settings, args.step)
+        values = evaluated.evaluate()
+        for line in results.own_metrics_lines(evaluated) if hosts.is_first() else ():
+            print(f"switchx: {line}", file=sys.stderr)
         if hosts.is_first() and args.json:
             print(json.dumps(results.plain(values), allow_nan=False))
         elif hosts.is_first():

@@ -136,6 +136,11 @@ def load_run(args: argparse.Namespace) -> "Settings":
     return _load(args, request(args).of_run())
 
 
+def load_evaluated(args: argparse.Namespace) -> "Settings":
+    """The same, with the whole split to evaluate on, but where a flag says how much of it."""
+    return _load(args, request(args).of_run().of_whole_split())
+
+
 def load_either(args: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> "Settings":
     """Those of a run that --model_dir names alone, else as `load`."""
     asked = request(args)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from switchx.data.batches import Batch, Stream, watched
 from switchx.data.config import SPLITS, DataConfig
 from switchx.data.tasks.vocabularies import Vocabulary
+from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.data.prepared.set_plan import SetInfo
@@ -23,6 +24,7 @@ __all__ = [
     "check_settings",
     "eval_batches",
     "num_examples",
+    "own_metrics",
     "preflight",
     "prepare",
     "task_eval_batches",
@@ -165,10 +167,33 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
     return {task: functools.partial(eval_batches, config, task) for task in evaluated_tasks(config)}
 
 
-def num_examples(config: DataConfig, split: str = "validation") -> int | None:
-    """How many a split holds, of prepared data; None where only reading all would tell."""
+def num_examples(config: DataConfig, task: str | None = None) -> int | None:
+    """How many the validation split has, of prepared data; None where only reading all would tell.
+
+    Of one task alone where one is named.
+    """
     if config.prepared_dir is None:
         return None
     from switchx.data.prepared.stream import set_infos
 
-    return sum(info.records(split) for info in set_infos(config) if split in info.shards)
+    infos = [info for info in set_infos(config, task) if "validation" in info.shards]
+    packed = any(info.plan.pack for info in infos)  # then a record holds several
+    return None if packed else sum(info.records("validation") for info in infos)
+
+
+def own_metrics(config: DataConfig) -> list[str]:
+    """The names of the metric_fns of a config's tasks, which nothing here computes.
+
+    TensorFlow is imported but for this package's own tasks, which have none. Where the task cannot
+    be found, as that of a prepared set need not be, there are none.
+    """
+    from switchx.data.tasks import names
+
+    if config.mixture_or_task_name in names.VOCABULARIES:
+        return []
+    from switchx.data.tasks.lookup import metric_names
+
+    try:
+        return metric_names(config)
+    except (UserError, ImportError):
+        return []

@@ -20,7 +20,7 @@ class DataConfig:
       feature_lengths: TASK_FEATURE_LENGTHS, tokens in a row of 'inputs' and of 'targets'.
       batch_size: BATCH_SIZE, rows of one training batch over all devices and hosts.
       eval_batch_size: EVAL_BATCH_SIZE, rows of one evaluation batch; batch_size where None.
-      eval_batches: EVAL_STEPS, batches of the validation split in one evaluation.
+      eval_batches: EVAL_STEPS, batches of the validation split in one evaluation; None is all.
       shards: DATA_SHARDS, parts that the training data is read in, each by one host: a batch is
         made of as many rows of each. The order of the data depends on it, whatever the number of
         hosts, so it must suit the largest that the run is to have.
@@ -51,7 +51,7 @@ class DataConfig:
     feature_lengths: Mapping[str, int]
     batch_size: int
     eval_batch_size: int | None = None
-    eval_batches: int = 20
+    eval_batches: int | None = 20
     shards: int = 1
     seed: int = 0
     vocabulary: str = "default"
@@ -92,7 +92,8 @@ def check_values(config: DataConfig) -> None:
     _check_positive("BATCH_SIZE", config.batch_size)
     if config.eval_batch_size is not None:
         _check_positive("EVAL_BATCH_SIZE", config.eval_batch_size)
-    _check_positive("EVAL_STEPS", config.eval_batches)
+    if config.eval_batches is not None:
+        _check_positive("EVAL_STEPS", config.eval_batches)
     _check_positive("DATA_SHARDS", config.shards)
     if config.batch_size % config.shards:
         raise UserError(

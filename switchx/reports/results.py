@@ -16,8 +16,10 @@ from switchx.reports.pictures import DEAD_LOAD
 from switchx.terminal import table
 from switchx.training import TrainResult
 
+_JUDGED_BATCHES = 20  # where evaluations read all
 JUDGED_ROWS = 64  # of held-out text, whose blanks are filled
 SHOWN_ROWS, BLANKS_PER_ROW = 5, 2
+_NO_LINE = ("tasks", "examples_in_split", "whole_split")
 _COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 
@@ -29,6 +31,8 @@ def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> str:
     lines += _experts(result)
     if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
         samples = _held_out(run, result.validation)
+        if run.config.data.prepared_dir is None:  # TensorFlow is there
+            lines += [f"  {line}" for line in own_metrics_lines(run)]
     lines += [*samples, *(f"  picture             {path}" for path in drawn)]
     print("\n".join(lines))
     return "\n".join(samples)
@@ -65,7 +69,9 @@ def _experts(result: TrainResult) -> list[str]:
 
 def _held_out(run: Run, values: dict[str, float]) -> list[str]:
     """How well the model fills the blanks of validation text, and some of them to look at."""
-    alone = dataclasses.replace(run.config.data, pack=False)  # an example in a row
+    config = run.config.data
+    most = _JUDGED_BATCHES if config.eval_batches is None else config.eval_batches
+    alone = dataclasses.replace(config, pack=False, eval_batches=most)  # an example in a row
     batches = list(data.eval_batches(alone))
     lines = []
     factor = blanks.nats_to_bits_per_byte(batches, run.vocabulary)
@@ -90,6 +96,12 @@ def _held_out(run: Run, values: dict[str, float]) -> list[str]:
     ]
 
 
+def own_metrics_lines(run: Run) -> list[str]:
+    """A line on the metric_fns of the run's tasks, if there are any."""
+    own = data.own_metrics(run.config.data)
+    return [f"the task's own metrics are not computed: {', '.join(own)}"] if own else []
+
+
 def _line(blank: blanks.Blank) -> str:
     return (
         f"    {blank.before:>36} ____ {blank.after:<36} : "
@@ -103,17 +115,21 @@ def _short(text: str, most: int = 24) -> str:
 
 def evaluation_lines(values: dict[str, Any]) -> list[str]:
     """A line for each scalar of `Run.evaluate`, then a table of the tasks evaluated alone."""
-    width = max(len(name) for name, value in values.items() if not isinstance(value, dict))
+    scalars = {name: value for name, value in values.items() if name not in _NO_LINE}
+    width = max(map(len, scalars))
     lines = []
-    for name, value in values.items():
-        if name not in ("tasks", "examples_in_split"):
-            shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-            if name == "examples" and "examples_in_split" in values:
-                shown += f" of {values['examples_in_split']:,}"
-            lines.append(f"{name:<{width}}  {shown}")
+    for name, value in scalars.items():
+        shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+        lines.append(f"{name:<{width}}  {_examples(values) if name == 'examples' else shown}")
     tasks = values.get("tasks", {})
-    rows = [(task, *(of[name] for name in _COLUMNS)) for task, of in tasks.items()]
-    return [*lines, "", *table([("task", *_COLUMNS), *rows])] if rows else lines
+    rows = [(task, _examples(of), *(of[c] for c in _COLUMNS)) for task, of in tasks.items()]
+    return [*lines, "", *table([("task", "examples", *_COLUMNS), *rows])] if rows else lines
+
+
+def _examples(values: dict[str, Any]) -> str:
+    """How many were read of how many."""
+    read, there = values["examples"], values["examples_in_split"]
+    return f"{read:,} of more" if there is None else f"{read:,} of {there:,}"
 
 
 def plain(value: Any) -> Any:

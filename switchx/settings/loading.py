@@ -65,6 +65,11 @@ class Request:
         check_format(saved.parent)
         return dataclasses.replace(self, gin_files=(str(saved),))
 
+    def of_whole_split(self) -> "Request":
+        """The same, with evaluations of the whole split where the caller himself says nothing."""
+        whole = Binding("EVAL_STEPS", None, "the whole split")
+        return dataclasses.replace(self, bindings=(whole, *self.bindings))
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from switchx.model import Params
 from switchx.training.batches import HostBatch
@@ -25,7 +25,13 @@ class Stream(Protocol):
 
 
 class Evaluation(Protocol):
-    """Evaluates parameters on the same batches every time, the whole and each task of it."""
+    """Evaluates parameters on the same batches every time, the whole and each task of it.
+
+    Attributes:
+      share: what the last call read, in words.
+    """
+
+    share: Any
 
     def __call__(self, params: Params) -> Result: ...
 

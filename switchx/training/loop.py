@@ -164,6 +164,8 @@ class Loop:
         self._hangs.begin(EVALUATION)
         with pause("evaluating"):
             values, layers = self._evaluation(state.params)
+        if not self._validation:
+            self._log.say(f"evaluation reads {self._evaluation.share}")
         self._log.validation(step, (values, layers))
         self._validation, self._load = values, layers.get("load")
         return values["loss"]

@@ -4,6 +4,7 @@ Metrics are {"sums", "penalty", "stats"} of an objective's `Outcome`; a training
 "gradient_norm" and "learning_rate".
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -53,8 +54,13 @@ def loss_of(metrics: dict) -> tuple[float, float, float]:
     return loss, float(sums["objective"]), float(norm)
 
 
-def mean_of(results: list[dict]) -> dict:
-    """Metrics of several batches as one: sums added, everything else averaged."""
-    added = jax.tree.map(lambda *x: sum(x), *results)
-    means = jax.tree.map(lambda x: x / len(results), {**added, "sums": {}})
-    return {**means, "sums": added["sums"]}
+def mean_of(results: Sequence[dict], weights: Sequence[float]) -> dict:
+    """Metrics of several batches as one: sums added, everything else averaged by weight.
+
+    In float64: float32 cannot count the tokens of a large split.
+    """
+    sums = [result["sums"] for result in results]
+    rest = [{**result, "sums": {}} for result in results]
+    added = jax.tree.map(lambda *x: np.sum(np.asarray(x, np.float64)), *sums)
+    average = lambda *x: np.average(np.asarray(x, np.float64), axis=0, weights=weights)  # noqa: E731
+    return {**jax.tree.map(average, *rest), "sums": added}

@@ -41,10 +41,10 @@ def test_before_tensorflow_and_within_seconds(trained, tmp_path):
     cases = {
         "--gin.NUM_EXPERTS=16": "NUM_EXPERTS is 8 there and 16 here",
         "--gin.OPTIMIZER=adamw": "OPTIMIZER='adamw' is not what the checkpoint",
-        "--gin.VOCABULARY=python_docs": "VOCABULARY does not match",
-        "--gin.DATA_SHARDS=2": "DATA_SHARDS=2 is not the number of parts",
+        "--gin.VOCABULARY=python_docs": "VOCABULARY='python_docs', but the data",
+        "--gin.DATA_SHARDS=2": "DATA_SHARDS=2, but the data of the checkpoint",
         "--gin.TRAIN_STEPS=2": "TRAIN_STEPS=2 lies behind the run",
-        "--gin.BATCH_SIZE=3": "BATCH_SIZE=3 but the data position",
+        "--gin.SEED=1": "SEED=1, but the data of the checkpoint",
         "--gin.PREPARED_DIR=nowhere": "PREPARED_DIR",
         "--profile_steps=4:3": "--profile_steps=4:3 must be FIRST:LAST",
         "--profile_steps=3:5": "--profile_steps=3:5 goes beyond TRAIN_STEPS=4",

@@ -1,5 +1,6 @@
 """`switchx train` and `switchx eval` on a small run: what they leave, show and go on from."""
 
+import dataclasses
 import json
 import math
 import re
@@ -7,6 +8,7 @@ import shutil
 
 import pytest
 
+from switchx import data
 from switchx.settings import Request, load
 from switchx.training.run_reader import metric_rows
 from tests.writers.rows import values
@@ -138,16 +140,43 @@ def test_another_batch_size_and_then_other_data(copy, command):
 
 def test_eval_gives_what_training_wrote(trained, command):
     (last,) = [r for r in metric_rows(trained.run) if (r["split"], r["step"]) == ("validation", 4)]
-    outcome = command("eval", f"--model_dir={trained.run}", "--json")
+    assert (
+        "evaluation reads the first 16 examples of the validation split, which has more\n"
+        in trained.outcome.err
+    )
+    asked = ("eval", f"--model_dir={trained.run}", "--json", "--gin.EVAL_STEPS=2")
+    outcome = command(*asked)
     assert outcome.status == 0, outcome.err
     found = json.loads(outcome.out)
     assert (found["step"], found["examples"]) == (4, 16)
+    assert (found["examples_in_split"], found["whole_split"]) == (None, False)
     for name in ("loss", "accuracy", "unigram_entropy"):
         assert found[name] == pytest.approx(last[name], rel=1e-6)
-    shown = command("eval", f"--model_dir={trained.run}", "--step=2").out
-    lines = dict(line.split() for line in shown.splitlines())
-    assert (lines["step"], lines["examples"]) == ("2", "16")
-    assert lines["unigram_entropy"] == f"{last['unigram_entropy']:.4f}"
+
+
+def test_eval_reads_the_whole_split_each_example_once(trained, command):
+    """Without the training data, in batches of any size; every row once, the last batch's too."""
+    absent = f"--gin.C4_JSON_TRAIN={trained.folder}/absent.jsonl"
+    flags = ("eval", f"--model_dir={trained.run}", absent)
+    found = [
+        json.loads(command(*flags, "--json", f"--gin.EVAL_BATCH_SIZE={size}").out)
+        for size in (8, 64)
+    ]
+    rows = sum(1 for _ in data.eval_batches(one_by_one(trained)))
+    for values in found:
+        assert (values["examples"], values["whole_split"]) == (rows, True)
+        assert values["examples_in_split"] == rows
+        for name in ("loss", "accuracy", "unigram_entropy"):
+            assert values[name] == pytest.approx(found[0][name], rel=1e-5)
+    shown = command(*flags, "--step=2").out
+    lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
+    assert (lines["step"], lines["examples"]) == ("2", f"{rows} of {rows}")
+
+
+def one_by_one(trained):
+    """The run's validation split, an example at a time."""
+    config = load(Request((f"{trained.run}/config.gin",))).data
+    return dataclasses.replace(config, eval_batch_size=1, eval_batches=None)
 
 
 @pytest.mark.parametrize("name", ["info", "plan", "data"])

@@ -14,13 +14,16 @@ def _texts(split, shuffle_files, seed=None):
     return dataset.map(lambda text: {"inputs": text, "targets": tf.strings.upper(text)})
 
 
-def _add(name, dataset_fn=_texts, splits=("train", "validation"), features=None, steps=()):
+def _add(
+    name, dataset_fn=_texts, splits=("train", "validation"), features=None, steps=(), metrics=()
+):
     feature = seqio.Feature(seqio.ByteVocabulary(100))
     seqio.TaskRegistry.add(
         name,
         source=seqio.FunctionDataSource(dataset_fn, splits),
         preprocessors=[*steps, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
         output_features=features or {"inputs": feature, "targets": feature},
+        metric_fns=list(metrics),
     )
 
 
@@ -44,7 +47,12 @@ def _needs_autograph(dataset):
     return dataset.map(shorten)
 
 
+def accuracy(targets, predictions):
+    return {"accuracy": sum(map(str.__eq__, targets, predictions)) / len(targets)}
+
+
 _add("own_shouting")
+_add("own_scored", metrics=[accuracy])
 _add("own_branching", steps=[_needs_autograph])
 _add("own_without_validation", splits=("train",))
 _add("own_only_validation", splits=("validation",))

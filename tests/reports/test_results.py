@@ -4,34 +4,36 @@ import json
 import math
 
 import numpy as np
+import pytest
 
 from switchx.reports import results
 from switchx.training import TrainResult
 
+READ = {"examples": 1200, "examples_in_split": 1200, "whole_split": True}
 VALUES = {"loss": 2.5, "accuracy": 0.5, "perplexity": 12.1825, "unigram_entropy": 6.25}
 
 
 def test_a_table_of_tasks():
-    tasks = {"mc4.en": VALUES, "mc4.zh-Latn": {**VALUES, "loss": 3.25}}
-    assert results.evaluation_lines({"step": 1000, **VALUES, "tasks": tasks}) == [
+    tasks = {"mc4.en": READ | VALUES, "mc4.zh-Latn": {**READ, **VALUES, "loss": 3.25}}
+    assert results.evaluation_lines({"step": 1000, **READ, **VALUES, "tasks": tasks}) == [
         "step             1,000",
+        "examples         1,200 of 1,200",
         "loss             2.5000",
         "accuracy         0.5000",
         "perplexity       12.1825",
         "unigram_entropy  6.2500",
         "",
-        "task           loss  accuracy  perplexity  unigram_entropy",
-        "mc4.en       2.5000    0.5000     12.1825           6.2500",
-        "mc4.zh-Latn  3.2500    0.5000     12.1825           6.2500",
+        "task         examples          loss  accuracy  perplexity  unigram_entropy",
+        "mc4.en       1,200 of 1,200  2.5000    0.5000     12.1825           6.2500",
+        "mc4.zh-Latn  1,200 of 1,200  3.2500    0.5000     12.1825           6.2500",
     ]
 
 
-def test_a_share_of_the_split_is_said():
-    lines = results.evaluation_lines({"examples": 80, "loss": 1.0, "examples_in_split": 5012})
-    assert [line.split(maxsplit=1) for line in lines] == [
-        ["examples", "80 of 5,012"],
-        ["loss", "1.0000"],
-    ]
+@pytest.mark.parametrize(("total", "says"), [(5012, "80 of 5,012"), (None, "80 of more")])
+def test_a_share_of_the_split_is_said(total, says):
+    values = {"examples": 80, "examples_in_split": total, "whole_split": False, "loss": 1.0}
+    lines = results.evaluation_lines(values)
+    assert [line.split(maxsplit=1) for line in lines] == [["examples", says], ["loss", "1.0000"]]
 
 
 def test_what_is_not_finite_is_null():

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from switchx.evaluation.losses import unigram_entropy
+from switchx.evaluation.losses import Counts
 from switchx.training.config import OptimizerConfig
 from switchx.training.objectives.losses import token_sums
 from switchx.training.schedules import make_schedule
@@ -77,4 +77,9 @@ def test_unigram_entropy_of_known_frequencies():
     weights = np.array([[1, 1, 1, 1], [0, 0, 0, 0]], np.float32)
     batch = {"decoder_target_tokens": targets, "decoder_loss_weights": weights}
     expected = -(0.5 * np.log(0.5) + 2 * 0.25 * np.log(0.25))
-    np.testing.assert_allclose(unigram_entropy([batch]), expected, rtol=1e-12)
+    counts = Counts()
+    counts.add(batch)
+    np.testing.assert_allclose(counts.entropy(), expected, rtol=1e-12)
+    counts.add({"decoder_target_tokens": np.full((1, 4), 12), "decoder_loss_weights": weights[:1]})
+    expected = -(0.5 * np.log(0.5) + 0.25 * np.log(0.25) + 2 * 0.125 * np.log(0.125))
+    np.testing.assert_allclose(counts.entropy(), expected, rtol=1e-12)

@@ -8,7 +8,8 @@ small tasks. Its seeds have 32 bits, where an epoch of a task of a run needs its
 """
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -60,6 +61,39 @@ class Order:
             key_R = key_of(_ORDER, self._seed, task, epoch_R[own_R])
             record_R[own_R] = permute(record_R[own_R], int(self._length_T[task]), key_R)
         return Places(task_R, epoch_R, record_R)
+
+    def each_once(self, rows: int) -> Iterator[Places]:
+        """All records once, so many at a time; without a seed.
+
+        In the mixture's order up to where a task has no more, and then what is left of each task.
+        """
+        waiting_R2 = np.zeros((0, 2), np.int64)
+        for chunk_R2 in self._chunks(rows):
+            waiting_R2 = np.concatenate([waiting_R2, chunk_R2])
+            if len(waiting_R2) >= rows:
+                yield _in_first_epoch(waiting_R2[:rows])
+                waiting_R2 = waiting_R2[rows:]
+        if len(waiting_R2):
+            yield _in_first_epoch(waiting_R2)
+
+    def _chunks(self, rows: int) -> Iterator[np.ndarray]:
+        """The same as pairs of a task and a record, at most so many at a time."""
+        done_T = np.zeros_like(self._length_T)
+        for first in itertools.count(0, rows):
+            places = self.places(np.arange(first, first + rows))
+            own_R = places.epoch_R == 0
+            done_T += np.bincount(places.task_R[own_R], minlength=len(done_T))
+            yield np.stack([places.task_R, places.record_R], axis=1)[own_R]
+            if not own_R.all():
+                break
+        for task, length in enumerate(self._length_T):
+            for first in range(done_T[task], length, rows):
+                record_R = np.arange(first, min(first + rows, length))
+                yield np.stack([np.full_like(record_R, task), record_R], axis=1)
+
+
+def _in_first_epoch(pair_R2: np.ndarray) -> Places:
+    return Places(pair_R2[:, 0], np.zeros(len(pair_R2), np.int64), pair_R2[:, 1])
 
 
 def shares(rates: Sequence[float], total: int) -> np.ndarray:

@@ -174,14 +174,10 @@ def evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[
     check_values(config)
     sets = PreparedSets(config, "validation", name)
     order, rows = Order(sets.lengths, sets.rates, None), config.rows_per_eval_batch
-    for number in range(config.eval_batches):
-        places = order.places(np.arange(number * rows, (number + 1) * rows))
-        there = int(np.argmax(places.epoch_R > 0)) if places.epoch_R.any() else rows
-        if there == 0:
-            return
-        whole = Places(places.task_R[:there], places.epoch_R[:there], places.record_R[:there])
-        batch = sets.batch(whole, _EVAL_SEED)
-        yield {name: np.pad(x, ((0, rows - there), (0, 0))) for name, x in batch.items()}
+    for places in itertools.islice(order.each_once(rows), config.eval_batches):
+        missing = rows - len(places.task_R)
+        batch = sets.batch(places, _EVAL_SEED)
+        yield {name: np.pad(x, ((0, missing), (0, 0))) for name, x in batch.items()}
 
 
 def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:

@@ -8,7 +8,7 @@ import seqio
 import tensorflow as tf
 
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.tasks import registry
+from switchx.data.tasks import lookup, registry
 from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.json_texts import LineCounter
 from switchx.errors import UserError, first_line
@@ -26,7 +26,8 @@ def endless(provider: Any, config: DataConfig, shard: int) -> tf.data.Dataset:
 
 
 def one_pass(provider: Any, config: DataConfig, split: str) -> tf.data.Dataset:
-    """The rows of a split once, in order."""
+    """The rows of a split once, in order; of a mixture those of all its tasks, taking turns."""
+    provider = lookup.to_the_end(provider)
     rows = _rows(provider, config, split, _EVAL_SEED, shuffle=False, num_epochs=1)
     return rows.with_options(reproducible())
 

@@ -192,7 +192,8 @@ def evaluation_batches(config: DataConfig, task: str | None = None) -> Iterator[
     provider = lookup.find_provider(config)
     sources.check_sources(provider, config, ["validation"])
     batches = pipeline.one_pass(provider, config, "validation").batch(config.rows_per_eval_batch)
-    return _until_exit(_filled_batches(batches.take(config.eval_batches), provider, config))
+    most = -1 if config.eval_batches is None else config.eval_batches
+    return _until_exit(_filled_batches(batches.take(most), provider, config))
 
 
 def _filled_batches(

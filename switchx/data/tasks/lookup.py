@@ -73,6 +73,18 @@ def evaluated_tasks(config: DataConfig) -> list[str]:
     return [task.name for task in provider.tasks if "validation" in task.splits]
 
 
+def metric_names(config: DataConfig) -> list[str]:
+    """Names of the metric_fns of a config's tasks, each behind its task's; UserError as above."""
+    provider = find_provider(config)
+    import seqio
+
+    return [
+        f"{task.name}/{getattr(function, '__name__', type(function).__name__)}"
+        for task in seqio.get_subtasks(provider)
+        for function in task.metric_fns
+    ]
+
+
 def _import_task_module(name: str | None) -> None:
     if not name:
         return
@@ -167,6 +179,22 @@ def _revoiced(provider: Any, config: DataConfig) -> Any:
     return seqio.Mixture(
         provider.name, list(zip(own, rates, strict=True)), sample_fn=provider._sample_fn
     )
+
+
+def to_the_end(provider: Any) -> Any:
+    """A task, or a mixture that goes on where one of its tasks has no more; seqio's stops there.
+
+    One that samples in a way of its own is left as it is.
+    """
+    import seqio
+
+    sample = getattr(provider, "_sample_fn", None)
+    if not isinstance(sample, functools.partial) or "stop_on_empty_dataset" not in sample.keywords:
+        return provider
+    rates = [functools.partial(_rate, provider, task) for task in provider.tasks]
+    going_on = functools.partial(sample, stop_on_empty_dataset=False)
+    tasks = list(zip(provider.tasks, rates, strict=True))
+    return seqio.Mixture(provider.name, tasks, sample_fn=going_on)
 
 
 def _rate(mixture: Any, task: Any, _: Any) -> float:

@@ -23,6 +23,22 @@ def test_one_task_gives_each_record_once_an_epoch_in_a_new_order():
     assert len({tuple(order) for order in orders}) == 3
 
 
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_each_once_goes_by_the_mixture_then_through_what_is_left(rows):
+    lengths = [5, 300, 40]
+    order = Order(lengths, [1.0, 2.0, 1.0], None)
+    parts = list(order.each_once(rows))
+    assert {len(part.task_R) for part in parts[:-1]} <= {rows}
+    found = [
+        (task, record)
+        for part in parts
+        for task, record in zip(part.task_R.tolist(), part.record_R.tolist(), strict=True)
+    ]
+    assert sorted(found) == [(t, r) for t, length in enumerate(lengths) for r in range(length)]
+    mixed = [(task, record) for task, epoch, record in places(order, 20) if epoch == 0]
+    assert found[: len(mixed)] == mixed
+
+
 def test_seeds_give_other_orders():
     assert places(Order([100], [1.0], 1), 100) != places(Order([100], [1.0], 2), 100)
 

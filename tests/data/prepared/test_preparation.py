@@ -87,6 +87,16 @@ def test_rows_are_those_of_the_streamed_task_but_for_their_spans(prepared):
     assert len(rows[0]) == 8
 
 
+def test_all_of_a_split_is_each_record_once(prepared):
+    config, (info,) = prepared
+    for size in (1, 7, 64):
+        of = dataclasses.replace(config, eval_batch_size=size, eval_batches=None)
+        batches = list(data.eval_batches(of))
+        real = np.concatenate([batch["decoder_loss_weights"].any(axis=1) for batch in batches])
+        assert real.sum() == info.records("validation") == data.num_examples(of)
+        assert real[: real.sum()].all()
+
+
 def rows_of(batch):
     return [{name: x[row] for name, x in batch.items()} for row in range(4)]
 

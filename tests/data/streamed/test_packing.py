@@ -96,5 +96,5 @@ def test_rows_are_well_filled():
 
 def test_a_position_of_rows_that_were_not_packed():
     state = train_stream(own_config(pack=False)).state()
-    with pytest.raises(UserError, match=r"PACK=True but .* was saved with False"):
+    with pytest.raises(UserError, match=r"PACK=True, but .* was read with False"):
         train_stream(own_config()).restore(state)

@@ -7,6 +7,7 @@ import pytest
 
 from switchx.data import (
     eval_batches,
+    own_metrics,
     preflight,
     task_eval_batches,
     train_stream,
@@ -61,6 +62,20 @@ def test_the_tasks_of_a_mixture_that_are_evaluated_alone():
         assert [digest(batch) for batch in make_batches()] == expected != []
     assert task_eval_batches(own_config("own_branching", eval_each_task=True)) == {}
     assert task_eval_batches(own_config("own_uneven")) == {}
+
+
+def test_all_of_a_mixtures_split_is_each_example_once():
+    config = own_config("own_mixture", batch_size=4, eval_batches=None)
+    rows = np.concatenate([batch["encoder_input_tokens"] for batch in eval_batches(config)])
+    texts = map(vocabulary(config).decode, rows)
+    assert sorted(filter(None, texts)) == sorted(TEXTS + [text[:10] for text in TEXTS])
+
+
+def test_the_metrics_of_a_task_that_are_not_computed():
+    assert own_metrics(own_config("own_mixture")) == []
+    assert own_metrics(own_config("own_scored")) == ["own_scored/accuracy"]
+    assert own_metrics(own_config("absent")) == []
+    assert own_metrics(docs_config()) == []
 
 
 def test_a_module_in_the_working_folder(tmp_path, monkeypatch):
