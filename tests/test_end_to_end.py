@@ -44,7 +44,8 @@ def trained(tmp_path_factory):
 
 # How a line of ours begins; a library's begins otherwise.
 OURS = re.compile(
-    r"(axis|replica|data|expert|model|devices) +(size|\d)|[\d,]+ parameters; |step +\d+|data: |evaluation reads "
+    r"(axis|replica|data|expert|model|devices) +(size|\d)|[\d,]+ parameters; |step +\d+|data: "
+    r"|evaluation reads "
 )
 
 

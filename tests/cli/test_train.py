@@ -163,11 +163,11 @@ def test_eval_reads_the_whole_split_each_example_once(trained, command):
         for size in (8, 64)
     ]
     rows = sum(1 for _ in data.eval_batches(one_by_one(trained)))
-    for values in found:
-        assert (values["examples"], values["whole_split"]) == (rows, True)
-        assert values["examples_in_split"] == rows
+    for whole in found:
+        assert (whole["examples"], whole["whole_split"]) == (rows, True)
+        assert whole["examples_in_split"] == rows
         for name in ("loss", "accuracy", "unigram_entropy"):
-            assert values[name] == pytest.approx(found[0][name], rel=1e-5)
+            assert whole[name] == pytest.approx(found[0][name], rel=1e-5)
     shown = command(*flags, "--step=2").out
     lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
     assert (lines["step"], lines["examples"]) == ("2", f"{rows} of {rows}")
