@@ -8,6 +8,12 @@ from switchx.storage.paths import AnyPath, bucket_of, key_of, scheme_of
 from switchx.storage.trouble import explain_missing_bucket
 
 _RETRIES = {"max_retries": 6, "initial_delay": "500ms", "max_delay": "8s"}
+# By itself TensorStore waits for ever for a store that says nothing.
+_LIMITS = {
+    "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "30",
+    "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "60",
+    "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1",
+}
 
 
 class Version(NamedTuple):
@@ -19,6 +25,8 @@ class Version(NamedTuple):
 
 def kvstore_spec(url: AnyPath) -> dict[str, Any]:
     """TensorStore's spec of the keys below a gs:// or s3:// URL, which ends where a name begins."""
+    for name, value in _LIMITS.items():
+        os.environ.setdefault(name, value)
     key, driver = key_of(url), {"gs": "gcs", "s3": "s3"}[scheme_of(url)]
     spec: dict[str, Any] = {
         "driver": driver,

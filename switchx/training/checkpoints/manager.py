@@ -80,11 +80,11 @@ def check_name(directory: Path) -> None:
     remote = storage.is_remote(directory)
     a_url = not remote and directory.parts[1] in ("gs", "s3", "az", "hf")
     below = name.split("://", 1)[1] if remote else name
-    if a_url or "\\" in below or ":/" in below or not is_text:
+    if a_url or "\\" in below or ":/" in below or ".." in below.split("/") or not is_text:
         raise UserError(
             f"MODEL_DIR={str(directory.parent)!r} has a name that checkpoints cannot lie below: "
-            "choose one in UTF-8 without backslashes, folders that end in ':', or a first folder "
-            "gs, s3, az or hf."
+            "choose one in UTF-8 without backslashes, '..', folders that end in ':', or a first "
+            "folder gs, s3, az or hf."
         )
 
 

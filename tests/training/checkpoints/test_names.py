@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import pytest
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.training.checkpoints.manager import open_manager
 
@@ -34,3 +35,9 @@ def test_a_name_that_cannot_be(tmp_path, name):
     with pytest.raises(UserError, match="MODEL_DIR='/s3/run' has a name"):
         open_below(type(tmp_path)("/s3/run"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\\b", "x:/run", "a/../run"])
+def test_a_name_in_a_bucket_that_cannot_be(name):
+    with pytest.raises(UserError, match=r"MODEL_DIR='gs://.*' has a name that checkpoints cannot"):
+        open_below(storage.as_path(f"gs://bucket/{name}"))
