@@ -298,7 +298,8 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.hosts.connection import Connection
     from switchx.planning import topology
     from switchx.settings import gin_files, read_flag
-    from switchx.training.run_reader import check_format, metric_rows
+    from switchx.training.resets import Resets
+    from switchx.training.run_reader import metric_rows
 
     repository = Path(__file__).parents[1] / "configs"
     configs = [repository / "base.gin", repository / "runs" / "quickstart.gin"]
@@ -325,9 +326,10 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     def format_of(content: bytes) -> Any:
         (folder / "of").mkdir(exist_ok=True)
         (folder / "of" / "run.json").write_bytes(content)
-        return check_format(folder / "of")
+        return Resets.of(folder / "of")
 
-    yield "run.json", Parser([b'{"format": 1, "switchx": "0.2.0"}'], format_of)
+    form = {"format": 1, "switchx": "0.2.0", **Resets(7, -1, ("data",)).form()}
+    yield "run.json", Parser([json.dumps(form).encode()], format_of)
 
     def path(content: bytes) -> Any:
         name = str(storage.local_path(os.fsdecode(content), "MODEL_DIR"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from switchx.training.config import TrainerConfig
-from switchx.training.run_reader import run_form
+from switchx.training.run_reader import damaged_form, run_form
 
 SETTINGS = {"data": "RESET_DATA", "optimizer": "RESET_OPTIMIZER"}
 _NAME = "resets"  # in run.json
@@ -38,8 +38,14 @@ class Resets:
         Raises:
           UserError: the file is damaged.
         """
-        noted = run_form(model_dir).get(_NAME, {})
-        return cls(noted.get("data", -1), noted.get("optimizer", -1), tuple(noted.get("asked", ())))
+        try:
+            noted = cls(**run_form(model_dir).get(_NAME, {}))
+            steps, asked = (noted.data, noted.optimizer), tuple(noted.asked)
+            if not all(isinstance(step, int) for step in steps) or not {*asked} <= {*SETTINGS}:
+                raise TypeError
+        except TypeError:
+            raise damaged_form(model_dir) from None
+        return cls(*steps, asked)
 
     def covers(self, part: str, step: int) -> bool:
         """Whether what a checkpoint of this step holds of a part is not used."""

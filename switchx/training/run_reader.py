@@ -32,16 +32,21 @@ def run_form(model_dir: str | Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError):
         form, number, by = {}, None, None
     if not isinstance(number, int):
-        raise UserError(
-            f"MODEL_DIR={str(model_dir)!r} has a damaged {FORMAT_FILE}: remove that file, or name "
-            "another directory."
-        )
+        raise damaged_form(model_dir)
     if number > FORMAT:
         raise UserError(
             f"MODEL_DIR={str(model_dir)!r} is of format {number}, and this switchx knows those up "
             f"to {FORMAT}: use switchx {by} or a later one."
         )
     return form
+
+
+def damaged_form(model_dir: str | Path) -> UserError:
+    """The error for a run.json that says what no run wrote."""
+    return UserError(
+        f"MODEL_DIR={str(model_dir)!r} has a damaged {FORMAT_FILE}: remove that file, or name "
+        "another directory."
+    )
 
 
 def metric_rows(model_dir: str | Path) -> list[dict[str, Any]]:

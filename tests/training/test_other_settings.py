@@ -109,6 +109,15 @@ def test_data_that_begins_anew_does_so_once(run, capfd):
     assert Resets.of(run) == Resets(5, -1, ("data",))
 
 
+@pytest.mark.parametrize(
+    "noted", ["[]", "7", '{"data": "2"}', '{"more": 1}', '{"asked": 3}', '{"asked": [[]]}']
+)
+def test_a_note_that_no_run_made_is_damage(noted, tmp_path):
+    (tmp_path / "run.json").write_text(f'{{"format": 1, "switchx": "0.2", "resets": {noted}}}')
+    with pytest.raises(UserError, match=r"has a damaged run\.json"):
+        Resets.of(tmp_path)
+
+
 def test_a_command_that_goes_on_asking_is_not_answered_again(tmp_path):
     """A launcher starts it over and over: also where it asked before there was anything."""
     taken = []
