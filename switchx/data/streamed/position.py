@@ -182,11 +182,15 @@ def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
 
 
 def _deciding(value: Any) -> Any:
-    return value[-1] if isinstance(value, list) else value
+    return value[1] if _has_digest(value) else value
 
 
 def _shown(value: Any) -> Any:
-    return value[0] if isinstance(value, list) else value
+    return value[0] if _has_digest(value) else value
+
+
+def _has_digest(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2
 
 
 def _although_equal(value: Any, there: Any) -> str:

@@ -147,6 +147,12 @@ def test_a_position_of_another_set_is_refused(config, tmp_path):
     data.check_position(moved, data.train_stream(config).state()[0])
 
 
+def test_a_position_of_no_settings_is_refused(config):
+    state = json.dumps({"format": "prepared 2", "identity": {"SEED": []}, "example": 7}).encode()
+    with pytest.raises(UserError, match="MIXTURE_OR_TASK_NAME="):
+        data.train_stream(config).restore({0: state})
+
+
 def test_positions_of_streamed_and_prepared_data_do_not_mix(config):
     streamed = data.train_stream(dataclasses.replace(config, prepared_dir=None))
     prepared = data.train_stream(config)
