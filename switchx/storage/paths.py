@@ -216,7 +216,7 @@ def _check_url(url: str, setting: str) -> None:
     if not bucket_of(url):
         raise UserError(f"{setting}={url!r} names no bucket: write {scheme}://BUCKET/NAME.")
     try:
-        fsspec.get_filesystem_class(scheme)
+        _google() if scheme == "gs" else fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         raise UserError(
             f"{setting}={url!r} needs a package that is not installed ({first_line(error)}): "
@@ -231,9 +231,20 @@ def _shared(root: str) -> Any:
 
     if scheme_of(root) not in STORES:
         return fsspec.core.url_to_fs(root)[0]
-    # gcsfs would ask Google before each call whether a bucket has folders, which a run has no use
-    # for: a request more, of a permission more.
-    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    if scheme_of(root) != "gs":
+        return fsspec.core.url_to_fs(root, use_listings_cache=False)[0]
     # Where there is no account it would look for one for long before it reads as nobody.
-    nobody = {"token": "anon"} if scheme_of(root) == "gs" and not _has_google_account() else {}
-    return fsspec.core.url_to_fs(root, use_listings_cache=False, **nobody)[0]
+    nobody = {} if _has_google_account() else {"token": "anon"}
+    return _google()(use_listings_cache=False, **nobody)
+
+
+def _google() -> Any:
+    """The file system of gs:// that does not ask Google before each call about a bucket's folders.
+
+    A run has no use for the answer, to a request more, of a permission more. gcsfs decides by a
+    variable when it is imported, and whoever did that first need not have set it.
+    """
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    from gcsfs.core import GCSFileSystem
+
+    return GCSFileSystem

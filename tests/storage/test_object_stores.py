@@ -1,6 +1,9 @@
 """What storage promises, at gs:// and s3://, against servers that speak their HTTP."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import object_stores
 import pytest
@@ -208,3 +211,12 @@ def test_what_is_set_aside_is_moved(store):
     aside = storage.set_aside(folder / "4", folder / "damaged")
     assert storage.read_bytes(aside / "a/b", "X") == b"x"
     assert storage.names_in(folder, "X") == {"damaged"}
+
+
+def test_nobody_asks_google_what_kind_a_bucket_is():
+    """Whoever imported gcsfs, and whatever the variable was then."""
+    code = "import gcsfs; from switchx.storage import paths; paths.as_path('gs://b/x'); "
+    code += "print(type(paths.file_system('gs://b/x')[0]).__module__)"
+    env = {**os.environ, "STORAGE_EMULATOR_HOST": "http://127.0.0.1:9", "NO_GCE_CHECK": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "gcsfs.core", done.stderr
