@@ -13,6 +13,7 @@ from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward, RMSNorm
 from switchx.model.noise import Noise, dropout
+from switchx.model.ranges import Range, Ranges
 from switchx.model.switch_layer import Grouping, Routed, SwitchLayer
 from switchx.sharding import constrain
 
@@ -90,17 +91,28 @@ class FeedForwardSublayer(nnx.Module):
 
     def __call__(
         self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise
-    ) -> tuple[jax.Array, list[Routed]]:
-        done = []
+    ) -> tuple[jax.Array, list[Routed], Ranges]:
+        done, ranges = [], {}
         if self.switch is not None:
             h_BLD, routed = self.switch(self.norm(x_BLD), mask_BL, grouping, noise.fold(0))
             x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
-            done, noise = [routed], noise.fold(2)
+            done, noise, ranges = [routed], noise.fold(2), dict(routed.ranges)
         if self.dense is not None:
             with jax.named_scope("feed_forward"):
                 h_BLD = self.dense(self.norm(x_BLD), noise.fold(0))
                 x_BLD = _residual(self.config, x_BLD, h_BLD, noise)
-        return x_BLD, done
+            ranges |= _watched(grouping, feed_forward=h_BLD)
+        return x_BLD, done, ranges | _watched(grouping, output=x_BLD)
+
+
+def _watched(grouping: Grouping, **computed: jax.Array) -> Ranges:
+    """The ranges of these arrays, by name, where the grouping is watched; else none."""
+    return {name: Range.of(x) for name, x in computed.items()} if grouping.watched else {}
+
+
+def _of_attention(grouping: Grouping, h_BLD: jax.Array, routed: list[Routed]) -> Ranges:
+    within = {f"attention_{name}": each for r in routed for name, each in r.ranges.items()}
+    return within | _watched(grouping, attention=h_BLD)
 
 
 def _switch_layer(config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs) -> SwitchLayer:
@@ -132,7 +144,7 @@ class EncoderLayer(nnx.Module):
 
     def __call__(
         self, x_BLD: jax.Array, context: EncoderContext, noise: Noise, cache: LayerCache | None
-    ) -> tuple[jax.Array, list[Routed], LayerCache | None]:
+    ) -> tuple[jax.Array, list[Routed], LayerCache | None, Ranges]:
         at, ff = noise.fold(0), noise.fold(1)
         mask_BL, grouping = context.mask_BL, context.grouping
         with jax.named_scope("attention"):
@@ -140,8 +152,9 @@ class EncoderLayer(nnx.Module):
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
             h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
-        x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
-        return x_BLD, routed + more, cache
+        ranges = _of_attention(grouping, h_BLD, routed)
+        x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
+        return x_BLD, routed + more, cache, ranges | further
 
 
 class DecoderLayer(nnx.Module):
@@ -158,7 +171,7 @@ class DecoderLayer(nnx.Module):
 
     def __call__(
         self, x_BLD: jax.Array, context: DecoderContext, noise: Noise, cache: LayerCache | None
-    ) -> tuple[jax.Array, list[Routed], LayerCache | None]:
+    ) -> tuple[jax.Array, list[Routed], LayerCache | None, Ranges]:
         """Of whole sequences, or with a cache of the token at `context.position`."""
         at, cross, ff = (noise.fold(site) for site in range(3))
         mask_BL, grouping = context.mask_BL, context.grouping
@@ -170,6 +183,7 @@ class DecoderLayer(nnx.Module):
                 key, value = cache.key_BLHK, cache.value_BLHK
             h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
+        ranges = _of_attention(grouping, h_BLD, routed)
         with jax.named_scope("cross_attention"):
             h_BLD = self.cross_norm(x_BLD)
             query = self.cross_attention.queries(h_BLD)
@@ -180,8 +194,9 @@ class DecoderLayer(nnx.Module):
             visible_BLM = context.encoder_visible_BLM
             h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
             x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
-        x_BLD, more = self.feed_forward(x_BLD, mask_BL, grouping, ff)
-        return x_BLD, routed + more, cache
+        ranges |= _watched(grouping, cross_attention=h_BLD)
+        x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
+        return x_BLD, routed + more, cache, ranges | further
 
     def start_cache(self, encoded_BMD: jax.Array, length: int) -> LayerCache:
         """An empty cache for `length` tokens, the encoder's keys and values filled in."""
@@ -200,7 +215,7 @@ class Layer(Protocol[C_contra]):
 
     def __call__(
         self, x_BLD: jax.Array, context: C_contra, noise: Noise, cache: LayerCache | None
-    ) -> tuple[jax.Array, list[Routed], LayerCache | None]: ...
+    ) -> tuple[jax.Array, list[Routed], LayerCache | None, Ranges]: ...
 
 
 class Block(nnx.Module, Generic[C]):
@@ -224,17 +239,20 @@ class Block(nnx.Module, Generic[C]):
 
     def __call__(
         self, x_BLD: jax.Array, context: C, noise: Noise, cache: list[LayerCache]
-    ) -> tuple[jax.Array, Routed | None, list[LayerCache]]:
+    ) -> tuple[jax.Array, Routed | None, list[LayerCache], dict[str, Ranges]]:
         """Runs the layers; what was routed has a leading axis: attention's, feed-forward's.
 
-        `cache`: the layers', which are returned as they are then; [] without.
+        `cache`: the layers', which are returned as they are then; [] without. Last come the
+        layers' ranges by "layer_0", ..., {} where the grouping is not watched.
         """
-        routed, caches = [], []
+        routed, caches, ranges = [], [], {}
         for i, layer in enumerate(self.layers):
             layer_cache = cache[i] if cache else None
-            x_BLD, more, layer_cache = layer(x_BLD, context, noise.fold(i), layer_cache)
+            x_BLD, more, layer_cache, seen = layer(x_BLD, context, noise.fold(i), layer_cache)
             routed += more
+            if seen:
+                ranges[f"layer_{i}"] = seen
             if layer_cache is not None:
                 caches.append(layer_cache)
         stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *routed) if routed else None
-        return x_BLD, stacked, caches
+        return x_BLD, stacked, caches, ranges

@@ -10,6 +10,7 @@ from flax import nnx
 from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, LayerCache
 from switchx.model.config import ModelConfig, StackShape
 from switchx.model.noise import Noise
+from switchx.model.ranges import Ranges
 from switchx.model.switch_layer import Routed
 
 # Saved for the backward pass under "dots": products with parameters, not attention's products
@@ -42,7 +43,7 @@ class Stack(nnx.Module, Generic[C]):
 
     def __call__(
         self, x_BLD: jax.Array, context: C, noise: Noise, cache_N: list[LayerCache]
-    ) -> tuple[jax.Array, Routed | None, list[LayerCache]]:
+    ) -> tuple[jax.Array, Routed | None, list[LayerCache], dict[str, Ranges]]:
         """Runs the blocks in order.
 
         Args:
@@ -52,24 +53,26 @@ class Stack(nnx.Module, Generic[C]):
 
         Returns:
           [B, L, D]; what was routed, all layers with experts in order on one leading axis; the
-          caches as they are then.
+          caches as they are then; the ranges of each layer of a block, [N], where the grouping is
+          watched.
         """
         graphdef, params_N = nnx.split(self.blocks)
 
         def body(x_BLD: jax.Array, per_block: Any) -> tuple[jax.Array, Any]:
             params, number, cache = per_block
             block = nnx.merge(graphdef, params)
-            x_BLD, routed, cache = block(x_BLD, context, noise.fold(number), cache)
-            return x_BLD, (routed, cache)
+            x_BLD, *returned = block(x_BLD, context, noise.fold(number), cache)
+            return x_BLD, tuple(returned)
 
         if self.config.remat != "none":
             body = jax.checkpoint(body, policy=_POLICIES[self.config.remat])
         numbers_N = jnp.arange(self.shape.num_blocks, dtype=jnp.uint32)
         loop = jax.lax.scan if self.config.scan else _unrolled
-        x_BLD, (routed_N, cache_N) = loop(body, x_BLD, (params_N, numbers_N, cache_N))
+        x_BLD, returned_N = loop(body, x_BLD, (params_N, numbers_N, cache_N))
+        routed_N, cache_N, ranges_N = returned_N
         # [blocks, routed layers of a block, ...] to [routed layers, ...].
         routed_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), routed_N)
-        return x_BLD, routed_N, cache_N
+        return x_BLD, routed_N, cache_N, ranges_N
 
     def start_cache(self, encoded_BMD: jax.Array, length: int) -> list[LayerCache]:
         """Of a decoder: its layers' caches for `length` tokens, see DecoderLayer."""

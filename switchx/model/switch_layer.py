@@ -9,6 +9,7 @@ from switchx.errors import UserError
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertNetworks, for_answers
 from switchx.model.noise import Noise
+from switchx.model.ranges import Range, Ranges
 from switchx.model.router import Router, expert_capacity
 from switchx.model.routing import (
     EXPERT_SITE,
@@ -31,6 +32,7 @@ class Grouping:
       policy: which experts a group's tokens use.
       dispatcher: how they get there.
       recorded: whether layers return their assignments.
+      watched: whether layers return the ranges of what they compute, those without experts too.
     """
 
     size: int
@@ -38,6 +40,7 @@ class Grouping:
     policy: Policy
     dispatcher: Dispatcher
     recorded: bool = False
+    watched: bool = False
 
     @classmethod
     def of(cls, config: SwitchConfig, causal: bool, train: bool) -> "Grouping":
@@ -94,14 +97,26 @@ class Groupings:
         stacks = self.encoder, self.decoder
         return Groupings(*(dataclasses.replace(stack, recorded=True) for stack in stacks))
 
+    def watched(self) -> "Groupings":
+        """The same, their layers returning the ranges of what they compute."""
+        stacks = self.encoder, self.decoder
+        return Groupings(*(dataclasses.replace(stack, watched=True) for stack in stacks))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Routed:
-    """What routing did in one layer; `assignment` where its grouping is recorded, else None."""
+    """What routing did in one layer.
+
+    Attributes:
+      assignment: where its grouping is recorded, else None.
+      ranges: of "router" (its logits) and "experts" (their outputs, combined), where its grouping
+        is watched.
+    """
 
     stats: RoutingStats
     assignment: Assignment | None
+    ranges: Ranges
 
 
 class SwitchLayer(nnx.Module):
@@ -147,7 +162,10 @@ class SwitchLayer(nnx.Module):
             noise.fold(EXPERT_SITE),
         )
         y_GSD = constrain(y_GSD, "group", None, self.experts.output_axis)
-        routed = Routed(stats, assignment if grouping.recorded else None)
+        ranges = {}
+        if grouping.watched:
+            ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}
+        routed = Routed(stats, assignment if grouping.recorded else None, ranges)
         return y_GSD.reshape(B, L, y_GSD.shape[-1]), routed
 
 

@@ -1,6 +1,7 @@
 """The encoder-decoder: embeddings, two stacks, logits."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from switchx.model.blocks import (
 from switchx.model.config import ModelConfig
 from switchx.model.layers import Embedding, RMSNorm
 from switchx.model.noise import NO_NOISE, Noise, dropout
+from switchx.model.ranges import Range
 from switchx.model.routing import Assignment, RoutingStats
 from switchx.model.stack import Stack
 from switchx.model.switch_layer import Grouping, Groupings, Routed
@@ -32,12 +34,16 @@ class Output:
       stats_N: statistics of all switch layers, [N, ...], the encoder's first; None if it is dense.
       encoder_N, decoder_N: assignments of each stack's switch layers, [N, G, S, J], where the
         grouping asks for them.
+      encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", "blocks"
+        (the ranges of each layer of a block, [N]) and "output", normalised; "logits".
     """
 
     logits_BLV: jax.Array
     stats_N: RoutingStats | None
     encoder_N: Assignment | None = None
     decoder_N: Assignment | None = None
+    encoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
+    decoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -100,7 +106,7 @@ class Transformer(nnx.Module):
         groupings = groupings or Groupings.of(self.config.switch, train=not noise.silent)
         enc, dec = noise.fold(0), noise.fold(1)
         encoder_segment_BM = None if segments is None else segments.encoder_BM
-        encoded_BMD, encoder_N = self.encode(
+        encoded_BMD, encoder_N, encoder_ranges = self.encode(
             encoder_token_BM, groupings.encoder, enc, encoder_segment_BM
         )
 
@@ -119,11 +125,16 @@ class Transformer(nnx.Module):
             encoded_BMD=encoded_BMD,
             position=0,
         )
-        x_BLD = self._embed(decoder_token_BL, dec)
+        embedded_BLD = self._embed(decoder_token_BL, dec)
         with jax.named_scope("decoder"):
-            x_BLD, decoder_N, _ = self.decoder(x_BLD, context, dec, [])
+            x_BLD, decoder_N, _, blocks = self.decoder(embedded_BLD, context, dec, [])
             x_BLD = self._finish(self.decoder_norm(x_BLD), dec)
-        return _output(self.embedding.logits(x_BLD), encoder_N, decoder_N)
+        logits_BLV = self.embedding.logits(x_BLD)
+        output = _output(logits_BLV, encoder_N, decoder_N)
+        if not groupings.decoder.watched:
+            return output
+        ranges = {**_ranges(embedded_BLD, blocks, x_BLD), "logits": Range.of(logits_BLV)}
+        return dataclasses.replace(output, encoder_ranges=encoder_ranges, decoder_ranges=ranges)
 
     @jax.named_scope("encoder")
     def encode(
@@ -132,21 +143,26 @@ class Transformer(nnx.Module):
         grouping: Grouping,
         noise: Noise,
         segment_BM: jax.Array | None = None,
-    ) -> tuple[jax.Array, Routed | None]:
-        """[B, M] tokens to [B, M, D] and what the encoder's switch layers did, [N, ...]."""
+    ) -> tuple[jax.Array, Routed | None, dict[str, Any]]:
+        """[B, M] tokens to [B, M, D], what the encoder's switch layers did, [N, ...], and ranges:
+
+        see Output.
+        """
         M, real_BM = token_BM.shape[1], token_BM > 0
         visible_BMM = real_BM[:, None]
         if segment_BM is not None:
             visible_BMM = _same_segment(segment_BM, segment_BM)
         context = EncoderContext(self.encoder_bias(M, M), visible_BMM, real_BM, grouping)
-        x_BMD = self._embed(token_BM, noise)
-        x_BMD, routed_N, _ = self.encoder(x_BMD, context, noise, [])
-        return self._finish(self.encoder_norm(x_BMD), noise), routed_N
+        embedded_BMD = self._embed(token_BM, noise)
+        x_BMD, routed_N, _, blocks = self.encoder(embedded_BMD, context, noise, [])
+        x_BMD = self._finish(self.encoder_norm(x_BMD), noise)
+        ranges = _ranges(embedded_BMD, blocks, x_BMD) if grouping.watched else {}
+        return x_BMD, routed_N, ranges
 
     def start_decoding(self, encoder_token_BM: jax.Array, length: int) -> DecodeState:
         """Encodes, and prepares to generate up to `length` tokens, routed as answers are."""
         groupings = self._for_answers(encoder_token_BM)
-        encoded_BMD, _ = self.encode(encoder_token_BM, groupings.encoder, NO_NOISE)
+        encoded_BMD, *_ = self.encode(encoder_token_BM, groupings.encoder, NO_NOISE)
         cache_N = self.decoder.start_cache(encoded_BMD, length)
         return DecodeState(cache_N, encoder_token_BM > 0, self.decoder_bias(length, length))
 
@@ -165,7 +181,7 @@ class Transformer(nnx.Module):
             encoded_BMD=x_B1D[:, :0],
             position=position,
         )
-        x_B1D, _, cache_N = self.decoder(x_B1D, context, NO_NOISE, state.cache_N)
+        x_B1D, _, cache_N, _ = self.decoder(x_B1D, context, NO_NOISE, state.cache_N)
         logits_B1V = self.embedding.logits(self.decoder_norm(x_B1D))
         return logits_B1V[:, 0], dataclasses.replace(state, cache_N=cache_N)
 
@@ -179,6 +195,10 @@ class Transformer(nnx.Module):
 
     def _finish(self, x_BLD: jax.Array, noise: Noise) -> jax.Array:
         return dropout(x_BLD, self.config.dropout_rate, noise.fold(1001), shared_axis=1)
+
+
+def _ranges(embedded_BLD: jax.Array, blocks: dict[str, Any], x_BLD: jax.Array) -> dict[str, Any]:
+    return {"embedding": Range.of(embedded_BLD), "blocks": blocks, "output": Range.of(x_BLD)}
 
 
 def _output(logits_BLV: jax.Array, encoder_N: Routed | None, decoder_N: Routed | None) -> Output:

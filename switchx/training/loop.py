@@ -8,14 +8,16 @@ from typing import Any
 
 import jax
 
-from switchx.errors import RunError
+from switchx.errors import RunError, first_line
 from switchx.hosts import Interruption
+from switchx.model import Params
 from switchx.training.bad_loss import BadLoss, LossWatch
 from switchx.training.batches import Batch, put_rows
 from switchx.training.checkpoints.checkpoints import Checkpoints, History, Restored
 from switchx.training.feed import Evaluation, Stream
 from switchx.training.hangs import EVALUATION, PROFILE, ROLLBACK, SAVE, STEP, HangWatch
 from switchx.training.log import RunLog
+from switchx.training.not_finite import Inquiry
 from switchx.training.profile import Profiler, pause
 from switchx.training.readings import Result, loss_of
 from switchx.training.state import Setup, TrainState
@@ -57,12 +59,13 @@ class Loop:
         log: RunLog,
         profiler: Profiler,
         hangs: HangWatch,
+        inquiry: Inquiry,
         began: Restored,
     ):
         self._setup, self._config = setup, setup.run.trainer
         self._checkpoints, self._stream = checkpoints, stream
         self._evaluation, self._log = evaluation, log
-        self._profiler, self._hangs = profiler, hangs
+        self._profiler, self._hangs, self._inquiry = profiler, hangs, inquiry
         self._began, self._first_step = began, began.step
         # Where a rollback to the start goes on; a position takes its time to say.
         self._data_start = stream.state() if self._config.on_bad_loss == "skip" else {}
@@ -88,6 +91,7 @@ class Loop:
         step = self._began.step
         with self._hangs, Interruption() as interruption, contextlib.closing(self._profiler):
             pending: Any = None
+            looked: Any
             self._hangs.begin(STEP)
             leaving = interruption.now()
             while step < self._config.train_steps and not leaving:
@@ -100,17 +104,21 @@ class Loop:
                     self._hangs.part = "in the step"
                     state, metrics = train_step(state, batch)
                     # One step behind, so that the device always has the next one to start on.
-                    bad = self._look_at(pending)
+                    looked, bad = pending, self._look_at(pending)
                 step += 1
                 if self._log.unread:
                     interruption.note(signal.SIGPIPE)
-                pending, leaving = (step, metrics), interruption.now()
+                pending, leaving = (step, metrics, batch), interruption.now()
                 if not bad and (self._pause_after(step) or leaving):
-                    bad, pending = self._look_at(pending), None
+                    looked, bad, pending = pending, self._look_at(pending), None
                     if not bad:
                         self._between(step, state, leaving is not None)
                 if bad:
+                    held, params = int(state.step) == ~(bad.step - 1), state.params
                     state = metrics = pending = None  # room for what comes in its place
+                    if held:
+                        self._look_into(bad, params, looked[2])
+                    params = looked = None
                     state, step = self._roll_back(bad)
             if not self._validation and not leaving:
                 self._evaluate(step, state)
@@ -170,16 +178,25 @@ class Loop:
         self._validation, self._load = values, layers.get("load")
         return values["loss"]
 
-    def _look_at(self, pending: tuple[int, dict] | None) -> BadLoss | None:
+    def _look_at(self, pending: tuple[int, dict, Batch] | None) -> BadLoss | None:
         """Waits for a step's metrics: returns what is wrong with them, or logs them where due."""
         if pending is None:
             return None
-        step, metrics = pending
+        step, metrics, _ = pending
         bad = self._watch.look_at(step, *loss_of(metrics))
         self._hangs.begin(STEP)
         if not bad:
             self._log.train(step, metrics)
         return bad
+
+    def _look_into(self, bad: BadLoss, params: Params, batch: Batch) -> None:
+        """Says what was not finite first. Whatever fails in that hides nothing of the loss."""
+        self._hangs.begin(ROLLBACK)
+        try:
+            said = self._inquiry.look_into(bad, bad.step + self._skipped, params, batch)
+        except Exception as error:  # of the compiler, for want of memory, of the file system
+            said = f"What was not finite first in step {bad.step} is unknown: {first_line(error)}"
+        self._log.say(said)
 
     def _roll_back(self, bad: BadLoss) -> tuple[TrainState, int]:
         """The state of the last checkpoint, or of the start; the stream goes behind the bad batch.

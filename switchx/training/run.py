@@ -22,6 +22,7 @@ from switchx.training.hangs import HangWatch
 from switchx.training.host_rows import HostShards
 from switchx.training.log import RunLog
 from switchx.training.loop import Loop, TrainResult
+from switchx.training.not_finite import Inquiry
 from switchx.training.profile import Profiler, ProfileSteps
 from switchx.training.run_reader import metric_rows
 from switchx.training.start import FRESH, Start
@@ -106,7 +107,8 @@ def _train(
             log.say(line)
         profiler, hangs = profile(step.program, log.say), HangWatch(directory)
         evaluation = feed.evaluation(setup)
-        loop = Loop(setup, checkpoints, stream, evaluation, log, profiler, hangs, began)
+        inquiry = Inquiry(setup, directory)
+        loop = Loop(setup, checkpoints, stream, evaluation, log, profiler, hangs, inquiry, began)
         return loop.run(step)
     finally:
         log.close()

@@ -26,11 +26,20 @@ class TrainState:
     """Steps done (int32 scalar), parameters, optimizer state. Randomness follows from the step.
 
     Also the shape of their shapes, axes and shardings.
+
+    A step that comes out not finite leaves the parameters as they are: the state is held, so that
+    steps that are on their way by then leave them too, and what went wrong can be looked into. The
+    number of a held state is ~step (-1 - step), and its optimizer state of no use.
     """
 
     step: Any
     params: Params
     opt_state: Any
+
+    @property
+    def is_held(self) -> Any:
+        """Whether its step is the one before that which was not finite, as ~step."""
+        return self.step < 0
 
 
 @dataclasses.dataclass(frozen=True)

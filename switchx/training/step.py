@@ -75,15 +75,31 @@ def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
 def train_step(
     setup: Setup, state: TrainState, constants: Any, batch: Batch
 ) -> tuple[TrainState, dict]:
-    """One update from one global batch. Pure; randomness from the run's seed and `state.step`."""
+    """One update from one global batch. Pure; randomness from the run's seed and `state.step`.
+
+    Where the objective or a gradient is not finite the parameters are held: see TrainState.
+    """
     grads, outcome = gradients(setup, state, constants, batch)
     schedule = make_schedule(setup.run.optimizer, setup.run.trainer.train_steps)
+    norm = optax.global_norm(grads)
     metrics = {
         **_metrics(outcome),
-        "gradient_norm": optax.global_norm(grads),
+        "gradient_norm": norm,
         "learning_rate": schedule(state.step),
     }
-    return apply_gradients(setup, state, grads), metrics
+    good = jnp.isfinite(norm) & jnp.isfinite(outcome.sums["objective"]) & ~state.is_held
+    return _unless_held(good, apply_gradients(setup, state, grads), state), metrics
+
+
+def _unless_held(good: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
+    """The updated state, or the old step and parameters, held.
+
+    The choice costs nothing, since the update reads each parameter anyway. That between old and
+    new optimizer states would keep both: nobody goes on from a held one's.
+    """
+    params = jax.tree.map(lambda new, old: jnp.where(good, new, old), updated.params, state.params)
+    step = jnp.where(good, updated.step, jnp.minimum(state.step, ~state.step))
+    return TrainState(step, params, updated.opt_state)
 
 
 def _metrics(outcome: Outcome) -> dict:
@@ -128,7 +144,7 @@ def gradients(
     def add(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, carry, grad(*part)), None
 
-    split = jax.tree.map(lambda x: _split_rows(x, trainer.microbatches, setup.mesh), (batch, row_B))
+    split = jax.tree.map(lambda x: split_rows(x, trainer.microbatches, setup.mesh), (batch, row_B))
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), split)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(grad, *first))
     (grads, outcome), _ = jax.lax.scan(add, zeros, split)
@@ -137,7 +153,7 @@ def gradients(
     return grads, Outcome(outcome.sums, mean(outcome.penalty), stats)
 
 
-def _split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:
+def split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:
     """[B, ...] to [parts, B/parts, ...]: each part takes an equal slice of every device's rows,
 
     so that no row moves to another device.

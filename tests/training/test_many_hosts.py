@@ -157,6 +157,8 @@ def test_all_roll_back_together_behind_a_bad_batch(tmp_path):
     rows = [row for row in metric_rows(tmp_path) if row["split"] == "rollback"]
     assert [(r["from"], r["to"], r["batches_skipped"]) for r in rows] == [(4, 2, 2)]
     assert np.all(np.isfinite(losses(tmp_path)))
+    looked_into = json.loads((tmp_path / "bad_loss.4.json").read_text())
+    assert looked_into["first"] == {"kind": "batch", "name": "decoder_loss_weights"}
 
 
 def test_hosts_that_do_not_share_the_directory_are_told(tmp_path):

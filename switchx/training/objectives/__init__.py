@@ -47,5 +47,14 @@ class Objective(Protocol):
         """
         ...
 
+    def ranges(
+        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
+    ) -> dict[str, Any]:
+        """What its model computes of the same: {"encoder": ..., "decoder": ...}, see model.Output.
+
+        Called only where a loss is not finite.
+        """
+        ...
+
 
 OBJECTIVES: dict[str, Callable[[RunConfig, Model], Objective]] = {"pretraining": Pretraining.of}

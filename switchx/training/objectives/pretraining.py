@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
-from switchx.model import Model, ModelConfig, Noise, Params, RoutingStats, Segments
+from switchx.model import (
+    Groupings,
+    Model,
+    ModelConfig,
+    Noise,
+    Output,
+    Params,
+    RoutingStats,
+    Segments,
+)
 from switchx.training.config import RunConfig
 from switchx.training.objectives.losses import token_sums
 from switchx.training.objectives.outcome import Outcome
@@ -41,16 +50,7 @@ class Pretraining:
     def __call__(
         self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
     ) -> Outcome:
-        segments = None
-        if "encoder_segment_ids" in batch:
-            segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
-        output = self.model.bind(params)(
-            batch["encoder_input_tokens"],
-            batch["decoder_input_tokens"],
-            batch["decoder_target_tokens"] > 0,
-            noise,
-            segments,
-        )
+        output = self._output(params, batch, noise)
         sums = token_sums(
             output.logits_BLV,
             batch["decoder_target_tokens"],
@@ -60,6 +60,33 @@ class Pretraining:
         )
         penalty = routing_loss(self.model.config, output.stats_N)
         return Outcome(sums, penalty, output.stats_N)
+
+    def ranges(
+        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
+    ) -> dict[str, Any]:
+        """See Objective."""
+        groupings = Groupings.of(self.model.config.switch, train=not noise.silent).watched()
+        output = self._output(params, batch, noise, groupings)
+        return {"encoder": output.encoder_ranges, "decoder": output.decoder_ranges}
+
+    def _output(
+        self,
+        params: Params,
+        batch: dict[str, Any],
+        noise: Noise,
+        groupings: Groupings | None = None,
+    ) -> Output:
+        segments = None
+        if "encoder_segment_ids" in batch:
+            segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
+        return self.model.bind(params)(
+            batch["encoder_input_tokens"],
+            batch["decoder_input_tokens"],
+            batch["decoder_target_tokens"] > 0,
+            noise,
+            segments,
+            groupings,
+        )
 
 
 def routing_loss(config: ModelConfig, stats: RoutingStats | None) -> jax.Array:
