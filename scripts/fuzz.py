@@ -156,13 +156,22 @@ def parsers(folder: Path) -> dict[str, Parser]:
     return dict(_data(folder)) | dict(_interop(folder)) | dict(_other(folder))
 
 
+def _write_shard(path: Path, contents: list[bytes]) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    for content in contents:
+        writer.write(content)
+    writer.close()
+
+
 def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     import gzip
 
     import numpy as np
 
     from switchx.data.config import DataConfig
-    from switchx.data.prepared import records, set_plan
+    from switchx.data.prepared import record_index, records, set_plan
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
     from switchx.data.tasks import lines, vocabularies
@@ -179,6 +188,16 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         return records.decode(zlib.crc32(content[4:]).to_bytes(4, "little") + content[4:], "<u2", 0)
 
     yield "records, resealed", Parser([whole], resealed)
+
+    shard = folder / "shard"
+    _write_shard(shard, [bytes([n]) * (n * 9) for n in range(40)])
+
+    def index(content: bytes) -> Any:
+        """Of the file's end; a file of another size is refused before."""
+        return record_index.begins_of(content, 2 * 2**16, 40)
+
+    yield "shard's end", Parser([shard.read_bytes()], index)
+    yield "shard's record", Parser([shard.read_bytes()], lambda x: record_index.record_of(x, 0))
 
     plan = set_plan.SetPlan(
         "task", {"inputs": 64, "targets": 18}, "ab", 300, 1, 70, 0.15, 3.0, [True, True], False,

@@ -233,6 +233,7 @@ def _ask(
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 1000  # a client may make a hundred connections at once
 
     def handle_error(self, *_: object) -> None:
         """Says nothing: a client that was killed hangs up, as the faults here do."""

@@ -1,6 +1,7 @@
 """What the user chose about data, and the checks that need nothing but these values."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,10 @@ class DataConfig:
         the path of a SentencePiece model.
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
-      prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote; None reads the sources.
+      prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote, here, at gs:// or s3://; None
+        reads the sources.
+      prepared_cache_gb: PREPARED_CACHE_GB, gigabytes that copies of shards from a PREPARED_DIR at a
+        URL may take of the cache folder; 0 makes none.
       pack: PACK, several short examples in a row, which see nothing of each other; examples
         without a token in 'inputs' or in 'targets' are left out.
       json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split, here or behind a URL
@@ -58,6 +62,7 @@ class DataConfig:
     task_module: str | None = None
     tfds_data_dir: str | None = None
     prepared_dir: str | None = None
+    prepared_cache_gb: float = 20.0
     pack: bool = False
     json_train_glob: str | None = None
     json_validation_glob: str | None = None
@@ -103,6 +108,11 @@ def check_values(config: DataConfig) -> None:
     if not _is_int(config.seed) or not 0 <= config.seed < 2**31:
         raise UserError(
             f"SEED={config.seed!r} is no seed: give a whole number from 0 to {2**31 - 1}."
+        )
+    if not 0 <= config.prepared_cache_gb < math.inf:
+        raise UserError(
+            f"PREPARED_CACHE_GB={config.prepared_cache_gb!r} is no size: give gigabytes, 0 for no "
+            "copies."
         )
     if not 0 <= config.max_broken_share <= 1:
         raise UserError(

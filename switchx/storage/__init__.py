@@ -7,8 +7,9 @@ a local one can rename, append or lock.
 
 - `as_path`, `writable_path`, `store_path`, `local_path`, `expanded`, `is_remote`: what a user's
   path means, and whether it will do.
-- `read_bytes`, `read_if_there`, `chunks`, `list_files`, `names_in`, `is_file`, `is_folder`: what
-  is there.
+- `read_bytes`, `read_if_there`, `chunks`, `list_files`, `list_hashes`, `names_in`, `sizes_in`,
+  `is_file`, `is_folder`, `check_bucket`: what is there.
+- `download`, `read_parts`: a large file from a URL, or some bytes of several.
 - `write_whole`, `whole_file`, `new_directory`: there whole or not at all.
 - `open_appender`: complete up to the last flush, at a URL up to the last period.
 - `exclusive_lock`: one process at a time; at a URL by a lease.
@@ -29,6 +30,7 @@ from switchx.storage.directories import (
     set_aside,
 )
 from switchx.storage.locks import exclusive_lock
+from switchx.storage.parts import Part, read_parts
 from switchx.storage.paths import (
     AnyPath,
     as_path,
@@ -40,16 +42,20 @@ from switchx.storage.paths import (
 )
 from switchx.storage.reading import (
     as_text,
+    check_bucket,
     chunks,
+    download,
     is_file,
     is_folder,
     list_files,
+    list_hashes,
     names_in,
     read_bytes,
     read_errors,
     read_if_there,
     read_text,
     size_of,
+    sizes_in,
 )
 from switchx.storage.retries import in_time, with_retries
 from switchx.storage.trouble import explain
@@ -64,11 +70,14 @@ from switchx.storage.writing import (
 __all__ = [
     "AnyPath",
     "Appender",
+    "Part",
     "as_path",
     "as_text",
+    "check_bucket",
     "check_new",
     "check_writable",
     "chunks",
+    "download",
     "exclusive_lock",
     "expanded",
     "explain",
@@ -78,6 +87,7 @@ __all__ = [
     "is_remote",
     "kvstore_spec",
     "list_files",
+    "list_hashes",
     "local_path",
     "make_directory",
     "names_in",
@@ -86,11 +96,13 @@ __all__ = [
     "read_bytes",
     "read_errors",
     "read_if_there",
+    "read_parts",
     "read_text",
     "remove",
     "remove_unfinished",
     "set_aside",
     "size_of",
+    "sizes_in",
     "store_path",
     "whole_file",
     "with_retries",

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from switchx.errors import UserError
-from switchx.storage.paths import AnyPath, expanded, file_system, is_remote
+from switchx.storage.paths import (
+    AnyPath,
+    bucket_of,
+    expanded,
+    file_system,
+    is_remote,
+    scheme_of,
+)
 from switchx.storage.retries import with_retries
-from switchx.storage.trouble import explain
+from switchx.storage.trouble import explain, explain_missing_bucket
 
 REMOTE_SECONDS = 20.0
 LISTING_SECONDS = 120.0  # a listing may be of tens of thousands of files, a page at a time
 REMOTE_CHUNK = 2 * 2**20  # bytes of one request, held once for each file that is open
 LOCAL_CHUNK = 2**20
+_HASHES = ("md5Hash", "crc32c", "ETag", "blob_id", "etag")  # of gs, s3 and hf, by their names
 T = TypeVar("T")
 
 
@@ -30,11 +38,16 @@ def read_bytes(path: AnyPath, setting: str, most: int | None = None) -> bytes:
     for chunk in chunks(path, setting):
         parts.append(chunk)
         if most is not None and sum(map(len, parts)) > most:
-            raise UserError(
-                f"{setting} leads to {str(path)!r}, which has more than {most:,} bytes: "
-                "give a file of the right kind."
-            )
+            raise too_large(path, setting, most)
     return b"".join(parts)
+
+
+def too_large(path: AnyPath, setting: str, most: int) -> UserError:
+    """What to say of a file that is no small one."""
+    return UserError(
+        f"{setting} leads to {str(path)!r}, which has more than {most:,} bytes: "
+        "give a file of the right kind."
+    )
 
 
 def read_text(path: AnyPath, setting: str) -> str:
@@ -62,8 +75,30 @@ def chunks(path: AnyPath, setting: str) -> Iterator[bytes]:
         yield from _remote_chunks(os.fspath(path)) if is_remote(path) else _local_chunks(path)
 
 
-def read_if_there(path: AnyPath, setting: str) -> bytes | None:
-    """A small file's bytes; None where there is none."""
+def download(
+    path: AnyPath, to: Path, setting: str, stopped: Callable[[], bool] = lambda: False
+) -> bool:
+    """Copies a file to one of this machine; False where `stopped` had it left unfinished.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    with to.open("wb") as file:
+        for chunk in chunks(path, setting):
+            if stopped():
+                return False
+            file.write(chunk)
+    return True
+
+
+def read_if_there(path: AnyPath, setting: str, most: int | None = None) -> bytes | None:
+    """A small file's bytes; None where there is none.
+
+    Raises:
+      UserError: it cannot be read, or has more than `most` bytes.
+    """
+    if most is not None and (size_of(path, setting) or 0) > most:
+        raise too_large(path, setting, most)
     if is_remote(path):
         return _ask(path, setting, lambda system, name: system.cat_file(name))
     with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -103,6 +138,16 @@ def names_in(folder: AnyPath, setting: str) -> set[str]:
     return set()
 
 
+def sizes_in(folder: AnyPath, setting: str) -> dict[str, int]:
+    """The names of the files that lie in a folder and the bytes of each; one listing of a URL."""
+    if is_remote(folder):
+        return _ask(folder, setting, _list_sizes_in, LISTING_SECONDS) or {}
+    here = Path(expanded(os.fspath(folder)))
+    with read_errors(folder, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return {path.name: path.stat().st_size for path in here.iterdir() if path.is_file()}
+    return {}
+
+
 def list_files(pattern: str, setting: str) -> dict[str, int]:
     """Returns the files that a glob matches, by name and sorted, and the bytes of each.
 
@@ -117,6 +162,25 @@ def list_files(pattern: str, setting: str) -> dict[str, int]:
     found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
     with read_errors(pattern, setting):
         return {path: os.path.getsize(path) for path in sorted(found) if os.path.isfile(path)}
+
+
+def list_hashes(pattern: str, setting: str) -> dict[str, str]:
+    """The files that a glob at a URL matches and what changes with the content of each.
+
+    That is the hash that its store keeps of it; a file without one is left out, as all of this
+    machine are.
+    """
+    return (_ask(pattern, setting, _hashes, LISTING_SECONDS) or {}) if is_remote(pattern) else {}
+
+
+def check_bucket(path: AnyPath, setting: str) -> None:
+    """Raises UserError where a URL's bucket is not there, which reading takes for no file."""
+    if is_remote(path):
+        root = f"{scheme_of(path)}://{bucket_of(path)}"
+        if _ask(root, setting, lambda system, name: system.ls(name) is not None) is None:
+            raise UserError(
+                f"{setting}={str(path)!r} cannot be read: {explain_missing_bucket(path)}."
+            )
 
 
 @contextlib.contextmanager
@@ -188,12 +252,34 @@ def _list_names(system: Any, folder: str) -> set[str]:
     return {path.rstrip("/").rsplit("/", 1)[-1] for path in listed if path.rstrip("/") != folder}
 
 
+def _list_sizes_in(system: Any, folder: str) -> dict[str, int]:
+    listed = system.ls(folder, detail=True)
+    return {
+        entry["name"].rsplit("/", 1)[-1]: entry["size"] or 0
+        for entry in listed
+        if entry["type"] == "file" and entry["name"].rstrip("/") != folder
+    }
+
+
 def _list_sizes(system: Any, pattern: str) -> dict[str, int]:
+    return {path: found["size"] or 0 for path, found in _list(system, pattern).items()}
+
+
+def _hashes(system: Any, pattern: str) -> dict[str, str]:
+    hashes = {}
+    for path, found in _list(system, pattern).items():
+        known = [str(found[name]).strip('"') for name in _HASHES if found.get(name)]
+        hashes.update({path: known[0]} if known else {})
+    return hashes
+
+
+def _list(system: Any, pattern: str) -> dict[str, dict[str, Any]]:
+    """The files that a glob matches, by URL, and what their store says of each."""
     if glob.has_magic(pattern):
         with contextlib.suppress(FileNotFoundError):
             there = system.info(pattern)
             if there["type"] == "file":
-                return {system.unstrip_protocol(pattern): there["size"] or 0}
+                return {system.unstrip_protocol(pattern): there}
     found = system.glob(pattern, detail=True)
-    files = {path: facts["size"] or 0 for path, facts in found.items() if facts["type"] == "file"}
+    files = {path: facts for path, facts in found.items() if facts["type"] == "file"}
     return {system.unstrip_protocol(path): files[path] for path in sorted(files)}

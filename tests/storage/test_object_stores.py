@@ -51,6 +51,35 @@ def test_a_glob_lists_its_files(store):
     assert everything == {**found, f"{folder}/sub/train-4.jsonl": 1}
 
 
+def test_a_files_hash_changes_with_its_content(store):
+    folder = store.folder()
+    for name in "ab":
+        storage.write_whole(f"{folder}/{name}.jsonl", name)
+    before = storage.list_hashes(f"{folder}/*.jsonl", "X")
+    assert before.keys() == {f"{folder}/a.jsonl", f"{folder}/b.jsonl"}
+    assert len(set(before.values())) == 2
+    storage.write_whole(f"{folder}/a.jsonl", "b")
+    after = storage.list_hashes(f"{folder}/*.jsonl", "X")
+    assert after[f"{folder}/a.jsonl"] == after[f"{folder}/b.jsonl"] == before[f"{folder}/b.jsonl"]
+    assert storage.list_hashes("/etc/host*", "X") == {}
+
+
+def test_the_files_of_a_folder_and_their_bytes(store, tmp_path):
+    for folder in (storage.as_path(f"{store.folder()}/a [b]", "X"), tmp_path / "a [b]"):
+        assert storage.sizes_in(folder, "X") == {}
+        for name in ("1", "22", "sub/333"):
+            storage.write_whole(folder / name, name)
+        assert storage.sizes_in(folder, "X") == {"1": 1, "22": 2}
+
+
+def test_a_bucket_is_there_or_is_named(store):
+    storage.check_bucket(f"{store.root}/none", "X")
+    storage.check_bucket("/none", "X")
+    says = "^X='.*-missing/a' cannot be read: there is no bucket 'a-bucket-missing': make it"
+    with pytest.raises(UserError, match=says):
+        storage.check_bucket(f"{store.root}-missing/a", "X")
+
+
 def test_a_large_file_is_read_and_uploaded_in_parts(store):
     url, content = f"{store.folder()}/large", bytes(range(256)) * 30_000
     with storage.whole_file(url) as part:
@@ -203,6 +232,18 @@ def test_one_whose_upload_was_cut_off_has_no_head_and_is_written_again(gs, quick
     assert storage.check_new(target, "--output") == target
     upload()
     assert storage.names_in(target, "X") == {"a", "b", "head"}
+
+
+def test_a_name_is_no_pattern(store):
+    """What `[1]*` would match as one stays where it is."""
+    folder = storage.as_path(store.folder(), "X")
+    for name in ("run[1]*/a", "run1z/b", "c?/d"):
+        storage.write_whole(folder / name, name)
+    storage.remove(folder / "run[1]*")
+    assert storage.names_in(folder, "X") == {"run1z", "c?"}
+    aside = storage.set_aside(folder / "c?", folder / "damaged[1]")
+    assert storage.read_bytes(aside / "d", "X") == b"c?/d"
+    assert storage.names_in(folder, "X") == {"run1z", "damaged[1]"}
 
 
 def test_what_is_set_aside_is_moved(store):

@@ -1,16 +1,20 @@
 """Reads every record of a prepared set and says what is wrong with it."""
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from switchx.data.prepared.reader import Record, fits, open_records, read_records
+from switchx import storage
+from switchx.data.prepared.reader import Record, fits
 from switchx.data.prepared.records import decode
 from switchx.data.prepared.set_plan import SetInfo, SetPlan, ShardFacts
+from switchx.data.prepared.shards import open_records, read_records
 
 _RECORDS_PER_READ = 512
 
@@ -39,14 +43,28 @@ def check_split(folder: Path, info: SetInfo, split: str, tick: Callable[[int], A
     """Reads a split whole. `tick(n)` is called for every n records."""
     report = SplitReport()
     for shard, facts in enumerate(info.shards[split]):
-        path, before = folder / info.plan.file(split, shard), report.broken
-        _read_shard(path, info.plan, facts, report, tick)
-        problem, broken = _file_problem(path, facts), report.broken - before
+        url, before = folder / info.plan.file(split, shard), report.broken
+        with _here(url) as path:
+            _read_shard(path, info.plan, facts, report, tick)
+            problem, broken = _file_problem(path, facts), report.broken - before
         if broken:
             problem = f"{problem or 'is damaged'}: {broken:,} of {facts.records:,} records broken"
         if problem:
-            report.problems.append(f"{path.name} {problem}")
+            report.problems.append(f"{url.name} {problem}")
     return report
+
+
+@contextlib.contextmanager
+def _here(path: Path) -> Iterator[Path]:
+    """The shard on this machine: of one at a URL a copy, as long as it is needed."""
+    if not storage.is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / path.name
+        if storage.is_file(path, "PREPARED_DIR"):
+            storage.download(path, copy, "PREPARED_DIR")
+        yield copy
 
 
 def _read_shard(

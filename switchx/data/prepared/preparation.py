@@ -52,6 +52,7 @@ def prepare(
     check_values(config)
     if config.prepared_dir is None:
         raise UserError("PREPARED_DIR is not set: give the folder to prepare into.")
+    storage.writable_path(config.prepared_dir, "PREPARED_DIR")
     if shards is not None and shards < 1:
         raise UserError(f"--shards={shards} is no whole number of at least 1: give one.")
     checks.check_settings(dataclasses.replace(config, prepared_dir=None), splits)
@@ -68,9 +69,9 @@ def prepare(
             preparation.finish()
     if isinstance(provider, seqio.Mixture):
         rates = {task.name: float(provider.get_rate(task)) for task in tasks}
-        url = set_plan.folder_of(storage.expanded(config.prepared_dir), provider.name)
+        folder = set_plan.folder_of(config.prepared_dir, provider.name)
         text = json.dumps({"rates": rates}, indent=1) + "\n"
-        storage.write_whole(f"{url}/{set_plan.MIXTURE_FILE}", text)
+        storage.write_whole(folder / set_plan.MIXTURE_FILE, text)
     return [preparation.info for preparation in preparations if preparation.info is not None]
 
 
@@ -91,7 +92,7 @@ class _Preparation:
                     f"splits {', '.join(sorted(task.splits))}: name some of these."
                 )
         self._task, self._config = task, config
-        self._url = set_plan.folder_of(storage.expanded(str(config.prepared_dir)), task.name)
+        self._url = str(set_plan.folder_of(str(config.prepared_dir), task.name))
         counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
         named = dataclasses.replace(config, mixture_or_task_name=task.name)
         vocabulary = lookup.open_vocabulary(named, task)
@@ -102,7 +103,10 @@ class _Preparation:
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Refuses a second preparation of the same set."""
         what = f"PREPARED_DIR={self._config.prepared_dir!r}"
-        return storage.exclusive_lock(notes_of(self._url, ".lock"), what, "switchx data prepare")
+        # A lease is kept up to its end, which takes it away; a file goes with the other notes.
+        remote = storage.is_remote(self._url)
+        path = f"{self._url}/.lock" if remote else notes_of(self._url, ".lock")
+        return storage.exclusive_lock(path, what, "switchx data prepare")
 
     @property
     def jobs(self) -> list[ShardJob]:

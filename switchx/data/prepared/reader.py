@@ -3,12 +3,12 @@
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from switchx.data.prepared.records import decode
 from switchx.data.prepared.set_plan import SetInfo, SetPlan
+from switchx.data.prepared.shards import open_shards
 from switchx.errors import UserError
 
 MIN_RECORDS_TO_JUDGE = 1_000  # a share of fewer says little
@@ -60,13 +60,15 @@ class SplitReader:
                 f"The set {str(folder)!r} has the splits {sorted(info.shards)} and lacks "
                 f"{split!r}: prepare it with that split."
             )
-        self._folder, self._plan, self._split = folder, info.plan, split
+        self._folder, self._plan = folder, info.plan
         self._counter = counter
+        self._paths = [folder / info.plan.file(split, n) for n in range(len(info.shards[split]))]
+        self.shards = open_shards(self._paths, info.shards[split])
         self._end_S = np.cumsum([facts.records for facts in info.shards[split]])
         self._salt_S = [facts.salt for facts in info.shards[split]]
-        self._readers: dict[int, Any] = {}
-        self._lock = threading.Lock()
-        self._check_files(info)
+        if not len(self):
+            raise UserError(f"The split {split!r} of {str(folder)!r} holds no record.")
+        self._check_files()
 
     def __len__(self) -> int:
         return int(self._end_S[-1])
@@ -78,52 +80,36 @@ class SplitReader:
           UserError: too large a share of all records so far is broken.
         """
         shard_R = np.searchsorted(self._end_S, record_R, side="right")
+        own_S = {int(shard): np.flatnonzero(shard_R == shard) for shard in np.unique(shard_R)}
+        asked = {shard: self._numbers(shard, record_R[own]) for shard, own in own_S.items()}
+        contents = self.shards.contents(asked)
         found: list[Record | None] = [None] * len(record_R)
         example = ""
-        for shard in np.unique(shard_R):
-            own = np.flatnonzero(shard_R == shard)
-            start = int(self._end_S[shard - 1]) if shard else 0
-            numbers = [int(record) - start for record in record_R[own]]
-            salt = self._salt_S[shard]
-            for row, number, content in zip(
-                own, numbers, self._contents(int(shard), numbers), strict=True
-            ):
-                found[row] = self._record(content, salt)
+        for shard, own in own_S.items():
+            for row, number, content in zip(own, asked[shard], contents[shard], strict=True):
+                found[row] = self._record(content, self._salt_S[shard])
                 if found[row] is None:
-                    example = f"record {number} of {str(self._path(int(shard)))!r}"
+                    example = f"record {number} of {str(self._paths[shard])!r}"
         self._counter.note(len(found), sum(record is None for record in found), example)
         return found
+
+    def _numbers(self, shard: int, record_R: np.ndarray) -> list[int]:
+        """Records of a shard, numbered from its own beginning."""
+        return (record_R - (self._end_S[shard - 1] if shard else 0)).tolist()
 
     def _record(self, content: bytes | None, salt: int) -> Record | None:
         record = None if content is None else decode(content, self._plan.dtype, salt)
         return record if record is not None and fits(record, self._plan) else None
 
-    def _contents(self, shard: int, numbers: list[int]) -> list[bytes | None]:
-        reader = self._reader(shard)
-        return [None] * len(numbers) if reader is None else read_records(reader, numbers)
-
-    def _reader(self, shard: int) -> Any:
-        """The shard's reader; None where there is no such file, or none that can be opened."""
-        with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = open_records(self._path(shard))
-            return self._readers[shard]
-
-    def _path(self, shard: int) -> Path:
-        return self._folder / self._plan.file(self._split, shard)
-
-    def _check_files(self, info: SetInfo) -> None:
+    def _check_files(self) -> None:
         lost, example = 0, ""
-        for shard, facts in enumerate(info.shards[self._split]):
-            path = self._path(shard)
-            size = path.stat().st_size if path.is_file() else None
+        for path, size, facts in zip(
+            self._paths, self.shards.sizes(), self.shards.facts, strict=True
+        ):
             if size != facts.bytes:
-                self._readers[shard] = None
                 lost += facts.records
                 is_there = "is missing" if size is None else f"has {size:,} bytes"
                 example = f"in {str(path)!r}, which {is_there} and should have {facts.bytes:,}"
-        if not len(self):
-            raise UserError(f"The split {self._split!r} of {str(self._folder)!r} holds no record.")
         self._counter.judge(lost, len(self), example)
         if lost:
             print(f"switchx: {lost:,} records are lost {example}.", file=sys.stderr)
@@ -136,29 +122,3 @@ def fits(record: Record, plan: SetPlan) -> bool:
     inputs, targets = (sum(map(len, record[side::2])) for side in (0, 1))
     rooms = plan.feature_lengths["inputs"], plan.feature_lengths["targets"]
     return len(record) % 2 == 0 and inputs <= rooms[0] and targets <= rooms[1]
-
-
-def open_records(path: Path) -> Any:
-    """An ArrayRecord reader, or None where the file cannot be opened as one."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    try:
-        # No reading ahead: the next record asked for lies anywhere.
-        return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0")
-    except Exception:  # it raises RuntimeError, ValueError or whatever its C++ side throws
-        return None
-
-
-def read_records(reader: Any, numbers: list[int]) -> list[bytes | None]:
-    """Records of one file by their number; None for one that cannot be read."""
-    try:
-        return list(reader.read(numbers))
-    except Exception:  # a broken chunk fails the whole call: ask for each record by itself
-        return [_one(reader, number) for number in numbers]
-
-
-def _one(reader: Any, number: int) -> bytes | None:
-    try:
-        return bytes(reader.read([number])[0])
-    except Exception:  # of whatever type its C++ side makes of a broken chunk
-        return None

@@ -113,18 +113,18 @@ class SetInfo:
         return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
 
 
-def folder_of(directory: str, name: str) -> str:
-    """Where a task or mixture lies below PREPARED_DIR.
+def folder_of(directory: str, name: str) -> Path:
+    """Where a task or mixture lies below PREPARED_DIR, on this machine or at a URL.
 
     Raises:
-      UserError: the name cannot be that of a folder.
+      UserError: the name cannot be that of a folder, or the directory no place.
     """
     if not _NAME.fullmatch(name):
         raise UserError(
             f"MIXTURE_OR_TASK_NAME={name!r} cannot name a folder: use letters, digits and any of "
             "'_.:-'."
         )
-    return f"{directory.rstrip('/')}/{name}"
+    return storage.as_path(directory, "PREPARED_DIR") / name
 
 
 def read_info(folder: Path, task: str) -> SetInfo:
@@ -134,15 +134,17 @@ def read_info(folder: Path, task: str) -> SetInfo:
       UserError: it is not there, damaged, or of another task.
     """
     path = folder / FILE
-    if not path.is_file():
-        unfinished = (folder / PREPARING).is_dir()
+    content = storage.read_if_there(path, "PREPARED_DIR", MAX_BYTES)
+    if content is None:
+        storage.check_bucket(folder.parent, "PREPARED_DIR")
+        unfinished = storage.is_folder(folder / PREPARING, "PREPARED_DIR")
         state = "holds an unfinished set" if unfinished else "holds no prepared set"
         advice = "again to go on" if unfinished else "first"
         raise UserError(
             f"PREPARED_DIR={str(folder.parent)!r} {state} of {task!r}: run `switchx data prepare` "
             f"{advice}."
         )
-    info = parse_info(storage.read_bytes(path, "PREPARED_DIR", MAX_BYTES), str(path))
+    info = parse_info(content, str(path))
     if info.plan.task != task:
         raise UserError(f"{str(path)!r} is of the task {info.plan.task!r}, not {task!r}.")
     return info
@@ -219,19 +221,28 @@ def other_source(
                 return f"{name!r}, which is no source of {split!r} now"
             if name not in then:
                 return f"other files than {name!r}"
-            if then[name] != now[name]:
+            if not _same_source(then[name], now[name]):
                 before, after = map(_shown_source, (then[name], now[name]))
                 return f"another {name!r} ({before} then, {after} now)"
     return None
 
 
+def _same_source(then: Any, now: Any) -> bool:
+    """A set may be older than the noting of the hashes of remote files."""
+    if isinstance(then, list) and isinstance(now, list) and None in (then[1], now[1]):
+        return bool(then[0] == now[0])
+    return bool(then == now)
+
+
 def _shown_source(state: Any) -> str:
     if not isinstance(state, list):
         return f"{state} examples"
-    size, nanoseconds = state
-    if nanoseconds is None:
+    size, mark = state
+    if mark is None:
         return f"{size} bytes"
-    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(nanoseconds / 1e9))
+    if isinstance(mark, str):
+        return f"{size:,} bytes of hash {mark}"
+    changed = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(mark / 1e9))
     return f"{size:,} bytes of {changed}"
 
 

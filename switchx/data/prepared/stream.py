@@ -13,12 +13,14 @@ import numpy as np
 from switchx import storage
 from switchx.data.batches import Batch, watched
 from switchx.data.config import DataConfig, check_values
-from switchx.data.prepared import set_plan
+from switchx.data.prepared import set_plan, shard_copies
 from switchx.data.prepared.counter_random import key_of
 from switchx.data.prepared.order import Order, Places
 from switchx.data.prepared.reader import RecordCounter, SplitReader
 from switchx.data.prepared.rows import empty_batch, fill
 from switchx.data.prepared.set_plan import SetInfo
+from switchx.data.prepared.shard_copies import Copies
+from switchx.data.prepared.shards import RemoteShards
 from switchx.data.streamed.position import check_settings, damaged
 from switchx.data.tasks import lookup
 from switchx.errors import UserError
@@ -120,6 +122,7 @@ class PreparedStream:
         self._shards = tuple(shards)
         self._settings = settings_of(config, self._sets.infos)
         self._order = Order(self._sets.lengths, self._sets.rates, config.seed)
+        self._copies = copies_of(config, self._sets)
         self._next = 0  # example of the run, of all shards
         self._iterator: Iterator[Batch] | None = None  # from the first batch on
 
@@ -154,6 +157,7 @@ class PreparedStream:
 
     def close(self) -> None:
         self._iterator = iter(())
+        self._copies.stop()
 
     def _read_ahead(self) -> Iterator[Batch]:
         import grain
@@ -162,7 +166,21 @@ class PreparedStream:
         options = grain.ReadOptions(READING_THREADS, prefetch_buffer_size=READING_THREADS)
         ahead = grain.MapDataset.source(blocks).to_iter_dataset(options)
         # A limit costs a thread: by the block, and not by the batch.
-        return itertools.chain.from_iterable(watched(iter(ahead), self._config))
+        blocks_ahead = self._copying(watched(iter(ahead), self._config))
+        return itertools.chain.from_iterable(blocks_ahead)
+
+    def _copying(self, blocks: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+        """The same; whoever takes more than a few examples has shards copied to this machine."""
+        yield next(blocks)
+        self._copies.start(saying=0 in self._shards)
+        yield from blocks
+
+
+def copies_of(config: DataConfig, sets: PreparedSets) -> Copies:
+    """What copies the shards of sets at a URL to this machine; of sets that lie here none."""
+    remote = [reader.shards for reader in sets.readers if isinstance(reader.shards, RemoteShards)]
+    limit = int(config.prepared_cache_gb * 1e9)
+    return Copies(remote, config.cache_path / shard_copies.FOLDER, limit)
 
 
 def evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[Batch]:
@@ -204,10 +222,11 @@ def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
     """
     name = name or config.mixture_or_task_name
     path = set_folder(config, name) / set_plan.MIXTURE_FILE
-    if not path.is_file():
+    content = storage.read_if_there(path, "PREPARED_DIR", set_plan.MAX_BYTES)
+    if content is None:
         return {name: 1.0}
     try:
-        found = json.loads(storage.read_bytes(path, "PREPARED_DIR", set_plan.MAX_BYTES))["rates"]
+        found = json.loads(content)["rates"]
         there = {str(task): float(rate) for task, rate in found.items() if float(rate) > 0}
         if not there or not np.isfinite(list(there.values())).all():
             raise ValueError("no rate above 0")
@@ -225,14 +244,8 @@ def evaluated_tasks(config: DataConfig) -> list[str]:
 
 
 def set_folder(config: DataConfig, name: str) -> Path:
-    """Where a task's set lies, or a mixture's description; UserError where it is remote."""
-    directory = str(config.prepared_dir)
-    if storage.is_remote(directory):
-        raise UserError(
-            f"PREPARED_DIR={directory!r} is remote, and records are read at any place: give a "
-            "local copy or a mounted bucket."
-        )
-    return Path(set_plan.folder_of(storage.expanded(directory), name))
+    """Where a task's set lies, or a mixture's description."""
+    return set_plan.folder_of(str(config.prepared_dir), name)
 
 
 def settings_of(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def _check_files(task: Any, config: DataConfig, splits: Sequence[str]) -> None:
 def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What a task's data is, for each split: files, each with its bytes and time in nanoseconds.
 
-    What is not known is None: the time of a remote file. Of TFDS it is the dataset's folder with
+    Of a remote file it is its hash in place of a time, where its store says one. What is not known
+    is None. Of TFDS it is the dataset's folder with
     its number of examples; of a function nothing is known.
     """
     source, found = task.source, {}
@@ -109,17 +110,18 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
             name = source.tfds_dataset.name or task.name
             found[split] = {f"{_tfds_folder(source)}/{name}": source.num_input_examples(split)}
         elif isinstance(source, JsonLinesSource):
-            found[split] = dict(_file(*item) for item in source.sizes(split).items())
+            hashes = storage.list_hashes(source.patterns[split], json_files.SETTINGS[split])
+            found[split] = dict(_file(*f, hashes) for f in source.sizes(split).items())
         elif task.name == names.PYTHON_DOCS:  # its folder is named after all that decides it
             paths = map(Path, source.list_shards(split))
             found[split] = {f"{path.parent.name}/{path.name}": None for path in paths}
         elif isinstance(source, seqio.FileDataSource):
-            found[split] = dict(_file(path, None) for path in source.list_shards(split))
+            found[split] = dict(_file(path, None, {}) for path in source.list_shards(split))
     return found
 
 
-def _file(path: str, size: int | None) -> tuple[str, list[int | None]]:
+def _file(path: str, size: int | None, hashes: Mapping[str, str]) -> tuple[str, list[Any]]:
     if storage.is_remote(path) or not os.path.exists(path):
-        return path, [size, None]
+        return path, [size, hashes.get(path)]
     stat = os.stat(path)
     return os.path.abspath(path), [stat.st_size, stat.st_mtime_ns]

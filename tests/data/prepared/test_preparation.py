@@ -339,52 +339,6 @@ def test_two_at_once(prepared, tmp_path):
         data.prepare(config)
 
 
-def test_a_remote_folder(prepared):
-    """Written through fsspec; training asks for a local copy."""
-    import fsspec
-
-    whole_config, (info,) = prepared
-    config = dataclasses.replace(whole_config, prepared_dir="memory://bucket/sets")
-    data.prepare(config)
-    memory = fsspec.filesystem("memory")
-    folder = f"/bucket/sets/{info.plan.task}"
-    found = {Path(p).name: memory.cat_file(p) for p in memory.ls(folder, detail=False)}
-    assert found == bytes_of(Path(whole_config.prepared_dir) / info.plan.task)
-    with pytest.raises(UserError, match=r"is remote, .* give a local copy or a mounted bucket"):
-        data.train_stream(config)
-
-
-@pytest.mark.parametrize("failures", [3, 1000])
-def test_a_remote_folder_that_fails_for_a_while(prepared, monkeypatch, failures):
-    from fsspec.implementations.memory import MemoryFileSystem
-
-    from switchx.storage import retries
-
-    monkeypatch.setattr(retries, "FIRST_WAIT", 0.01)
-    left, put_file = [failures], MemoryFileSystem.put_file
-
-    def flaky(self, *args, **kwargs):
-        left[0] -= 1
-        if left[0] >= 0:
-            raise ConnectionResetError("connection reset by peer")
-        return put_file(self, *args, **kwargs)
-
-    monkeypatch.setattr(MemoryFileSystem, "put_file", flaky)
-    folder = f"memory://flaky-{failures}"
-    config = dataclasses.replace(prepared[0], prepared_dir=folder)
-    if failures > retries.TRIES:
-        says = r"memory://flaky-1000/.* cannot be written \(.*after 6 tries"
-        with pytest.raises(RunError, match=says):
-            data.prepare(config)
-    else:
-        data.prepare(config)
-        system = MemoryFileSystem()
-        found = system.ls(f"/flaky-{failures}/{config.mixture_or_task_name}", detail=False)
-        assert {Path(path).name for path in found} == set(
-            bytes_of(Path(prepared[0].prepared_dir) / config.mixture_or_task_name)
-        )
-
-
 def test_beams_own_flags_reach_beam(prepared, tmp_path):
     config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
     flags = ["--", "--runner=FnApiRunner", "--direct_num_workers=2"]
