@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchx import data, storage
 from switchx.api.run import Run
-from switchx.settings import Settings, changed_settings
+from switchx.settings import Settings, changed_settings, check_fits
 from switchx.writers import RunFacts, Writer, Writers, check_installed
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def train_run(
     from switchx.training.checkpoints.refusals import check_resume
 
     storage.writable_path(settings.model_dir, "MODEL_DIR")
+    check_fits(settings)
     steps = _profile_steps(settings, profile_steps)
     check_position = functools.partial(data.check_position, settings.data)
     data.check_settings(settings.data)

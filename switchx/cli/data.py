@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int | None:
     """Does one action."""
     if args.beyond and args.action != "prepare":
         raise UserError(f"{args.beyond[0]!r} is for `switchx data prepare` alone.")
-    settings = load_either(args, defaults=_NOT_NEEDED)
+    prepared = args.action != "prepare"
+    settings = load_either(args, defaults=_NOT_NEEDED, model=False, prepared=prepared)
     action = importlib.import_module(f"switchx.cli.data_{args.action}")
     status: int | None = action.run(args, settings)
     return status

@@ -35,19 +35,22 @@ def run(args: argparse.Namespace) -> None:
     most = num_bytes(args.max_shard_size)
     import jax
 
+    from switchx import data
     from switchx.interop import hf_config, hf_export
     from switchx.interop.saved_params import SavedParams
     from switchx.training import checkpoints
 
     storage.check_new(args.output, "--output")
-    settings = load_run(args)
+    settings = load_run(args, reads_data=False)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)
+    ids = data.known_ids(settings.data)
+    eos_id = ids.eos_id if ids else 1  # T5's, where only the task knows
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
     folder, arrays, step = checkpoints.saved_params(model, settings.model_dir, args.step)
     saved = SavedParams(folder, arrays)
     with storage.new_directory(args.output, "--output", "config.json") as output:
-        names = hf_export.export(model, saved, longest, output, most, args.dtype)
+        names = hf_export.export(model, saved, longest, output, most, args.dtype, eos_id)
     files = names[0] if len(names) == 1 else f"{len(names)} files"
     print(f"checkpoint of step {step:,}: {files} and config.json in {args.output}")
     if model.switch:

@@ -128,30 +128,39 @@ def load(
     model: Mapping[str, Any] | None = None,
 ) -> "Settings":
     """The settings of a new run, or of one that is continued by naming its configuration."""
-    return _load(args, request(args), defaults, model)
+    return _load(args, {}, request(args), defaults, model)
 
 
-def load_run(args: argparse.Namespace) -> "Settings":
+def load_run(args: argparse.Namespace, reads_data: bool = True) -> "Settings":
     """Those of a run that left something behind, by default runs/quickstart."""
-    return _load(args, request(args).of_run())
+    return _load(args, {"objective": reads_data}, request(args).of_run())
 
 
 def load_evaluated(args: argparse.Namespace) -> "Settings":
     """The same, with the whole split to evaluate on, but where a flag says how much of it."""
-    return _load(args, request(args).of_run().of_whole_split())
+    return _load(args, {}, request(args).of_run().of_whole_split())
 
 
-def load_either(args: argparse.Namespace, defaults: Mapping[str, Any] | None = None) -> "Settings":
-    """Those of a run that --model_dir names alone, else as `load`."""
+def load_either(
+    args: argparse.Namespace, defaults: Mapping[str, Any] | None = None, **compared: bool
+) -> "Settings":
+    """Those of a run that --model_dir names alone, else as `load`.
+
+    Args:
+      compared: as of `switchx.settings.check_fits`; a model that was named counts.
+    """
     asked = request(args)
-    return _load(args, asked.of_run() if asked.named_dir else asked, defaults)
+    asked = asked.of_run() if asked.named_dir else asked
+    compared["model"] = compared.get("model", True) or bool(asked.gin_files)
+    return _load(args, compared, asked, defaults)
 
 
-def _load(args: argparse.Namespace, *given: Any) -> "Settings":
+def _load(args: argparse.Namespace, compared: Mapping[str, bool], *given: Any) -> "Settings":
     from switchx import settings
 
     loaded = settings.load(*given)
     args.explained = loaded.gin.explained  # for what refuses its values later
+    settings.check_fits(loaded, **compared)
     return loaded
 
 

@@ -64,6 +64,8 @@ def _check_vocabulary(settings: "Settings") -> None:
     from switchx import data
     from switchx.training.checks import check_vocabulary
 
+    if data.known_ids(settings.data) is not None:  # compared when the settings were read
+        return
     try:
         size = data.vocabulary_size(settings.data)
     except UserError as error:

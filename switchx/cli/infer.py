@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 
     from switchx.api import Run
 
-    run = Run.of(load_run(args), args.step)
+    run = Run.of(load_run(args, reads_data=False), args.step)
     names = {"max_length": "length", "method": "method", "batch_size": "batch_size"}
     names |= {flag: flag for flag in _ONLY}
     given = {names[flag]: value for flag, value in vars(args).items() if flag in names}

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from switchx.interop.new_run import write_run
     from switchx.interop.upcycling import Upcycled, check_sizes
     from switchx.model import Model
-    from switchx.settings import load, read_flag
+    from switchx.settings import check_fits, load, read_flag
     from switchx.sharding import make_mesh
     from switchx.training.checkpoints import restore_params
     from switchx.training.checks import check_run
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
             bindings=(read_flag("ModelConfig.switch=@SwitchConfig()"), *asked.bindings),
         )
     )
+    check_fits(settings)
     check_sizes(dense, settings.run.model, args.from_dir)
     mesh = make_mesh(settings.run.mesh)
     check_run(settings.run, mesh)

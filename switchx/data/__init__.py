@@ -14,15 +14,18 @@ from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.data.prepared.set_plan import SetInfo
+    from switchx.data.tasks.vocabulary_files import Ids
 
 __all__ = [
     "Batch",
     "DataConfig",
     "Stream",
     "Vocabulary",
+    "check_objective",
     "check_position",
     "check_settings",
     "eval_batches",
+    "known_ids",
     "num_examples",
     "own_metrics",
     "preflight",
@@ -47,6 +50,24 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
     from switchx.data import checks
 
     checks.check_settings(config, splits)
+
+
+def check_objective(config: DataConfig) -> None:
+    """Raises UserError where the lengths cannot hold the objective, as far as known in moments."""
+    from switchx.data import checks
+
+    checks.check_objective(config)
+
+
+def known_ids(config: DataConfig) -> "Ids | None":
+    """How many ids a config's vocabulary has, and which end a sequence; None where unknown yet.
+
+    Raises:
+      UserError: a vocabulary that lies here cannot be read.
+    """
+    from switchx.data import checks
+
+    return checks.known_ids(config)
 
 
 def vocabulary(config: DataConfig) -> Vocabulary:

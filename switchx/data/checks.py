@@ -9,6 +9,7 @@ from typing import Any
 from switchx.data.config import SPLITS, DataConfig, check_values
 from switchx.data.tasks import json_files, lookup, names, vocabulary_files
 from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, check_span_lengths
+from switchx.data.tasks.vocabulary_files import Ids
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
@@ -39,21 +40,49 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
 
     Without TensorFlow: of tasks that it would have to be asked about, little is known here.
     """
-    check_values(config)
-    if config.prepared_dir is not None:
-        return
+    check_objective(config, fetched=True)
     name = config.mixture_or_task_name
-    if vocabulary_files.opens_at_once(config):
-        vocabulary = vocabulary_files.open_chosen(config)
-        if vocabulary is not None and name in names.VOCABULARIES:
-            spans = NOISE_DENSITY, MEAN_SPAN, vocabulary.sentinels
-            check_span_lengths(config.feature_lengths, *spans, config.vocabulary)
-    if name in names.JSON_LINES:
+    if config.prepared_dir is None and name in names.JSON_LINES:
         globs = json_files.globs(config)
         for split in splits:
             pattern = json_files.check(globs.get(split), split, names.JSON_LINES[name])
             if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
                 json_files.check_there(pattern, split)
+
+
+def check_objective(config: DataConfig, fetched: bool = False) -> None:
+    """Raises UserError where rows of a config's lengths cannot be made with its vocabulary.
+
+    Without TensorFlow, and without reading data. A prepared set's lengths are compared with it.
+
+    Args:
+      fetched: whether a vocabulary at a URL is read for it.
+    """
+    check_values(config)
+    if config.prepared_dir is None and config.mixture_or_task_name in names.VOCABULARIES:
+        ids = vocabulary_files.known_ids(config, fetched)
+        if ids is not None:
+            spans = NOISE_DENSITY, MEAN_SPAN, ids.sentinels
+            check_span_lengths(config.feature_lengths, *spans, config.vocabulary)
+
+
+def known_ids(config: DataConfig) -> Ids | None:
+    """The ids of what a config trains on, a prepared set's where that is to say it.
+
+    None where they are not known without fetching, building or asking seqio.
+
+    Raises:
+      UserError: a vocabulary that lies here cannot be read.
+    """
+    if config.prepared_dir is None or config.vocabulary != "default":
+        return vocabulary_files.known_ids(config)
+    from switchx.data.prepared.stream import set_infos
+
+    try:
+        plans = [info.plan for info in set_infos(config)]
+    except UserError:  # it is said where the set is read
+        return None
+    return Ids(max(plan.vocab_size for plan in plans), 0, plans[0].eos_id)
 
 
 def check_task(config: DataConfig, splits: Sequence[str]) -> Any:

@@ -176,13 +176,14 @@ def check_exportable(config: ModelConfig) -> None:
             )
 
 
-def write_config(config: ModelConfig, longest: int, dtype: str) -> dict[str, Any]:
+def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1) -> dict[str, Any]:
     """The config.json of a model that `check_exportable` lets pass.
 
     Args:
       longest: tokens of the longest row. transformers gives each expert a fixed number of slots
         per row, in training and evaluation alike; with this many, a row of that length drops
         nothing, as our decoding drops nothing. It has no groups and no capacity factor.
+      eos_id: end of sequence of the vocabulary.
     """
     common = {
         **{theirs: getattr(config, ours) for ours, theirs in _SIZES.items()},
@@ -192,7 +193,7 @@ def write_config(config: ModelConfig, longest: int, dtype: str) -> dict[str, Any
         "tie_word_embeddings": config.tied_embeddings,
         "is_encoder_decoder": True,
         "pad_token_id": 0,
-        "eos_token_id": 1,
+        "eos_token_id": eos_id,
         "decoder_start_token_id": 0,
         "dtype": dtype,
     }

@@ -26,6 +26,7 @@ def export(
     folder: Path,
     max_shard_bytes: int,
     dtype: str,
+    eos_id: int,
 ) -> list[str]:
     """Writes config.json and the tensors, of which only a few are in memory at a time.
 
@@ -33,6 +34,7 @@ def export(
       longest: tokens of the longest row; see `hf_config.write_config`.
       max_shard_bytes: of the tensors in one file; a larger tensor has a file of its own.
       dtype: of the tensors, "float32" or "bfloat16" (rounded to the nearest).
+      eos_id: end of sequence of the vocabulary.
 
     Returns:
       The names of the files with tensors.
@@ -58,8 +60,9 @@ def export(
     saved.check()
     if len(shards) > 1:
         _write_json(folder / WEIGHTS_INDEX, _index(names, shards))
-    _write_json(folder / CONFIG, write_config(config, longest, dtype))
-    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    written = write_config(config, longest, dtype, eos_id)
+    _write_json(folder / CONFIG, written)
+    ids = {name: written[name] for name in written if name.endswith("_token_id")}
     _write_json(folder / "generation_config.json", ids)
     return names
 

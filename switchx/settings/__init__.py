@@ -1,7 +1,8 @@
 """What did gin say? Files, macros, values, changes, and the typed configurations they become."""
 
 from switchx.settings.changes import changed_settings
+from switchx.settings.fitting import check_fits
 from switchx.settings.gin_syntax import Binding, read_flag
 from switchx.settings.loading import Request, Settings, load
 
-__all__ = ["Binding", "Request", "Settings", "changed_settings", "load", "read_flag"]
+__all__ = ["Binding", "Request", "Settings", "changed_settings", "check_fits", "load", "read_flag"]

@@ -131,7 +131,11 @@ def said(tmp_path, *argv, **environment):
     ("name", "value", "part"),
     [
         ("XLA_FLAGS", "--xla_nope=1", "XLA_FLAGS=--xla_nope=1 is not accepted by XLA (Unknown"),
-        ("XLA_FLAGS", "--xla_force_host_platform_device_count=x", "Couldn't interpret value x"),
+        (
+            "XLA_FLAGS",
+            "--xla_force_host_platform_device_count=x",
+            "device_count=x is not accepted by XLA",
+        ),
         ("JAX_NUM_CPU_DEVICES", "many", "JAX_NUM_CPU_DEVICES=many is not accepted by JAX"),
         ("JAX_TRACEBACK_FILTERING", "no", "JAX_TRACEBACK_FILTERING=no is not accepted by JAX"),
         ("JAX_ENABLE_X64", "True", "JAX_ENABLE_X64=True makes arrays of 64 bits"),

@@ -41,7 +41,7 @@ def test_before_tensorflow_and_within_seconds(trained, tmp_path):
     cases = {
         "--gin.NUM_EXPERTS=16": "NUM_EXPERTS is 8 there and 16 here",
         "--gin.OPTIMIZER=adamw": "OPTIMIZER='adamw' is not what the checkpoint",
-        "--gin.VOCABULARY=python_docs": "VOCABULARY='python_docs', but the data",
+        "--gin.VOCABULARY=python_docs": "vocab_size=384 is less than the 2100 ids",
         "--gin.DATA_SHARDS=2": "DATA_SHARDS=2, but the data of the checkpoint",
         "--gin.TRAIN_STEPS=2": "TRAIN_STEPS=2 lies behind the run",
         "--gin.SEED=1": "SEED=1, but the data of the checkpoint",

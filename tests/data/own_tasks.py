@@ -62,6 +62,13 @@ _add(
     features={"targets": seqio.Feature(seqio.ByteVocabulary(100))},
 )
 _add(
+    "own_two_vocabularies",
+    features={
+        "inputs": seqio.Feature(seqio.ByteVocabulary(100)),
+        "targets": seqio.Feature(seqio.ByteVocabulary(50)),
+    },
+)
+_add(
     "own_with_gaps",
     dataset_fn=_with_gaps,
     features={
@@ -92,3 +99,10 @@ seqio.TaskRegistry.add(
         name: seqio.Feature(seqio.ByteVocabulary(100)) for name in ("inputs", "targets")
     },
 )
+
+
+def _raising(dataset):
+    raise OSError(5, "in a step of the user's")
+
+
+_add("own_raising", steps=[_raising])

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from switchx.data.config import DataConfig
 from switchx.data.prepared.set_plan import SetPlan
+from switchx.data.streamed.pipeline import building_errors
 from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, span_lengths
 from switchx.data.tasks.span_corruption import (
     DOCUMENTS_IN_A_ROW,
@@ -100,14 +101,15 @@ def _examples(
 def _dataset(
     task: Any, lengths: Mapping[str, int] | None, split: str, info: seqio.ShardInfo
 ) -> tf.data.Dataset:
-    dataset = task.get_dataset(
-        lengths,
-        split=split,
-        shuffle=False,
-        seed=_SEED,
-        shard_info=info if info.num_shards > 1 else None,
-        try_in_mem_cache=False,
-    )
+    with building_errors(task.name, lengths or {}):
+        dataset = task.get_dataset(
+            lengths,
+            split=split,
+            shuffle=False,
+            seed=_SEED,
+            shard_info=info if info.num_shards > 1 else None,
+            try_in_mem_cache=False,
+        )
     options = tf.data.Options()
     options.deterministic = True
     return dataset.with_options(options)

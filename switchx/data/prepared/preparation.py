@@ -23,7 +23,6 @@ from switchx.errors import RunError, UserError
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
 _BEGUN = "plan.json"
 _SETTINGS = {
-    "vocabulary": "VOCABULARY",
     "pack": "PACK",
     "feature_lengths": "TASK_FEATURE_LENGTHS",
     "shards": "--shards or --splits",
@@ -175,6 +174,11 @@ class _Preparation:
         """Raises UserError where what is there is of another plan or other sources."""
         wanted = json.loads(json.dumps(dataclasses.asdict(self.plan)))
         there = json.loads(json.dumps(plan))
+        if there.get("vocabulary") != wanted["vocabulary"]:
+            raise UserError(
+                f"VOCABULARY={self._config.vocabulary!r} is not what {self._url!r} was prepared "
+                "with: give that, or another PREPARED_DIR."
+            )
         for name in wanted:
             if there.get(name) != wanted[name]:
                 raise UserError(

@@ -255,20 +255,21 @@ def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> Non
     wanted = {
         "TASK_FEATURE_LENGTHS": (dict(config.feature_lengths), dict(plan.feature_lengths)),
         "PACK": (config.pack, plan.pack),
-        "VOCABULARY": (vocabulary or plan.vocabulary, plan.vocabulary),
     }
+    if vocabulary not in (None, plan.vocabulary):
+        raise UserError(
+            f"VOCABULARY={config.vocabulary!r} is not what the set of {plan.task!r} in "
+            f"PREPARED_DIR {config.prepared_dir!r} was prepared with: leave it at 'default' to "
+            "take the set's, or prepare another set."
+        )
     for setting, (here, there) in wanted.items():
         if here != there:
             raise UserError(
-                f"{setting}={_shown(here)} but the set of {plan.task!r} in PREPARED_DIR "
-                f"{config.prepared_dir!r} was prepared with {_shown(there)}: give that, or prepare "
+                f"{setting}={here!r} but the set of {plan.task!r} in PREPARED_DIR "
+                f"{config.prepared_dir!r} was prepared with {there!r}: give that, or prepare "
                 "another set."
             )
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _shown(value: Any) -> str:
-    return repr(value[:16]) if isinstance(value, str) else repr(value)

@@ -1,7 +1,8 @@
 """From a seqio task to a tf.data pipeline of rows, and what it reports when it cannot read."""
 
 import contextlib
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import seqio
@@ -53,12 +54,30 @@ def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
+        # An iterator that these frames keep would be ended with the interpreter, whose threads then
+        # wait for Python forever.
+        traceback.clear_frames(error.__traceback__)
         for counter in line_counters(provider):
             if counter.failure is not None:
                 raise UserError(counter.failure) from None
         raise UserError(
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} cannot be read: "
             f"{first_line(error)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def building_errors(name: str, lengths: Mapping[str, int]) -> Iterator[None]:
+    """Turns what a task's own functions raise while its pipeline is made into one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # a user's code: anything can come out of it
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={name!r} cannot be built with TASK_FEATURE_LENGTHS "
+            f"{dict(lengths)} ({type(error).__name__}: {first_line(error)}): mend the task, or "
+            "give lengths that it takes."
         ) from error
 
 
@@ -76,14 +95,9 @@ def _rows(
         read, padded = map(tf.autograph.experimental.do_not_convert, (read, padded))
     convert = _packed if config.pack else padded  # seqio's packing branches on tensors
     lengths = dict(config.feature_lengths)
-    try:
+    with building_errors(provider.name, lengths):
         examples = read(provider, lengths, split, seed, shuffle, num_epochs, shard)
         return convert(examples, lengths).map(_with_float_weights)
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} cannot be built with "
-            f"TASK_FEATURE_LENGTHS {dict(config.feature_lengths)}: {first_line(error)}"
-        ) from error
 
 
 def _examples(

@@ -43,6 +43,11 @@ def check_there(pattern: str, split: str) -> dict[str, int]:
     """The files that a pattern matches and their bytes; UserError where there is none."""
     setting = SETTINGS.get(split, split)
     found = storage.list_files(pattern, setting)
+    if not found and storage.names_in(pattern, setting):
+        raise UserError(
+            f"{setting}={pattern!r} is a folder: give a glob of its files, as in "
+            f"'{pattern.rstrip('/')}/*.json*'."
+        )
     if not found:
         raise UserError(f"{setting}={pattern!r} matches no file: give a glob that does.")
     return found

@@ -14,7 +14,7 @@ from switchx.errors import UserError
 
 
 class JsonLinesSource(seqio.FileDataSource):
-    """Yields {'text': string} from JSON-lines files, plain or (named .gz) compressed.
+    """Yields {'text': string} from JSON-lines files, plain or compressed.
 
     A file is read block by block in Python, and TensorFlow only counts the blocks: that count is
     what a saved position holds, and going to it reads the file from its beginning to there.
@@ -81,7 +81,8 @@ class JsonLinesSource(seqio.FileDataSource):
 
     def _end_of_pass(self, split: str) -> tf.Tensor:
         def judge() -> np.ndarray:
-            self.counter.finish_pass(self.patterns[split])
+            setting = json_files.SETTINGS.get(split, split)
+            self.counter.finish_pass(f"{setting}={self.patterns[split]!r}")
             return np.array(b"", dtype=object)
 
         return tf.ensure_shape(tf.numpy_function(judge, [], tf.string), [])

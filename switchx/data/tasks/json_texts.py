@@ -42,7 +42,7 @@ class LineCounter:
         """
         texts = []
         with self._lock:
-            for line in lines:
+            for line in filter(_is_record, lines):
                 text = _text_of(line)
                 self.lines += 1
                 if text is None:
@@ -55,13 +55,17 @@ class LineCounter:
                 self._check_share()
         return np.array(texts, dtype=object)
 
-    def finish_pass(self, pattern: str) -> None:
-        """Judges what was read when all files have ended, however few lines they had."""
+    def finish_pass(self, given: str) -> None:
+        """Judges what was read when all files have ended, however few lines they had.
+
+        Args:
+          given: what led to the files, as in "C4_JSON_TRAIN='*.json'".
+        """
         with self._lock:
             self._check_share()
             if not self.texts:
                 self._stop(
-                    f"{pattern!r} has no text: {self.lines} lines were read and none has a "
+                    f"{given} has no text: {self.lines} lines were read and none has a "
                     "non-empty field 'text': give JSON-lines shards as C4 is distributed."
                 )
 
@@ -112,6 +116,11 @@ def blocks_of(path: str, setting: str) -> Iterator[list[bytes]]:
         yield block
 
 
+def _is_record(line: bytes) -> bool:
+    """An empty line is none; the beginning of one that is too long may look like it."""
+    return bool(line.strip()) or isinstance(line, CutLine)
+
+
 def _text_of(line: bytes) -> str | None:
     """The text of a line; None where the line is broken."""
     if isinstance(line, CutLine):
@@ -144,4 +153,20 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _describe(line: bytes, path: bytes) -> str:
     excerpt = line.decode("utf-8", "replace")[:_EXCERPT_CHARS]
-    return f"in {path.decode('utf-8', 'replace')!r}: {excerpt!r}"
+    return f"in {path.decode('utf-8', 'replace')!r}: {excerpt!r}{_what_it_is(line)}"
+
+
+def _what_it_is(line: bytes) -> str:
+    """What is wrong with a line, where that can be told."""
+    if line.lstrip().startswith(b"["):
+        return ", a JSON array where each line is to be an object"
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError:
+        return ", which is not UTF-8"
+    except (ValueError, RecursionError):
+        return ""
+    fields = list(record) if isinstance(record, dict) else []
+    if not fields or "text" in fields:
+        return ""
+    return f", whose fields are {', '.join(map(repr, fields[:5]))}"

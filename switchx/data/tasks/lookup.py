@@ -91,7 +91,7 @@ def _import_task_module(name: str | None) -> None:
     with _working_folder_on_path():
         try:
             importlib.import_module(name)
-        except Exception as error:  # it is the user's code: anything can come out of it
+        except (Exception, SystemExit) as error:  # the user's code: anything can come out of it
             raise UserError(
                 f"MIXTURE_OR_TASK_MODULE={name!r} cannot be imported ({type(error).__name__}: "
                 f"{first_line(error)}): give the dotted name of a module on the Python path or in "
@@ -153,6 +153,13 @@ def _check_features(provider: Any, config: DataConfig) -> None:
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} has the features "
             f"{_listed(sorted(features))} and lacks {_listed(missing)}: name a task for "
             "encoder-decoders, with 'inputs' and 'targets'."
+        )
+    inputs, targets = (features[name].vocabulary for name in FEATURES)
+    if inputs != targets and config.vocabulary == "default":
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} has one vocabulary for "
+            "'inputs' and another for 'targets', and a model has one embedding for both: name a "
+            "task that has one, or a VOCABULARY for both."
         )
 
 

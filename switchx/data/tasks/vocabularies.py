@@ -5,6 +5,7 @@ The pipelines tokenise inside TensorFlow with seqio's classes; the ids here are 
 
 import abc
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -76,7 +77,7 @@ class SentencePieces(Vocabulary):
         self._with_blanks = _processor(proto, name)
         self._of_text = _processor(text_only(proto), name)
         self.size = self._with_blanks.get_piece_size()
-        self.sentinels = sum(_is_sentinel(piece) for piece in proto.pieces)
+        self.sentinels = _sentinels_at_the_end(proto)
         self.eos_id = proto.trainer_spec.eos_id
         self.digest = hashlib.sha256(model).hexdigest()
 
@@ -128,7 +129,20 @@ class Bytes(Vocabulary):
 
 def sentinels_to_add(proto: Any) -> int:
     """How many sentinels a model proto still needs: none where it ends with its own."""
-    return 0 if str(proto.pieces[-1].piece).endswith("<extra_id_0>") else EXTRA_IDS
+    return 0 if _sentinels_at_the_end(proto) else EXTRA_IDS
+
+
+def _sentinels_at_the_end(proto: Any) -> int:
+    """How many of the last ids are <extra_id_0>, <extra_id_1>, ... backwards from the end.
+
+    Those elsewhere are no sentinels: an objective counts down from the last id.
+    """
+    pieces = reversed(proto.pieces)
+    counted = itertools.takewhile(
+        lambda numbered: _is_sentinel(numbered[1]) and f"_{numbered[0]}>" in numbered[1].piece,
+        enumerate(pieces),
+    )
+    return sum(1 for _ in counted)
 
 
 def text_only(proto: Any) -> Any:

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+from typing import NamedTuple
 
 from switchx import storage
 from switchx.data.config import DataConfig
@@ -28,6 +29,33 @@ def open_chosen(config: DataConfig) -> Vocabulary | None:
     if choice == "default":
         return None
     return Bytes() if choice == "bytes" else open_model(model_path(config, choice), config)
+
+
+class Ids(NamedTuple):
+    """What numbers a vocabulary has: ids in all, sentinels among them, the end of sequence."""
+
+    size: int
+    sentinels: int
+    eos_id: int
+
+
+def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
+    """The ids of the vocabulary that a config names; None where it has to be built or asked for.
+
+    Args:
+      fetched: whether one at a URL is read, too.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    choice = chosen(config)
+    if choice in names.PUBLIC_IDS:
+        return Ids(*names.PUBLIC_IDS[choice], eos_id=1)
+    here = fetched or not storage.is_remote(choice)
+    vocabulary = open_chosen(config) if here and opens_at_once(config) else None
+    if vocabulary is None:
+        return None
+    return Ids(vocabulary.size, vocabulary.sentinels, vocabulary.eos_id)
 
 
 def opens_at_once(config: DataConfig) -> bool:

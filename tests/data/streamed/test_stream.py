@@ -5,6 +5,7 @@ import io
 import shutil
 import subprocess
 import sys
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -254,3 +255,18 @@ def test_evaluation_fills_up_the_last_batch(tiny):
     assert not weights_BL[~rows].any()
     one_by_one = dataclasses.replace(config, eval_batch_size=1)
     assert sum(1 for _ in eval_batches(one_by_one)) == rows.sum()
+
+
+def test_an_error_does_not_keep_the_iterator(tiny, tmp_path):
+    """One that lived until Python shuts down would keep the process from ending."""
+    config = dataclasses.replace(
+        tiny, json_train_glob=write_lines(tmp_path / "t.json", ["{broken"] * 3), vocabulary="bytes"
+    )
+    stream = train_stream(config)
+    (shard,) = stream._shards.values()
+    iterator = weakref.ref(shard._started())
+    with pytest.raises(UserError, match="3 of 3 lines") as caught:
+        next(stream)
+    stream.close()
+    assert iterator() is None
+    assert caught.value.__traceback__ is not None

@@ -2,15 +2,17 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
 from switchx.data import eval_batches, train_stream, vocabulary
-from switchx.data.tasks import json_texts, lines
+from switchx.data.tasks import json_files, json_texts, lines
 from switchx.errors import UserError
 from switchx.storage import reading
 
@@ -141,21 +143,93 @@ def test_blocks_by_number(tmp_path):
         assert anywhere.get(path, "X", number) == expected[number]
 
 
+LINES = f"{record('one')}\n".encode()
+
+
+def tar(content):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        entry = tarfile.TarInfo("t.json")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return made.getvalue()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "kind"),
     [
-        ("t.json.zst", b"\x28\xb5\x2f\xfd\x04", "zstd"),
-        ("t.json", lzma.compress(b"x"), "xz"),
-        ("t.json.bz2", bz2.compress(b"x"), "bzip2"),
+        ("t.json", lzma.compress(LINES), "compressed by xz: give it as gzip"),
+        ("t.json.bz2", bz2.compress(LINES), "compressed by bzip2: give it as gzip"),
+        ("t.json.lz4", b"\x04\x22\x4d\x18", "compressed by lz4: give it as gzip"),
+        ("t.tar", tar(LINES), "an archive of tar: unpack it"),
+        ("t.tar.gz", gzip.compress(tar(LINES)), "an archive of tar: unpack it"),
+        ("t.parquet", b"PAR1\x15\x04", "Parquet: give JSON lines"),
+        ("t.arrow", b"ARROW1\0\0", "Arrow: give JSON lines"),
+        ("t.json", LINES.decode().encode("utf-16"), "UTF-16: give it as UTF-8"),
+        ("t.json.gz", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("t.json", b"<!DOCTYPE html>\n", "an HTML page: give JSON lines"),
     ],
 )
-def test_other_compressions_are_named(tmp_path, name, content, kind):
+def test_another_format_is_named(tmp_path, name, content, kind):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"t.json.*', which is compressed by {kind}: give it as"):
+    with pytest.raises(UserError, match=f"C4_JSON_TRAIN leads to '.*{name}', which is {kind}"):
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["t.json.GZ", "t.json"])
-def test_gzip_is_seen_by_its_content(tmp_path, name):
-    (tmp_path / name).write_bytes(gzip.compress(f"{record('one')}\n".encode()))
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n", b"\n \t\n"])
+@pytest.mark.parametrize("begin", [b"", b"\xef\xbb\xbf"])
+def test_line_ends_empty_lines_and_a_byte_order_mark(tmp_path, begin, end):
+    path = tmp_path / "t.json"
+    path.write_bytes(begin + end.join([record("one").encode(), record("two").encode()]) + end)
+    counter, texts = read(path)
+    assert (texts, counter.lines, counter.broken) == (["one", "two"], 2, 0)
+
+
+def test_zstd(tmp_path, monkeypatch):
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "t.jsonl.zst"
+    texts = [f"text {n} " * 50 for n in range(2000)]
+    frames = ["\n".join(map(record, part)).encode() + b"\n" for part in (texts[:9], texts[9:])]
+    content = b"".join(map(zstandard.ZstdCompressor().compress, frames))
+    path.write_bytes(content)
+    assert read(path)[1] == texts
+    for damaged, why in ((content[:-5], "it ends too early"), (content[:99] + content, "")):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"whose compression is damaged \({why}"):
+            read(path)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UserError, match="compressed by zstd: `pip install zstandard` to have it"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('[{"text": "a"}, {"text": "b"}]', "a JSON array where each line is to be an object"),
+        ('{"content": "a", "id": 3}', "whose fields are 'content', 'id'"),
+        ('{"text": "caf\xe9"}', "which is not UTF-8"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(tmp_path, line, what):
+    (tmp_path / "t.json").write_bytes(line.encode("latin-1") + b"\n")
+    with pytest.raises(UserError, match=f"MAX_BROKEN_LINES=0.1 but 1 of 1 .*, {what}: mend"):
+        read_strictly(str(tmp_path / "t.json"))
+
+
+def test_a_folder_is_no_glob(tmp_path):
+    write_lines(tmp_path / "t.json", [record("one")])
+    with pytest.raises(UserError, match=r"is a folder: give a glob of its files, as in '"):
+        json_files.check_there(f"{tmp_path}/", "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.json.GZ", gzip.compress(LINES)),
+        ("t.json", gzip.compress(LINES)),
+        ("t.json.gz", LINES),  # inflated on the way
+    ],
+)
+def test_gzip_is_seen_by_its_content(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
     assert read(tmp_path / name)[1] == ["one"]

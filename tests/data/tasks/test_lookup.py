@@ -142,6 +142,18 @@ MISTAKES = {
         own_config("own_language_model"),
         "'own_language_model' has the features 'targets' and lacks 'inputs'",
     ),
+    "a step that raises": (
+        own_config("own_raising"),
+        r"'own_raising' cannot be built with .* \(OSError: \[Errno 5\] in a step of the user's\)",
+    ),
+    "a module that exits": (
+        own_config("own_shouting", task_module="tests.data.exiting"),
+        r"MIXTURE_OR_TASK_MODULE='tests.data.exiting' cannot be imported \(SystemExit: 3\)",
+    ),
+    "two vocabularies": (
+        own_config("own_two_vocabularies"),
+        "'own_two_vocabularies' has one vocabulary for 'inputs' and another for 'targets'",
+    ),
     "mixture's vocabulary": (
         own_config("own_mixture", vocabulary="bytes"),
         "VOCABULARY='bytes' is for one task, and 'own_mixture' is a mixture",

@@ -1,0 +1,30 @@
+"""Do vocabulary, objective, lengths and model fit? The one place where these settings meet.
+
+Every command asks here once its settings are read, before it opens, makes or compiles anything.
+"""
+
+import dataclasses
+
+from switchx import data
+from switchx.settings.loading import Settings
+from switchx.training.checks import check_vocabulary
+
+
+def check_fits(
+    settings: Settings, model: bool = True, objective: bool = True, prepared: bool = True
+) -> None:
+    """Raises UserError where two settings contradict each other, as far as is known in moments.
+
+    What has to be fetched, built or asked of seqio is compared when it is there.
+
+    Args:
+      model: whether the model is one that the caller chose.
+      objective: whether the caller reads data, rather than texts of his own.
+      prepared: whether PREPARED_DIR is read; else what is to be prepared there.
+    """
+    config = settings.data if prepared else dataclasses.replace(settings.data, prepared_dir=None)
+    ids = data.known_ids(config) if model else None
+    if ids is not None:
+        check_vocabulary(settings.run.model.vocab_size, ids.size)
+    if objective:
+        data.check_objective(config)
