@@ -103,10 +103,9 @@ def test_a_finished_run_started_again_keeps_its_record(copy, command):
     [
         (["--gin.NUM_EXPERTS=16"], "NUM_EXPERTS is 8 there and 16 here"),
         (["--gin.OPTIMIZER=adamw"], "OPTIMIZER='adamw' is not what the checkpoint"),
-        (["--gin.VOCABULARY=python_docs"], "VOCABULARY='python_docs', but the data"),
+        (["--gin.VOCABULARY=python_docs"], "vocab_size=384 is less than the 2100 ids"),
         (["--gin.DATA_SHARDS=2"], "DATA_SHARDS=2, but the data of the checkpoint"),
         (["--gin.SEED=1"], "with 0: set that, or start the data anew with --gin.RESET_DATA=True"),
-        (["--gin.VOCABULARY=python_docs", "--gin.RESET_DATA=True"], "VOCABULARY does not match"),
         (["--gin.TRAIN_STEPS=2"], "TRAIN_STEPS=2 lies behind the run"),
     ],
 )
