@@ -265,6 +265,38 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield "vocabulary", Parser([proto.SerializeToString()], vocabulary)
 
 
+_LAUNCHERS = [
+    b"SLURM_JOB_ID=7\nSLURM_NTASKS=4\nSLURM_PROCID=2\nSLURM_LOCALID=0\nSLURM_STEP_NODELIST=n[1-4]",
+    b"OMPI_COMM_WORLD_SIZE=8\nOMPI_COMM_WORLD_RANK=5\nOMPI_MCA_orte_hnp_uri=1.0;tcp://10.0.0.1:3",
+]
+_SETTINGS_THAT_MEET = [
+    b"VOCABULARY=bytes\nModelConfig.vocab_size=384\nTASK_FEATURE_LENGTHS={'inputs': 64, "
+    b"'targets': 16}\nBATCH_SIZE=8\nMODEL_DIR=a",
+    b"VOCABULARY=t5\nModelConfig.vocab_size=32128\nMIXTURE_OR_TASK_NAME=c4_json_span_corruption",
+]
+
+
+def _find_job(content: bytes) -> Any:
+    """In the environment that the lines make."""
+    from unittest import mock
+
+    from switchx.hosts.job import find_job
+
+    lines = content.replace(b"\0", b"").split(b"\n")
+    pairs = [line.partition(b"=") for line in lines]
+    names = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs if name}
+    with mock.patch.dict(os.environ, names):
+        return find_job(None, None, None, 0.1)
+
+
+def _fits(content: bytes) -> Any:
+    """The settings that the lines make, compared with each other."""
+    from switchx.settings import Request, check_fits, load, read_flag
+
+    flags = content.decode(errors="replace").split("\n")
+    check_fits(load(Request(bindings=tuple(read_flag(flag) for flag in flags if flag))))
+
+
 def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
     import msgpack
     import numpy as np
@@ -355,6 +387,9 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
         storage.write_whole(folder / "paths" / name.replace("..", "").strip("/"), b"x")
 
     yield "path", Parser([b"~/runs/a", b"a [1]*?#%41/b:c", b"a"], path)
+
+    yield "launcher's variables", Parser(_LAUNCHERS, _find_job)
+    yield "settings that meet", Parser(_SETTINGS_THAT_MEET, _fits)
 
     def between_hosts(content: bytes) -> Any:
         with socket.create_server(("localhost", 0)) as server:

@@ -10,6 +10,7 @@ from switchx.errors import UserError
 
 SPLITS = ("train", "validation")
 FEATURES = ("inputs", "targets")
+LONGEST = 2**20  # tokens of a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +133,11 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
             raise UserError(
                 f"TASK_FEATURE_LENGTHS['{feature}']={lengths[feature]!r} is too short: "
                 "give a whole number of at least 2 (one token and the end of sequence)."
+            )
+        if lengths[feature] > LONGEST:
+            raise UserError(
+                f"TASK_FEATURE_LENGTHS['{feature}']={lengths[feature]} is too long: give at most "
+                f"{LONGEST}."
             )
 
 
