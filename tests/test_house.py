@@ -106,6 +106,21 @@ def test_only_storage_replaces_locks_or_grows_files():
     assert wrong == []
 
 
+def test_only_storage_says_what_a_users_path_means():
+    """`Path` takes gs://bucket for a folder named gs:, and knows no file://."""
+    taken = re.compile(
+        r"\bPath\((model_dir|\w+\.\w+_dir|\w+_dir|args\.\w+|output|input)\)(?!\.name)"
+    )
+    wrong = [
+        f"{name}:{number}: {line.strip()}"
+        for name in modules()
+        if not name.startswith("storage/")
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), start=1)
+        if taken.search(line)
+    ]
+    assert wrong == []
+
+
 def test_no_files_import_each_other_in_a_circle():
     names = {name.removesuffix("/__init__.py").removesuffix(".py"): name for name in modules()}
     below = {

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
       RunError: the checkpoint is damaged.
     """
     most = num_bytes(args.max_shard_size)
+    storage.check_new(args.output, "--output")
     import jax
 
     from switchx import data
@@ -40,7 +41,6 @@ def run(args: argparse.Namespace) -> None:
     from switchx.interop.saved_params import SavedParams
     from switchx.training import checkpoints
 
-    storage.check_new(args.output, "--output")
     settings = load_run(args, reads_data=False)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)

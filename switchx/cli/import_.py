@@ -39,18 +39,19 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--model_dir is required: name the run directory to write.")
     if args.step is not None and args.step < 0:
         raise UserError(f"--step={args.step} must be at least 0.")
+    storage.check_new(args.model_dir, "--model_dir")
     from switchx.interop import open_source
+
+    source = open_source(args.kind, args.input)
     from switchx.interop.new_run import write_run
     from switchx.sharding import make_mesh
     from switchx.training.checks import check_run
 
-    storage.check_new(args.model_dir, "--model_dir")
-    source = open_source(args.kind, args.input)
     settings = load(args, model=source.model_fields)
     check_run(settings.run, make_mesh(settings.run.mesh))
     _check_vocabulary(settings)
     step = (source.step or 0) if args.step is None else args.step
-    with storage.new_directory(settings.model_dir, "--model_dir", "run.json") as directory:
+    with storage.new_place(settings.model_dir, "--model_dir") as directory:
         origin = {"from": args.kind, "path": args.input}
         count, kept = write_run(settings.run, source, directory, settings.resolved, step, origin)
     optimizer = "goes on from its state" if kept else "starts afresh"

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.model_dir is None:
         raise UserError("--model_dir is required: name the run directory to write.")
+    storage.check_new(args.model_dir, "--model_dir")
+    saved = _saved_config(args.from_dir)
     from switchx.interop.new_run import write_run
     from switchx.interop.upcycling import Upcycled, check_sizes
     from switchx.model import Model
@@ -39,8 +41,6 @@ def run(args: argparse.Namespace) -> None:
     from switchx.training.checkpoints import restore_params
     from switchx.training.checks import check_run
 
-    storage.check_new(args.model_dir, "--model_dir")
-    saved = _saved_config(args.from_dir)
     asked = request(args)
     dense = load(dataclasses.replace(asked, gin_files=(str(saved),), bindings=())).run.model
     settings = load(
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
             f"model in --from_dir={args.from_dir} is at step {step}, where training goes on."
         )
     source = Upcycled(settings.run, mesh, params, step)
-    with storage.new_directory(settings.model_dir, "--model_dir", "run.json") as directory:
+    with storage.new_place(settings.model_dir, "--model_dir") as directory:
         origin = {"from": "upcycled", "path": args.from_dir}
         count, _ = write_run(settings.run, source, directory, settings.resolved, step, origin)
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from switchx import storage
 from switchx.errors import UserError
 
 SPLITS = ("train", "validation")
@@ -87,7 +88,7 @@ class DataConfig:
                 f"CACHE_DIR={chosen!r} is below a home folder, and this user has none: set "
                 "CACHE_DIR or SWITCHX_CACHE to a folder that can be written to."
             )
-        return Path(path)
+        return storage.local_path(path, "CACHE_DIR")
 
 
 def check_values(config: DataConfig) -> None:

@@ -58,8 +58,8 @@ def open_source(path: str) -> "HFSource":
       UserError: a file is missing or damaged, the model is of another kind, or its tensors are
         not those that config.json asks for.
     """
-    folder = storage.local_path(path, "--input")
-    if not folder.is_dir():
+    folder = storage.as_path(path, "--input")
+    if not storage.is_remote(folder) and not folder.is_dir():
         raise UserError(f"--input={path} is not a folder.")
     config = read_json(folder / CONFIG)
     tensors = read_tensors(folder)
@@ -165,9 +165,9 @@ def _check_names(config: ModelConfig, tensors: Mapping[str, Tensor], folder: Pat
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a folder's files, by name."""
-    if (folder / WEIGHTS).is_file():
+    if storage.is_file(folder / WEIGHTS, "--input"):
         return read_header(folder / WEIGHTS)
-    if not (folder / WEIGHTS_INDEX).is_file():
+    if not storage.is_file(folder / WEIGHTS_INDEX, "--input"):
         raise UserError(
             f"{folder} holds neither {WEIGHTS} nor {WEIGHTS_INDEX}; other formats may run code "
             "when read, so save the model with transformers' save_pretrained first."
@@ -197,10 +197,14 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file."""
+    content = storage.read_if_there(path, "--input")
+    if content is None:
+        raise UserError(
+            f"--input leads to {str(path)!r}, which is not there: name a folder that transformers' "
+            "save_pretrained wrote."
+        )
     try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({str(error)[:200]}).") from None
     if not isinstance(value, dict):

@@ -89,7 +89,7 @@ def read_index(path: Path) -> dict[str, Array]:
       UserError: there is no index, it is damaged, or a name in it leaves the folder.
     """
     if not storage.is_file(path / INDEX, "--input"):
-        raise UserError(f"{path} holds no file named {INDEX}{_nearby(path)}.")
+        raise UserError(f"--input={path} holds no file named {INDEX}{_nearby(path)}.")
     tree = _unpack(storage.read_bytes(path / INDEX, "--input", _MAX_INDEX_BYTES), path)
     if not isinstance(tree, dict) or not isinstance(tree.get("optimizer"), dict):
         raise UserError(f"{path}/{INDEX} is not the index of a T5X checkpoint.")

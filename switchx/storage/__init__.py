@@ -10,7 +10,7 @@ a local one can rename, append or lock.
 - `read_bytes`, `read_if_there`, `chunks`, `list_files`, `list_hashes`, `names_in`, `sizes_in`,
   `is_file`, `is_folder`, `check_bucket`: what is there.
 - `download`, `read_parts`: a large file from a URL, or some bytes of several.
-- `write_whole`, `whole_file`, `new_directory`: there whole or not at all.
+- `write_whole`, `whole_file`, `new_directory`, `new_place`: there whole or not at all.
 - `open_appender`: complete up to the last flush, at a URL up to the last period.
 - `exclusive_lock`: one process at a time; at a URL by a lease.
 - `with_retries`, `in_time`: calls that fail for a while, or hang.
@@ -27,6 +27,7 @@ from switchx.storage.directories import (
     check_writable,
     make_directory,
     new_directory,
+    new_place,
     set_aside,
 )
 from switchx.storage.locks import exclusive_lock
@@ -92,6 +93,7 @@ __all__ = [
     "make_directory",
     "names_in",
     "new_directory",
+    "new_place",
     "open_appender",
     "read_bytes",
     "read_errors",

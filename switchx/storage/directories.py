@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 from switchx.storage.paths import (
     AnyPath,
     as_path,
@@ -163,6 +163,32 @@ def new_directory(path: AnyPath, setting: str, head: str) -> Iterator[Path]:
     directory = _uploaded(target, head) if is_remote(target) else _renamed(target, setting)
     with directory as part, write_errors(path):
         yield part
+
+
+@contextlib.contextmanager
+def new_place(path: AnyPath, setting: str) -> Iterator[Path]:
+    """As `new_directory`, to be filled by what writes through storage: at a URL nothing is staged.
+
+    Until the block ends a mark says that it is unfinished, and a kill leaves what the next command
+    of this name removes first.
+
+    Raises:
+      UserError: something is there already, or nothing can be made there.
+    """
+    target = _check_free(path, setting)
+    if not is_remote(target):
+        with _renamed(target, setting) as part:
+            yield part
+        return
+    remove(target)
+    write_whole(target / UNFINISHED, "")
+    try:
+        yield target
+    except BaseException:
+        with contextlib.suppress(RunError):
+            remove(target)
+        raise
+    remove(target / UNFINISHED)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Why a file could not be reached, in a few words that say what to do, and whether to try again."""
 
+import errno
+import os
 import re
 
 from switchx.errors import UserError, first_line
@@ -51,6 +53,8 @@ def explain(error: BaseException) -> str:
         )
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, FileNotFoundError):
+        return os.strerror(errno.ENOENT)
     return said if said == kind or type(error) in (OSError, ImportError) else f"{kind}: {said}"
 
 

@@ -368,7 +368,7 @@ def test_files_that_are_missing_or_damaged(command, copy, tmp_path):
     (folder / "config.json").write_text("{")
     assert "is not JSON" in import_refused(command, folder)
     (folder / "config.json").unlink()
-    assert "config.json cannot be read" in import_refused(command, folder)
+    assert "config.json', which is not there" in import_refused(command, folder)
 
 
 def test_missing_flags(command, saved):

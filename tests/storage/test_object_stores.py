@@ -246,6 +246,28 @@ def test_a_name_is_no_pattern(store):
     assert storage.names_in(folder, "X") == {"run1z", "damaged[1]"}
 
 
+def test_a_new_place_is_marked_until_it_is_whole(store):
+    target = storage.as_path(store.folder(), "--model_dir") / "a b#1"
+
+    def fail():
+        with storage.new_place(target, "--model_dir") as place:
+            storage.write_whole(place / "deep/a", "x")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert not storage.is_folder(target, "X")
+    for name in (".unfinished", "left of a kill"):
+        storage.write_whole(target / name, "")
+    with storage.new_place(target, "--model_dir") as place:
+        storage.write_whole(place / "deep/a", "x")
+        assert storage.names_in(target, "X") == {".unfinished", "deep"}
+    assert storage.names_in(target, "X") == {"deep"}
+    with pytest.raises(UserError, match="exists already"):  # noqa: SIM117
+        with storage.new_place(target, "--model_dir"):
+            pass
+
+
 def test_what_is_set_aside_is_moved(store):
     folder = storage.as_path(store.folder(), "X")
     storage.write_whole(folder / "4/a/b", "x")
