@@ -29,6 +29,7 @@ import numpy as np
 import object_stores
 
 from switchx import storage
+from switchx.training.checkpoints.identity import is_whole
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 10, 5
@@ -91,8 +92,9 @@ class Attempt:
             return "start"
         checkpoints = storage.as_path(self.directory) / "checkpoints"
         done = rows(self.directory)
-        if any("orbax-checkpoint-tmp" in n for n in storage.names_in(checkpoints, "MODEL_DIR")):
-            return "save"
+        for name in storage.names_in(checkpoints, "MODEL_DIR"):
+            if "orbax-checkpoint-tmp" in name or not is_whole(checkpoints / name):
+                return "save"
         last = max((step for split, step in done if split == "train"), default=0)
         evaluated = ("validation", last) in done
         if last == STEPS and evaluated:
