@@ -115,8 +115,17 @@ def store(
 
 
 def _in_use(server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "Iterator[ObjectStore]":
+    import gcsfs
+    import s3fs
+
+    from switchx import storage
+
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
+    # A client that was made before knows neither the server nor its keys.
+    for client in (gcsfs.GCSFileSystem, s3fs.S3FileSystem):
+        client.clear_instance_cache()
+    storage.paths._shared.cache_clear()
     server.reset()
     yield server
     server.reset()

@@ -138,30 +138,3 @@ def test_a_model_dir_that_is_a_file(command, tmp_path):
     assert "MODEL_DIR='file'" in refused(command("train", *RUN, "--model_dir=file"))
     assert "MODEL_DIR='file/run'" in refused(command("train", *RUN, "--model_dir=file/run"))
     assert (tmp_path / "file").read_text() == "kept"
-
-
-@pytest.mark.parametrize(
-    "url", ["gs://bucket/run", "s3://bucket/run", "file:///tmp/run", "x+y://z"]
-)
-@pytest.mark.parametrize(
-    ("command_line", "setting"),
-    [
-        (["train", *RUN, "--model_dir={}"], "MODEL_DIR"),
-        (["train", *RUN, "--gin.MODEL_DIR='{}'"], "MODEL_DIR"),
-        (["train", "--gin_file={}"], "--gin_file"),
-        (["eval", "--model_dir={}"], "--model_dir"),
-        (["infer", "--output={}"], "--output"),
-        (["export", "--to=hf", *RUN, "--output={}"], "--output"),
-        (["import", "--from=hf", "--input=x", *RUN, "--model_dir={}"], "--model_dir"),
-        (["import", "--from=hf", "--input={}", *RUN, "--model_dir=run"], "--input"),
-        (["upcycle", "--from_dir={}", "--model_dir=run"], "--from_dir"),
-        (["upcycle", "--from_dir=x", "--model_dir={}"], "--model_dir"),
-        (["plan", *RUN, "--topology=cpu:1", "--output={}"], "--output"),
-    ],
-    ids=lambda value: value[0] if isinstance(value, list) else value,
-)
-def test_a_url_where_only_this_machine_will_do(command, tmp_path, command_line, setting, url):
-    """It is refused and nothing is made, least of all a folder of the scheme's name."""
-    line = refused(command(*(word.replace("{}", url) for word in command_line)))
-    assert f"{setting}='{url}' is a URL" in line
-    assert list(tmp_path.iterdir()) == []

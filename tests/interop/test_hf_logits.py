@@ -45,7 +45,7 @@ def run(model: Model, params, encoder: np.ndarray, decoder: np.ndarray):
     def both(params):
         transformer = model.bind(params)
         grouping = Groupings.of(model.config.switch, train=False).encoder
-        encoded, _ = transformer.encode(encoder, grouping, NO_NOISE)
+        encoded, *_ = transformer.encode(encoder, grouping, NO_NOISE)
         mask = jnp.ones(decoder.shape, bool)
         return encoded, transformer(encoder, decoder, mask, NO_NOISE).logits_BLV
 

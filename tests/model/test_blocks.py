@@ -26,7 +26,7 @@ def test_the_extra_feed_forward_is_a_residual_step_after_the_experts_with_their_
     x, mask = rng.normal(size=(2, 8, 16)), jnp.ones((2, 8), bool)
     groups = grouping(EXTRA, 8, 4)
 
-    found, _ = jit(lambda x: sublayer(x, mask, groups, NO_NOISE))(jnp.asarray(x, jnp.float32))
+    found, *_ = jit(lambda x: sublayer(x, mask, groups, NO_NOISE))(jnp.asarray(x, jnp.float32))
     normed = np.apply_along_axis(rms_norm, -1, x, scale_D)
     routed, _ = jit(lambda x: sublayer.switch(x, mask, groups, NO_NOISE))(
         jnp.asarray(normed, jnp.float32)
