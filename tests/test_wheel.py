@@ -27,8 +27,11 @@ SOURCES = (
     "switchx",
     "configs",
 )
-# What another requirement brings for the sake of its own interface: Orbax's paths, protobuf.
-COME_ALONG = {"etils", "google", "absl", "PIL"}
+# What only who asked for an extra comes to.
+EXTRAS = {"storage": {"gcsfs"}, "writers": {"wandb", "mlflow", "trackio"}}
+# What another requirement brings for the sake of its own interface: Orbax's paths, protobuf,
+# Matplotlib's images, JAX's programs.
+COME_ALONG = {"etils", "google", "absl", "PIL", "jaxlib"}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def test_it_requires_what_it_imports_and_nothing_that_brings_nightlies(wheel):
     for path in (ROOT / "switchx").glob("**/*.py"):
         for module in imported(path) - set(sys.stdlib_module_names) - {"switchx", "t5"}:
             known = {name.lower().replace("_", "-") for name in packages.get(module, [])}
-            its_extra = path.parent.name == "writers" and module == path.stem
+            its_extra = module in EXTRAS.get(path.parent.name, ())
             assert known & required or module in COME_ALONG or its_extra, f"{path}: {module}"
 
 

@@ -162,7 +162,7 @@ def tar(content):
         ("t.json.bz2", bz2.compress(LINES), "compressed by bzip2: give it as gzip"),
         ("t.json.lz4", b"\x04\x22\x4d\x18", "compressed by lz4: give it as gzip"),
         ("t.tar", tar(LINES), "an archive of tar: unpack it"),
-        ("t.tar.gz", gzip.compress(tar(LINES)), "an archive of tar: unpack it"),
+        ("t.tar.gz", gzip.compress(tar(LINES), mtime=0), "an archive of tar: unpack it"),
         ("t.parquet", b"PAR1\x15\x04", "Parquet: give JSON lines"),
         ("t.arrow", b"ARROW1\0\0", "Arrow: give JSON lines"),
         ("t.json", LINES.decode().encode("utf-16"), "UTF-16: give it as UTF-8"),
@@ -225,8 +225,8 @@ def test_a_folder_is_no_glob(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.json.GZ", gzip.compress(LINES)),
-        ("t.json", gzip.compress(LINES)),
+        ("t.json.GZ", gzip.compress(LINES, mtime=0)),
+        ("t.json", gzip.compress(LINES, mtime=0)),
         ("t.json.gz", LINES),  # inflated on the way
     ],
 )
