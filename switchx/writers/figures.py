@@ -33,6 +33,11 @@ def scalars(row: Row, layer_names: Sequence[str]) -> dict[str, float]:
     return found
 
 
+def of_split(row: Row, layer_names: Sequence[str]) -> dict[str, float]:
+    """`scalars`, each behind its split, for trackers that know no splits."""
+    return {f"{row['split']}/{name}": value for name, value in scalars(row, layer_names).items()}
+
+
 def loads(row: Row, layer_names: Sequence[str]) -> dict[str, list[float]]:
     """The load of every expert as a multiple of an even share, by "switch/<layer>/load".
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchx.writers.figures import scalars
+from switchx.writers.figures import of_split
 from switchx.writers.writer import Row, RunFacts
 
 _AT_ONCE = 1000  # figures in one request, and a tenth as many settings: MLflow's limits
@@ -111,9 +111,9 @@ class Mlflow:
 
         names = self._facts.layer_names
         figures = [
-            Metric(f"{row['split']}/{name}", value, int(row["time"] * 1000), row["step"])
+            Metric(name, value, int(row["time"] * 1000), row["step"])
             for row in rows
-            for name, value in scalars(row, names).items()
+            for name, value in of_split(row, names).items()
         ]
         for part in _parts(figures, _AT_ONCE):
             self._client.log_batch(self._id, metrics=part)

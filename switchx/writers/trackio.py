@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from switchx.writers.figures import loads, scalars
+from switchx.writers.figures import loads, of_split
 from switchx.writers.writer import Row, RunFacts
 
 _PROJECT = "switchx"
@@ -52,9 +52,7 @@ class Trackio:
 
     def write(self, row: Row) -> None:
         names, split = self._facts.layer_names, row["split"]
-        figures: dict[str, Any] = {
-            f"{split}/{name}": value for name, value in scalars(row, names).items()
-        }
+        figures: dict[str, Any] = {**of_split(row, names)}
         for name, shares in loads(row, names).items():
             figures[f"{split}/{name}"] = self._trackio.Histogram(shares)
         self._log(figures, row["step"])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from switchx import storage
-from switchx.writers.figures import loads, scalars
+from switchx.writers.figures import loads, of_split
 from switchx.writers.writer import Row, RunFacts
 
 _BINS = 32
@@ -56,9 +56,7 @@ class Wandb:
 
     def write(self, row: Row) -> None:
         names, split = self._facts.layer_names, row["split"]
-        figures: dict[str, Any] = {
-            f"{split}/{name}": value for name, value in scalars(row, names).items()
-        }
+        figures: dict[str, Any] = {**of_split(row, names)}
         for name, shares in loads(row, names).items():
             histogram = np.histogram(shares, bins=_BINS)
             figures[f"{split}/{name}"] = self._wandb.Histogram(np_histogram=histogram)
