@@ -160,9 +160,10 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed, flags):
     said = [log.with_name(f"log.{n}").read_text() for n in (1, 2, 3)]
     assert log.with_name("log.status").read_text().split() == ["1", "0", "2"], said
     assert [text for text in said if "Traceback" in text] == []
-    assert [line for line in said[0].splitlines() if "switchx:" in line] == [
-        said[0].splitlines()[-1]
-    ]
+    *before, last = [line for line in said[0].splitlines() if "switchx:" in line]
+    assert last == said[0].splitlines()[-1]
+    # The disk may be full for the event file first, which the run outlives.
+    assert [line for line in before if "writer tensorboard is off" not in line] == []
     assert "cannot be written to (Read-only file system)" in said[2]
     kept = [name for name in log.with_name("log.steps").read_text().split() if name.isdigit()]
     assert kept
