@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1] / "switchx"
 # Each folder's floor: imports go to lower ones only, and to those named where they are fewer.
 FLOORS = {
     "cli": 9,
+    "sweeps": 8,
     "reports": 8,
     "settings": 7,
     "planning": 6,

@@ -1,0 +1,45 @@
+"""switchx sweep: plans, runs, watches and reports a grid of runs."""
+
+import argparse
+import importlib
+from typing import Any
+
+from switchx.errors import UserError
+
+# Each is a module switchx.cli.sweep_<name> with run(args) -> int | None.
+ACTIONS = {
+    "plan": "every point with its size, steps, memory and time; refuses what cannot run",
+    "run": "work through the points, beside any number of other workers",
+    "status": "what is done, running, failed and left",
+    "report": "curves, laws and tables of what is done, as a page, pictures and numbers",
+}
+# Which actions take a flag, and how argparse reads it.
+FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "--json": (("plan", "status"), {"action": "store_true", "help": "print one JSON object"}),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `switchx sweep`; those all commands share are added by the caller."""
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=_actions())
+    parser.add_argument(
+        "--sweep_dir", metavar="DIR", help="the sweep's folder (default: SWEEP_DIR of its gin file)"
+    )
+    for flag, (actions, how) in FLAGS.items():
+        parser.add_argument(flag, **{**how, "help": f"{', '.join(actions)}: {how['help']}"})
+    parser.epilog = "A sweep is one gin file, as configs/sweeps/ has them: docs/sweeps.md."
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Does one action."""
+    for flag, (actions, how) in FLAGS.items():
+        unset = False if how.get("action") == "store_true" else how.get("default")
+        if args.action not in actions and getattr(args, flag.removeprefix("--")) != unset:
+            raise UserError(f"{flag} is not for `switchx sweep {args.action}`: leave it out.")
+    action = importlib.import_module(f"switchx.cli.sweep_{args.action}")
+    status: int | None = action.run(args)
+    return status
+
+
+def _actions() -> str:
+    return "; ".join(f"{name}: {purpose}" for name, purpose in ACTIONS.items())
