@@ -1,1 +1,1 @@
-"""What happens over a grid of runs? Points, claims, workers, status; docs/sweeps.md is its manual."""
+"""What happens over a grid of runs? Points, claims, workers, status: docs/sweeps.md."""
