@@ -53,7 +53,7 @@ def test_what_is_wrong_is_said(run, trained):
     with pytest.raises(UserError, match="BATCH_SIZE='x' must be a whole number"):
         switchx.configure(BATCH_SIZE="x")
     with pytest.raises(
-        UserError, match="METRIC_WRITERS='wandb' must be a tuple of names or a list"
+        UserError, match="METRIC_WRITERS='wandb' must be a tuple or a list"
     ):
         switchx.configure(METRIC_WRITERS="wandb")
     with pytest.raises(UserError, match="names 'jsonl', which is none of tensorboard, wandb"):

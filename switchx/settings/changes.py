@@ -52,6 +52,6 @@ def _effect(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
             " (the data goes on at its next example; TRAIN_STEPS, WARMUP_STEPS and the schedule "
             f"count steps as before, each now of {now[name] / before[name]:.4g} times the examples)"
         )
-    if name == "TRAIN_STEPS" and schedule in ("linear", "cosine"):
+    if name == "TRAIN_STEPS" and schedule in ("linear", "cosine", "wsd"):
         return f" (SCHEDULE={schedule!r} follows it, so the learning rate changes too)"
     return ""

@@ -223,8 +223,8 @@ _WORDS = {
     str: "a string",
     bool: "True or False",
     types.NoneType: "None",
-    tuple: "a tuple of names",
-    list: "a list of names",
+    tuple: "a tuple",
+    list: "a list",
 }
 
 

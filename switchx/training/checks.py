@@ -10,6 +10,7 @@ from switchx.training.config import BatchShape, RunConfig
 def check_run(run: RunConfig, mesh: Mesh) -> None:
     """Raises UserError, naming the numbers to change, where something does not divide."""
     model, switch = run.model, run.model.switch
+    _check_schedule(run)
     _divides("ModelConfig.num_heads", model.num_heads, "MESH_MODEL", mesh.shape["model"])
     _divides("ModelConfig.d_ff", model.d_ff, "MESH_MODEL", mesh.shape["model"])
     _divides("ModelConfig.vocab_size", model.vocab_size, "MESH_MODEL", mesh.shape["model"])
@@ -24,6 +25,17 @@ def check_run(run: RunConfig, mesh: Mesh) -> None:
         _divides("ModelConfig.d_model", model.d_model, by, mesh.shape["data"])
     _check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
     _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
+
+
+def _check_schedule(run: RunConfig) -> None:
+    optimizer, steps = run.optimizer, run.trainer.train_steps
+    start = optimizer.decay_start(steps)
+    if optimizer.schedule == "wsd" and optimizer.warmup_steps > start:
+        raise UserError(
+            f"WARMUP_STEPS={optimizer.warmup_steps} lies behind step {start}, where SCHEDULE='wsd' "
+            f"begins to decay (DECAY_SHARE={optimizer.decay_share} of TRAIN_STEPS={steps}): warm "
+            "up for fewer steps, or train for more."
+        )
 
 
 def check_vocabulary(vocab_size_of_model: int, vocabulary_size: int) -> None:

@@ -10,7 +10,7 @@ from switchx.sharding import MeshConfig
 from switchx.writers import check_names
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {}  # filled by `switchx.training.optimizers`
-SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine")
+SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine", "wsd")
 ON_BAD_LOSS = ("stop", "skip")
 
 
@@ -38,11 +38,13 @@ class OptimizerConfig:
         1 - t^-0.8, no first moment, update clipped to RMS 1), "adamw", or one that was registered
         with `switchx.training.optimizer` (macro OPTIMIZER).
       schedule: "inverse_sqrt" is learning_rate / sqrt(max(step, warmup_steps)), T5's; the
-        others rise linearly over warmup_steps to learning_rate, then stay ("constant") or
-        fall to 0 at the last step ("linear", "cosine") (macro SCHEDULE).
+        others rise linearly over warmup_steps to learning_rate, then stay ("constant"),
+        fall to 0 at the last step ("linear", "cosine"), or stay and fall to 0 over the last
+        decay_share of the steps ("wsd": warm-up, stable, decay) (macro SCHEDULE).
       learning_rate: the schedule's factor; relative to each parameter's RMS under adafactor
         (macro LEARNING_RATE).
       warmup_steps: macro WARMUP_STEPS.
+      decay_share: of TRAIN_STEPS, over which "wsd" decays (macro DECAY_SHARE).
       weight_decay: the share that a step takes off each parameter, beside its update: times the
         learning rate under adamw, as it is under adafactor, as T5X has it (macro WEIGHT_DECAY).
       beta1, beta2: AdamW's moments.
@@ -53,6 +55,7 @@ class OptimizerConfig:
     schedule: str = "inverse_sqrt"
     learning_rate: float = 1.0
     warmup_steps: int = 10_000
+    decay_share: float = 0.1
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.98
@@ -66,10 +69,18 @@ class OptimizerConfig:
             raise UserError(f"SCHEDULE={self.schedule!r} is not one of {', '.join(SCHEDULES)}.")
         if self.warmup_steps < 1:
             raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be at least 1.")
+        if not 0 < self.decay_share < 1:
+            raise UserError(f"DECAY_SHARE={self.decay_share} must be above 0 and below 1.")
         if self.learning_rate <= 0:
             raise UserError(f"LEARNING_RATE={self.learning_rate} must be above 0.")
         if not 0 <= self.weight_decay < 1:
             raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
+
+    def decay_start(self, train_steps: int) -> int:
+        """The step from which "wsd" decays: a run's state after so many updates is that of any
+        longer run of the same settings.
+        """
+        return train_steps - max(1, round(self.decay_share * train_steps))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +97,8 @@ class TrainerConfig:
       log_period: steps between rows of metrics (macro LOG_PERIOD).
       eval_period: steps between evaluations (macro EVAL_PERIOD).
       checkpoint_period: steps between checkpoints (macro CHECKPOINT_PERIOD).
+      checkpoint_steps: more steps to save at, whose checkpoints are kept for good
+        (macro CHECKPOINT_STEPS).
       keep_checkpoints: the newest so many are kept, and the best by validation loss
         (macro KEEP_CHECKPOINTS).
       on_bad_loss: what to do where a step's loss or gradient is not finite, or its loss is a
@@ -109,6 +122,7 @@ class TrainerConfig:
     log_period: int = 100
     eval_period: int = 1000
     checkpoint_period: int = 1000
+    checkpoint_steps: tuple | list = ()
     keep_checkpoints: int = 3
     on_bad_loss: str = "stop"
     loss_spike: float | None = None
@@ -130,6 +144,12 @@ class TrainerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name.upper()}={value!r} must be a whole number of at least 1.")
+        for step in self.checkpoint_steps:
+            if not isinstance(step, int) or isinstance(step, bool) or step < 1:
+                raise UserError(
+                    f"CHECKPOINT_STEPS={self.checkpoint_steps!r} must be whole numbers of at least "
+                    "1, as in (500, 2000)."
+                )
         if not 0 <= self.label_smoothing < 1:
             raise UserError(
                 f"LABEL_SMOOTHING={self.label_smoothing} must be at least 0 and below 1."

@@ -129,10 +129,13 @@ class Loop:
         return TrainResult(step, leaving, self._validation, self._load, self._first_step)
 
     def _pause_after(self, step: int) -> bool:
+        evaluating = step % self._config.eval_period == 0
+        return self._saves_at(step) or evaluating or self._profiler.ends_at(step)
+
+    def _saves_at(self, step: int) -> bool:
         config = self._config
-        periods = (config.eval_period, config.checkpoint_period)
-        due = step == config.train_steps or any(step % period == 0 for period in periods)
-        return due or self._profiler.ends_at(step)
+        due = step == config.train_steps or step % config.checkpoint_period == 0
+        return due or step in config.checkpoint_steps
 
     def _between(self, step: int, state: TrainState, leaving: bool) -> None:
         """Evaluates and saves where due. The stream stands right behind the step's batch."""
@@ -143,7 +146,7 @@ class Loop:
         evaluating = (last or step % self._config.eval_period == 0) and not leaving
         if evaluating:
             loss = self._evaluate(step, state)
-        if last or leaving or step % self._config.checkpoint_period == 0:
+        if leaving or self._saves_at(step):
             drawn = step + self._skipped
             history = History(drawn, self._watch.losses, self._examples(drawn))
             self._hangs.begin(SAVE)

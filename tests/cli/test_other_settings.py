@@ -24,6 +24,8 @@ OTHER = {
     "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 64},
     "VOCABULARY": "python_docs",
     "SCHEDULE": "linear",
+    "DECAY_SHARE": 0.2,
+    "CHECKPOINT_STEPS": (3,),
     "OPTIMIZER": "adamw",
     "ON_BAD_LOSS": "skip",
     "DTYPE": "float32",

@@ -1,6 +1,7 @@
 """Numbers that do not fit together, each with its own sentence."""
 
 import dataclasses
+import re
 
 import jax
 import pytest
@@ -76,8 +77,20 @@ def test_heads_that_do_not_divide():
         (lambda: OptimizerConfig(schedule="step"), "SCHEDULE='step'"),
         (lambda: OptimizerConfig(warmup_steps=0), "WARMUP_STEPS=0"),
         (lambda: OptimizerConfig(learning_rate=-1), "LEARNING_RATE=-1"),
+        (lambda: OptimizerConfig(decay_share=1.0), "DECAY_SHARE=1.0 must be above 0"),
+        (
+            lambda: TrainerConfig(train_steps=1, checkpoint_steps=(2, 0)),
+            re.escape("CHECKPOINT_STEPS=(2, 0) must be whole numbers"),
+        ),
     ],
 )
 def test_settings_out_of_range_are_named(make, name):
     with pytest.raises(UserError, match=name):
         make()
+
+
+def test_a_warm_up_that_ends_within_the_decay_is_refused():
+    allowed = run_config(schedule="wsd", train_steps=100, warmup_steps=90)
+    check_run(allowed, make_mesh(allowed.mesh))
+    run = run_config(schedule="wsd", train_steps=100, warmup_steps=91)
+    assert "WARMUP_STEPS=91 lies behind step 90, where SCHEDULE='wsd'" in refusal(run)

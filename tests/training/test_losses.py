@@ -72,6 +72,29 @@ def test_the_other_schedules_rise_and_fall(schedule, half, end):
     np.testing.assert_allclose([rate(60), rate(110)], [half, end], rtol=1e-6, atol=1e-6)
 
 
+def test_wsd_rises_stays_and_falls_as_one_minus_the_square_root():
+    config = OptimizerConfig(schedule="wsd", learning_rate=3.0, warmup_steps=10, decay_share=0.25)
+    steps = np.arange(120)
+    expected = np.where(steps < 10, 0.3 * (steps + 1), 3.0)
+    expected = np.where(steps < 90, expected, 3.0 * (1 - np.sqrt(np.maximum(steps - 90, 0) / 30)))
+    assert config.decay_start(120) == 90
+    np.testing.assert_allclose(make_schedule(config, 120)(steps), expected, rtol=1e-5)
+    assert make_schedule(config, 120)(120) == 0
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_before_its_decay_wsd_depends_on_no_bit_of_the_run_s_length(share):
+    config = OptimizerConfig(schedule="wsd", learning_rate=0.7, warmup_steps=3, decay_share=share)
+    lengths = (10, 101, 10**5, 2**25 + 1)
+    rates = [jax.jit(make_schedule(config, steps)) for steps in lengths]
+    for shorter, longer, steps in zip(rates, rates[1:], lengths, strict=False):
+        start = config.decay_start(steps)
+        shared = np.unique(np.linspace(0, start, 50).astype(np.int32))
+        for step in shared:
+            assert np.array_equal(shorter(step), longer(step))
+        assert shorter(start + 1) < longer(start + 1) == np.float32(0.7)
+
+
 def test_unigram_entropy_of_known_frequencies():
     targets = np.array([[1, 1, 2, 3], [9, 9, 9, 9]])
     weights = np.array([[1, 1, 1, 1], [0, 0, 0, 0]], np.float32)

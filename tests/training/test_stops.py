@@ -105,12 +105,12 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, undisturbed, capfd):
     assert_same_end(tmp_path, undisturbed, run_config(**SMALL))
 
 
-def test_the_newest_and_the_best_checkpoints_stay(tmp_path):
-    run = run_config(**SMALL, keep_checkpoints=2)
+def test_the_newest_the_best_and_the_wanted_checkpoints_stay(tmp_path):
+    run = run_config(**SMALL, keep_checkpoints=2, checkpoint_steps=(1, 9))
     setup = Setup.of(run, make_mesh(run.mesh))
     state, checkpoints = setup.init(), checkpoints_of(tmp_path, setup)
     for step, loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)]:
         at = type(state)(state.step + step, state.params, state.opt_state)
         checkpoints.save(at, {0: b"0"}, loss)
     checkpoints.close()
-    assert saved_steps(tmp_path) == [2, 4, 5]
+    assert saved_steps(tmp_path) == [1, 2, 4, 5]

@@ -84,7 +84,7 @@ class Checkpoints:
     Each holds the parameters, the optimizer's state with the step, the data position, and the
     identity: of model and vocabulary, with fingerprints of all arrays, so that no damaged or
     exchanged file is taken for what was saved. The newest so many stay, the one of lowest
-    validation loss, and what a rollback needs.
+    validation loss, those that were asked for by their steps, and what a rollback needs.
 
     Attributes:
       resets: what of those saved so far is not used.
@@ -104,10 +104,11 @@ class Checkpoints:
         self._model_dir, self._setup, self._shards = model_dir, setup, shards
         self._start, self.resets = start, resets
         self._identity = identity(setup.run.model, setup.run.optimizer.name, vocabulary)
-        self._base_period = trainer.checkpoint_period
+        self._base_period, self._extra = trainer.checkpoint_period, trainer.checkpoint_steps
         self._directory = checkpoints_of(model_dir)
         base_period = trainer.checkpoint_period if trainer.on_bad_loss == "skip" else None
-        self._manager = open_manager(self._directory, trainer.keep_checkpoints, base_period)
+        keep, extra = trainer.keep_checkpoints, trainer.checkpoint_steps
+        self._manager = open_manager(self._directory, keep, extra, base_period)
 
     def save(
         self,
@@ -186,7 +187,7 @@ class Checkpoints:
         return Restored(started.state, record=started.record)
 
     def _is_base(self, step: int) -> bool:
-        if step % self._base_period == 0:
+        if step % self._base_period == 0 or step in self._extra:
             return True
         try:
             return not read_identity(self._model_dir, step)[0]["shards"]  # what a run starts from

@@ -36,13 +36,15 @@ ocp.type_handlers.register_type_handler(
 logging.disable(_disabled)
 
 
-def open_manager(directory: Path, keep: int, base_period: int | None) -> ocp.CheckpointManager:
+def open_manager(
+    directory: Path, keep: int, extra: Sequence[int], base_period: int | None
+) -> ocp.CheckpointManager:
     """The manager of the checkpoints in a folder, which is made where it is missing.
 
     What a killed process left unfinished there is removed: no other one may write to it now.
 
-    The newest `keep` stay, the one of lowest validation loss, and with `base_period` the newest of
-    a multiple of it.
+    The newest `keep` stay, the one of lowest validation loss, those of the steps `extra`, and with
+    `base_period` the newest of a multiple of it.
     """
     best = checkpoint_managers.BestN(
         get_metric_fn=lambda metrics: metrics["loss"],
@@ -50,7 +52,7 @@ def open_manager(directory: Path, keep: int, base_period: int | None) -> ocp.Che
         n=1,
         keep_checkpoints_without_metrics=False,
     )
-    policies = [checkpoint_managers.LatestN(keep), best]
+    policies = [checkpoint_managers.LatestN(keep), best, _OfSteps(frozenset(extra))]
     if base_period is not None:
         policies.append(_NewestBase(base_period))
     check_name(directory)
@@ -114,6 +116,16 @@ class _Step(ocp.path.step.Metadata):
     @property
     def commit_timestamp(self) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+@dataclasses.dataclass
+class _OfSteps(checkpoint_managers.PreservationPolicy):
+    """Preserves the checkpoints of these steps."""
+
+    steps: frozenset[int]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        return [info.step in self.steps for info in checkpoints]
 
 
 @dataclasses.dataclass
