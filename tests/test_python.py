@@ -52,9 +52,7 @@ def test_what_is_wrong_is_said(run, trained):
         switchx.Run("nowhere")
     with pytest.raises(UserError, match="BATCH_SIZE='x' must be a whole number"):
         switchx.configure(BATCH_SIZE="x")
-    with pytest.raises(
-        UserError, match="METRIC_WRITERS='wandb' must be a tuple or a list"
-    ):
+    with pytest.raises(UserError, match="METRIC_WRITERS='wandb' must be a tuple or a list"):
         switchx.configure(METRIC_WRITERS="wandb")
     with pytest.raises(UserError, match="names 'jsonl', which is none of tensorboard, wandb"):
         switchx.configure(METRIC_WRITERS=["tensorboard", "jsonl"])
