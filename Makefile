@@ -22,7 +22,7 @@ quickstart: $(INSTALLED)
 	$(BIN)/switchx train
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
