@@ -2,11 +2,7 @@
 
 import argparse
 import contextlib
-import functools
-import hashlib
-import importlib.metadata
 import os
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +22,28 @@ def joined(args: argparse.Namespace, settings: Settings, preemption: bool = Fals
     """Within, JAX sees the devices of all hosts that run this command; see `switchx.hosts`.
 
     Raises:
+      UserError, RunError: as `joined_over`.
+    """
+    with joined_over(args, settings.resolved, settings.model_dir, "MODEL_DIR", preemption) as token:
+        yield token
+
+
+@contextlib.contextmanager
+def joined_over(
+    args: argparse.Namespace, configuration: str, folder: str, setting: str, preemption: bool
+) -> Iterator[str]:
+    """The same for what is no single run.
+
+    Args:
+      configuration: what the hosts must have in common.
+      folder, setting: a place that all can reach, and what named it.
+
+    Raises:
       UserError: hosts differ in configuration or code, or a flag is wrong.
       RunError: a host did not start in time.
     """
     from switchx import hosts
+    from switchx.hosts.installation import installation
     from switchx.hosts.job import find_job
 
     if args.start_timeout < 1:
@@ -37,16 +51,16 @@ def joined(args: argparse.Namespace, settings: Settings, preemption: bool = Fals
     job = find_job(
         args.coordinator_address, args.num_processes, args.process_id, args.start_timeout
     )
-    facts = {"configuration": settings.resolved, "installation": _installation()}
+    facts = {"configuration": configuration, "installation": installation()}
     with contextlib.ExitStack() as meeting:
-        secret = meeting.enter_context(_secret(job, settings.model_dir))
+        secret = meeting.enter_context(_secret(job, folder, setting))
         with hosts.joined(job, facts, args.start_timeout, secret, preemption) as token:
             meeting.close()
             yield token
 
 
 @contextlib.contextmanager
-def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | None]]:
+def _secret(job: "Job | None", folder: str, setting: str) -> Iterator[Callable[[], str | None]]:
     """What the job's processes know and no one else: see `switchx.hosts.secret`.
 
     The launcher's, or one that process 0 leaves, while the hosts meet, in the run directory: only
@@ -58,9 +72,9 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
         given = os.environ.get(VARIABLE)
         yield lambda: None if given is None else check_secret(given)
         return
-    file = storage.writable_path(model_dir, "MODEL_DIR") / _SECRET_FILE
+    file = storage.writable_path(folder, setting) / _SECRET_FILE
     if job.index > 0:
-        yield lambda: _read(file)
+        yield lambda: _read(file, setting)
         return
     made = new_secret()
     try:
@@ -68,7 +82,7 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
             _write_private(part, made)
     except RunError as error:
         raise UserError(
-            f"MODEL_DIR={model_dir!r} cannot hold the secret of a job of several hosts "
+            f"{setting}={folder!r} cannot hold the secret of a job of several hosts "
             f"({error}): set {VARIABLE} to the same value on every host."
         ) from None
     try:
@@ -77,9 +91,9 @@ def _secret(job: "Job | None", model_dir: str) -> Iterator[Callable[[], str | No
         storage.remove(file)
 
 
-def _read(file: Path) -> str | None:
+def _read(file: Path, setting: str) -> str | None:
     try:
-        content = storage.read_if_there(file, "MODEL_DIR")
+        content = storage.read_if_there(file, setting)
     except UserError:  # it is not for us
         return None
     return None if content is None else content.decode()
@@ -88,21 +102,3 @@ def _read(file: Path) -> str | None:
 def _write_private(path: Path, text: str) -> None:
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
-
-
-def _installation() -> str:
-    """A line on each thing that must be the same for the hosts' programs to be the same."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("jax", "flax", "optax")]
-    return "\n".join(
-        [f"switchx {_source_hash()}", f"Python {platform.python_version()}", *versions]
-    )
-
-
-@functools.cache
-def _source_hash() -> str:
-    """Changes with any line of this package's code."""
-    root = Path(__file__).parent.parent
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]

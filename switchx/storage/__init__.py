@@ -11,8 +11,10 @@ a local one can rename, append or lock.
   `is_file`, `is_folder`, `check_bucket`: what is there.
 - `download`, `read_parts`: a large file from a URL, or some bytes of several.
 - `write_whole`, `whole_file`, `new_directory`, `new_place`: there whole or not at all.
+- `create_once`: of many that make it one does, without a lock.
 - `open_appender`: complete up to the last flush, at a URL up to the last period.
 - `exclusive_lock`: one process at a time; at a URL by a lease.
+- `this_process`, `is_gone`, `record_of`: who holds something, and whether that has ended.
 - `with_retries`, `in_time`: calls that fail for a while, or hang.
 - `kvstore_spec`: how TensorStore is told of a URL.
 
@@ -22,6 +24,7 @@ on the way is a `RunError`. `explain` has the few words that say why.
 
 from switchx.storage.appending import Appender, open_appender
 from switchx.storage.conditional import kvstore_spec
+from switchx.storage.creating import create_once
 from switchx.storage.directories import (
     check_new,
     check_writable,
@@ -30,6 +33,7 @@ from switchx.storage.directories import (
     new_place,
     set_aside,
 )
+from switchx.storage.holders import InUseError, is_gone, record_of, this_process
 from switchx.storage.locks import exclusive_lock
 from switchx.storage.parts import Part, read_parts
 from switchx.storage.paths import (
@@ -71,6 +75,7 @@ from switchx.storage.writing import (
 __all__ = [
     "AnyPath",
     "Appender",
+    "InUseError",
     "Part",
     "as_path",
     "as_text",
@@ -78,6 +83,7 @@ __all__ = [
     "check_new",
     "check_writable",
     "chunks",
+    "create_once",
     "download",
     "exclusive_lock",
     "expanded",
@@ -85,6 +91,7 @@ __all__ = [
     "in_time",
     "is_file",
     "is_folder",
+    "is_gone",
     "is_remote",
     "kvstore_spec",
     "list_files",
@@ -100,12 +107,14 @@ __all__ = [
     "read_if_there",
     "read_parts",
     "read_text",
+    "record_of",
     "remove",
     "remove_unfinished",
     "set_aside",
     "size_of",
     "sizes_in",
     "store_path",
+    "this_process",
     "whole_file",
     "with_retries",
     "writable_path",

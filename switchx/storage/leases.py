@@ -9,16 +9,15 @@ holder that could not renew it for as long ends itself, before another may begin
 import contextlib
 import json
 import os
-import socket
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 from switchx.errors import RunError, UserError
 from switchx.storage.conditional import ConditionalObject, Version, check_conditional
+from switchx.storage.holders import InUseError, is_gone, record_of, this_process
 from switchx.storage.paths import AnyPath
 from switchx.storage.trouble import explain, explain_missing_bucket
 
@@ -34,7 +33,8 @@ def lease(path: AnyPath, what: str, holder: str) -> Iterator[None]:
     took it meanwhile) this process says so and ends with status 1.
 
     Raises:
-      UserError: another process holds it, or the place cannot be written to.
+      InUseError: another process holds it.
+      UserError: the place cannot be written to.
     """
     setting = what.partition("=")[0]
     check_conditional(path, setting)
@@ -68,7 +68,7 @@ class _Lease:
         """Returns once it is held; UserError where its holder lives."""
         for _ in range(3):
             there = self._object.read()
-            if there.content is not None and not _is_gone(there.content):
+            if there.content is not None and not is_gone(record_of(there.content)):
                 there = self._watched(there, holder)
             self._held = self._write(there)
             if self._held is not None:
@@ -109,12 +109,7 @@ class _Lease:
     def _write(self, there: Version) -> Version | None:
         """The version that was written; None if another process was first."""
         self._beat += 1
-        record = {
-            "process": f"{os.getpid()} on {socket.gethostname()}",
-            "place": _place(),
-            "token": self._token,
-            "beat": self._beat,
-        }
+        record = {**this_process(), "token": self._token, "beat": self._beat}
         content, began = json.dumps(record).encode(), time.monotonic()
         held = self._object.replace(content, there)
         if held is None:
@@ -142,45 +137,15 @@ class _Lease:
                 raise self._refusal(holder, name)
         return there
 
-    def _refusal(self, holder: str, name: str) -> UserError:
-        return UserError(
+    def _refusal(self, holder: str, name: str) -> InUseError:
+        return InUseError(
             f"{self._what} is in use by another {holder}, process {name}: wait for its end, or "
             "name another one."
         )
 
 
-def _is_gone(content: bytes) -> bool:
-    """Whether the holder was a process of this machine that has ended: nobody need wait for it."""
-    record = _record(content)
-    number = str(record.get("process")).split(" ")[0]
-    if not record.get("place") or record["place"] != _place() or not number.isdigit():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
-
-
-def _place() -> str:
-    """Where a process number means something: this start of this machine, this container."""
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
-    return ""
-
-
 def _name_of(there: Version) -> str:
-    return str(_record(there.content or b"").get("process", "unknown"))
-
-
-def _record(content: bytes) -> dict[str, object]:
-    with contextlib.suppress(ValueError):
-        found = json.loads(content)
-        return found if isinstance(found, dict) else {}
-    return {}
+    return str(record_of(there.content).get("process", "unknown"))
 
 
 def _end(why: str) -> None:

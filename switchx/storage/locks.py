@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from switchx.errors import UserError
+from switchx.storage.holders import InUseError
 from switchx.storage.leases import lease
 from switchx.storage.paths import AnyPath, expanded, is_remote
 from switchx.storage.writing import write_errors
@@ -30,7 +30,7 @@ def exclusive_lock(path: AnyPath, what: str, holder: str) -> Iterator[None]:
       holder: what holds it, as in "switchx train".
 
     Raises:
-      UserError: it is held, by this process or another.
+      InUseError: it is held, by this process or another.
       RunError: the file cannot be written.
     """
     if is_remote(path):
@@ -73,8 +73,8 @@ def _locked(path: Path, what: str, holder: str) -> TextIO:
     return file
 
 
-def _refusal(what: str, holder: str, process: str) -> UserError:
-    return UserError(
+def _refusal(what: str, holder: str, process: str) -> InUseError:
+    return InUseError(
         f"{what} is in use by another {holder}, process {process}: wait for its end, or name "
         "another one."
     )

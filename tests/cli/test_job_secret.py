@@ -21,9 +21,9 @@ def job(index):
 @pytest.mark.parametrize("place", ["gs", "disk"])
 def test_all_hosts_know_it_while_they_meet(gs, tmp_path, place):
     folder = f"{gs.folder()}/a b#1" if place == "gs" else str(tmp_path / "a b#1")
-    with _secret(job(1), folder) as early:
+    with _secret(job(1), folder, "MODEL_DIR") as early:
         assert early() is None
-        with _secret(job(0), folder) as made:
+        with _secret(job(0), folder, "MODEL_DIR") as made:
             assert early() == made()
             assert len(made()) == 32
         assert early() is None
@@ -33,5 +33,5 @@ def test_all_hosts_know_it_while_they_meet(gs, tmp_path, place):
 def test_a_bucket_that_cannot_hold_it(gs):
     gs.choose = lambda method, path: 403 if method == "POST" else None
     says = r"cannot hold the secret .*permission denied.*: set SWITCHX_JOB_SECRET to the same"
-    with pytest.raises(UserError, match=says), _secret(job(0), gs.folder()):
+    with pytest.raises(UserError, match=says), _secret(job(0), gs.folder(), "MODEL_DIR"):
         pass
