@@ -15,6 +15,17 @@ ACTIONS = {
 }
 # Which actions take a flag, and how argparse reads it.
 FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "--topology": (
+        ("plan",),
+        {
+            "metavar": "NAME",
+            "help": "compile each point for these chips, as v5e-256: `switchx plan`",
+        },
+    ),
+    "--dry_run": (
+        ("plan",),
+        {"action": "store_true", "help": "print the command of each point instead"},
+    ),
     "--json": (("plan", "status"), {"action": "store_true", "help": "print one JSON object"}),
 }
 

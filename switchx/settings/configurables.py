@@ -7,6 +7,7 @@ import dataclasses
 
 from switchx.data.config import DataConfig
 from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.settings.sweep_config import SweepConfig
 from switchx.sharding import MeshConfig
 from switchx.training.config import OptimizerConfig, TrainerConfig
 
@@ -19,11 +20,13 @@ CONFIGURABLES: dict[str, type] = {
         TrainerConfig,
         OptimizerConfig,
         MeshConfig,
+        SweepConfig,
     )
 }
 
 # Built for every run. The others are built where a value refers to them, as @SwitchConfig().
 ROOTS = ("ModelConfig", "DataConfig", "TrainerConfig", "OptimizerConfig", "MeshConfig")
+SWEEP = "SweepConfig"  # built for a sweep alone: no part of a run
 
 PARAMETERS = [
     f"{name}.{field.name}"

@@ -4,7 +4,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchx.errors import UserError
@@ -115,10 +115,10 @@ class GinConfig:
             target = name
         return target
 
-    def used(self) -> set[str]:
+    def used(self, roots: Sequence[str] = ROOTS) -> set[str]:
         """Targets that have a part in what is built."""
         found = {MODEL_DIR}
-        waiting = list(ROOTS)
+        waiting = list(roots)
         while waiting:
             prefix = f"{waiting.pop()}."
             for target in self.bindings:

@@ -9,6 +9,7 @@ from typing import Any
 from switchx import storage
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
+from switchx.settings.configurables import SWEEP
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
@@ -106,7 +107,21 @@ def load(
     Raises:
       UserError: for the first mistake in any of it.
     """
-    bindings = _read(request, model or {})
+    bindings = read_files(request, model or {})
+    _refuse_sweep(bindings)
+    bindings += request.bindings
+    if request.model_dir is not None:
+        origin = f"--model_dir={request.model_dir}"
+        bindings.append(Binding(MODEL_DIR, request.model_dir, origin))
+    return of_bindings(bindings, defaults, model)
+
+
+def of_bindings(
+    bindings: list[Binding],
+    defaults: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> Settings:
+    """What bindings come to, the last one of each setting; the rest as of `load`."""
     config = GinConfig.of(bindings)
     try:
         config.check_all_used()
@@ -117,18 +132,25 @@ def load(
         raise UserError(config.explained(str(error))) from error
 
 
-def _read(request: Request, model: Mapping[str, Any]) -> list[Binding]:
+def read_files(request: Request, model: Mapping[str, Any]) -> list[Binding]:
+    """What configs/base.gin and a request's files set, in this order."""
     reader = Reader(request.search_paths)
     bindings = reader.read_file(BASE)
     bindings += model_bindings(GinConfig.of(bindings), model)
     for name in request.gin_files or (() if model else (DEFAULT_RUN,)):
         bindings += reader.read_file(name)
         bindings += _own_directory(reader, name)
-    bindings += request.bindings
-    if request.model_dir is not None:
-        origin = f"--model_dir={request.model_dir}"
-        bindings.append(Binding(MODEL_DIR, request.model_dir, origin))
     return bindings
+
+
+def _refuse_sweep(bindings: list[Binding]) -> None:
+    for binding in bindings:
+        if binding.target.startswith(f"{SWEEP}.") and binding.file != BASE:
+            raise UserError(
+                f"--gin_file={binding.file} states a sweep, which is no single run: give it to "
+                f"`switchx sweep plan` or `switchx sweep run` ({binding.origin}: "
+                f"{binding.target})."
+            )
 
 
 def _own_directory(reader: Reader, name: str) -> list[Binding]:

@@ -1,0 +1,62 @@
+"""switchx sweep plan: every point before a device is taken, and the sweep's folder."""
+
+import argparse
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING
+
+from switchx.cli.flags import request
+from switchx.errors import UserError
+
+if TYPE_CHECKING:
+    from switchx.planning.topology import Topology
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the plan and writes the folder, unless a point could not run."""
+    from switchx.planning import environment
+    from switchx.sweeps import making
+
+    environment.prepare()
+    made = making.make(request(args), args.sweep_dir)
+    topology = _topology(args.topology)
+    if args.dry_run:
+        made.write()
+        for point in made.folder.in_order():
+            file = shlex.quote(str(made.folder.config_file(point)))
+            print(f"switchx train --gin_file={file}")
+        return
+    from switchx.sweeps import figures, plan_table
+
+    found = figures.of_points(made.resolved, topology, _say)
+    planned = plan_table.Planned.of(made, found, topology)
+    print(json.dumps(planned.form(), indent=1) if args.json else planned.text(), flush=True)
+    refused = [each.problem for each in found if each.problem is not None]
+    if refused:
+        raise UserError(
+            f"{len(refused)} of {len(found)} points cannot run, and nothing was written: "
+            f"{refused[0]}"
+        )
+    made.write()
+    for line in made.changes():
+        _say(line)
+    _say(
+        f"wrote {made.folder.path}: run it with `switchx sweep run --sweep_dir={made.folder.path}`"
+    )
+
+
+def _topology(name: str | None) -> "Topology | None":
+    from switchx.cli.environment import prepare_devices
+    from switchx.planning import topology
+
+    if name is None:
+        return None
+    chosen = topology.parse(name)
+    if chosen.chip is None:
+        prepare_devices(chosen.num_chips)
+    return chosen
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,57 @@
+"""What a point's training costs, counted as the sweep says."""
+
+import dataclasses
+from collections.abc import Collection
+
+from switchx.errors import UserError
+from switchx.model import ModelConfig, forward_flops, parameter_count, train_flops
+
+
+def sequence_flops(
+    model: ModelConfig, input_length: int, target_length: int, counted: Collection[str]
+) -> int:
+    """FLOPs of training on one sequence, forward and backward.
+
+    `switchx.model.train_flops` counts the logits and no router; embedding lookups are no FLOPs.
+
+    Args:
+      counted: 'logits' for the product with the output embedding, 'router' for those with the
+        routers' weights.
+    """
+    found = train_flops(model, input_length, target_length)
+    if "logits" not in counted:
+        found -= 6 * target_length * model.vocab_size * model.d_model
+    if "router" in counted and model.switch is not None:
+        routers = int(model.switch.in_feed_forward) + int(model.switch.in_attention)
+        layers = model.encoder.num_blocks * input_length + model.decoder.num_blocks * target_length
+        found += 6 * routers * layers * model.d_model * model.switch.num_experts
+    return found
+
+
+def parameters(model: ModelConfig, per_token: bool = False) -> int:
+    """All parameters, or those that one token uses."""
+    if not per_token or model.switch is None:
+        return parameter_count(model)
+    switch = model.switch
+    one = dataclasses.replace(switch, num_experts=max(2, switch.top_k))
+    two = dataclasses.replace(one, num_experts=one.num_experts + 1)
+    few, more = (parameter_count(dataclasses.replace(model, switch=s)) for s in (one, two))
+    router_and_expert = more - few
+    unused = switch.num_experts - switch.top_k
+    routers = model.d_model * (model.encoder.num_blocks + model.decoder.num_blocks)
+    routers *= int(switch.in_feed_forward) + int(switch.in_attention)
+    return parameter_count(model) - unused * (router_and_expert - routers)
+
+
+def check_equal_flops(model: ModelConfig) -> None:
+    """Raises UserError where no dense model does the same FLOPs a token as this one's experts."""
+    dense = dataclasses.replace(model, switch=None)
+    if forward_flops(model, 512, 114) != forward_flops(dense, 512, 114):
+        raise UserError(
+            "NUM_EXPERTS=1 is the dense model of equal FLOPs, and to experts with "
+            f"SwitchConfig.top_k={model.switch.top_k}, "
+            f"SwitchConfig.extra_dense={model.switch.extra_dense} and "
+            f"SwitchConfig.experts_in={model.switch.experts_in!r} there is none: leave 1 out."
+            if model.switch
+            else ""
+        )

@@ -1,0 +1,121 @@
+"""The points of a sweep: each combination's settings, its figures and its name."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from switchx.errors import UserError
+from switchx.settings import Settings
+from switchx.settings.gin_values import MODEL_DIR
+from switchx.settings.loading import of_bindings
+from switchx.sweeps import counting
+from switchx.sweeps.axes import combinations
+from switchx.sweeps.folder import Point, label
+from switchx.sweeps.settling import Settling
+from switchx.sweeps.statement import GIN_FILE, Statement
+
+_LONGEST = 120  # characters of a name; file systems take 255 bytes
+_DIR_LINE = re.compile(rf"^{MODEL_DIR} = .*\n", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A point, and the settings that it stands for; their MODEL_DIR is not known yet."""
+
+    point: Point
+    settings: Settings
+
+    def config_text(self, model_dir: str) -> str:
+        """What `switchx train` writes to config.gin of this directory."""
+        line = f"{MODEL_DIR} = {model_dir!r}\n"
+        return _DIR_LINE.sub(lambda _: line, self.settings.resolved, count=1)
+
+
+def resolve(statement: Statement) -> list[Resolved]:
+    """Every point, in the order of the axes.
+
+    Raises:
+      UserError: for the first mistake in any of them, or where two are the same run.
+    """
+    found: list[Resolved] = []
+    excluding = {rule.text: False for rule in statement.exclude}
+    for assigned in combinations(statement.config):
+        settling = Settling(statement, assigned)
+        try:
+            rule = settling.excluded_by()
+            if rule is not None:
+                excluding[rule.text] = True
+                continue
+            settings = of_bindings(settling.bindings())
+        except UserError as error:
+            raise UserError(f"{error} (At {label(assigned)}.)") from error
+        found.append(Resolved(_point(statement, assigned, settings), settings))
+    _check_exclusions(excluding, len(found))
+    _check_flags(statement, found)
+    _check_distinct(found)
+    return found
+
+
+def digest(config_text: str) -> str:
+    """What a point is known by, from the text of its config.gin."""
+    return hashlib.sha256(_DIR_LINE.sub("", config_text, count=1).encode()).hexdigest()
+
+
+def _point(statement: Statement, assigned: Mapping[str, Any], settings: Settings) -> Point:
+    run, batch = settings.run, settings.run.batch
+    lengths = (batch.input_length, batch.target_length)
+    sequences = batch.batch_size * run.trainer.train_steps
+    config = digest(settings.resolved)
+    return Point(
+        name=f"{_slug(assigned)}_{config[:8]}",
+        varied=json.loads(json.dumps(assigned, default=repr)),  # as it will be read back
+        config=config,
+        steps=run.trainer.train_steps,
+        tokens=sequences * sum(lengths),
+        flops=sequences * counting.sequence_flops(run.model, *lengths, statement.config.counted),
+        parameters=counting.parameters(run.model),
+    )
+
+
+def _slug(assigned: Mapping[str, Any]) -> str:
+    parts = []
+    for name, value in assigned.items():
+        shown = Path(value).stem if name == GIN_FILE else str(value)
+        shown = re.sub(r"[^A-Za-z0-9.+-]+", "-", shown).strip("-")
+        parts.append(f"{name.rpartition('.')[2].lower()}-{shown}")
+    return "_".join(parts)[:_LONGEST]
+
+
+def _check_exclusions(excluding: Mapping[str, bool], left: int) -> None:
+    for text, matched in excluding.items():
+        if not matched:
+            raise UserError(
+                f"SweepConfig.exclude has {text!r}, which leaves out no point: change it, or "
+                "remove it."
+            )
+    if not left:
+        raise UserError(
+            f"SweepConfig.exclude={tuple(excluding)!r} leaves no point: exclude fewer of them."
+        )
+
+
+def _check_flags(statement: Statement, found: list[Resolved]) -> None:
+    used = {target for each in found for target in each.settings.gin.used()}
+    for flag in statement.flags:
+        if flag.target not in used | statement.free:
+            raise UserError(f"{flag.origin}: no point of the sweep uses it: leave it out.")
+
+
+def _check_distinct(found: list[Resolved]) -> None:
+    seen: dict[str, Point] = {}
+    for each in found:
+        first = seen.setdefault(each.point.config, each.point)
+        if first is not each.point:
+            raise UserError(
+                f"SweepConfig.axes has two points that are the same run, {first.label} and "
+                f"{each.point.label}: leave one out with SweepConfig.exclude."
+            )

@@ -1,0 +1,227 @@
+"""What a gin file states about a sweep: read, and held against the names that there are."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from switchx import storage
+from switchx.errors import UserError
+from switchx.settings import Binding, Request
+from switchx.settings.configurables import PARAMETERS, SWEEP
+from switchx.settings.gin_files import Reader
+from switchx.settings.gin_syntax import Macro, leaves, near
+from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
+from switchx.settings.loading import read_files
+from switchx.settings.sweep_config import SweepConfig
+from switchx.sweeps.rules import Rule
+
+GIN_FILE = "gin_file"  # the axis whose values are files
+BUDGET = "BUDGET_FLOPS"
+STEPS = "TRAIN_STEPS"
+# Of the model that the other settings make, for rules.
+FIGURES = ("parameters", "parameters_per_token", "sequence_flops")
+SAVED = "sweep.gin"  # in a sweep's folder
+HEADER = "# Written by switchx sweep."
+_NO_AXES = (MODEL_DIR, "SWEEP_DIR", *ONCE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """A sweep as it was stated.
+
+    Attributes:
+      name: of the sweep.
+      directory: where its files are to lie.
+      config: its axes and all else.
+      run: what is set of a run, without the sweep's own settings.
+      flags: the same of the command line, which win over the files of an axis.
+      files: what each value of the axis 'gin_file' sets.
+      rules: each an expression, or a value.
+      exclude: each an expression.
+      free: names that rules use and no run has.
+      text: gin that states the same sweep when read alone.
+    """
+
+    name: str
+    directory: str
+    config: SweepConfig
+    run: tuple[Binding, ...]
+    flags: tuple[Binding, ...]
+    files: Mapping[str, tuple[Binding, ...]]
+    rules: Mapping[str, Any]
+    exclude: tuple[Rule, ...]
+    free: frozenset[str]
+    text: str
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether steps follow from FLOPs."""
+        named = BUDGET in (self.config.axes or {}) or BUDGET in self.rules
+        return named or self.config.budget_flops is not None
+
+
+def read(request: Request, sweep_dir: str | None = None) -> Statement:
+    """Reads a sweep.
+
+    Args:
+      request: its gin file and what the command line adds.
+      sweep_dir: where its files are to lie, over what gin says.
+
+    Raises:
+      UserError: for the first mistake in any of it.
+    """
+    file = _file(request)
+    bindings = read_files(request, {})
+    flags = tuple(dataclasses.replace(b, file="the command line") for b in request.bindings)
+    gin = GinConfig.of([*bindings, *flags])
+    config: SweepConfig = gin.build(SWEEP)
+    if not config.axes:
+        raise UserError(
+            f"--gin_file={file} states no sweep: give it SweepConfig.axes, as "
+            "configs/sweeps/toy.gin has them, or give it to `switchx train`."
+        )
+    name = config.name or Path(file).stem
+    statement = Statement(
+        name=name,
+        directory=sweep_dir or config.directory or _default_directory(file, name, request),
+        config=config,
+        run=tuple(_of_runs(bindings)),
+        flags=tuple(_of_runs(flags)),
+        files=_axis_files(config, file, request),
+        rules=_rules(config),
+        exclude=tuple(Rule.parse(text, "SweepConfig.exclude") for text in config.exclude),
+        free=frozenset(),
+        text=_text(gin, name),
+    )
+    return _checked(statement, gin)
+
+
+def _file(request: Request) -> str:
+    """The file that states the sweep: the last one that is named."""
+    if request.model_dir is not None:
+        raise UserError(
+            f"--model_dir={request.model_dir} is not for sweeps, whose points have each their own: "
+            "use --sweep_dir."
+        )
+    if not request.gin_files:
+        raise UserError(
+            "A sweep is stated by a gin file: name one, as in --gin_file=configs/sweeps/toy.gin."
+        )
+    return request.gin_files[-1]
+
+
+def _default_directory(file: str, name: str, request: Request) -> str:
+    """Beside a sweep.gin that a sweep wrote, else one under sweeps/."""
+    reader = Reader(request.search_paths)
+    path = reader.find(file, "--gin_file", f"--gin_file={file!r}")
+    if path.name == SAVED and reader.text(path, "--gin_file").startswith(HEADER):
+        return str(path.parent if storage.is_remote(path) else Path(storage.expanded(file)).parent)
+    return f"sweeps/{name}"
+
+
+def _of_runs(bindings: Iterable[Binding]) -> list[Binding]:
+    return [binding for binding in bindings if not binding.target.startswith(f"{SWEEP}.")]
+
+
+def _axis_files(config: SweepConfig, file: str, request: Request) -> dict[str, tuple[Binding, ...]]:
+    reader, found = Reader(request.search_paths), {}
+    for value in (config.axes or {}).get(GIN_FILE, ()):
+        setting = f"SweepConfig.axes[{GIN_FILE!r}]"
+        if not isinstance(value, str):
+            raise UserError(f"{setting} has {value!r}, which is no file's name: write a string.")
+        bindings = reader.read_file(value, setting)
+        if len(_of_runs(bindings)) < len(bindings):
+            raise UserError(
+                f"{setting} has {value!r}, which states a sweep itself: name a model or a run."
+            )
+        found[value] = tuple(bindings)
+    return found
+
+
+def _rules(config: SweepConfig) -> dict[str, Any]:
+    return {
+        target: Rule.parse(rule, f"SweepConfig.rules[{target!r}]")
+        if isinstance(rule, str)
+        else rule
+        for target, rule in (config.rules or {}).items()
+    }
+
+
+def _text(gin: GinConfig, name: str) -> str:
+    """All that was set, but for the defaults of configs/base.gin."""
+    own = [b for b in gin.bindings.values() if b.file != BASE]
+    if f"{SWEEP}.name" not in gin.bindings:
+        own.append(Binding(f"{SWEEP}.name", name, "the file's name"))
+    macros = [f"{b.target} = {b.value!r}" for b in own if b.is_macro]
+    parameters = [f"{b.target} = {b.value!r}" for b in own if not b.is_macro]
+    parameters.sort(key=lambda line: line.split(".")[0])
+    head = f"{HEADER} Read alone, with --gin_file, this is the same sweep."
+    return "\n".join([head, "", *macros, "", *parameters, ""])
+
+
+def _checked(statement: Statement, gin: GinConfig) -> Statement:
+    """The same, without what only the sweep uses; UserError for names that nothing knows."""
+    axes = statement.config.axes or {}
+    bound = [*statement.run, *statement.flags, *(b for f in statement.files.values() for b in f)]
+    known = {part.name for b in bound for part in leaves(b.value) if isinstance(part, Macro)}
+    expressions = [rule for rule in statement.rules.values() if isinstance(rule, Rule)]
+    named = {name for rule in (*expressions, *statement.exclude) for name in rule.names}
+    settable = [*sorted(known), *(p for p in PARAMETERS if not p.startswith(f"{SWEEP}.")), BUDGET]
+    for where, names in (("axes", axes), ("rules", statement.rules)):
+        for name in names:
+            _check_settable(f"SweepConfig.{where}", name, settable, named, where == "axes")
+    macros = {b.target for b in bound if b.is_macro}
+    there = {*settable, *axes, *macros, *statement.rules, *FIGURES}
+    for rule in (*expressions, *statement.exclude):
+        for name in rule.names:
+            if name not in there:
+                raise UserError(
+                    f"{rule.where}={rule.text!r} refers to {name!r}, which is no setting"
+                    f"{near(name, sorted(there)) or ': name a macro or a parameter'}."
+                )
+    _check_once(statement)
+    # Macros of the file that its axes or rules use, and no run.
+    ours = gin.used((SWEEP,)) | named | set(axes) | set(statement.rules)
+    return dataclasses.replace(statement, free=frozenset(ours - known - {*PARAMETERS, MODEL_DIR}))
+
+
+def _check_settable(
+    where: str, name: Any, settable: list[str], named: set[str], axis: bool
+) -> None:
+    if not isinstance(name, str) or name in _NO_AXES:
+        raise UserError(f"{where} has {name!r}, which is not a sweep's to vary: leave it out.")
+    if name in settable or name in named or (axis and name == GIN_FILE):
+        return
+    advice = near(name, [*settable, GIN_FILE] if axis else settable)
+    raise UserError(
+        f"{where} has {name!r}, which no macro or parameter knows"
+        f"{advice or ': name one of configs/base.gin'}."
+    )
+
+
+def _check_once(statement: Statement) -> None:
+    """Raises UserError where two things give a setting its value."""
+    axes, rules = statement.config.axes or {}, statement.rules
+    for name in axes:
+        if name in rules:
+            raise UserError(
+                f"SweepConfig.rules has {name!r}, which is an axis too: keep one of the two."
+            )
+    if statement.has_budget and (STEPS in axes or STEPS in rules):
+        raise UserError(
+            f"SweepConfig has a value for {STEPS} and {BUDGET}, from which it follows: keep one "
+            "of the two."
+        )
+    for flag in statement.flags:
+        if flag.target in axes or flag.target in rules:
+            kind = "an axis" if flag.target in axes else "a rule"
+            raise UserError(
+                f"{flag.origin}: {flag.target} has {kind} in the sweep, which would win: change "
+                "it there."
+            )
+        if flag.target == STEPS and statement.has_budget:
+            raise UserError(
+                f"{flag.origin}: {STEPS} follows from {BUDGET} in the sweep: add "
+                f"--gin.{BUDGET}=None."
+            )
