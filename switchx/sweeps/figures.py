@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from switchx.errors import UserError
 from switchx.planning import memory, plan, report
-from switchx.planning.devices import missing_compiler
 from switchx.planning.summary import abstract_mesh
 from switchx.settings import check_fits
 from switchx.sweeps.points import Resolved
@@ -51,21 +50,18 @@ def of_points(
         of the state on the mesh that each point names.
       say: is told, a line at a time, what takes long.
     """
-    found: dict[RunConfig, Figures] = {}
+    problems = [_problem(each, topology) for each in resolved]
     programs = [_program(each.settings.run) for each in resolved]
-    distinct = len(set(programs))
-    for each, program in zip(resolved, programs, strict=True):
-        if program in found:
-            continue
-        if topology is None:
-            found[program] = _analytic(program)
-        else:
-            said = functools.partial(
-                _say_of, say, f"{len(found) + 1}/{distinct} {each.point.label}"
-            )
-            found[program] = _planned(program, topology, said)
+    distinct = len({p for p, problem in zip(programs, problems, strict=True) if problem is None})
+    found: dict[RunConfig, Figures] = {}
+    for each, program, problem in zip(resolved, programs, problems, strict=True):
+        if problem is None and program not in found:
+            number = f"{len(found) + 1}/{distinct}"
+            said = functools.partial(_say_of, say, f"{number} {each.point.label}")
+            found[program] = _planned(program, topology, said) if topology else _analytic(program)
     return [
-        _checked(each, found[program]) for each, program in zip(resolved, programs, strict=True)
+        Figures(None, False, None, problem) if problem is not None else found[program]
+        for program, problem in zip(programs, problems, strict=True)
     ]
 
 
@@ -83,43 +79,30 @@ def _program(run: RunConfig) -> RunConfig:
     )
 
 
-def _checked(each: Resolved, figures: Figures) -> Figures:
-    """The same, or refused for what is no matter of the program."""
+def _problem(each: Resolved, topology: "Topology | None") -> str | None:
+    """Why a run would be refused, whatever its device holds; None where that is not known."""
+    run = each.settings.run
     try:
+        mesh = plan.abstract_mesh(run, topology) if topology else abstract_mesh(run.mesh)
+        if mesh is not None:
+            check_run(run, cast(Mesh, mesh))  # it asks for the sizes alone
         check_fits(each.settings)
     except UserError as error:
-        return dataclasses.replace(figures, problem=_explained(each, str(error)))
-    problem = figures.problem
-    return (
-        figures
-        if problem is None
-        else dataclasses.replace(figures, problem=_explained(each, problem))
-    )
-
-
-def _explained(each: Resolved, problem: str) -> str:
-    return each.settings.gin.explained(problem)
+        return each.settings.gin.explained(str(error))
+    return None
 
 
 def _analytic(run: RunConfig) -> Figures:
     mesh = abstract_mesh(run.mesh)
     if mesh is None:
         return Figures(None, False, None, None)
-    try:
-        check_run(run, cast(Mesh, mesh))  # it asks for the sizes alone
-    except UserError as error:
-        return Figures(None, False, None, str(error))
     setup = Setup.of(run, mesh)
     held = memory.analytic(setup, abstract_batch(run.batch, setup), None)
     return Figures(held.total, False, None, None)
 
 
 def _planned(run: RunConfig, topology: "Topology", say: Callable[[str], None]) -> Figures:
-    try:
-        made = plan.make_plan(run, topology, say)
-    except UserError as error:
-        return Figures(None, False, None, str(error))
+    made = plan.make_plan(run, topology, say)
     problem = report.refusal(made) if made.fits is False else None
     seconds = made.bound.seconds if made.bound else None
-    whole = missing_compiler(topology) is None
-    return Figures(made.memory.total, whole, seconds, problem)
+    return Figures(made.memory.total, made.compilation is not None, seconds, problem)

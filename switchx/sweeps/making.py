@@ -69,6 +69,26 @@ class Made:
         return lines
 
 
+def opened(request: Request, sweep_dir: str | None = None) -> SweepFolder:
+    """A sweep's folder to work in: of a gin file, made or brought up to it, or as it is.
+
+    Any number of processes may open the same sweep at once.
+
+    Raises:
+      UserError: as `make` and `Made.write`; no sweep is there, where no gin file is named.
+    """
+    if not request.gin_files and sweep_dir is not None:
+        if request.bindings:
+            raise UserError(
+                f"{request.bindings[0].origin} is not for a sweep that was planned: name its gin "
+                f"file too, as in --gin_file={sweep_dir}/{SAVED}."
+            )
+        return SweepFolder.open(sweep_dir)
+    made = make(request, sweep_dir)
+    made.write()
+    return made.folder
+
+
 def make(request: Request, sweep_dir: str | None = None) -> Made:
     """Resolves a sweep and compares it with what its folder holds. Writes nothing.
 
@@ -114,9 +134,16 @@ def _with_names(
     }
     known |= {point.config[:8]: point.name for point in (before.points if before else ())}
 
+    names = {
+        each.point.name: known.get(each.point.config[:8], each.point.name) for each in resolved
+    }
+
     def named(each: Resolved) -> Resolved:
-        name = known.get(each.point.config[:8], each.point.name)
-        return dataclasses.replace(each, point=dataclasses.replace(each.point, name=name))
+        point, fork = each.point, each.point.fork
+        if fork is not None:
+            fork = dataclasses.replace(fork, point=names[fork.point])
+        point = dataclasses.replace(point, name=names[point.name], fork=fork)
+        return dataclasses.replace(each, point=point)
 
     return [named(each) for each in resolved]
 

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from switchx.errors import UserError
 from switchx.settings import Settings
 from switchx.settings.gin_values import MODEL_DIR
 from switchx.settings.loading import of_bindings
-from switchx.sweeps import counting
-from switchx.sweeps.axes import combinations
-from switchx.sweeps.folder import Point, label
+from switchx.sweeps import counting, forks
+from switchx.sweeps.axes import Assignment, combinations
+from switchx.sweeps.folder import Fork, Point, label
 from switchx.sweeps.settling import Settling
 from switchx.sweeps.statement import GIN_FILE, Statement
 
@@ -41,7 +41,7 @@ def resolve(statement: Statement) -> list[Resolved]:
     Raises:
       UserError: for the first mistake in any of them, or where two are the same run.
     """
-    found: list[Resolved] = []
+    found: list[tuple[Assignment, Settings]] = []
     excluding = {rule.text: False for rule in statement.exclude}
     for assigned in combinations(statement.config):
         settling = Settling(statement, assigned)
@@ -50,14 +50,33 @@ def resolve(statement: Statement) -> list[Resolved]:
             if rule is not None:
                 excluding[rule.text] = True
                 continue
-            settings = of_bindings(settling.bindings())
+            found.append((assigned, of_bindings(settling.bindings())))
         except UserError as error:
             raise UserError(f"{error} (At {label(assigned)}.)") from error
-        found.append(Resolved(_point(statement, assigned, settings), settings))
     _check_exclusions(excluding, len(found))
     _check_flags(statement, found)
     _check_distinct(found)
-    return found
+    return _with_forks(statement, found)
+
+
+def _with_forks(
+    statement: Statement, found: Sequence[tuple[Assignment, Settings]]
+) -> list[Resolved]:
+    """The points; those that share their first steps with a longer one say so."""
+    settings = [each for _, each in found]
+    shared = forks.find(settings)
+    for group in shared:
+        steps = tuple(group.begins.values())
+        settings[group.longest] = forks.with_saves(settings[group.longest], steps)
+    made = [
+        _point(statement, assigned, each)
+        for (assigned, _), each in zip(found, settings, strict=True)
+    ]
+    for group in shared:
+        for index, step in group.begins.items():
+            fork = Fork(made[group.longest].name, step)
+            made[index] = dataclasses.replace(made[index], fork=fork)
+    return [Resolved(point, each) for point, each in zip(made, settings, strict=True)]
 
 
 def digest(config_text: str) -> str:
@@ -103,19 +122,19 @@ def _check_exclusions(excluding: Mapping[str, bool], left: int) -> None:
         )
 
 
-def _check_flags(statement: Statement, found: list[Resolved]) -> None:
-    used = {target for each in found for target in each.settings.gin.used()}
+def _check_flags(statement: Statement, found: Sequence[tuple[Assignment, Settings]]) -> None:
+    used = {target for _, settings in found for target in settings.gin.used()}
     for flag in statement.flags:
         if flag.target not in used | statement.free:
             raise UserError(f"{flag.origin}: no point of the sweep uses it: leave it out.")
 
 
-def _check_distinct(found: list[Resolved]) -> None:
-    seen: dict[str, Point] = {}
-    for each in found:
-        first = seen.setdefault(each.point.config, each.point)
-        if first is not each.point:
+def _check_distinct(found: Sequence[tuple[Assignment, Settings]]) -> None:
+    seen: dict[str, Assignment] = {}
+    for assigned, settings in found:
+        first = seen.setdefault(digest(settings.resolved), assigned)
+        if first is not assigned:
             raise UserError(
-                f"SweepConfig.axes has two points that are the same run, {first.label} and "
-                f"{each.point.label}: leave one out with SweepConfig.exclude."
+                f"SweepConfig.axes has two points that are the same run, {label(first)} and "
+                f"{label(assigned)}: leave one out with SweepConfig.exclude."
             )

@@ -1,0 +1,73 @@
+"""How long points take, as those that are done tell."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from switchx import storage
+from switchx.sweeps.folder import Point, SweepFolder
+from switchx.sweeps.points import Resolved
+from switchx.training.config import RunConfig
+
+_AT_ONCE = 16  # requests to a bucket
+
+
+@dataclasses.dataclass(frozen=True)
+class Time:
+    """Seconds of a point's training, and what tells them: 'done', 'same' (a point of the same
+    program that is done), 'rate' (FLOPs a second of those that are done) or 'bound' (its device's).
+    """
+
+    seconds: float
+    told_by: str
+
+
+def told(
+    folder: SweepFolder, resolved: Sequence[Resolved], programs: Sequence[RunConfig]
+) -> list[Time | None]:
+    """The time of each point, where one that is done tells it.
+
+    Args:
+      programs: of the points, equal where they compile the same step.
+    """
+    done = done_seconds(folder)
+    per_step: dict[RunConfig, float] = {}
+    rates = []
+    for each, program in zip(resolved, programs, strict=True):
+        seconds = done.get(each.point.name)
+        if seconds:
+            per_step[program] = seconds / own_steps(each.point)
+            rates.append(each.point.flops / each.point.steps / per_step[program])
+    rate = statistics.median(rates) if rates else None
+
+    def of(point: Point, program: RunConfig) -> Time | None:
+        if point.name in done:
+            return Time(done[point.name], "done")
+        if program in per_step:
+            return Time(own_steps(point) * per_step[program], "same")
+        if rate is not None:
+            return Time(own_steps(point) * point.flops / point.steps / rate, "rate")
+        return None
+
+    return [of(each.point, program) for each, program in zip(resolved, programs, strict=True)]
+
+
+def own_steps(point: Point) -> int:
+    """Steps that a point makes itself."""
+    return point.steps - (point.fork.step if point.fork else 0)
+
+
+def done_seconds(folder: SweepFolder) -> dict[str, float]:
+    """Seconds that each point trained which is done, by its name."""
+
+    def seconds(point: Point) -> float | None:
+        content = storage.read_if_there(folder.state_directory(point) / "done.json", "SWEEP_DIR")
+        return None if content is None else float(json.loads(content)["seconds"])
+
+    there = storage.names_in(folder.path / "state", "SWEEP_DIR")
+    asked = [point for point in folder.points if point.name in there]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = zip(asked, pool.map(seconds, asked), strict=True)
+        return {point.name: value for point, value in found if value is not None}
