@@ -1,8 +1,8 @@
-"""The embedded corpus: the documentation of the Python installation that runs switchx.
+"""The embedded corpora: documentation and source code of the Python installation that runs switchx.
 
-Files of the standard library and of the scientific packages switchx depends on become documents,
-one a file; documents become train and validation text and a SentencePiece vocabulary. The result
-depends on the installation alone and is kept in a folder named after its fingerprint.
+Files of the standard library and of the packages switchx depends on become documents, one a file;
+documents become train and validation text and a SentencePiece vocabulary. The result depends on
+the installation alone and is kept in a folder named after its fingerprint.
 """
 
 import concurrent.futures
@@ -16,38 +16,99 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from switchx import storage
-from switchx.data.tasks import docstrings
+from switchx.data.tasks import docstrings, source_code
+from switchx.data.tasks.names import PYTHON_CODE, PYTHON_DOCS
 from switchx.errors import UserError
 
-BUILDER_VERSION = 2  # raise it whenever the same installation would give other files
-# Folder in site-packages and name of its distribution: what every installation of switchx has.
-# A fixed list, so that installing something else later does not make another vocabulary.
-PACKAGES = {
-    "flax": "flax",
-    "jax": "jax",
-    "matplotlib": "matplotlib",
-    "numpy": "numpy",
-    "optax": "optax",
-    "pandas": "pandas",
-    "scipy": "scipy",
-    "sklearn": "scikit_learn",
-}
 TRAIN_SHARDS = 16
 VALIDATION_PERCENT = 5
 MIN_DOCUMENT_CHARS = 200
-MAX_CORPUS_BYTES = 20_000_000
-# Small: each piece is met often enough to be learned within minutes, and most of the time goes into
-# the layers rather than into the logits.
-VOCABULARY_PIECES = 2_000
 VOCABULARY_SAMPLE_BYTES = 3_000_000
 _SKIPPED_FOLDERS = frozenset(
     ("test", "tests", "testing", "_tests", "__pycache__", "site-packages", "dist-packages")
 )
 _WORDS_PER_SENTENCE = 100  # SentencePiece ignores sentences beyond 4,192 bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a corpus is made of.
+
+    Attributes:
+      name: of its folder in the cache, and of its vocabulary.
+      task: that reads it.
+      version: raised whenever the same installation would give other files.
+      packages: folder in site-packages and name of its distribution: what every installation of
+        switchx has. A fixed list, so that installing something else later does not make another
+        vocabulary.
+      reader: a program: names of files on stdin, on stdout a JSON line each, a list of texts.
+      max_bytes: of all documents.
+      pieces: of the vocabulary.
+    """
+
+    name: str
+    task: str
+    version: int
+    packages: Mapping[str, str]
+    reader: str
+    max_bytes: int
+    pieces: int
+
+
+DOCS = Recipe(
+    name="python_docs",
+    task=PYTHON_DOCS,
+    version=2,
+    packages={
+        "flax": "flax",
+        "jax": "jax",
+        "matplotlib": "matplotlib",
+        "numpy": "numpy",
+        "optax": "optax",
+        "pandas": "pandas",
+        "scipy": "scipy",
+        "sklearn": "scikit_learn",
+    },
+    reader=docstrings.__file__,
+    max_bytes=20_000_000,
+    # Few: each is met often enough to be learned within minutes, and most of the time goes into
+    # the layers rather than into the logits.
+    pieces=2_000,
+)
+CODE = Recipe(
+    name="python_code",
+    task=PYTHON_CODE,
+    version=1,
+    packages={
+        "apache_beam": "apache_beam",
+        "beartype": "beartype",
+        "flax": "flax",
+        "fontTools": "fonttools",
+        "fsspec": "fsspec",
+        "grain": "grain",
+        "huggingface_hub": "huggingface_hub",
+        "jax": "jax",
+        "jaxlib": "jaxlib",
+        "keras": "keras",
+        "matplotlib": "matplotlib",
+        "numpy": "numpy",
+        "optax": "optax",
+        "orbax": "orbax_checkpoint",
+        "pyglove": "pyglove",
+        "scipy": "scipy",
+        "seqio": "seqio",
+        "tensorflow": "tensorflow",
+        "tensorflow_datasets": "tensorflow_datasets",
+    },
+    reader=source_code.__file__,
+    max_bytes=200_000_000,
+    pieces=2_000,
+)
+RECIPES = {recipe.name: recipe for recipe in (DOCS, CODE)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +124,22 @@ class Installation:
         paths = sysconfig.get_paths()
         return cls(Path(paths["stdlib"]), Path(paths["purelib"]))
 
-    def fingerprint(self) -> str:
-        """Changes with the Python version, the packages' versions and this builder."""
-        wanted = {*PACKAGES.values(), "sentencepiece"}
+    def fingerprint(self, recipe: Recipe = DOCS) -> str:
+        """Changes with the Python version, the packages' versions and the recipe's."""
+        wanted = {*recipe.packages.values(), "sentencepiece"}
         versions = sorted(
             entry.name.lower()
             for entry in self.site_packages.iterdir()
             if entry.suffix in (".dist-info", ".egg-info")
             and entry.name.split("-")[0].lower() in wanted
         )
-        identity = [BUILDER_VERSION, platform.python_version(), versions]
+        identity = [recipe.version, platform.python_version(), versions]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
 
-    def files(self) -> list[tuple[str, Path]]:
+    def files(self, recipe: Recipe = DOCS) -> list[tuple[str, Path]]:
         """Name (relative, with forward slashes) and path of each file to read, by name."""
         roots = [("stdlib", self.stdlib)]
-        roots += [(package, self.site_packages / package) for package in PACKAGES]
+        roots += [(package, self.site_packages / package) for package in recipe.packages]
         return sorted(
             (f"{prefix}/{path.relative_to(root).as_posix()}", path)
             for prefix, root in roots
@@ -105,34 +166,37 @@ class Corpus:
         return self.folder / "sentencepiece.model"
 
 
-def locate(cache: Path, installation: Installation | None = None) -> Corpus:
-    """Where the corpus of an installation is, or will be."""
+def locate(cache: Path, installation: Installation | None = None, recipe: Recipe = DOCS) -> Corpus:
+    """Where a corpus of an installation is, or will be."""
     installation = installation or Installation.running()
-    return Corpus(cache / "python_docs" / installation.fingerprint())
+    return Corpus(cache / recipe.name / installation.fingerprint(recipe))
 
 
-def ensure(cache: Path, installation: Installation | None = None) -> Corpus:
-    """Returns the corpus of an installation, built first where the cache has none.
+def ensure(cache: Path, installation: Installation | None = None, recipe: Recipe = DOCS) -> Corpus:
+    """Returns a corpus of an installation, built first where the cache has none.
 
     Raises:
-      UserError: the cache folder cannot be written, or the installation has no documentation.
+      UserError: the cache folder cannot be written, or the installation has no source files.
     """
     installation = installation or Installation.running()
-    corpus = locate(cache, installation)
+    corpus = locate(cache, installation, recipe)
     if not corpus.folder.is_dir():
-        _build_and_publish(installation, corpus.folder)
+        _build_and_publish(installation, corpus.folder, recipe)
     return corpus
 
 
-def _build_and_publish(installation: Installation, folder: Path) -> None:
+def _build_and_publish(installation: Installation, folder: Path, recipe: Recipe) -> None:
     """Builds the folder, whole or not at all: several processes may do so at once."""
     print(
-        "switchx: building the python_docs corpus (once) ...", file=sys.stderr, end=" ", flush=True
+        f"switchx: building the {recipe.name} corpus (once) ...",
+        file=sys.stderr,
+        end=" ",
+        flush=True,
     )
     start = time.monotonic()
     try:
         with storage.new_directory(folder, "CACHE_DIR", "facts.json") as built:
-            facts = build(installation, built)
+            facts = build(installation, built, recipe)
     except UserError:
         if not folder.is_dir():  # otherwise another process was first, with the same files
             raise
@@ -143,14 +207,14 @@ def _build_and_publish(installation: Installation, folder: Path) -> None:
     )
 
 
-def build(installation: Installation, folder: Path) -> dict[str, int]:
-    """Writes the corpus of an installation into an empty folder; returns its counts."""
-    documents = documents_of(installation.files())
+def build(installation: Installation, folder: Path, recipe: Recipe = DOCS) -> dict[str, int]:
+    """Writes a corpus of an installation into an empty folder; returns its counts."""
+    documents = documents_of(installation.files(recipe), recipe)
     train = [document for document in documents if not is_validation(document[0])]
     validation = [document for document in documents if is_validation(document[0])]
     if not train or not validation:
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME 'python_docs_span_corruption' found {len(documents)} documented "
+            f"MIXTURE_OR_TASK_NAME {recipe.task!r} found {len(documents)} documented "
             f"files in {str(installation.stdlib)!r} and {str(installation.site_packages)!r}; "
             "name another task, or use a Python whose library comes with its source files."
         )
@@ -158,25 +222,26 @@ def build(installation: Installation, folder: Path) -> dict[str, int]:
         name = f"train-{shard:05d}-of-{TRAIN_SHARDS:05d}.txt"
         _write_lines(folder / name, (text for _, text in train[shard::TRAIN_SHARDS]))
     _write_lines(folder / "validation-00000-of-00001.txt", (text for _, text in validation))
+    texts = (text for _, text in train)
     facts = {
         "documents": len(documents),
         "validation_documents": len(validation),
         "bytes": sum(len(text.encode()) for _, text in documents),
-        "pieces": train_vocabulary((text for _, text in train), folder / "sentencepiece.model"),
+        "pieces": train_vocabulary(texts, folder / "sentencepiece.model", recipe.pieces),
     }
     (folder / "facts.json").write_text(json.dumps(facts, indent=2) + "\n")
     return facts
 
 
-def documents_of(files: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
-    """Returns (name, text) of each file with enough documentation, in an order like random.
+def documents_of(files: Sequence[tuple[str, Path]], recipe: Recipe = DOCS) -> list[tuple[str, str]]:
+    """Returns (name, text) of each file with enough text, in an order like random.
 
-    A docstring met before, in the order of the names, is left out: no text is in the corpus
-    twice, so none is in both splits.
+    A text met before, in the order of the names, is left out: none is in the corpus twice, so
+    none is in both splits.
     """
     seen: set[bytes] = set()
     documents = []
-    found = _read_docstrings([str(path) for _, path in files])
+    found = _read_texts([str(path) for _, path in files], recipe.reader)
     for (name, _), texts in zip(files, found, strict=True):
         new = []
         for text in texts:
@@ -188,7 +253,7 @@ def documents_of(files: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
         if len(joined) >= MIN_DOCUMENT_CHARS:
             documents.append((name, joined))
     documents.sort(key=lambda document: _hash(document[0]))
-    return _up_to(MAX_CORPUS_BYTES, documents)
+    return _up_to(recipe.max_bytes, documents)
 
 
 def is_validation(name: str) -> bool:
@@ -196,7 +261,7 @@ def is_validation(name: str) -> bool:
     return _hash("split:" + name) % 100 < VALIDATION_PERCENT
 
 
-def train_vocabulary(texts: Iterable[str], path: Path, pieces: int = VOCABULARY_PIECES) -> int:
+def train_vocabulary(texts: Iterable[str], path: Path, pieces: int) -> int:
     """Trains a SentencePiece model with T5's special ids; returns its number of pieces."""
     import sentencepiece
 
@@ -229,20 +294,20 @@ def _sentences(texts: Iterable[str]) -> Iterable[str]:
             return
 
 
-def _read_docstrings(paths: Sequence[str]) -> list[list[str]]:
-    """Docstrings of each file, read by processes that import nothing of ours."""
+def _read_texts(paths: Sequence[str], reader: str) -> list[list[str]]:
+    """The texts of each file, read by processes that import nothing of ours."""
     processes = min(os.cpu_count() or 1, 8)
     with concurrent.futures.ThreadPoolExecutor(processes) as pool:
-        parts = list(pool.map(_read_part, (paths[i::processes] for i in range(processes))))
-    found: list[list[str]] = [[] for _ in paths]
-    for i, part in enumerate(parts):
-        found[i::processes] = part
+        parts = pool.map(lambda i: _read_part(paths[i::processes], reader), range(processes))
+        found: list[list[str]] = [[] for _ in paths]
+        for i, part in enumerate(parts):
+            found[i::processes] = part
     return found
 
 
-def _read_part(paths: Sequence[str]) -> list[list[str]]:
+def _read_part(paths: Sequence[str], reader: str) -> list[list[str]]:
     # Isolated (-I), by file name: whatever lies in the working folder can not be imported by it.
-    command = [sys.executable, "-I", "-X", "utf8", docstrings.__file__]
+    command = [sys.executable, "-I", "-X", "utf8", reader]
     listing = "".join(f"{path}\n" for path in paths)
     done = subprocess.run(command, input=listing.encode(), stdout=subprocess.PIPE, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -39,7 +39,7 @@ def find_provider(config: DataConfig) -> Any:
     provider = _named(config)
     _check_features(provider, config)
     for task in seqio.get_subtasks(provider):
-        if isinstance(task.source, registry.PythonDocsSource):
+        if isinstance(task.source, registry.EmbeddedSource):
             task.source.ensure()
         if isinstance(task.source, seqio.TfdsDataSource) and config.tfds_data_dir:
             task.source.tfds_dataset.override_data_dir(storage.expanded(config.tfds_data_dir))

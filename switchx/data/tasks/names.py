@@ -6,6 +6,8 @@ trains on in section 5.
 """
 
 PYTHON_DOCS = "python_docs_span_corruption"
+PYTHON_CODE = "python_code_span_corruption"
+EMBEDDED = (PYTHON_DOCS, PYTHON_CODE)
 C4_TFDS = "c4_v310_span_corruption"
 ENGLISH_TFDS = {
     C4_TFDS: "c4/en:3.1.0",
@@ -53,6 +55,7 @@ PUBLIC_IDS = {"t5": (32_100, 100), "mt5": (250_100, 100)}
 # Known without asking seqio.
 VOCABULARIES = {
     PYTHON_DOCS: "python_docs",
+    PYTHON_CODE: "python_code",
     **dict.fromkeys((*ENGLISH_TFDS, C4_JSON), "t5"),
     **dict.fromkeys(MC4, "mt5"),
 }

@@ -31,12 +31,12 @@ _TRACED_AS_WRITTEN = frozenset(
 )
 
 
-class PythonDocsSource(seqio.FileDataSource):
-    """Yields {'text': string}, the documents of the embedded corpus."""
+class EmbeddedSource(seqio.FileDataSource):
+    """Yields {'text': string}, the documents of an embedded corpus."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self._cache = config.cache_path
-        where = corpus.locate(self._cache)
+    def __init__(self, config: DataConfig, recipe: corpus.Recipe) -> None:
+        self._cache, self._recipe = config.cache_path, recipe
+        where = corpus.locate(self._cache, recipe=recipe)
         super().__init__(
             read_file_fn=_read_documents,
             split_to_filepattern={"train": where.train_glob, "validation": where.validation_glob},
@@ -44,7 +44,7 @@ class PythonDocsSource(seqio.FileDataSource):
 
     def ensure(self) -> None:
         """Builds the corpus where the cache has none yet."""
-        corpus.ensure(self._cache)
+        corpus.ensure(self._cache, recipe=self._recipe)
 
 
 def register(config: DataConfig) -> None:
@@ -52,11 +52,12 @@ def register(config: DataConfig) -> None:
 
     Called again with another config, they are replaced: a mixture of the user's can name them.
     """
-    docs_model = str(corpus.locate(config.cache_path).vocabulary_path)
-    docs_vocabulary = seqio.SentencePieceVocabulary(docs_model, EXTRA_IDS)
     t5_vocabulary = _public_vocabulary("t5")
     json_source = JsonLinesSource(json_files.globs(config), config.max_broken_share)
-    _replace(names.PYTHON_DOCS, PythonDocsSource(config), docs_vocabulary)
+    for recipe in corpus.RECIPES.values():
+        model = str(corpus.locate(config.cache_path, recipe=recipe).vocabulary_path)
+        vocabulary = seqio.SentencePieceVocabulary(model, EXTRA_IDS)
+        _replace(recipe.task, EmbeddedSource(config, recipe), vocabulary)
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)
     _replace(names.C4_JSON, json_source, t5_vocabulary)

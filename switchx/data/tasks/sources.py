@@ -112,7 +112,7 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
         elif isinstance(source, JsonLinesSource):
             hashes = storage.list_hashes(source.patterns[split], json_files.SETTINGS[split])
             found[split] = dict(_file(*f, hashes) for f in source.sizes(split).items())
-        elif task.name == names.PYTHON_DOCS:  # its folder is named after all that decides it
+        elif task.name in names.EMBEDDED:  # its folder is named after all that decides it
             paths = map(Path, source.list_shards(split))
             found[split] = {f"{path.parent.name}/{path.name}": None for path in paths}
         elif isinstance(source, seqio.FileDataSource):

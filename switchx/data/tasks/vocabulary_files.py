@@ -61,8 +61,9 @@ def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
 def opens_at_once(config: DataConfig) -> bool:
     """Whether a config's vocabulary needs no TensorFlow, and nothing to be built."""
     choice = chosen(config)
-    if choice == "python_docs":
-        return corpus.locate(config.cache_path).vocabulary_path.is_file()
+    if choice in corpus.RECIPES:
+        recipe = corpus.RECIPES[choice]
+        return corpus.locate(config.cache_path, recipe=recipe).vocabulary_path.is_file()
     return choice != "default" and choice not in names.PUBLIC_MODELS
 
 
@@ -108,11 +109,12 @@ def _read(path: str, version: object, setting: str) -> bytes:
 
 
 def model_path(config: DataConfig, choice: str) -> str:
-    """The SentencePiece file of a choice; builds the embedded corpus where it is its vocabulary."""
+    """The SentencePiece file of a choice; builds an embedded corpus where it is its vocabulary."""
     if choice in names.PUBLIC_MODELS:
         return names.PUBLIC_MODELS[choice]
-    if choice == "python_docs":
-        return str(corpus.ensure(config.cache_path).vocabulary_path)
+    if choice in corpus.RECIPES:
+        recipe = corpus.RECIPES[choice]
+        return str(corpus.ensure(config.cache_path, recipe=recipe).vocabulary_path)
     return storage.expanded(choice)
 
 

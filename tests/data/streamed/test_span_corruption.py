@@ -117,7 +117,7 @@ def test_shorter_rows_are_full_as_well(inputs):
     batch = next(iter(eval_batches(docs_config(feature_lengths=lengths, batch_size=32))))
     assert (batch["encoder_input_tokens"] != 0).all()
     assert (batch["decoder_target_tokens"] != 0).all()
-    sentinels = batch["encoder_input_tokens"] >= corpus.VOCABULARY_PIECES
+    sentinels = batch["encoder_input_tokens"] >= corpus.DOCS.pieces
     assert (sentinels.sum(axis=1) == spans).all()
 
 

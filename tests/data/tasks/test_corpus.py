@@ -1,4 +1,4 @@
-"""The embedded corpus is a pure function of the installation, and its splits share nothing."""
+"""The embedded corpora are a pure function of the installation, and their splits share nothing."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchx.data.tasks import corpus, docstrings
+from switchx.data.tasks import corpus, docstrings, source_code
 from switchx.errors import UserError
 
 PROSE = (
@@ -51,7 +51,8 @@ def test_same_files_in_every_process(tmp_path):
         "import sys, pathlib\nfrom switchx.data.tasks import corpus\n"
         "lib = pathlib.Path(sys.argv[1])\n"
         "i = corpus.Installation(lib, lib / 'site-packages')\n"
-        "corpus.ensure(pathlib.Path(sys.argv[2]), i)\n"
+        "for recipe in corpus.DOCS, corpus.CODE:\n"
+        "    corpus.ensure(pathlib.Path(sys.argv[2]), i, recipe)\n"
     )
     built = []
     for seed in ("1", "2"):
@@ -61,10 +62,11 @@ def test_same_files_in_every_process(tmp_path):
             env={**os.environ, "PYTHONHASHSEED": seed},
             check=True,
         )
-        (folder,) = (cache / "python_docs").iterdir()
-        built.append((folder.name, hashes(folder)))
+        folders = [next((cache / name).iterdir()) for name in ("python_docs", "python_code")]
+        built.append([(folder.name, hashes(folder)) for folder in folders])
     assert built[0] == built[1]
-    assert len(built[0][1]) == corpus.TRAIN_SHARDS + 3  # validation, vocabulary, facts
+    for _, files in built[0]:
+        assert len(files) == corpus.TRAIN_SHARDS + 3  # validation, vocabulary, facts
 
 
 def test_splits_are_disjoint_and_nothing_is_there_twice(tmp_path):
@@ -77,6 +79,42 @@ def test_splits_are_disjoint_and_nothing_is_there_twice(tmp_path):
     assert 0 < len(validation) < 12
 
 
+def test_code_is_whole_files_without_what_was_met_before(tmp_path):
+    installation = fake_installation(tmp_path)
+    stdlib = installation.stdlib
+    (stdlib / "z_licensed.py").write_text(
+        f"#!/usr/bin/env python\n# Licensed as is.\n\n# So is this.\nLINES = '''{PROSE}'''\n\n\n"
+        f"def f():\n    return '{PROSE}'\n\n    # still in f\n"
+    )
+    (stdlib / "z_copy.py").write_text(f"LIMIT = '{PROSE}'\n\n\nLINES = '''{PROSE}'''\n")
+    documents = dict(corpus.documents_of(installation.files(corpus.CODE), corpus.CODE))
+    assert len(documents) == 62
+    assert documents["stdlib/z_copy.py"] == f"LIMIT = '{PROSE}' LINES = '''{PROSE}'''"
+    alone = f"def f(): return '{PROSE}' # still in f"
+    assert documents["stdlib/z_licensed.py"] == alone
+    texts = " ".join(documents.values())
+    assert all(texts.count(f"Module {i}. ") == texts.count(f"Does {i}. ") == 1 for i in range(60))
+    assert texts.count("class C:") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        (f"X = '{PROSE}'\n".encode(), [f"X = '{PROSE}'"]),
+        (b"x = 1\n", []),
+        (b"TABLE = [\n" + b"  1, 2, 3,\n" * 20 + b"]\n", []),
+        (("# x\n名前 = '" + "トークンを専門家に送る。" * 5 + "'\n").encode(), []),
+        (f"X = '{PROSE}'\n".encode("utf-16"), []),
+        (f"X = '{PROSE}'\n".encode() * 5_000, []),
+    ],
+)
+def test_code_only(tmp_path, source, kept):
+    path = tmp_path / "module.py"
+    path.write_bytes(source)
+    assert source_code.paragraphs_of(str(path)) == kept
+    assert source_code.paragraphs_of(str(tmp_path / "absent.py")) == []
+
+
 def test_split_takes_five_percent():
     taken = sum(corpus.is_validation(f"package/module{i}.py") for i in range(4000))
     assert 160 < taken < 240  # 200, sigma 14
@@ -85,7 +123,7 @@ def test_split_takes_five_percent():
 def test_real_corpus(docs_corpus):
     facts = json.loads((docs_corpus.folder / "facts.json").read_text())
     assert facts["bytes"] > 4_000_000
-    assert facts["pieces"] == corpus.VOCABULARY_PIECES
+    assert facts["pieces"] == corpus.DOCS.pieces
     train, validation = (
         [line for path in sorted(docs_corpus.folder.glob(f"{split}-*")) for line in path.open()]
         for split in ("train", "validation")
