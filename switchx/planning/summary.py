@@ -68,7 +68,8 @@ class Summary:
         assert whole is not None  # anything divides by one
         return cls(
             parameters=parameters,
-            parameters_per_token=sum(parameters.values()) - _unused(run.model, parameters),
+            parameters_per_token=sum(parameters.values())
+            - unused_parameters(run.model, parameters),
             forward_flops=forward_flops(run.model, *lengths),
             step_flops=batch.batch_size * train_flops(run.model, *lengths),
             capacity=_capacity(run.model),
@@ -94,8 +95,8 @@ def _group(path: list[str]) -> str:
     return "dense feed-forward" if "feed_forward" in path else "attention"
 
 
-def _unused(model: ModelConfig, parameters: dict[str, int]) -> int:
-    """Parameters of the experts that a token does not visit."""
+def unused_parameters(model: ModelConfig, parameters: dict[str, int]) -> int:
+    """Those of the experts that a token does not visit, of the counts by group."""
     switch = model.switch
     if switch is None:
         return 0

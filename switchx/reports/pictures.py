@@ -27,10 +27,10 @@ def draw(model_dir: str | Path, layer_names: Sequence[str] = ()) -> list[Path]:
     rows, drawn = metric_rows(model_dir), []
     directory = storage.as_path(model_dir, "MODEL_DIR")
     if any("loss" in row for row in rows):
-        drawn.append(_save(_loss_figure(rows), directory / "loss.png"))
+        drawn.append(save(_loss_figure(rows), directory / "loss.png"))
     loaded = [row for row in rows if row["split"] == "train" and "load" in row]
     if loaded:
-        drawn.append(_save(_load_figure(loaded, layer_names), directory / "expert_load.png"))
+        drawn.append(save(_load_figure(loaded, layer_names), directory / "expert_load.png"))
     return drawn
 
 
@@ -56,7 +56,8 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def _new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure, in inches."""
     # The canvas is made here, not by pyplot: no display is looked for, no global state changed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -66,14 +67,15 @@ def _new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save(figure: Any, path: Path) -> Path:
+    """Writes a figure as PNG, whole or not at all."""
     with storage.whole_file(path) as part:
         figure.savefig(part, dpi=130, format="png")
     return path
 
 
 def _loss_figure(rows: list[dict[str, Any]]) -> Any:
-    figure = _new_figure(7.2, 4.2)
+    figure = new_figure(7.2, 4.2)
     axes = figure.add_subplot()
     finals, values = [], []
     for split, draw_one in (("train", _draw_train), ("validation", _draw_validation)):
@@ -90,10 +92,16 @@ def _loss_figure(rows: list[dict[str, Any]]) -> Any:
     _label_steps(axes)
     axes.set_ylabel("loss (nats per token)")
     axes.set_title("final loss: " + ", ".join(finals), loc="left", fontsize=12)
-    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
     axes.legend(frameon=False)
     return figure
+
+
+def plain_axes(axes: Any) -> None:
+    """A light grid, and no frame where there is no scale."""
+    axes.grid(True, which="major", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_train(axes: Any, steps: np.ndarray, losses: np.ndarray) -> float:
@@ -142,7 +150,7 @@ def _load_figure(rows: list[dict[str, Any]], layer_names: Sequence[str]) -> Any:
     N = load_TNE.shape[1]
     columns = 2 if N > 1 else 1
     lines = -(-N // columns)
-    figure = _new_figure(4.6 * columns + 0.9, 2.5 * lines + 0.9)
+    figure = new_figure(4.6 * columns + 0.9, 2.5 * lines + 0.9)
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[3.2, 1] * lines)
     heats, strips, image = [], [], None
     for layer in range(N):

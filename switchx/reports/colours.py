@@ -1,0 +1,41 @@
+"""Colours that tell groups apart, on light and on dark, for colour-blind eyes too."""
+
+import math
+from collections.abc import Sequence
+
+from switchx.reports.groups import Group
+
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")  # of families, beside each other
+_DENSE = ("#4d4d4d", "#c9c9c9")
+# Parts of viridis, which is even in lightness, that stand out from white and from black.
+_ON_LIGHT, _ON_DARK = (0.0, 0.8), (0.3, 1.0)
+
+
+def colours(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """For light and for dark of each group: from few experts to many, dense ones grey.
+
+    Where all have the same number of experts, in the order of the groups.
+    """
+    experts = [group.num_experts for group in groups]
+    if len(set(experts)) > 1:
+        most, least = max(experts), min(e for e in experts if e > 1)
+        span = math.log(most / least) or 1.0
+        return [_DENSE if e == 1 else _at(math.log(e / least) / span) for e in experts]
+    return [_at(n / max(len(groups) - 1, 1)) for n in range(len(groups))]
+
+
+def dashes(groups: Sequence[Group]) -> list[str]:
+    """Of each group its family's, where experts tell the colours and there are several families."""
+    families = list(dict.fromkeys(group.family for group in groups))
+    if len({group.num_experts for group in groups}) == 1:
+        return [""] * len(groups)
+    return [DASHES[families.index(group.family) % len(DASHES)] for group in groups]
+
+
+def _at(share: float) -> tuple[str, str]:
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    viridis = matplotlib.colormaps["viridis"]
+    light, dark = (low + share * (high - low) for low, high in (_ON_LIGHT, _ON_DARK))
+    return to_hex(viridis(light)), to_hex(viridis(dark))

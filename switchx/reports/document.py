@@ -1,0 +1,156 @@
+"""A whole report as plain numbers: what report.json holds, and all that a page or a picture shows.
+
+The same runs give the same document, whatever happened to them, but for its key "time": there is
+everything that rests on a clock.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import switchx
+from switchx.reports.colours import colours, dashes
+from switchx.reports.figures import Figure, figures, time_figures
+from switchx.reports.groups import Estimate, Group, grouped
+from switchx.reports.pictures import thin
+from switchx.reports.runs import Curve, LeftOut, RunRecord
+from switchx.reports.speedups import SpeedUp, over_dense, over_larger
+
+FORMAT = 1
+MOST_POINTS = 200  # of a curve: more are narrower than a pixel
+_DIGITS = 6
+_MEASURED = (
+    "loss",
+    "validation_loss",
+    "train_loss",
+)  # single measurements; others are means of rows
+
+
+def document(
+    kind: str,
+    title: str,
+    runs: Sequence[RunRecord],
+    left_out: Sequence[LeftOut],
+    varied: Mapping[str, Mapping[str, Any]],
+    differences: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Everything a report of these runs says.
+
+    Args:
+      kind: "sweep" or "comparison".
+      varied: by a run's name, the settings that set it apart.
+      differences: of a comparison, as `switchx.reports.comparison` finds them.
+    """
+    groups = grouped(runs, varied)
+    speed_ups, no_speed_up = over_dense(groups)
+    drawn, not_drawn = figures(groups, speed_ups)
+    by_time, no_time = time_figures(groups, speed_ups)
+    larger = over_larger(groups)
+    group_of = {run.name: group.name for group in groups for run in group.runs}
+    made = {
+        "format": FORMAT,
+        "kind": kind,
+        "switchx": switchx.__version__,
+        "title": title,
+        "loss": groups[0].loss,
+        "groups": _groups(groups),
+        "runs": [_run(run, group_of[run.name], varied[run.name], groups[0].loss) for run in runs],
+        "figures": [_figure(figure) for figure in drawn],
+        "speed_ups": [_without_time(s) for s in speed_ups],
+        "over_larger": [_without_time(s) for s in larger],
+        "differences": dict(differences or {}),
+        "left_out": [
+            *({**one._asdict(), "is_run": True} for one in left_out),
+            *({**one._asdict(), "is_run": False} for one in [*no_speed_up, *not_drawn]),
+        ],
+        "time": {
+            "seconds_per_step": {run.name: run.seconds_per_step for run in runs},
+            "figures": [_figure(figure) for figure in by_time],
+            "speed_ups": [_time(s) for s in [*speed_ups, *larger]],
+            "left_out": [one._asdict() for one in no_time],
+        },
+    }
+    return _rounded(made)
+
+
+def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": group.name,
+            "experts": group.num_experts,
+            "settings": dict(group.family),
+            "runs": [run.name for run in group.runs],
+            **dataclasses.asdict(group.size),
+            "final_loss": dataclasses.asdict(Estimate.of(group.final_losses())),
+            "light": light,
+            "dark": dark,
+            "dash": dash,
+        }
+        for group, (light, dark), dash in zip(groups, colours(groups), dashes(groups), strict=True)
+    ]
+
+
+def _run(run: RunRecord, group: str, varied: Mapping[str, Any], loss: str) -> dict[str, Any]:
+    """One run's figures and its curves, the one that all runs have as `loss`."""
+    curves = {"loss": run.curves[loss], **run.curves}
+    del curves[loss]
+    values = run.curves[loss].values
+    return {
+        "name": run.name,
+        "group": group,
+        "varied": {name: _plain(value) for name, value in varied.items()},
+        "experts": run.num_experts,
+        "seed": run.seed,
+        "steps": run.steps_done,
+        "train_steps": run.train_steps,
+        "start": run.start.get("from"),
+        **dataclasses.asdict(run.size),
+        "final_loss": float(values[-1]),
+        "best_loss": float(values.min()),
+        "curves": {name: _curve(name in _MEASURED, curve) for name, curve in curves.items()},
+    }
+
+
+def _curve(measured: bool, curve: Curve) -> dict[str, list[float]]:
+    """At most MOST_POINTS of it: of single measurements some, the last too, of others means."""
+    if len(curve.steps) > MOST_POINTS:
+        if measured:
+            at = np.unique(np.linspace(0, len(curve.steps) - 1, MOST_POINTS).round().astype(int))
+            curve = Curve(curve.steps[at], curve.values[at])
+        else:
+            curve = Curve(*(thin(part, MOST_POINTS) for part in curve))
+    return {"step": curve.steps.tolist(), "value": curve.values.tolist()}
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return dataclasses.asdict(figure)
+
+
+def _without_time(speed_up: SpeedUp) -> dict[str, Any]:
+    found = dataclasses.asdict(speed_up)
+    del found["time"]
+    return found
+
+
+def _time(speed_up: SpeedUp) -> dict[str, Any]:
+    estimate = speed_up.time and dataclasses.asdict(speed_up.time)
+    return {"group": speed_up.group, "baseline": speed_up.baseline, "time": estimate}
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | None) else repr(value)
+
+
+def _rounded(value: Any) -> Any:
+    """The same with floats of six digits, whole ones as such, tuples as lists."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        if value.is_integer() and abs(value) < 1e15:
+            return int(value)
+        return float(f"{value:.{_DIGITS}g}")
+    return value
