@@ -28,6 +28,7 @@ COMMANDS = {
     "info": "parameters, FLOPs and memory of a configuration",
     "plan": "what a run needs on chips that are not here: memory, network, time",
     "sweep": "a grid of runs: plan it, run it, watch it, report it",
+    "compare": "what sets runs apart, in their settings and in their curves",
     "import": "make a run of a model that another program trained",
     "export": "write a trained model for another program",
     "upcycle": "make the start of a switch model of a trained dense one",

@@ -26,6 +26,10 @@ FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("plan",),
         {"action": "store_true", "help": "print the command of each point instead"},
     ),
+    "--output": (
+        ("report",),
+        {"metavar": "DIR", "help": "where it is written (default: report/ in the sweep's folder)"},
+    ),
     "--json": (("plan", "status"), {"action": "store_true", "help": "print one JSON object"}),
 }
 

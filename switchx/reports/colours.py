@@ -11,23 +11,23 @@ _DENSE = ("#4d4d4d", "#c9c9c9")
 _ON_LIGHT, _ON_DARK = (0.0, 0.8), (0.3, 1.0)
 
 
-def colours(groups: Sequence[Group]) -> list[tuple[str, str]]:
+def colours(groups: Sequence[Group], by_experts: bool = True) -> list[tuple[str, str]]:
     """For light and for dark of each group: from few experts to many, dense ones grey.
 
-    Where all have the same number of experts, in the order of the groups.
+    Where all have the same number of experts, or not `by_experts`, in the order of the groups.
     """
     experts = [group.num_experts for group in groups]
-    if len(set(experts)) > 1:
+    if by_experts and len(set(experts)) > 1:
         most, least = max(experts), min(e for e in experts if e > 1)
         span = math.log(most / least) or 1.0
         return [_DENSE if e == 1 else _at(math.log(e / least) / span) for e in experts]
     return [_at(n / max(len(groups) - 1, 1)) for n in range(len(groups))]
 
 
-def dashes(groups: Sequence[Group]) -> list[str]:
+def dashes(groups: Sequence[Group], by_experts: bool = True) -> list[str]:
     """Of each group its family's, where experts tell the colours and there are several families."""
     families = list(dict.fromkeys(group.family for group in groups))
-    if len({group.num_experts for group in groups}) == 1:
+    if not by_experts or len({group.num_experts for group in groups}) == 1:
         return [""] * len(groups)
     return [DASHES[families.index(group.family) % len(DASHES)] for group in groups]
 

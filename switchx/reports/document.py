@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 import switchx
+from switchx.reports import comparison
 from switchx.reports.colours import colours, dashes
 from switchx.reports.figures import Figure, figures, time_figures
 from switchx.reports.groups import Estimate, Group, grouped
 from switchx.reports.pictures import thin
 from switchx.reports.runs import Curve, LeftOut, RunRecord
-from switchx.reports.speedups import SpeedUp, over_dense, over_larger
+from switchx.reports.speedups import SpeedUp, over_dense, over_first, over_larger
 
 FORMAT = 1
 MOST_POINTS = 200  # of a curve: more are narrower than a pixel
@@ -28,54 +29,75 @@ _MEASURED = (
 )  # single measurements; others are means of rows
 
 
-def document(
-    kind: str,
-    title: str,
+def of_sweep(
+    name: str,
     runs: Sequence[RunRecord],
     left_out: Sequence[LeftOut],
     varied: Mapping[str, Mapping[str, Any]],
-    differences: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything a report of these runs says.
+    """Everything a report of a sweep says.
 
     Args:
-      kind: "sweep" or "comparison".
       varied: by a run's name, the settings that set it apart.
-      differences: of a comparison, as `switchx.reports.comparison` finds them.
     """
     groups = grouped(runs, varied)
     speed_ups, no_speed_up = over_dense(groups)
+    made = _document(groups, speed_ups, no_speed_up, by_experts=True)
+    made["runs"] = [_run(run, groups, varied[run.name]) for run in runs]
+    made["left_out"] = [{**one._asdict(), "is_run": True} for one in left_out] + made["left_out"]
+    return _rounded({**made, "kind": "sweep", "title": f"Sweep {name}"})
+
+
+def of_comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Everything a comparison says: of each run with the first one."""
+    groups = comparison.compared(runs)
+    made = _document(groups, over_first(groups), [], by_experts=False)
+    made["runs"] = [_run(run, groups, {}) for run in runs]
+    made["differences"] = [dataclasses.asdict(one) for one in comparison.settings_that_differ(runs)]
+    made["equal_steps"] = comparison.losses_at_equal_steps(groups)
+    names = [run.name for run in runs]
+    title = (
+        " and ".join(names) if len(names) == 2 else f"{names[0]} and {len(names) - 1} other runs"
+    )
+    return _rounded({**made, "kind": "comparison", "title": title})
+
+
+def _document(
+    groups: Sequence[Group],
+    speed_ups: Sequence[SpeedUp],
+    no_speed_up: Sequence[LeftOut],
+    by_experts: bool,
+) -> dict[str, Any]:
+    """What all reports have."""
     drawn, not_drawn = figures(groups, speed_ups)
     by_time, no_time = time_figures(groups, speed_ups)
     larger = over_larger(groups)
-    group_of = {run.name: group.name for group in groups for run in group.runs}
-    made = {
+    return {
         "format": FORMAT,
-        "kind": kind,
+        "kind": "",
         "switchx": switchx.__version__,
-        "title": title,
+        "title": "",
         "loss": groups[0].loss,
-        "groups": _groups(groups),
-        "runs": [_run(run, group_of[run.name], varied[run.name], groups[0].loss) for run in runs],
+        "groups": _groups(groups, by_experts),
+        "runs": [],
         "figures": [_figure(figure) for figure in drawn],
         "speed_ups": [_without_time(s) for s in speed_ups],
         "over_larger": [_without_time(s) for s in larger],
-        "differences": dict(differences or {}),
-        "left_out": [
-            *({**one._asdict(), "is_run": True} for one in left_out),
-            *({**one._asdict(), "is_run": False} for one in [*no_speed_up, *not_drawn]),
-        ],
+        "differences": [],
+        "equal_steps": [],
+        "left_out": [{**one._asdict(), "is_run": False} for one in [*no_speed_up, *not_drawn]],
         "time": {
-            "seconds_per_step": {run.name: run.seconds_per_step for run in runs},
+            "seconds_per_step": {
+                run.name: run.seconds_per_step for group in groups for run in group.runs
+            },
             "figures": [_figure(figure) for figure in by_time],
             "speed_ups": [_time(s) for s in [*speed_ups, *larger]],
-            "left_out": [one._asdict() for one in no_time],
+            "left_out": [{**one._asdict(), "is_run": False} for one in no_time],
         },
     }
-    return _rounded(made)
 
 
-def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def _groups(groups: Sequence[Group], by_experts: bool) -> list[dict[str, Any]]:
     return [
         {
             "name": group.name,
@@ -88,18 +110,22 @@ def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "dark": dark,
             "dash": dash,
         }
-        for group, (light, dark), dash in zip(groups, colours(groups), dashes(groups), strict=True)
+        for group, (light, dark), dash in zip(
+            groups, colours(groups, by_experts), dashes(groups, by_experts), strict=True
+        )
     ]
 
 
-def _run(run: RunRecord, group: str, varied: Mapping[str, Any], loss: str) -> dict[str, Any]:
+def _run(run: RunRecord, groups: Sequence[Group], varied: Mapping[str, Any]) -> dict[str, Any]:
     """One run's figures and its curves, the one that all runs have as `loss`."""
+    group = next(group for group in groups if run in group.runs)
+    loss = group.loss
     curves = {"loss": run.curves[loss], **run.curves}
     del curves[loss]
     values = run.curves[loss].values
     return {
         "name": run.name,
-        "group": group,
+        "group": group.name,
         "varied": {name: _plain(value) for name, value in varied.items()},
         "experts": run.num_experts,
         "seed": run.seed,

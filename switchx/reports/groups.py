@@ -84,8 +84,10 @@ def grouped(runs: Sequence[RunRecord], varied: Mapping[str, Mapping[str, Any]]) 
     """
     loss = loss_name(runs)
     members: dict[tuple, list[RunRecord]] = {}
+    with_experts = _following_experts(runs, varied)
     for run in runs:
-        members.setdefault((_family(varied[run.name]), run.num_experts), []).append(run)
+        own = {n: v for n, v in varied[run.name].items() if n not in with_experts}
+        members.setdefault((_family(own), run.num_experts), []).append(run)
     many_experts = len({experts for _, experts in members}) > 1
     groups = [
         Group(
@@ -97,6 +99,21 @@ def grouped(runs: Sequence[RunRecord], varied: Mapping[str, Mapping[str, Any]]) 
         for (family, experts), group in members.items()
     ]
     return sorted(groups, key=lambda group: (_order(group.family), group.num_experts))
+
+
+def _following_experts(
+    runs: Sequence[RunRecord], varied: Mapping[str, Mapping[str, Any]]
+) -> set[str]:
+    """Settings that the number of experts decides, as a mesh that was zipped with it."""
+    found = set()
+    for name in {name for run in runs for name in varied[run.name]}:
+        by_experts: dict[int, set] = {}
+        for run in runs:
+            by_experts.setdefault(run.num_experts, set()).add(_plain(varied[run.name].get(name)))
+        values = set().union(*by_experts.values())
+        if len(values) > 1 and all(len(of_one) == 1 for of_one in by_experts.values()):
+            found.add(name)
+    return found
 
 
 def _family(varied: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

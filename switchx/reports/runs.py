@@ -123,6 +123,15 @@ def read_runs(
     return runs, left_out
 
 
+def check_measured(runs: Sequence[RunRecord]) -> None:
+    """Raises UserError where one of them has no losses yet."""
+    for run in runs:
+        if not run.steps_done:
+            raise UserError(
+                f"RUN={run.name!r} has no metrics yet: train it first, or leave it out."
+            )
+
+
 def _why_not(run: RunRecord, finished: bool) -> str | None:
     if not run.steps_done:
         return "it has no metrics yet"

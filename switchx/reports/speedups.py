@@ -46,11 +46,16 @@ def over_dense(groups: Sequence[Group]) -> tuple[list[SpeedUp], list[LeftOut]]:
     for family in families(groups):
         baseline, *others = family
         if others:
-            found += [speed_up(group, baseline) for group in others]
+            found += over_first(family)
         elif len(groups) > 1:
             why = "no other number of experts has a finished run of these settings"
             left_out.append(LeftOut(f"speed-up of {baseline.name}", why))
     return found, left_out
+
+
+def over_first(groups: Sequence[Group]) -> list[SpeedUp]:
+    """Each group over the first of them."""
+    return [speed_up(group, groups[0]) for group in groups[1:]]
 
 
 def over_larger(groups: Sequence[Group]) -> list[SpeedUp]:

@@ -65,13 +65,39 @@ def _flat(columns: Iterable[list], with_ends: Sequence[bool]) -> list[Any]:
 
 def tables(document: Mapping[str, Any]) -> list[Table]:
     """All tables of a report, in their order."""
-    found = [_losses(document)]
+    found = [_differences(document)] if document["differences"] else []
+    if document["equal_steps"]:
+        found.append(_equal_steps(document))
+    found.append(_losses(document))
     if document["speed_ups"]:
         found.append(_speed_ups("speed-ups", document, document["speed_ups"]))
     if document["over_larger"]:
         found.append(_speed_ups("over-larger", document, document["over_larger"]))
     timed = _time(document)
     return [*found, *([timed] if timed else []), _runs(document)]
+
+
+def _differences(document: Mapping[str, Any]) -> Table:
+    head = ("setting", *(run["name"] for run in document["runs"]))
+    rows = tuple(
+        (Cell(one["name"]), *(Cell(value) for value in one["values"]))
+        for one in document["differences"]
+    )
+    return Table("differences", "Settings that differ", "All others are the same.", head, rows)
+
+
+def _equal_steps(document: Mapping[str, Any]) -> Table:
+    names = [group["name"] for group in document["groups"]]
+    two = len(names) == 2
+    head = ("step", *names, *(("difference",) if two else ()))
+    rows = []
+    for one in document["equal_steps"]:
+        losses = one["losses"]
+        row = (count(one["step"]), *(Cell(f"{loss:.4f}", loss) for loss in losses))
+        between = losses[-1] - losses[0]
+        rows.append((*row, Cell(f"{between:+.4f}", between)) if two else row)
+    caption = "Between two measurements by a straight line."
+    return Table("equal-steps", "Loss at equal steps", caption, head, tuple(rows))
 
 
 def _losses(document: Mapping[str, Any]) -> Table:
