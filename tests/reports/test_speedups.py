@@ -46,9 +46,7 @@ def test_seeds_are_compared_with_their_own_baseline():
 
 def test_an_interval_is_students_of_the_logarithms():
     speeds = [2.0, 2.5, 3.2]
-    sparse = group(
-        *(run(f"s{n}", 8, seed=n, speed=speed) for n, speed in enumerate(speeds))
-    )
+    sparse = group(*(run(f"s{n}", 8, seed=n, speed=speed) for n, speed in enumerate(speeds)))
     found = speed_up(sparse, group(run("dense"))).steps
     logs = np.log(speeds)
     half = 4.302652729911275 * logs.std(ddof=1) / math.sqrt(3)  # t of 2 degrees at 0.975
