@@ -1,16 +1,16 @@
 """switchx: pretraining Switch Transformers end to end in JAX and Flax.
 
-`Run` opens a run and asks its model, `configure` and `train` make one: see docs/python.md.
+`Run` opens a run and asks its model, `configure`, `train` and `fork` make one: see docs/python.md.
 Importing this is free; what is used is imported then.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # otherwise from __getattr__
-    from switchx.api import Run, configure, train
+    from switchx.api import Run, configure, fork, train
     from switchx.settings import Settings
 
-__all__ = ["Run", "Settings", "configure", "train"]
+__all__ = ["Run", "Settings", "configure", "fork", "train"]
 
 __version__ = "0.2.0.dev0"
 

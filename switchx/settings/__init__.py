@@ -2,7 +2,17 @@
 
 from switchx.settings.changes import changed_settings
 from switchx.settings.fitting import check_fits
+from switchx.settings.forks import check_fork
 from switchx.settings.gin_syntax import Binding, read_flag
 from switchx.settings.loading import Request, Settings, load
 
-__all__ = ["Binding", "Request", "Settings", "changed_settings", "check_fits", "load", "read_flag"]
+__all__ = [
+    "Binding",
+    "Request",
+    "Settings",
+    "changed_settings",
+    "check_fits",
+    "check_fork",
+    "load",
+    "read_flag",
+]

@@ -153,10 +153,15 @@ def _refuse_sweep(bindings: list[Binding]) -> None:
             )
 
 
+def is_saved(name: str) -> bool:
+    """Whether a file of this name in a run's directory is the configuration of a start."""
+    return _SAVED.fullmatch(name) is not None
+
+
 def _own_directory(reader: Reader, name: str) -> list[Binding]:
     """A run that was copied or moved goes on where its configuration was named."""
     path = reader.find(name, "--gin_file", f"--gin_file={name!r}")
-    if not _SAVED.fullmatch(path.name):
+    if not is_saved(path.name):
         return []
     if not reader.text(path, "--gin_file").startswith(_HEADER):
         return []

@@ -10,7 +10,8 @@ a local one can rename, append or lock.
 - `read_bytes`, `read_if_there`, `chunks`, `list_files`, `list_hashes`, `names_in`, `sizes_in`,
   `is_file`, `is_folder`, `check_bucket`: what is there.
 - `download`, `read_parts`: a large file from a URL, or some bytes of several.
-- `write_whole`, `whole_file`, `new_directory`, `new_place`: there whole or not at all.
+- `write_whole`, `whole_file`, `new_directory`, `new_place`, `copy_folder`: there whole or not at
+  all.
 - `create_once`: of many that make it one does, without a lock.
 - `open_appender`: complete up to the last flush, at a URL up to the last period.
 - `exclusive_lock`: one process at a time; at a URL by a lease.
@@ -24,7 +25,10 @@ on the way is a `RunError`. `explain` has the few words that say why.
 
 from switchx.storage.appending import Appender, open_appender
 from switchx.storage.conditional import kvstore_spec
+<<<<<<< HEAD
 from switchx.storage.creating import create_once
+=======
+from switchx.storage.copying import copy_folder
 from switchx.storage.directories import (
     check_new,
     check_writable,
@@ -83,7 +87,10 @@ __all__ = [
     "check_new",
     "check_writable",
     "chunks",
+<<<<<<< HEAD
     "create_once",
+=======
+    "copy_folder",
     "download",
     "exclusive_lock",
     "expanded",

@@ -94,7 +94,7 @@ def unfinished_beside(path: Path) -> Path:
 
 def remove_unfinished(folder: AnyPath) -> None:
     """Removes what killed processes left in a folder to which no other process writes now."""
-    if not is_remote(folder):
+    if not is_remote(folder) and Path(folder).is_dir():
         for left in Path(folder).iterdir():
             if left.name.startswith(".") and left.name.endswith(_UNFINISHED):
                 remove(left)

@@ -20,6 +20,8 @@ from switchx.training.resets import NO_RESETS, Resets
 from switchx.training.run_reader import FORMAT, FORMAT_FILE, check_format
 from switchx.training.state import Setup, abstract_params, bytes_per_device
 
+START_FILE = "start.json"
+
 
 def prepare(model_dir: str | Path, token: str = "") -> Path:
     """Makes the directory with its parents, and makes sure that all hosts can write to it.
@@ -105,7 +107,7 @@ def write_start(
     write_model_info(model_dir, setup.model, setup.mesh, setup.run.mesh.fully_sharded)
     if record:
         storage.write_whole(
-            storage.as_path(model_dir) / "start.json",
+            storage.as_path(model_dir) / START_FILE,
             json.dumps(record, indent=1) + "\n",
         )
 

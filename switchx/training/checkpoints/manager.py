@@ -91,6 +91,7 @@ def check_name(directory: Path) -> None:
 
 
 def _remove_unfinished(directory: Path) -> None:
+    storage.remove_unfinished(directory)
     for name in storage.names_in(directory, "MODEL_DIR"):
         if ".orbax-checkpoint-tmp" in name or (is_step(name) and not is_whole(directory / name)):
             remove_checkpoint(directory / name)
