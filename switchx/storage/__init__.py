@@ -25,10 +25,8 @@ on the way is a `RunError`. `explain` has the few words that say why.
 
 from switchx.storage.appending import Appender, open_appender
 from switchx.storage.conditional import kvstore_spec
-<<<<<<< HEAD
-from switchx.storage.creating import create_once
-=======
 from switchx.storage.copying import copy_folder
+from switchx.storage.creating import create_once
 from switchx.storage.directories import (
     check_new,
     check_writable,
@@ -87,10 +85,8 @@ __all__ = [
     "check_new",
     "check_writable",
     "chunks",
-<<<<<<< HEAD
-    "create_once",
-=======
     "copy_folder",
+    "create_once",
     "download",
     "exclusive_lock",
     "expanded",
