@@ -1,6 +1,7 @@
 """What is shown to a person alike everywhere: tables, and how far long work is."""
 
 import errno
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
@@ -140,6 +141,30 @@ class Progress:
             write()
         except OSError as error:  # what cannot be shown must not end what is done
             self.gone |= error.errno in _GONE
+
+
+class Redrawn:
+    """Lines that take the place of those shown before, on a terminal.
+
+    Args:
+      stream: a terminal, standard output by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream or sys.stdout
+        self._height = 0
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Shows them; what a terminal has no room for is left out, the last lines last."""
+        columns, rows = shutil.get_terminal_size()
+        if len(lines) >= rows:
+            kept = max(rows - 3, 1)
+            lines = [*lines[: kept // 2], "...", *lines[len(lines) - kept + kept // 2 :]]
+        up = f"\x1b[{self._height}A\r" if self._height else ""
+        text = "".join(f"{line[: columns - 1]}\x1b[K\n" for line in lines)
+        self._stream.write(f"{up}{text}\x1b[J")
+        self._stream.flush()
+        self._height = len(lines)
 
 
 def tracked(items: Iterable[T], total: int, unit: str) -> Iterator[T]:

@@ -155,6 +155,16 @@ class LibraryLog:
             os.dup2(file.fileno(), 2)
             self._path = path
 
+    def leave(self) -> None:
+        """What comes next is of no run yet, after one of several that a process trains."""
+        if self._path is None and self._url is None:
+            return
+        self.close()
+        self._file.seek(0)
+        self._file.truncate()
+        os.dup2(self._file.fileno(), 2)
+        self._path = self._url = None
+
     def explain(self) -> None:
         """Says, after a failure, where they are; where no file has them, says them."""
         self._upload()

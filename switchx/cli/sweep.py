@@ -4,6 +4,7 @@ import argparse
 import importlib
 from typing import Any
 
+from switchx.cli.flags import add_host_arguments
 from switchx.errors import UserError
 
 # Each is a module switchx.cli.sweep_<name> with run(args) -> int | None.
@@ -30,6 +31,23 @@ FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("report",),
         {"metavar": "DIR", "help": "where it is written (default: report/ in the sweep's folder)"},
     ),
+    "--slots": (
+        ("run",),
+        {
+            "type": int,
+            "default": 1,
+            "metavar": "N",
+            "help": "so many workers at once, each a process of this machine with its own log",
+        },
+    ),
+    "--retry_failed": (
+        ("run",),
+        {"action": "store_true", "help": "try the points that failed for good again"},
+    ),
+    "--watch": (
+        ("status",),
+        {"action": "store_true", "help": "go on showing it until nothing more will come"},
+    ),
     "--json": (("plan", "status"), {"action": "store_true", "help": "print one JSON object"}),
 }
 
@@ -42,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for flag, (actions, how) in FLAGS.items():
         parser.add_argument(flag, **{**how, "help": f"{', '.join(actions)}: {how['help']}"})
+    add_host_arguments(parser)
     parser.epilog = "A sweep is one gin file, as configs/sweeps/ has them: docs/sweeps.md."
 
 

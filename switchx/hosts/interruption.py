@@ -1,6 +1,7 @@
 """Whether a run is asked to stop: by a signal, of which all hosts take notice at the same step."""
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -10,7 +11,19 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+_calls = itertools.count(1)  # of all runs of this process, alike on all hosts
 _AGAIN = b"\nswitchx: saving after this step; ctrl-C again leaves at once.\n"
+
+
+def asked_to_stop() -> bool:
+    """Whether one of several hosts is told to leave, as all agree at the same call; all must ask.
+
+    A process that is alone is told by the signal itself: then this is False.
+    """
+    if jax.process_count() == 1:
+        return False
+    # A count of its own and not the step's number: it must grow, also after a rollback.
+    return bool(multihost_utils.reached_preemption_sync_point(next(_calls)))
 
 
 class Interruption:
@@ -24,7 +37,6 @@ class Interruption:
         self._received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._alone = jax.process_count() == 1
-        self._asked = 0
 
     def __enter__(self) -> "Interruption":
         noted = [signal.SIGINT, *([signal.SIGTERM] if self._alone else [])]
@@ -42,9 +54,7 @@ class Interruption:
         """The signal for which to leave now, if any. All hosts ask once at each step."""
         if self._alone:
             return self._received
-        self._asked += 1  # and not the step's number: this must grow, also after a rollback
-        reached = multihost_utils.reached_preemption_sync_point(self._asked)
-        return signal.SIGTERM if reached else None
+        return signal.SIGTERM if asked_to_stop() else None
 
     def note(self, number: signal.Signals) -> None:
         """Asks to stop, as if the signal had come: for what comes as an error instead."""

@@ -21,6 +21,7 @@ from switchx.hosts.watch import Watch
 BARRIER_SECONDS = 600.0
 COMPILE_SECONDS = 3600.0  # in which the slowest host must have compiled what the fastest has
 _VERDICT_SECONDS = 5.0
+_ANNOUNCED_MILLISECONDS = 60_000
 _passed: collections.Counter[str] = collections.Counter()
 
 
@@ -63,6 +64,24 @@ def all_of(here: bool) -> bool:
     if jax.process_count() == 1:
         return here
     return bool(np.all(multihost_utils.process_allgather(np.array(here))))
+
+
+def announced(text: str) -> str:
+    """What the first host says; the others wait for it, however long it takes. All must ask."""
+    client = _client()
+    if client is None or jax.process_count() == 1:
+        return text
+    _passed["announced"] += 1
+    key = f"switchx: announced {_passed['announced']}"
+    if is_first():
+        client.key_value_set(key, text)
+        return text
+    while True:
+        try:
+            return str(client.blocking_key_value_get(key, _ANNOUNCED_MILLISECONDS))
+        except RuntimeError as error:  # where the first host is gone the watch ends this one
+            if "DEADLINE_EXCEEDED" not in str(error):
+                raise RunError(f"the first host could not be heard: {error}") from None
 
 
 def _client():  # type: ignore[no-untyped-def]

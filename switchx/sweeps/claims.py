@@ -76,7 +76,7 @@ class Claims:
         lost: Callable[[str, str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder, self._maker, self._clock = folder, dict(maker), clock
+        self._folder, self.maker, self._clock = folder, dict(maker), clock
         self._lost = lost or _end
         self._seen: dict[str, _Seen] = {}
 
@@ -86,7 +86,7 @@ class Claims:
         Raises:
           UserError: its folder cannot be read.
         """
-        number = max(numbers(storage.names_in(self._folder(name), "SWEEP_DIR")), default=None)
+        number = _highest(storage.names_in(self._folder(name), "SWEEP_DIR"))
         if number is None:
             return Look(0, {})
         content = _read(self._folder(name) / f"claim.{number}")
@@ -111,7 +111,7 @@ class Claims:
         found = self.look(name)
         if found.next is None:
             return None
-        claim = Claim(self._folder(name), name, found.next, self._maker, self._lost, self._clock)
+        claim = Claim(self._folder(name), name, found.next, self.maker, self._lost, self._clock)
         return claim if claim.make() else None
 
 
@@ -129,12 +129,12 @@ class Claim:
     ) -> None:
         self.name, self._folder, self._number = name, folder, number
         self._lost, self._clock = lost, clock
-        self._record = {
+        self._record: dict[str, Any] = {
             **storage.this_process(),
             **maker,
             "token": uuid.uuid4().hex,
-            "since": round(time.time(), 3),
             "beat": 0,
+            "time": time.time(),  # for people: no clock decides
         }
         self._renewed = clock()
         self._over, self._beats = (
@@ -170,7 +170,7 @@ class Claim:
         began = self._clock()
         if not self._is_highest():
             return "another worker has taken it over"
-        self._record["beat"] += 1
+        self._record |= {"beat": self._record["beat"] + 1, "time": time.time()}
         storage.write_whole(self._path, self._content())
         self._renewed = began
         return None
@@ -204,6 +204,10 @@ class Claim:
 def numbers(names: set[str]) -> list[int]:
     """Of the claims among the names of files."""
     return [int(found[1]) for name in names if (found := _CLAIM.fullmatch(name))]
+
+
+def _highest(names: set[str]) -> int | None:
+    return max(numbers(names), default=None)
 
 
 def _read(path: Path) -> bytes | None:

@@ -1,0 +1,134 @@
+"""Several workers of one sweep on one machine: processes of their own, each with its log."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+POLL = 0.5  # seconds
+
+
+def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The names of the GPUs that a process of this machine would see; none on other machines."""
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip() not in ("", "-1")]
+    if environment.get("JAX_PLATFORMS", "") in ("cpu", "tpu"):
+        return []
+    nodes = Path("/dev").glob("nvidia[0-9]*")
+    return sorted((node.name.removeprefix("nvidia") for node in nodes), key=int)
+
+
+def environments(slots: int, devices: Sequence[str]) -> list[dict[str, str]]:
+    """What each worker's environment says of the devices that are its own.
+
+    GPUs are shared out; where there are fewer than workers, several have parts of one's memory.
+    Cores are not: how many a process may use decides, in XLA, in which order a product is summed,
+    and a point's numbers are to be those that it has alone.
+    """
+    if not devices:
+        return [{} for _ in range(slots)]
+    each, own = len(devices) // slots, []
+    for slot in range(slots):
+        if each:
+            mine = devices[slot * each : (slot + 1) * each]
+            own.append({"CUDA_VISIBLE_DEVICES": ",".join(mine)})
+            continue
+        number = slot % len(devices)
+        sharing = len(range(number, slots, len(devices)))
+        own.append(
+            {
+                "CUDA_VISIBLE_DEVICES": devices[number],
+                "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / sharing:.2f}",
+            }
+        )
+    return own
+
+
+class Slots:
+    """The workers of this machine.
+
+    Args:
+      command: of one worker.
+      logs: the folder of their logs.
+      say: shows a line.
+    """
+
+    def __init__(self, command: Sequence[str], logs: Path, say: Callable[[str], None]) -> None:
+        self._command, self._logs, self._say = list(command), logs, say
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._signal: signal.Signals | None = None
+
+    def run(self, slots: int, between: Callable[[], object], devices: Sequence[str]) -> int:
+        """Starts so many workers and waits for all; returns the status to leave with.
+
+        Ctrl-C and SIGTERM go on to each of them once; they save and leave.
+
+        Args:
+          between: is called all the while.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self._forwarding():
+            for slot, own in enumerate(environments(slots, devices)):
+                self._processes.append(self._start(slot, own))
+            while any(process.poll() is None for process in self._processes):
+                between()
+                time.sleep(POLL)
+        between()
+        return self._status()
+
+    def _start(self, slot: int, own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        with self.log(slot).open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                env={**os.environ, **own},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a terminal's ctrl-C reaches it through us, and once
+            )
+
+    def log(self, slot: int) -> Path:
+        """Of a worker; of one of an earlier start too."""
+        host = re.sub(r"[^A-Za-z0-9.-]", "-", os.uname().nodename)
+        return self._logs / f"{host}-{slot}.log"
+
+    def _status(self) -> int:
+        """The signal's where there was one; else 0, or that of the first that failed."""
+        statuses = [process.returncode for process in self._processes]
+        for slot, status in enumerate(statuses):
+            if status < 0 or (status and self._signal is None):
+                self._say(f"worker {slot} ended with status {status}: see {self.log(slot)}")
+        if self._signal is not None:
+            return 128 + self._signal
+        return next((abs(status) for status in statuses if status), 0)
+
+    @contextlib.contextmanager
+    def _forwarding(self) -> Iterator[None]:
+        before: dict[signal.Signals, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, self._forward)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        self._signal = signal.Signals(number)
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+
+def worker_command(arguments: Sequence[str]) -> list[str]:
+    """`switchx sweep run` with these arguments, by this Python."""
+    return [sys.executable, "-m", "switchx.cli.main", "sweep", "run", *arguments]
