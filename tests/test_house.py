@@ -39,8 +39,14 @@ PRIMITIVES = re.compile(
     r"\bfcntl\b|\bos\.(replace|rename|link|fsync)\(|\.rename\(|\bmkstemp\(|\bmkdtemp\("
     r"|\bopen\([^)]*[\"'][awx]b?\+?[\"']"
 )
-# The log is a file descriptor of the process; safetensors writes inside a new directory.
-ELSEWHERE = {"cli/environment.py", "cli/hosts.py", "interop/safetensors.py", "inference/lines.py"}
+# Logs are file descriptors of processes; safetensors writes inside a new directory.
+ELSEWHERE = {
+    "cli/environment.py",
+    "cli/hosts.py",
+    "interop/safetensors.py",
+    "inference/lines.py",
+    "sweeps/slots.py",
+}
 
 
 def modules():
