@@ -10,14 +10,18 @@ T = TypeVar("T")
 _GONE = (errno.EPIPE, errno.EIO)  # of a pipe that nobody reads, of a terminal that was closed
 
 
-def table(rows: Sequence[Sequence[Any]]) -> list[str]:
+def table(rows: Sequence[Sequence[Any]], numbers: Sequence[int] = ()) -> list[str]:
     """Lines of aligned columns; words stand left, numbers right, below the head that the first is.
 
     Whole numbers get commas, others four decimals; a text that ends in % is a number too.
+
+    Args:
+      numbers: columns that stand right though their numbers have units.
     """
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    is_number = [all(map(_is_number, column)) for column in zip(*(rows[1:] or rows), strict=True)]
+    columns = enumerate(zip(*(rows[1:] or rows), strict=True))
+    is_number = [index in numbers or all(map(_is_number, column)) for index, column in columns]
     return [
         "  ".join(
             cell.rjust(width) if right else cell.ljust(width)

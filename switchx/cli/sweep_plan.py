@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from switchx.sweeps import figures, plan_table
 
-    found = figures.of_points(made.resolved, topology, _say)
+    found = figures.of_sweep(made, topology, _say)
     planned = plan_table.Planned.of(made, found, topology)
     print(json.dumps(planned.form(), indent=1) if args.json else planned.text(), flush=True)
     refused = [each.problem for each in found if each.problem is not None]

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jax.sharding import Mesh
 
@@ -11,7 +11,10 @@ from switchx.errors import UserError
 from switchx.planning import memory, plan, report
 from switchx.planning.summary import abstract_mesh
 from switchx.settings import check_fits
+from switchx.sweeps.folder import Point
+from switchx.sweeps.making import Made
 from switchx.sweeps.points import Resolved
+from switchx.sweeps.times import Time, own_steps, told
 from switchx.training.checks import check_run
 from switchx.training.config import OptimizerConfig, RunConfig, TrainerConfig
 from switchx.training.state import Setup
@@ -28,20 +31,27 @@ class Figures:
     Attributes:
       memory: bytes on a device; None where its mesh is open or does not fit.
       whole: whether activations are part of it, as a compiled program tells.
-      seconds: a step takes at least; None where no device's rate tells it.
+      time: of the training; None where neither a point that is done nor a device's rate tells it.
       problem: why the point cannot run, and the setting to change; None where nothing is known.
     """
 
     memory: int | None
     whole: bool
-    seconds: float | None
+    time: Time | None
     problem: str | None
 
 
-def of_points(
-    resolved: Sequence[Resolved],
-    topology: "Topology | None" = None,
-    say: Callable[[str], None] = print,
+class Planned(NamedTuple):
+    """What a program needs: see `Figures`; a step takes `step_seconds` at least."""
+
+    memory: int | None
+    whole: bool
+    step_seconds: float | None
+    problem: str | None
+
+
+def of_sweep(
+    made: Made, topology: "Topology | None" = None, say: Callable[[str], None] = print
 ) -> list[Figures]:
     """Those of every point; points that compile the same program are planned once.
 
@@ -50,19 +60,31 @@ def of_points(
         of the state on the mesh that each point names.
       say: is told, a line at a time, what takes long.
     """
-    problems = [_problem(each, topology) for each in resolved]
-    programs = [_program(each.settings.run) for each in resolved]
-    distinct = len({p for p, problem in zip(programs, problems, strict=True) if problem is None})
-    found: dict[RunConfig, Figures] = {}
-    for each, program, problem in zip(resolved, programs, problems, strict=True):
-        if problem is None and program not in found:
-            number = f"{len(found) + 1}/{distinct}"
-            said = functools.partial(_say_of, say, f"{number} {each.point.label}")
-            found[program] = _planned(program, topology, said) if topology else _analytic(program)
+    problems = [_problem(each, topology) for each in made.resolved]
+    programs = [_program(each.settings.run) for each in made.resolved]
+    planned: dict[RunConfig, Planned] = {}
+    wanted = len({p for p, problem in zip(programs, problems, strict=True) if problem is None})
+    for each, program, problem in zip(made.resolved, programs, problems, strict=True):
+        if problem is None and program not in planned:
+            number = f"{len(planned) + 1}/{wanted} {each.point.label}"
+            said = functools.partial(_say_of, say, number)
+            planned[program] = (
+                _compiled(program, topology, said) if topology else _analytic(program)
+            )
+    times = told(made.folder, made.resolved, programs)
+    nothing = Planned(None, False, None, None)
     return [
-        Figures(None, False, None, problem) if problem is not None else found[program]
-        for program, problem in zip(programs, problems, strict=True)
+        _figures(each.point, planned.get(program, nothing), time, problem)
+        for each, program, time, problem in zip(
+            made.resolved, programs, times, problems, strict=True
+        )
     ]
+
+
+def _figures(point: Point, planned: Planned, time: Time | None, problem: str | None) -> Figures:
+    if time is None and planned.step_seconds is not None:
+        time = Time(own_steps(point) * planned.step_seconds, "bound")
+    return Figures(planned.memory, planned.whole, time, problem or planned.problem)
 
 
 def _say_of(say: Callable[[str], None], label: str, line: str) -> None:
@@ -92,17 +114,17 @@ def _problem(each: Resolved, topology: "Topology | None") -> str | None:
     return None
 
 
-def _analytic(run: RunConfig) -> Figures:
+def _analytic(run: RunConfig) -> Planned:
     mesh = abstract_mesh(run.mesh)
     if mesh is None:
-        return Figures(None, False, None, None)
+        return Planned(None, False, None, None)
     setup = Setup.of(run, mesh)
     held = memory.analytic(setup, abstract_batch(run.batch, setup), None)
-    return Figures(held.total, False, None, None)
+    return Planned(held.total, False, None, None)
 
 
-def _planned(run: RunConfig, topology: "Topology", say: Callable[[str], None]) -> Figures:
+def _compiled(run: RunConfig, topology: "Topology", say: Callable[[str], None]) -> Planned:
     made = plan.make_plan(run, topology, say)
     problem = report.refusal(made) if made.fits is False else None
     seconds = made.bound.seconds if made.bound else None
-    return Figures(made.memory.total, made.compilation is not None, seconds, problem)
+    return Planned(made.memory.total, made.compilation is not None, seconds, problem)

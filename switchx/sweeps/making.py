@@ -1,7 +1,7 @@
 """Makes a sweep's folder of its statement, or brings the folder up to a changed one."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from switchx.settings import Request
 from switchx.sweeps import points, statement
 from switchx.sweeps.folder import FILE, Point, SweepFolder
 from switchx.sweeps.points import Resolved
-from switchx.sweeps.statement import SAVED, Statement
+from switchx.sweeps.saved_gin import SAVED
+from switchx.sweeps.statement import Statement
 
 _AT_ONCE = 16  # requests to a bucket
 
@@ -25,14 +26,14 @@ class Made:
       resolved: its points with their settings, as `folder.points`.
       new: names of points that the folder did not have.
       gone: names of those it has, and that no longer belong.
-      text: of sweep.gin.
+      texts: of sweep.gin, and of what it needs.
     """
 
     folder: SweepFolder
     resolved: tuple[Resolved, ...]
     new: tuple[str, ...]
     gone: tuple[str, ...]
-    text: str
+    texts: Mapping[str, str]
 
     def write(self) -> None:
         """Writes what is not there yet: each config.gin, then sweep.gin and sweep.json.
@@ -45,7 +46,8 @@ class Made:
         try:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
                 list(pool.map(self._write_config, self.resolved))
-            _write_other(self.folder.path / SAVED, self.text)
+            for name, text in self.texts.items():
+                _write_other(self.folder.path / name, text)
             _write_other(self.folder.path / FILE, self.folder.text())
         except RunError as error:
             raise UserError(
@@ -120,7 +122,7 @@ def make(request: Request, sweep_dir: str | None = None) -> Made:
         tuple(resolved),
         new=tuple(point.name for point in folder.points if point.name not in listed),
         gone=tuple(sorted(listed - now)),
-        text=stated.text,
+        texts=stated.texts,
     )
 
 

@@ -8,6 +8,7 @@ from switchx.planning.summary_text import human
 from switchx.sweeps.figures import Figures
 from switchx.sweeps.folder import Point
 from switchx.sweeps.making import Made
+from switchx.sweeps.times import Time, own_steps
 from switchx.terminal import clock, table
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Planned:
         """The table, its totals, and what the figures are."""
         head = ("point", "parameters", "FLOPs", "steps", "tokens", "GB a device", "time")
         rows = [head, *(_row(point, figures) for point, figures in self.points)]
-        lines = table([*rows, self._totals()])
+        lines = table([*rows, self._last_row()], numbers=range(1, len(head)))
         return "\n".join([f"{self.name}: {self._counts()}", "", *lines, "", *self._notes()])
 
     def form(self) -> dict[str, Any]:
@@ -61,33 +62,47 @@ class Planned:
                 | {
                     "memory_per_device": figures.memory,
                     "memory_is_whole": figures.whole,
-                    "step_seconds": figures.seconds,
-                    "seconds": _time(point, figures),
+                    "seconds": figures.time.seconds if figures.time else None,
+                    "seconds_told_by": figures.time.told_by if figures.time else None,
                     "problem": figures.problem,
                 }
                 for point, figures in self.points
             ],
-            "flops": sum(point.flops for point, _ in self.points),
-            "tokens": sum(point.tokens for point, _ in self.points),
-            "seconds": _sum(_time(*each) for each in self.points),
+            **self._totals(),
         }
 
     def _counts(self) -> str:
         count = len(self.points)
         return f"{count} point{'s' if count != 1 else ''} in {self.directory}"
 
-    def _totals(self) -> tuple[str, ...]:
-        points = [point for point, _ in self.points]
-        time = _sum(_time(*each) for each in self.points)
+    def _totals(self) -> dict[str, Any]:
+        """Of what is to be computed: steps that a fork takes over count once."""
+        shares = [(point, own_steps(point) / point.steps) for point, _ in self.points]
+        times = [figures.time.seconds for _, figures in self.points if figures.time]
+        return {
+            "steps": sum(own_steps(point) for point, _ in shares),
+            "flops": round(sum(point.flops * share for point, share in shares)),
+            "tokens": round(sum(point.tokens * share for point, share in shares)),
+            "seconds": sum(times) if len(times) == len(self.points) else None,
+        }
+
+    def _last_row(self) -> tuple[str, ...]:
+        sums, told = self._totals(), self._told_by() or {"done"}
+        time = None if sums["seconds"] is None else Time(sums["seconds"], min(told))
+        tokens = human(sums["tokens"], "B").strip()
         return (
             "together",
             "",
-            human(sum(point.flops for point in points)).strip(),
-            f"{sum(point.steps for point in points):,}",
-            human(sum(point.tokens for point in points), "B").strip(),
+            _flops(sums["flops"]),
+            f"{sums['steps']:,}",
+            tokens,
             "",
             _clock(time),
         )
+
+    def _told_by(self) -> set[str]:
+        """What tells the times that are no measured ones."""
+        return {figures.time.told_by for _, figures in self.points if figures.time} - {"done"}
 
     def _notes(self) -> Iterable[str]:
         parts = {
@@ -101,6 +116,14 @@ class Planned:
         )
         if not all(figures.whole for _, figures in self.points):
             yield "GB a device: parameters, optimizer, gradients and batch; activations on top"
+        forks = [point for point, _ in self.points if point.fork]
+        if forks:
+            yield (
+                f"{len(forks)} points begin with a longer one's checkpoint; together are the steps "
+                "that are made"
+            )
+        for name in sorted(self._told_by()):
+            yield _TOLD_BY[name]
         for point, figures in self.points:
             if figures.problem is not None:
                 yield f"{point.name} cannot run: {figures.problem}"
@@ -111,24 +134,26 @@ def _row(point: Point, figures: Figures) -> tuple[str, ...]:
     return (
         point.name,
         human(point.parameters, "B").strip(),
-        human(point.flops).strip(),
+        _flops(point.flops),
         f"{point.steps:,}",
         human(point.tokens, "B").strip(),
         "?" if held is None else f"{held / 1e9:.2f}" if held >= 1e7 else f"{held / 1e9:.2g}",
-        _clock(_time(point, figures)),
+        _clock(figures.time),
     )
 
 
-def _time(point: Point, figures: Figures) -> float | None:
-    return None if figures.seconds is None else point.steps * figures.seconds
+def _flops(count: float) -> str:
+    return f"{count:.3g}"
 
 
-def _clock(seconds: float | None) -> str:
-    return "?" if seconds is None else clock(seconds)
+_TOLD_BY = {
+    "bound": "time: >, the least that the device's rates allow",
+    "rate": "time: ~, by the FLOPs a second of the points that are done",
+    "same": "time: ~, by the steps of a point with the same program that is done",
+}
 
 
-def _sum(values: Iterable[float | None]) -> float | None:
-    """None where one is not known."""
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return sum(known) if len(known) == len(found) else None
+def _clock(time: Time | None) -> str:
+    if time is None:
+        return "?"
+    return {"done": "", "bound": ">"}.get(time.told_by, "~") + clock(time.seconds)

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from switchx.errors import UserError
@@ -16,7 +15,7 @@ from switchx.sweeps import counting, forks
 from switchx.sweeps.axes import Assignment, combinations
 from switchx.sweeps.folder import Fork, Point, label
 from switchx.sweeps.settling import Settling
-from switchx.sweeps.statement import GIN_FILE, Statement
+from switchx.sweeps.statement import Statement
 
 _LONGEST = 120  # characters of a name; file systems take 255 bytes
 _DIR_LINE = re.compile(rf"^{MODEL_DIR} = .*\n", re.MULTILINE)
@@ -103,8 +102,7 @@ def _point(statement: Statement, assigned: Mapping[str, Any], settings: Settings
 def _slug(assigned: Mapping[str, Any]) -> str:
     parts = []
     for name, value in assigned.items():
-        shown = Path(value).stem if name == GIN_FILE else str(value)
-        shown = re.sub(r"[^A-Za-z0-9.+-]+", "-", shown).strip("-")
+        shown = re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-")
         parts.append(f"{name.rpartition('.')[2].lower()}-{shown}")
     return "_".join(parts)[:_LONGEST]
 

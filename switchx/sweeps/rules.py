@@ -109,8 +109,14 @@ class Rule:
             values = ", ".join(f"{name}={setting(name)!r}" for name in self.names)
             raise UserError(
                 f"{self.where}={self.text!r} has no value where {values or 'it stands'} "
-                f"({error}): change it, or exclude such points."
+                f"({_why(error)}): change it, or exclude such points."
             ) from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OverflowError):
+        return "a number in it is too large"
+    return f"there is no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _name(node: ast.AST) -> str | None:

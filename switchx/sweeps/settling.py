@@ -11,7 +11,8 @@ from switchx.settings.gin_syntax import Macro, Reference, leaves
 from switchx.settings.gin_values import GinConfig
 from switchx.sweeps import counting
 from switchx.sweeps.rules import Rule
-from switchx.sweeps.statement import BUDGET, FIGURES, GIN_FILE, STEPS, Statement
+from switchx.sweeps.saved_gin import GIN_FILE
+from switchx.sweeps.statement import BUDGET, FIGURES, STEPS, Statement
 
 _SWITCH = "ModelConfig.switch"
 _EXPERTS = "SwitchConfig.num_experts"

@@ -11,18 +11,17 @@ from switchx.settings import Binding, Request
 from switchx.settings.configurables import PARAMETERS, SWEEP
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Macro, leaves, near
-from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
+from switchx.settings.gin_values import MODEL_DIR, ONCE, GinConfig
 from switchx.settings.loading import read_files
 from switchx.settings.sweep_config import SweepConfig
+from switchx.sweeps import saved_gin
 from switchx.sweeps.rules import Rule
+from switchx.sweeps.saved_gin import GIN_FILE, HEADER, SAVED
 
-GIN_FILE = "gin_file"  # the axis whose values are files
 BUDGET = "BUDGET_FLOPS"
 STEPS = "TRAIN_STEPS"
 # Of the model that the other settings make, for rules.
 FIGURES = ("parameters", "parameters_per_token", "sequence_flops")
-SAVED = "sweep.gin"  # in a sweep's folder
-HEADER = "# Written by switchx sweep."
 _NO_AXES = (MODEL_DIR, "SWEEP_DIR", *ONCE)
 
 
@@ -36,11 +35,11 @@ class Statement:
       config: its axes and all else.
       run: what is set of a run, without the sweep's own settings.
       flags: the same of the command line, which win over the files of an axis.
-      files: what each value of the axis 'gin_file' sets.
+      files: what each file of the axis 'gin_file' sets, by its label.
       rules: each an expression, or a value.
       exclude: each an expression.
       free: names that rules use and no run has.
-      text: gin that states the same sweep when read alone.
+      texts: gin that states the same sweep when read alone, by its name in the folder.
     """
 
     name: str
@@ -52,7 +51,7 @@ class Statement:
     rules: Mapping[str, Any]
     exclude: tuple[Rule, ...]
     free: frozenset[str]
-    text: str
+    texts: Mapping[str, str]
 
     @property
     def has_budget(self) -> bool:
@@ -82,17 +81,20 @@ def read(request: Request, sweep_dir: str | None = None) -> Statement:
             "configs/sweeps/toy.gin has them, or give it to `switchx train`."
         )
     name = config.name or Path(file).stem
+    files = _axis_files(config, file, request)
+    if files:
+        config = dataclasses.replace(config, axes={**config.axes, GIN_FILE: list(files)})
     statement = Statement(
         name=name,
         directory=sweep_dir or config.directory or _default_directory(file, name, request),
         config=config,
         run=tuple(_of_runs(bindings)),
         flags=tuple(_of_runs(flags)),
-        files=_axis_files(config, file, request),
+        files=files,
         rules=_rules(config),
         exclude=tuple(Rule.parse(text, "SweepConfig.exclude") for text in config.exclude),
         free=frozenset(),
-        text=_text(gin, name),
+        texts=saved_gin.texts(gin, name, files, flags),
     )
     return _checked(statement, gin)
 
@@ -125,17 +127,22 @@ def _of_runs(bindings: Iterable[Binding]) -> list[Binding]:
 
 
 def _axis_files(config: SweepConfig, file: str, request: Request) -> dict[str, tuple[Binding, ...]]:
-    reader, found = Reader(request.search_paths), {}
-    for value in (config.axes or {}).get(GIN_FILE, ()):
-        setting = f"SweepConfig.axes[{GIN_FILE!r}]"
+    """What each file of the axis sets, by its label; looked for beside the sweep's file first."""
+    reader, setting = Reader(request.search_paths), f"SweepConfig.axes[{GIN_FILE!r}]"
+    values, found = (config.axes or {}).get(GIN_FILE, ()), {}
+    for value in values:
         if not isinstance(value, str):
             raise UserError(f"{setting} has {value!r}, which is no file's name: write a string.")
-        bindings = reader.read_file(value, setting)
+    folder = reader.find(file, "--gin_file", f"--gin_file={file!r}").parent
+    for value, label in saved_gin.labels(values).items():
+        path = reader.find(value, setting, f"{setting}={value!r}", folder)
+        beside = str(path) == str(folder / value)
+        bindings = reader.read_file(str(path) if beside else value, setting)
         if len(_of_runs(bindings)) < len(bindings):
             raise UserError(
                 f"{setting} has {value!r}, which states a sweep itself: name a model or a run."
             )
-        found[value] = tuple(bindings)
+        found[label] = tuple(bindings)
     return found
 
 
@@ -146,18 +153,6 @@ def _rules(config: SweepConfig) -> dict[str, Any]:
         else rule
         for target, rule in (config.rules or {}).items()
     }
-
-
-def _text(gin: GinConfig, name: str) -> str:
-    """All that was set, but for the defaults of configs/base.gin."""
-    own = [b for b in gin.bindings.values() if b.file != BASE]
-    if f"{SWEEP}.name" not in gin.bindings:
-        own.append(Binding(f"{SWEEP}.name", name, "the file's name"))
-    macros = [f"{b.target} = {b.value!r}" for b in own if b.is_macro]
-    parameters = [f"{b.target} = {b.value!r}" for b in own if not b.is_macro]
-    parameters.sort(key=lambda line: line.split(".")[0])
-    head = f"{HEADER} Read alone, with --gin_file, this is the same sweep."
-    return "\n".join([head, "", *macros, "", *parameters, ""])
 
 
 def _checked(statement: Statement, gin: GinConfig) -> Statement:

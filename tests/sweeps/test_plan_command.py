@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,3 +53,73 @@ def test_the_sweep_that_its_folder_keeps_is_the_same(planned, capsys):
     assert [point["name"] for point in found["points"]] == [p.name for p in planned.points]
     assert found["sweep_dir"] == str(planned.path)
     assert {path: path.stat().st_mtime_ns for path in planned.path.rglob("*")} == before
+
+
+@pytest.fixture
+def stated(tmp_path):
+    """A sweep of four points, of which two compile the same step."""
+    file = tmp_path / "mine.gin"
+    axes = "{'ModelConfig.d_model': [16, 32], 'SEED': [0, 1]}"
+    file.write_text(f"include 'configs/sweeps/toy.gin'\nSweepConfig.axes = {axes}\n")
+    return [f"--gin_file={file}", f"--sweep_dir={tmp_path / 'sweep'}"]
+
+
+def plan(stated, capsys, *flags):
+    status = main(["sweep", "plan", *stated, *flags])
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+def test_points_that_cannot_run_are_named_and_nothing_is_written(stated, tmp_path, capsys):
+    status, out, err = plan(stated, capsys, "--gin.MESH_EXPERT=3")
+    assert status == 2
+    assert err.startswith(
+        "switchx: 4 of 4 points cannot run, and nothing was written: NUM_EXPERTS=8 must be a "
+        "multiple of MESH_EXPERT=3. (NUM_EXPERTS: configs/models/tiny_switch.gin line "
+    )
+    assert out.count("cannot run: NUM_EXPERTS=8 must be a multiple of MESH_EXPERT=3") == 4
+    assert not (tmp_path / "sweep").exists()
+    status, out, err = plan(stated, capsys, "--gin.VOCABULARY=t5", "--json")
+    assert status == 2
+    assert "vocab_size=2176 is less than the 32100 ids" in json.loads(out)["points"][0]["problem"]
+
+
+def test_points_of_the_same_program_are_planned_once(stated, capsys, monkeypatch):
+    asked = []
+
+    def make_plan(run, topology, say):
+        asked.append((run.model.d_model, topology.name))
+        say("compiling")
+        return SimpleNamespace(
+            memory=SimpleNamespace(total=3 * 10**9),
+            compilation="done",
+            fits=run.model.d_model < 32,
+            bound=SimpleNamespace(seconds=0.5),
+        )
+
+    monkeypatch.setattr("switchx.planning.plan.make_plan", make_plan)
+    monkeypatch.setattr("switchx.planning.report.refusal", lambda made: "too large: lower it.")
+    status, out, err = plan(stated, capsys, "--topology=v5e-1")
+    assert asked == [(16, "v5e:1x1"), (32, "v5e:1x1")]
+    assert err.splitlines()[0] == "1/2 ModelConfig.d_model=16, SEED=0: compiling"
+    assert status == 2
+    assert "2 of 4 points cannot run, and nothing was written: too large: lower it." in err
+    rows = [line.split() for line in out.splitlines() if line.startswith("d_model-")]
+    assert [row[-2:] for row in rows if "cannot" not in row] == [["3.00", ">0:10"]] * 4
+
+
+def test_times_follow_from_a_point_that_is_done(stated, tmp_path, capsys):
+    assert plan(stated, capsys)[0] == 0
+    folder = SweepFolder.open(tmp_path / "sweep")
+    first = folder.points[0]
+    folder.state_directory(first).mkdir(parents=True)
+    (folder.state_directory(first) / "done.json").write_text('{"steps": 20, "seconds": 10.0}')
+    status, out, _ = plan(stated, capsys, "--json")
+    found = json.loads(out)
+    told = [(point["seconds_told_by"], point["seconds"]) for point in found["points"]]
+    other = 10.0 * folder.points[2].flops / first.flops
+    assert status == 0
+    assert [name for name, _ in told] == ["done", "same", "rate", "rate"]
+    assert [seconds for _, seconds in told] == pytest.approx([10, 10, other, other])
+    assert found["seconds"] == pytest.approx(20 + 2 * other)
+    assert found["flops"] == sum(point["flops"] for point in found["points"])
