@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchx import data, storage
 from switchx.api.run import Run
+from switchx.api.starting import beginning
 from switchx.settings import Settings, changed_settings, check_fits
 from switchx.writers import RunFacts, Writer, Writers, check_installed
 
@@ -82,20 +83,25 @@ def train_run(
 
     storage.writable_path(settings.model_dir, "MODEL_DIR")
     check_fits(settings)
-    steps = _profile_steps(settings, profile_steps)
     check_position = functools.partial(data.check_position, settings.data)
     data.check_settings(settings.data)
-    check_resume(settings.run, settings.model_dir, None, check_position)
+    begins = beginning(settings)
+    run, warm = begins.run, begins.warm
+    steps = _profile_steps(settings, run.trainer.train_steps, profile_steps)
+    check_resume(run, settings.model_dir, None, check_position)
 
     from switchx import evaluation, hosts, training
     from switchx.reports import pictures
     from switchx.training.checks import check_vocabulary
     from switchx.training.metrics import layer_names
+    from switchx.training.start import FRESH
 
     def check() -> str:
         begun(changed_settings(settings))
         digest = data.vocabulary_digest(settings.data)
-        check_resume(settings.run, settings.model_dir, digest, check_position)
+        check_resume(run, settings.model_dir, digest, check_position)
+        if warm is not None:
+            warm.check_vocabulary(digest)
         check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
         data.preflight(settings.data)
         return digest
@@ -115,11 +121,12 @@ def train_run(
     )
     writers = writers or Writers()
     result = training.train(
-        settings.run,
+        run,
         settings.model_dir,
         feed,
         settings.resolved,
         token,
+        warm or FRESH,
         profile_steps=steps,
         writers=writers,
     )
@@ -132,12 +139,12 @@ def train_run(
     return result, drawn
 
 
-def _profile_steps(settings: Settings, text: str | None) -> "ProfileSteps | None":
+def _profile_steps(settings: Settings, train_steps: int, text: str | None) -> "ProfileSteps | None":
     from switchx.training.checkpoints.identity import saved_steps
     from switchx.training.profile import ProfileSteps
 
     if text is None:
         return None
     steps, saved = ProfileSteps.parse(text), saved_steps(settings.model_dir)
-    steps.check(settings.run.trainer.train_steps, saved[-1] if saved else 0)
+    steps.check(train_steps, saved[-1] if saved else 0)
     return steps

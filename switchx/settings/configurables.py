@@ -9,7 +9,7 @@ from switchx.data.config import DataConfig
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.settings.sweep_config import SweepConfig
 from switchx.sharding import MeshConfig
-from switchx.training.config import OptimizerConfig, TrainerConfig
+from switchx.training.config import OptimizerConfig, StartConfig, TrainerConfig
 
 CONFIGURABLES: dict[str, type] = {
     cls.__name__: cls
@@ -19,13 +19,21 @@ CONFIGURABLES: dict[str, type] = {
         DataConfig,
         TrainerConfig,
         OptimizerConfig,
+        StartConfig,
         MeshConfig,
         SweepConfig,
     )
 }
 
 # Built for every run. The others are built where a value refers to them, as @SwitchConfig().
-ROOTS = ("ModelConfig", "DataConfig", "TrainerConfig", "OptimizerConfig", "MeshConfig")
+ROOTS = (
+    "ModelConfig",
+    "DataConfig",
+    "TrainerConfig",
+    "OptimizerConfig",
+    "StartConfig",
+    "MeshConfig",
+)
 SWEEP = "SweepConfig"  # built for a sweep alone: no part of a run
 
 PARAMETERS = [

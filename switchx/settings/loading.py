@@ -14,7 +14,7 @@ from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
-from switchx.training.config import BatchShape, RunConfig
+from switchx.training.config import BatchShape, RunConfig, StartConfig
 from switchx.training.run_reader import check_format
 
 DEFAULT_RUN = "configs/runs/quickstart.gin"
@@ -79,6 +79,7 @@ class Settings:
     Attributes:
       run: what the compiled step depends on.
       data: what it is fed.
+      start: where its first state comes from.
       model_dir: where the run's files lie.
       resolved: gin that gives these settings when read as the only gin file.
       gin: the parsed configuration they were made from.
@@ -86,6 +87,7 @@ class Settings:
 
     run: RunConfig
     data: DataConfig
+    start: StartConfig
     model_dir: str
     resolved: str
     gin: GinConfig = dataclasses.field(compare=False, repr=False)
@@ -182,7 +184,8 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     chosen += [Binding(name, False, "after the start") for name in ONCE]
     resolved = GinConfig.of([*bindings, *chosen]).text()
     header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"
-    return Settings(run, data, model_dir, header + resolved, config)
+    start = config.build("StartConfig")
+    return Settings(run, data, start, model_dir, header + resolved, config)
 
 
 def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:

@@ -12,6 +12,9 @@ from switchx.writers import check_names
 OPTIMIZERS: dict[str, Callable[..., Any]] = {}  # filled by `switchx.training.optimizers`
 SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine", "wsd")
 ON_BAD_LOSS = ("stop", "skip")
+START_CHECKPOINTS = ("newest", "best")
+START_CHANGES = ("experts", "layers", "vocabulary")
+CONTINUE = "continue"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +163,56 @@ class TrainerConfig:
         if self.loss_spike is not None and not self.loss_spike > 0:
             raise UserError(f"LOSS_SPIKE={self.loss_spike} must be above 0, or None.")
         check_names(self.metric_writers)
+
+
+@dataclasses.dataclass(frozen=True)
+class StartConfig:
+    """Where the first state comes from, as long as the run has no checkpoint of its own.
+
+    Attributes:
+      from_run: the directory of a run, or of one of its checkpoints; None makes new parameters
+        from the seed (macro START_FROM).
+      checkpoint: of that run: "newest", "best" by validation loss, or a step
+        (macro START_CHECKPOINT).
+      step: at which this run begins: 0, or "continue" for that of the checkpoint, with which the
+        schedule goes on; TRAIN_STEPS counts from there (macro START_STEP).
+      optimizer: whether the optimizer's state is taken too (macro START_OPTIMIZER).
+      changes: in what the two models may differ, of START_CHANGES: more "experts", each new one
+        the copy of one there; more "layers", each the copy of the one at its relative depth; a
+        longer "vocabulary", whose new rows are the mean of those there (macro START_CHANGES).
+      experts: numbers of those that are kept, the same in every layer; None keeps all
+        (macro START_EXPERTS).
+      noise: added to what belongs to a copied expert, in parts of its parameter's RMS: copies
+        without it would all get the same tokens (macro START_NOISE).
+      fresh: parameters that are new although the run has them, or because it has none, by
+        patterns of their names, as "*/router/*" (macro START_FRESH).
+    """
+
+    from_run: str | None = None
+    checkpoint: str | int = "newest"
+    step: str | int = 0
+    optimizer: bool = False
+    changes: tuple | list = ()
+    experts: tuple | list | None = None
+    noise: float = 0.01
+    fresh: tuple | list = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.checkpoint, str) and self.checkpoint not in START_CHECKPOINTS:
+            raise UserError(
+                f"START_CHECKPOINT={self.checkpoint!r} is not one of "
+                f"{', '.join(START_CHECKPOINTS)}, nor the number of a step."
+            )
+        if self.step not in (0, CONTINUE):
+            raise UserError(f"START_STEP={self.step!r} must be 0 or {CONTINUE!r}.")
+        for name in self.changes:
+            if name not in START_CHANGES:
+                raise UserError(
+                    f"START_CHANGES={self.changes!r}: {name!r} is not one of "
+                    f"{', '.join(START_CHANGES)}."
+                )
+        if not self.noise >= 0:
+            raise UserError(f"START_NOISE={self.noise} must be at least 0.")
 
 
 @dataclasses.dataclass(frozen=True)

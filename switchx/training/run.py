@@ -25,7 +25,7 @@ from switchx.training.loop import Loop, TrainResult
 from switchx.training.not_finite import Inquiry
 from switchx.training.profile import Profiler, ProfileSteps
 from switchx.training.run_reader import metric_rows
-from switchx.training.start import FRESH, Start
+from switchx.training.start import FRESH, Start, lines
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
 from switchx.writers import Writers
@@ -139,9 +139,16 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
         how = "starting afresh"
     else:
         how = f"starting from {began.record['from']} at step {began.step}"
+    if "checkpoint" in began.record:
+        how += f" with the checkpoint {began.record['checkpoint']} of {began.record['path']}"
     log.say(
         f"{setup.model.num_params:,} parameters; ready in {seconds:.1f} s; {how} in {directory}"
     )
+    for line in lines(began.record):
+        log.say(line)
+    if began.record and began.step:
+        steps = setup.run.trainer.train_steps
+        log.say(f"{steps - began.step:,} steps to train: from step {began.step:,} to {steps:,}")
 
 
 def _what_is_left(directory: Path) -> str:

@@ -26,6 +26,20 @@ class Started:
     record: dict[str, Any]
 
 
+def lines(record: Mapping[str, Any]) -> list[str]:
+    """What a run that begins says of the state it took, beside where it is from."""
+    said = {
+        "changed": "parameters of another shape there",
+        "fresh": "parameters that are new",
+        "left_out": "parameters there that are left out",
+    }
+    return [
+        f"{len(record[name])} {what}: {', '.join(record[name])}"
+        for name, what in said.items()
+        if record.get(name)
+    ]
+
+
 class Start(Protocol):
     """Where parameters and optimizer state come from."""
 

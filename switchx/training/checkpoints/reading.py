@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -14,7 +16,7 @@ from switchx.training.checkpoints.failures import store_failure
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.checkpoints.identity import checkpoints_of, read_identity, saved_steps
 from switchx.training.checkpoints.objects import unchanging
-from switchx.training.checkpoints.refusals import check_model, compare_arrays
+from switchx.training.checkpoints.refusals import check_model, compare_arrays, compare_optimizer
 from switchx.training.checkpoints.run_path import RunPath
 from switchx.training.state import abstract_params
 
@@ -38,20 +40,45 @@ def restore_params(
     """
     folder, saved, step = saved_params(model.config, model_dir, step)
     target = abstract_params(model, mesh, fully_sharded)
-    compare_arrays(model_dir, saved, kinds({"params": target}))
+    return _restored(folder, "params", target, saved, model_dir, step), step
+
+
+def restore_opt_state(abstract: Any, model_dir: str | Path, step: int, optimizer: str) -> Any:
+    """The optimizer's state of a run's checkpoint, laid out like `abstract`.
+
+    Raises:
+      UserError: it is another optimizer's, or of another model.
+      RunError: it is damaged.
+    """
+    try:
+        identity, _ = read_identity(model_dir, step)
+    except ValueError as error:
+        raise _damaged(model_dir, step, first_line(error)) from error
+    compare_optimizer(model_dir, identity, optimizer)
+    folder = checkpoints_of(model_dir) / str(step) / "optimizer"
+    target = {"step": jax.ShapeDtypeStruct((), jnp.int32), "state": abstract}
+    found = _restored(folder, "optimizer", target, identity["arrays"], model_dir, step)
+    return found["state"]
+
+
+def _restored(
+    folder: Path, item: str, target: Any, saved: dict[str, str], model_dir: str | Path, step: int
+) -> Any:
+    """An item of a checkpoint, laid out like `target`, and known to be what was saved."""
+    compare_arrays(model_dir, saved, kinds({item: target}))
     try:
         with unchanging(), ocp.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore(RunPath(folder), target)
+            found = checkpointer.restore(RunPath(folder), target)
     except Exception as error:  # a damaged file can fail in any layer below
         refused = store_failure(error)
         if refused is not None:
             with storage.read_errors(folder, "MODEL_DIR"):
                 raise refused from error
         raise _damaged(model_dir, step, first_line(error)) from error
-    different = first_difference(saved, fingerprints({"params": params}))
+    different = first_difference(saved, fingerprints({item: found}))
     if different is not None:
         raise _damaged(model_dir, step, f"{different} is not what was saved")
-    return params, step
+    return found
 
 
 def saved_params(

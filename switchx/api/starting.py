@@ -1,0 +1,80 @@
+"""Where a run that is about to train begins: its own checkpoint, another run's, or afresh."""
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from switchx import storage
+from switchx.errors import UserError
+from switchx.settings import Request, Settings, load
+from switchx.training.config import CONTINUE, RunConfig
+
+if TYPE_CHECKING:
+    from switchx.training.warm_start import WarmStart
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """How a run begins.
+
+    Attributes:
+      run: what is trained; its `train_steps` is the step at which the run ends.
+      warm: the other run that it starts from; None where it starts afresh or goes on.
+    """
+
+    run: RunConfig
+    warm: "WarmStart | None" = None
+
+
+def beginning(settings: Settings) -> Beginning:
+    """The beginning of a run, chosen once: a restart before the first save begins alike.
+
+    Raises:
+      UserError: START_FROM names no run, or one of another model.
+    """
+    from switchx.training.checkpoints.identity import saved_steps
+
+    if settings.start.from_run is None:
+        return Beginning(settings.run)
+    record = _record(settings)
+    if saved_steps(settings.model_dir):
+        return Beginning(_from_step(settings, record.get("step", 0)))
+    warm = _warm_start(settings, record)
+    warm.check(settings.run)
+    return Beginning(_from_step(settings, warm.first_step), warm)
+
+
+def _from_step(settings: Settings, first: int) -> RunConfig:
+    """TRAIN_STEPS counts the steps of this run, and the trainer its last step."""
+    run = settings.run
+    if settings.start.step != CONTINUE:
+        return run
+    last = first + run.trainer.train_steps
+    return dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, train_steps=last))
+
+
+def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
+    from switchx.training.warm_start import WarmStart, chosen_step
+
+    path, step = chosen_step(settings.start)
+    if storage.as_path(settings.model_dir) == path:
+        raise UserError(
+            f"START_FROM={settings.start.from_run!r} is this run's own MODEL_DIR: leave it out to "
+            "go on with the run, or name another MODEL_DIR."
+        )
+    if record.get("path") == settings.start.from_run:
+        step = record.get("checkpoint", step)  # that run may have saved others since
+    there = load(Request(model_dir=str(path)).of_run())
+    return WarmStart(settings.start, path, there.run.model, step)
+
+
+def _record(settings: Settings) -> dict[str, Any]:
+    """What start.json says; {} before the first start."""
+    path = storage.as_path(settings.model_dir, "MODEL_DIR") / "start.json"
+    try:
+        found = json.loads(storage.read_if_there(path, "MODEL_DIR") or b"{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: remove the run's directory, or name another one.")
+    return found

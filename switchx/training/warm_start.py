@@ -1,0 +1,156 @@
+"""A first state from another run's checkpoint: START_FROM."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from switchx import storage
+from switchx.errors import UserError
+from switchx.model import Model, ModelConfig, Params
+from switchx.training import adapting
+from switchx.training.checkpoints.identity import read_identity, saved_steps
+from switchx.training.checkpoints.reading import restore_opt_state, restore_params
+from switchx.training.config import CONTINUE, RunConfig, StartConfig
+from switchx.training.run_reader import metric_rows
+from switchx.training.start import Given, Started
+from switchx.training.state import Setup
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """Starts from a checkpoint of another run (`switchx.training.start.Start`).
+
+    Attributes:
+      config: what is taken of it, and how.
+      model_dir, model, step: the other run's directory, its model, and the checkpoint's step.
+    """
+
+    config: StartConfig
+    model_dir: Path
+    model: ModelConfig
+    step: int
+
+    @property
+    def first_step(self) -> int:
+        """The step at which the new run begins."""
+        return self.step if self.config.step == CONTINUE else 0
+
+    def check(self, run: RunConfig) -> None:
+        """Raises UserError where the two models do not fit; allocates nothing."""
+        there, wanted = Model.of(self.model), Model.of(run.model)
+        adapting.check(self.config, there.shapes, wanted.shapes, wanted.axes)
+        if self.config.optimizer and adapting.named(there.shapes) != adapting.named(wanted.shapes):
+            raise UserError(
+                "START_OPTIMIZER=True needs a model of the same shapes: the optimizer's state of "
+                f"START_FROM={self.config.from_run!r} is of others."
+            )
+
+    def check_vocabulary(self, vocabulary: str) -> None:
+        """Raises UserError where the other run was trained with another vocabulary."""
+        try:
+            there = read_identity(self.model_dir, self.step)[0]["vocabulary"]
+        except ValueError:  # damaged: whoever restores it says so
+            return
+        if there not in (None, vocabulary) and "vocabulary" not in self.config.changes:
+            raise UserError(
+                f"START_FROM={self.config.from_run!r} was trained with another VOCABULARY: set "
+                "that one, or START_CHANGES=('vocabulary',) where ids mean the same in both."
+            )
+
+    def begin(self, setup: Setup) -> Started:
+        """The first state; what was taken, made fresh and left out is in its record."""
+        there, wanted = (
+            adapting.named(Model.of(self.model).shapes),
+            adapting.named(setup.model.shapes),
+        )
+        fresh = sorted(name for name in wanted if adapting.made_fresh(self.config, name))
+        origin = {
+            "from": "run",
+            "path": self.config.from_run,
+            "checkpoint": self.step,
+            "fresh": fresh,
+            "left_out": sorted(there.keys() - wanted.keys()),
+            "changed": [
+                name
+                for name in sorted(wanted.keys() - set(fresh))
+                if there[name].shape != wanted[name].shape
+            ],
+        }
+        return Given(_Arrays(self, setup), self.first_step, origin).begin(setup)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arrays:
+    """The other run's arrays, as `switchx.training.start.Arrays`."""
+
+    start: WarmStart
+    setup: Setup
+
+    def params(self, abstract: Params) -> Params:
+        start, setup = self.start, self.setup
+        model, split = Model.of(start.model), setup.run.mesh.fully_sharded
+        there, _ = restore_params(model, start.model_dir, setup.mesh, start.step, split)
+        if adapting.named(model.shapes) == adapting.named(setup.model.shapes) and not (
+            start.config.fresh
+        ):
+            return there
+
+        def make(there: Params, seed: jax.Array) -> Params:
+            key = jax.random.key(seed)
+            # Of the fresh parameters only those that are used are computed.
+            fresh, noise = setup.model.init(key), jax.random.fold_in(key, 1)
+            return adapting.adapt(start.config, there, fresh, setup.model.axes, noise)
+
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        with jax.set_mesh(setup.mesh):
+            return jax.jit(make, out_shardings=shardings)(there, setup.run.trainer.seed)
+
+    def opt_state(self, abstract: Any) -> Any | None:
+        if not self.start.config.optimizer:
+            return None
+        name = self.setup.run.optimizer.name
+        return restore_opt_state(abstract, self.start.model_dir, self.start.step, name)
+
+
+def chosen_step(config: StartConfig) -> tuple[Path, int]:
+    """The run's directory and the step that START_FROM and START_CHECKPOINT name.
+
+    Raises:
+      UserError: no run is there, or it has no such checkpoint.
+    """
+    assert config.from_run is not None
+    path, wanted = storage.store_path(config.from_run, "START_FROM"), config.checkpoint
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        path, wanted = path.parent.parent, int(path.name)
+    steps = saved_steps(path)
+    if not steps:
+        raise UserError(
+            f"START_FROM={config.from_run!r} holds no checkpoint: name the directory of a run."
+        )
+    if wanted == "newest":
+        return path, steps[-1]
+    if wanted == "best":
+        return path, _best(path, steps, config)
+    if wanted not in steps:
+        raise UserError(
+            f"START_CHECKPOINT={wanted} is not in START_FROM={config.from_run!r}: the checkpoints "
+            f"there are {', '.join(map(str, steps))}."
+        )
+    return path, int(wanted)
+
+
+def _best(path: Path, steps: list[int], config: StartConfig) -> int:
+    """The saved step of lowest validation loss; the earlier of equals."""
+    losses = {
+        row["step"]: row["loss"]
+        for row in metric_rows(path)
+        if row["split"] == "validation" and row["step"] in steps and row["loss"] is not None
+    }
+    if not losses:
+        raise UserError(
+            f"START_CHECKPOINT='best': no checkpoint in START_FROM={config.from_run!r} has a "
+            "validation loss: name a step, or 'newest'."
+        )
+    return min(losses, key=lambda step: (losses[step], step))
