@@ -57,11 +57,6 @@ def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
     from switchx.training.warm_start import WarmStart, chosen_step
 
     path, step = chosen_step(settings.start)
-    if storage.as_path(settings.model_dir) == path:
-        raise UserError(
-            f"START_FROM={settings.start.from_run!r} is this run's own MODEL_DIR: leave it out to "
-            "go on with the run, or name another MODEL_DIR."
-        )
     if record.get("path") == settings.start.from_run:
         step = record.get("checkpoint", step)  # that run may have saved others since
     there = load(Request(model_dir=str(path)).of_run())
