@@ -63,6 +63,9 @@ def test_the_first_state_is_the_others_to_the_bit(trained, tmp_path, flags, monk
     assert began.record["optimizer"] == "fresh"
 
 
+OPTIMIZER_TOO = "--gin.START_OPTIMIZER=True"
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -74,8 +77,7 @@ def test_the_first_state_is_the_others_to_the_bit(trained, tmp_path, flags, monk
         (["--gin.NUM_EXPERTS=4"], "START_EXPERTS"),
         (["--gin.START_CHANGES=('heads',)"], "'heads' is not one of experts, layers, vocabulary"),
         (
-            ["--gin.NUM_EXPERTS=16", "--gin.START_CHANGES=('experts',)"]
-            + ["--gin.START_OPTIMIZER=True"],
+            ["--gin.NUM_EXPERTS=16", "--gin.START_CHANGES=('experts',)", OPTIMIZER_TOO],
             "START_OPTIMIZER=True needs a model of the same shapes",
         ),
     ],
