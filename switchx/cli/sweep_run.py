@@ -99,7 +99,7 @@ def _conclude(desk: "Desk") -> int:
     done = sum(state.done is not None for state in states.values())
     _say(f"{done} of {len(states)} points are done")
     for name, holder in desk.left.held.items():
-        _say(f"{name} is left to the worker that has it, process {holder}")
+        _say(f"{name} is left to who is at it, process {holder}")
     for name, trunk in desk.left.waiting.items():
         _say(f"{name} waits for a checkpoint of {trunk}")
     for name, why in desk.left.unfit.items():

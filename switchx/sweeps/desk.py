@@ -50,6 +50,7 @@ class Desk:
         self._claims, self._unfit, self._forkable, self._say = claims, unfit, forkable, say
         self._order = {point.name: rank for rank, point in enumerate(folder.in_order())}
         self._points = {point.name: point for point in folder.points}
+        self._busy: set[str] = set()  # left to whoever trains them without a claim
         self._alive: set[str] = set()  # held by others that were seen to live since the last point
 
     def next(self) -> "tuple[Point, Claim] | None":
@@ -104,7 +105,7 @@ class Desk:
     def busy(self, point: Point, claim: Claim, why: str) -> None:
         """Somebody trains in its run directory without a claim."""
         claim.give_back()
-        self._alive.add(point.name)
+        self._busy.add(point.name)
         self._say(f"{point.name} is left alone: {why}")
 
     def check_versions(self, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -141,6 +142,10 @@ class Desk:
         return [self._points[name] for name in names]
 
     def _ready(self, point: Point, states: Mapping[str, State]) -> bool:
+        if point.name in self._busy:
+            self.left.held[point.name] = "without a claim"
+            self._alive.add(point.name)
+            return False
         why = self._unfit(point)
         if why is not None:
             self.left.unfit[point.name] = why
