@@ -108,7 +108,7 @@ class Running:
             return
         if hosts.is_first() and point.fork.step in saved_steps(trunk):
             try:
-                if vars(api)["fork"](settings, trunk, point.fork.step):
+                if api.fork(settings, trunk, point.fork.step):
                     self._say(f"beginning with step {point.fork.step} of {point.fork.point}")
             except (UserError, RunError) as error:
                 self._say(f"training from the start: {error}")
