@@ -23,6 +23,10 @@ FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "help": "compile each point for these chips, as v5e-256: `switchx plan`",
         },
     ),
+    "--analytic": (
+        ("plan",),
+        {"action": "store_true", "help": "with --topology: compile nothing, by formulas alone"},
+    ),
     "--dry_run": (
         ("plan",),
         {"action": "store_true", "help": "print the command of each point instead"},

@@ -19,8 +19,8 @@ def run(args: argparse.Namespace) -> None:
     from switchx.sweeps import making
 
     environment.prepare()
+    topology = _topology(args)
     made = making.make(request(args), args.sweep_dir)
-    topology = _topology(args.topology)
     if args.dry_run:
         made.write()
         for point in made.folder.in_order():
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
         return
     from switchx.sweeps import figures, plan_table
 
-    found = figures.of_sweep(made, topology, _say)
+    found = figures.of_sweep(made, topology, not args.analytic, _say)
     planned = plan_table.Planned.of(made, found, topology)
     print(json.dumps(planned.form(), indent=1) if args.json else planned.text(), flush=True)
     refused = [each.problem for each in found if each.problem is not None]
@@ -46,13 +46,17 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _topology(name: str | None) -> "Topology | None":
+def _topology(args: argparse.Namespace) -> "Topology | None":
     from switchx.cli.environment import prepare_devices
     from switchx.planning import topology
 
-    if name is None:
+    if args.cpu_devices is not None:
+        raise UserError(f"--cpu_devices={args.cpu_devices} is not for plans: use --topology=cpu:N.")
+    if args.topology is None:
+        if args.analytic:
+            raise UserError("--analytic is for a topology's chips: name one with --topology.")
         return None
-    chosen = topology.parse(name)
+    chosen = topology.parse(args.topology)
     if chosen.chip is None:
         prepare_devices(chosen.num_chips)
     return chosen

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
+from switchx.model import train_flops
 from switchx.planning import memory, plan, report
+from switchx.planning.advice import advice
 from switchx.planning.summary import abstract_mesh
 from switchx.settings import check_fits
 from switchx.sweeps.folder import Point
@@ -51,13 +53,17 @@ class Planned(NamedTuple):
 
 
 def of_sweep(
-    made: Made, topology: "Topology | None" = None, say: Callable[[str], None] = print
+    made: Made,
+    topology: "Topology | None" = None,
+    compiles: bool = True,
+    say: Callable[[str], None] = print,
 ) -> list[Figures]:
     """Those of every point; points that compile the same program are planned once.
 
     Args:
-      topology: what they are to run on; compiled for, where a compiler is there. None counts bytes
-        of the state on the mesh that each point names.
+      topology: what they are to run on; None counts bytes on the mesh that each point names.
+      compiles: whether their programs are compiled for it, where a compiler is there. Else memory
+        is that of the state, gradients and batch, and time that of the model's FLOPs at peak rate.
       say: is told, a line at a time, what takes long.
     """
     problems = [_problem(each, topology) for each in made.resolved]
@@ -69,7 +75,9 @@ def of_sweep(
             number = f"{len(planned) + 1}/{wanted} {each.point.label}"
             said = functools.partial(_say_of, say, number)
             planned[program] = (
-                _compiled(program, topology, said) if topology else _analytic(program)
+                _compiled(program, topology, said)
+                if topology and compiles
+                else _analytic(program, topology)
             )
     times = told(made.folder, made.resolved, programs)
     nothing = Planned(None, False, None, None)
@@ -114,13 +122,31 @@ def _problem(each: Resolved, topology: "Topology | None") -> str | None:
     return None
 
 
-def _analytic(run: RunConfig) -> Planned:
-    mesh = abstract_mesh(run.mesh)
+def _analytic(run: RunConfig, topology: "Topology | None") -> Planned:
+    mesh = plan.abstract_mesh(run, topology) if topology else abstract_mesh(run.mesh)
     if mesh is None:
         return Planned(None, False, None, None)
     setup = Setup.of(run, mesh)
-    held = memory.analytic(setup, abstract_batch(run.batch, setup), None)
-    return Planned(held.total, False, None, None)
+    chip = topology.chip if topology else None
+    limit = chip.hbm_bytes if chip else None
+    held = memory.analytic(setup, abstract_batch(run.batch, setup), limit)
+    problem = None
+    if held.over and topology:
+        problem = (
+            f"{topology.name} does not fit this run: without activations a chip needs "
+            f"{held.total / 1e9:.2f} GB and has {(limit or 0) / 1e9:.2f}; try "
+            f"{', or '.join(advice(run, cast(Mesh, mesh), held))}."
+        )
+    return Planned(held.total, False, _least_seconds(run, topology), problem)
+
+
+def _least_seconds(run: RunConfig, topology: "Topology | None") -> float | None:
+    """A step's, if its FLOPs were all that its chips do; None on CPU devices."""
+    if topology is None or topology.chip is None:
+        return None
+    batch = run.batch
+    flops = train_flops(run.model, batch.input_length, batch.target_length) * batch.batch_size
+    return flops / (topology.num_chips * topology.chip.peak_flops(run.model.dtype))
 
 
 def _compiled(run: RunConfig, topology: "Topology", say: Callable[[str], None]) -> Planned:

@@ -11,7 +11,6 @@ from switchx.settings import Request
 from switchx.sweeps import points, statement
 from switchx.sweeps.folder import FILE, Point, SweepFolder
 from switchx.sweeps.points import Resolved
-from switchx.sweeps.saved_gin import SAVED
 from switchx.sweeps.statement import Statement
 
 _AT_ONCE = 16  # requests to a bucket
@@ -69,26 +68,6 @@ class Made:
                 f"no longer points of the sweep: {', '.join(self.gone)} (their folders stay)"
             )
         return lines
-
-
-def opened(request: Request, sweep_dir: str | None = None) -> SweepFolder:
-    """A sweep's folder to work in: of a gin file, made or brought up to it, or as it is.
-
-    Any number of processes may open the same sweep at once.
-
-    Raises:
-      UserError: as `make` and `Made.write`; no sweep is there, where no gin file is named.
-    """
-    if not request.gin_files and sweep_dir is not None:
-        if request.bindings:
-            raise UserError(
-                f"{request.bindings[0].origin} is not for a sweep that was planned: name its gin "
-                f"file too, as in --gin_file={sweep_dir}/{SAVED}."
-            )
-        return SweepFolder.open(sweep_dir)
-    made = make(request, sweep_dir)
-    made.write()
-    return made.folder
 
 
 def make(request: Request, sweep_dir: str | None = None) -> Made:

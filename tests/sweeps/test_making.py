@@ -139,11 +139,3 @@ def test_a_sweep_in_a_bucket(tmp_path, gs):
     assert file.startswith("gs://")
     assert load(Request((file,))).model_dir == file.removesuffix("/config.gin")
     assert not written(tmp_path, SEEDS, sweep_dir=f"{gs.root}/sweep").new
-    opened = making.opened(Request(), f"{gs.root}/sweep")
-    assert opened == made.folder
-
-
-def test_what_is_planned_takes_no_settings(tmp_path, sweep):
-    flags = (read_flag("SEED=3"),)
-    with pytest.raises(UserError, match=r"--gin\.SEED=3 is not for a sweep that was planned"):
-        making.opened(Request(bindings=flags), str(sweep.path))

@@ -108,6 +108,21 @@ def test_points_of_the_same_program_are_planned_once(stated, capsys, monkeypatch
     assert [row[-2:] for row in rows if "cannot" not in row] == [["3.00", ">0:10"]] * 4
 
 
+def test_a_topology_without_a_compiler(stated, capsys):
+    """By hand: at 197 TFLOP/s; the state and gradients of 2.9 billion parameters fit no 17 GB."""
+    flags = ("--topology=v5e-1", "--analytic", "--json", "--gin.DTYPE=bfloat16")
+    status, out, _ = plan(stated, capsys, *flags)
+    assert status == 0
+    for point in json.loads(out)["points"]:
+        assert point["seconds"] == pytest.approx(point["flops"] / 197e12)
+        assert point["seconds_told_by"] == "bound"
+        assert not point["memory_is_whole"]
+    status, out, err = plan(stated, capsys, *flags, "--gin.NUM_EXPERTS=700000")
+    assert status == 2
+    assert "v5e:1x1 does not fit this run: without activations a chip needs " in err
+    assert "and has 16.91; try " in err
+
+
 def test_times_follow_from_a_point_that_is_done(stated, tmp_path, capsys):
     assert plan(stated, capsys)[0] == 0
     folder = SweepFolder.open(tmp_path / "sweep")
