@@ -129,8 +129,18 @@ class Fit:
         return self._at(columns, self._theta_K[None])[0]
 
     def interval(self, **columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Between which losses the law lies there, over the resamples: of the law, not of a run."""
-        return percentiles(self._at(columns, self._resampled_RK), self.confidence)
+        """Between which losses the law lies there, over the resamples: of the law, not of a run.
+
+        Resamples of P points with K coefficients spread too little, as residuals do; their distance
+        from the fit, in ln L, is made wider by (P / (P - K))^(1/2).
+        """
+        points, wider = len(self.residuals), 1.0
+        if points > len(self._theta_K):
+            wider = float(np.sqrt(points / (points - len(self._theta_K))))
+        fitted = self.predict(**columns)
+        ratios_RP = self._at(columns, self._resampled_RK) / fitted
+        low, high = percentiles(ratios_RP, self.confidence)
+        return fitted * low**wider, fitted * high**wider
 
     def as_json(self) -> dict[str, Any]:
         """All of it in plain lists and numbers."""

@@ -124,6 +124,11 @@ def test_intervals_are_seeded_and_hold_the_law():
     low, high = fits[0].interval(N=N)
     assert np.all((low < fits[0].predict(N=N)) & (fits[0].predict(N=N) < high))
     np.testing.assert_allclose(np.log(LOSS / fits[0].predict(N=N)), fits[0].residuals)
+    # Where the law is its floor alone its band is that of E, wider by the freedom of 12 - 3 points.
+    far, E = fits[0].interval(N=np.array([1e90])), fits[0].coefficients["E"]
+    wider = (12 / 9) ** 0.5
+    assert far[0][0] == pytest.approx(E.value * (E.low / E.value) ** wider)
+    assert far[1][0] == pytest.approx(E.value * (E.high / E.value) ** wider)
 
 
 def test_resamples_determine_the_law():
