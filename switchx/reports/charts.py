@@ -18,7 +18,8 @@ MOST_NAMES = 12  # in a legend that leaves room for the figure
 
 def draw(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
     """Draws every figure; yields the names of the files."""
-    for figure in [*document["figures"], *document["time"]["figures"]]:
+    of_laws = [figure for law in document["laws"] for figure in law["figures"]]
+    for figure in [*document["figures"], *document["time"]["figures"], *of_laws]:
         name = f"{figure['id']}.png"
         save(chart(document, figure), directory / name)
         yield name
@@ -80,12 +81,19 @@ def _draw_series(axes: Any, figure: Mapping, groups: Mapping) -> None:
     for series in figure["series"]:
         points = series["points"]
         xs, ys = [p["x"] for p in points], [p["y"] for p in points]
+        if series["style"] == "band":
+            lows, highs = [p["low"] for p in points], [p["high"] for p in points]
+            axes.fill_between(xs, lows, highs, color="#8c8c8c", alpha=0.2, linewidth=0)
+            continue
         if series["style"] == "line":
             axes.plot(xs, ys, color="#8c8c8c", linewidth=1, linestyle="--", zorder=1)
             continue
         colour = groups[series["group"]]["light"] if series["group"] else "#8c8c8c"
         if series["style"] == "dots":
             axes.plot(xs, ys, "o", color=colour, markersize=3, alpha=0.6)
+            continue
+        if series["style"] == "points":
+            axes.plot(xs, ys, "o", color=colour, markersize=5, label=_escaped(series["name"]))
             continue
         bars = [[p["y"] - p["low"], p["high"] - p["y"]] for p in points if p["low"] is not None]
         errors = list(zip(*bars, strict=True)) if len(bars) == len(points) else None

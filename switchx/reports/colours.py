@@ -8,7 +8,7 @@ from switchx.reports.groups import Group
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")  # of families, beside each other
 _DENSE = ("#4d4d4d", "#c9c9c9")
 # Parts of viridis, which is even in lightness, that stand out from white and from black.
-_ON_LIGHT, _ON_DARK = (0.0, 0.8), (0.3, 1.0)
+_ON_LIGHT, _ON_DARK = (0.0, 0.8), (0.42, 1.0)
 
 
 def colours(groups: Sequence[Group], by_experts: bool = True) -> list[tuple[str, str]]:

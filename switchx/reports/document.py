@@ -5,15 +5,17 @@ everything that rests on a clock.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import switchx
-from switchx.reports import comparison
+from switchx.reports import comparison, fits
 from switchx.reports.colours import colours, dashes
 from switchx.reports.figures import Figure, figures, time_figures
+from switchx.reports.fits import laws_of
 from switchx.reports.groups import Estimate, Group, grouped
 from switchx.reports.pictures import thin
 from switchx.reports.runs import Curve, LeftOut, RunRecord
@@ -52,6 +54,7 @@ def of_comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Everything a comparison says: of each run with the first one."""
     groups = comparison.compared(runs)
     made = _document(groups, over_first(groups), [], by_experts=False)
+    made["figures"] = [f for f in made["figures"] if f["id"] != "parameters" or len(groups) > 2]
     made["runs"] = [_run(run, groups, {}) for run in runs]
     made["differences"] = [dataclasses.asdict(one) for one in comparison.settings_that_differ(runs)]
     made["equal_steps"] = comparison.losses_at_equal_steps(groups)
@@ -72,6 +75,7 @@ def _document(
     drawn, not_drawn = figures(groups, speed_ups)
     by_time, no_time = time_figures(groups, speed_ups)
     larger = over_larger(groups)
+    fitted, not_fitted = laws_of(groups)
     return {
         "format": FORMAT,
         "kind": "",
@@ -83,9 +87,12 @@ def _document(
         "figures": [_figure(figure) for figure in drawn],
         "speed_ups": [_without_time(s) for s in speed_ups],
         "over_larger": [_without_time(s) for s in larger],
+        "laws": [fits.plain(law) for law in fitted],
         "differences": [],
         "equal_steps": [],
-        "left_out": [{**one._asdict(), "is_run": False} for one in [*no_speed_up, *not_drawn]],
+        "left_out": [
+            {**one._asdict(), "is_run": False} for one in [*no_speed_up, *not_drawn, *not_fitted]
+        ],
         "time": {
             "seconds_per_step": {
                 run.name: run.seconds_per_step for group in groups for run in group.runs
@@ -176,6 +183,8 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_rounded(item) for item in value]
     if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
         if value.is_integer() and abs(value) < 1e15:
             return int(value)
         return float(f"{value:.{_DIGITS}g}")

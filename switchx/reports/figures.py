@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from switchx.reports.groups import Estimate, Group
+from switchx.reports.groups import Estimate, Group, experts_in_words, in_words
 from switchx.reports.runs import LeftOut, RunRecord
 from switchx.reports.speedups import SpeedUp, families, over_larger
 
@@ -73,7 +73,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points drawn as `dots`, as `means` with intervals or as a `line`; of a group or of none."""
+    """Points as `dots`, `points`, `means` with intervals, a `line`, or a `band` between ends."""
 
     name: str
     style: str
@@ -167,6 +167,7 @@ def against_parameters(groups: Sequence[Group]) -> Figure | LeftOut:
     title = "Loss against parameters (figures 1 and 4, left)"
     if len({group.size.parameters for group in groups}) < 2:
         return LeftOut(title, "all runs have the same number of parameters")
+    joined = [(in_words(family[0].family), family) for family in families(groups)]
     return Figure(
         "parameters",
         title,
@@ -174,20 +175,19 @@ def against_parameters(groups: Sequence[Group]) -> Figure | LeftOut:
         "their experts alone are joined. Bars are 95 % intervals over seeds.",
         Axis("parameters", log=True),
         Axis(LOSSES[groups[0].loss]),
-        series=_scaling(groups, families(groups), lambda run: float(run.size.parameters)),
+        series=_scaling(groups, joined, lambda run: float(run.size.parameters)),
     )
 
 
 def _scaling(
-    groups: Sequence[Group], joined: Sequence[Sequence[Group]], x_of: Any
+    groups: Sequence[Group], joined: Sequence[tuple[str, Sequence[Group]]], x_of: Any
 ) -> tuple[Series, ...]:
     """Dots of runs, means of groups, lines along those that are joined."""
     found = []
-    for family in joined:
+    for name, family in joined:
         points = [(x_of(g.runs[0]), float(np.mean(g.final_losses()))) for g in family]
         if len(points) > 1:
-            line = tuple(Point(x, y) for x, y in sorted(points))
-            found.append(Series(_family_name(family[0]), "line", line))
+            found.append(Series(name, "line", tuple(Point(x, y) for x, y in sorted(points))))
     for group in groups:
         losses = group.final_losses()
         mean = Estimate.of(losses)
@@ -204,14 +204,10 @@ def _scaling(
     return tuple(found)
 
 
-def _family_name(group: Group) -> str:
-    return ", ".join(f"{name}={value}" for name, value in group.family)
-
-
 def against_steps(groups: Sequence[Group], speed_ups: Sequence[SpeedUp]) -> Figure:
     """Figure 4 right: where each curve comes to the loss at which its baseline ends."""
     levels = {s.baseline: Level(s.loss, f"{s.baseline} ends here", s.baseline) for s in speed_ups}
-    speed = " The line is the loss at which the baseline ends, the marks how many times sooner the "
+    speed = " Dotted is the loss at which a baseline ends; marks say how many times sooner the "
     speed += "others come to it."
     return Figure(
         "steps",
@@ -303,6 +299,8 @@ def _against_setting(name: str, groups: Sequence[Group], values: set[float]) -> 
     for group in groups:
         rest = tuple(item for item in group.family if item[0] != name)
         alike.setdefault((rest, group.num_experts), []).append(group)
+    several = len({group.num_experts for group in groups}) > 1
+    joined = [(_of_line(key[0], key[1], several), line) for key, line in alike.items()]
     positive = min(values) > 0
     return Figure(
         f"setting-{name.lower().replace('.', '-')}",
@@ -311,8 +309,14 @@ def _against_setting(name: str, groups: Sequence[Group], values: set[float]) -> 
         "intervals over seeds.",
         Axis(name, log=positive and max(values) > 4 * min(values)),
         Axis(LOSSES[groups[0].loss]),
-        series=_scaling(groups, list(alike.values()), x_of),
+        series=_scaling(groups, joined, x_of),
     )
+
+
+def _of_line(rest: tuple, experts: int, several: bool) -> str:
+    """What the groups on a line have in common."""
+    words = [in_words(rest)] if rest else []
+    return ", ".join([*words, experts_in_words(experts)] if several else words)
 
 
 def of_experts(groups: Sequence[Group]) -> list[Figure | LeftOut]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -137,10 +137,15 @@ def _order(family: tuple[tuple[str, Any], ...]) -> list[tuple]:
 
 
 def _name(family: tuple[tuple[str, Any], ...], experts: int, many_experts: bool) -> str:
-    parts = [f"{name}={value}" for name, value in family]
+    parts = [in_words(family)] if family else []
     if many_experts or not parts:
         parts.append(experts_in_words(experts))
     return ", ".join(parts)
+
+
+def in_words(settings: Iterable[tuple[str, Any]]) -> str:
+    """As "d_model=64, LEARNING_RATE=0.1": of a parameter its own name."""
+    return ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in settings)
 
 
 def experts_in_words(experts: int) -> str:

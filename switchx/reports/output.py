@@ -37,7 +37,7 @@ def write(document: Mapping[str, Any], output: storage.AnyPath) -> Path:
     made = tables(document)
     named = {
         **document,
-        "files": [PAGE, "curves.csv", *_files(made, document["figures"], timed=False)],
+        "files": [PAGE, "curves.csv", *_files(made, _clockless(document), timed=False)],
         "time": {**document["time"], "files": _files(made, document["time"]["figures"], True)},
     }
     texts = {HEAD: json.dumps(named, indent=1, allow_nan=False) + "\n", PAGE: page(named)}
@@ -48,6 +48,10 @@ def write(document: Mapping[str, Any], output: storage.AnyPath) -> Path:
     for name in earlier - {*texts, *charts.draw(document, folder)}:
         storage.remove(folder / name)
     return folder / PAGE
+
+
+def _clockless(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*document["figures"], *(f for law in document["laws"] for f in law["figures"])]
 
 
 def _files(made: Sequence[Table], figures: Sequence[Mapping[str, Any]], timed: bool) -> list[str]:

@@ -7,7 +7,7 @@
   report.time = read("time");
   const groups = new Map(report.groups.map((group) => [group.name, group]));
   const hidden = new Set();
-  const figures = [...report.figures, ...report.time.figures];
+  const figures = [...report.figures, ...report.time.figures, ...report.laws.flatMap((law) => law.figures)];
   const NAMES = { step: "step", tokens: "tokens", flops: "training FLOPs", seconds: "training time (s)" };
 
   const make = (parent, name, attributes, text) => {
@@ -68,7 +68,8 @@
     let a = f(low), b = f(high);
     if (a === b) { const by = log ? 0.3 : Math.abs(a) * 0.1 || 1; a -= by; b += by; }
     const pad = (b - a) * padded;
-    a -= pad; b += pad;
+    if (!log && a >= 0 && a < pad) b += pad, a = 0; // nothing here is below 0
+    else { a -= pad; b += pad; }
     const at = (v) => from + ((f(v) - a) / (b - a)) * (to - from);
     at.ticks = log && b - a > 0.35 ? logTicks(a, b) : niceTicks(log ? 10 ** a : a, log ? 10 ** b : b, log);
     at.has = (v) => Number.isFinite(v) && (!log || v > 0);
@@ -114,19 +115,23 @@
     for (const level of levels) {
       if (!y.has(level.y)) continue;
       coloured(make(inner, "line", { class: "level", x1: edge.left, x2: width - edge.right, y1: y(level.y), y2: y(level.y) }), level.group);
-      if (levels.length <= 3) make(inner, "text", { class: "note", x: edge.left + 6, y: y(level.y) - 5 }, level.text);
+      if (levels.length === 1) make(inner, "text", { class: "note", x: edge.left + 6, y: y(level.y) - 5 }, level.text);
     }
-    view.drawn = series.map((s) => drawSeries(inner, s, x, y)).filter((s) => s.spots.length);
+    view.lines = [];
+    view.drawn = series.map((s) => drawSeries(view, inner, s, x, y)).filter((s) => s.spots.length);
     const taken = [];
     for (const mark of figure.marks.filter((m) => shown(m.group))) {
       const at = { x: x(mark.step * scaled(mark.group, view.of)), y: y(mark.y) };
       if (!Number.isFinite(at.x) || !Number.isFinite(at.y)) continue;
       coloured(make(inner, "circle", { class: "mark", cx: at.x, cy: at.y, r: 5 }), mark.group);
-      let row = 0;
-      while (taken.some(([x0, r]) => r === row && Math.abs(x0 - at.x) < 54)) row++;
-      taken.push([at.x, row]);
-      make(inner, "text", { class: "mark-text", x: at.x, y: Math.min(at.y + 19 + 15 * row, height - edge.bottom - 3), "text-anchor": "middle" }, mark.text);
+      let below = at.y + 19;
+      while (taken.some(([x0, y0]) => Math.abs(x0 - at.x) < 46 && Math.abs(y0 - below) < 14)) below += 15;
+      if (below > height - edge.bottom - 3) below = at.y - 10;
+      taken.push([at.x, below]);
+      make(inner, "text", { class: "mark-text", x: at.x, y: below, "text-anchor": "middle" }, mark.text);
     }
+    if (view.lines.length > 1 && view.lines.length <= 6)
+      for (const [name, spot] of view.lines) make(inner, "text", { class: "note", x: spot.px + 9, y: spot.py - 3 }, name);
     view.ring = make(svg, "circle", { class: "ring", r: 6, visibility: "hidden" });
   };
 
@@ -146,18 +151,25 @@
     make(svg, "text", { class: "label", transform: `translate(14 ${(edge.top + height - edge.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, figure.y.label);
   };
 
-  const drawSeries = (parent, series, x, y) => {
+  const drawSeries = (view, parent, series, x, y) => {
     const spots = series.points.filter((p) => x.has(p.x) && y.has(p.y)).map((p) => ({ ...p, px: x(p.x), py: y(p.y), name: p.run || series.name }));
     const node = coloured(make(parent, "g", { class: "series " + series.style }), series.group);
+    if (series.style === "band") {
+      const whole = spots.filter((s) => y.has(s.low) && y.has(s.high));
+      const edge = (list, of) => list.map((s) => s.px.toFixed(1) + " " + y(s[of]).toFixed(1)).join("L");
+      if (whole.length) make(node, "path", { d: "M" + edge(whole, "high") + "L" + edge([...whole].reverse(), "low") + "Z" });
+      return { node, spots: [] };
+    }
     if (series.style === "curve" || series.style === "line") {
       const path = spots.map((s, i) => (i ? "L" : "M") + s.px.toFixed(1) + " " + s.py.toFixed(1)).join("");
       make(node, "path", { d: path || "M0 0", "stroke-dasharray": series.style === "curve" ? groups.get(series.group)?.dash || "none" : "4 4" });
       if (series.style === "curve" && spots.length === 1) make(node, "circle", { cx: spots[0].px, cy: spots[0].py, r: 3 });
+      if (series.style === "line" && series.name && spots.length) view.lines.push([series.name, spots[0]]);
       return { node, spots: series.style === "curve" ? spots : [] };
     }
     for (const s of spots) {
       if (s.low !== null && s.low !== undefined) make(node, "path", { class: "bar", d: `M${s.px} ${y(s.low)}V${y(s.high)}M${s.px - 4} ${y(s.low)}h8M${s.px - 4} ${y(s.high)}h8` });
-      make(node, "circle", { cx: s.px, cy: s.py, r: series.style === "means" ? 5 : 2.5 });
+      make(node, "circle", { cx: s.px, cy: s.py, r: { means: 5, points: 4 }[series.style] || 2.5 });
     }
     return { node, spots };
   };

@@ -14,6 +14,8 @@ from switchx.reports.tables import Cell, Table, tables
 
 # No request ever leaves the page, whatever a run is called.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+_FIRST = ("differences", "equal-steps")  # of a comparison: before any figure
+_LONG = 44  # characters of a cell that may be broken into lines
 _LOSSES = {"validation_loss": "the validation loss", "train_loss": "the loss of training batches"}
 
 
@@ -53,13 +55,15 @@ def _body(document: Mapping[str, Any], clock: Mapping[str, Any]) -> list[str]:
         *_how_many_are_left_out(document),
         "<noscript><p>The figures are drawn by this page's own script. Their pictures lie beside "
         "it as PNG.</p></noscript>",
+        *[part for table in made if table.id in _FIRST for part in _table(table)],
         '<div id="legend" role="group" aria-label="curves to show"></div>',
         *[part for figure in drawn if figure not in experts for part in _figure(figure)],
         *[part for figure in clock["figures"] for part in _figure(figure)],
         *(["<h2>The experts over training</h2>", '<div class="two">'] if experts else []),
         *[part for figure in experts for part in _figure(figure, 3)],
         *(["</div>"] if experts else []),
-        *[part for table in made for part in _table(table)],
+        *_laws(document),
+        *[part for table in made if table.id not in _FIRST for part in _table(table)],
         *_left_out([*document["left_out"], *clock["left_out"]]),
     ]
 
@@ -86,6 +90,20 @@ def _figure(figure: Mapping[str, Any], level: int = 2) -> list[str]:
     ]
 
 
+def _laws(document: Mapping[str, Any]) -> list[str]:
+    """Each law among its points beside what it leaves."""
+    if not document["laws"]:
+        return []
+    parts = ["<h2>Laws of scale</h2>"]
+    for law in document["laws"]:
+        parts += [
+            '<div class="two">',
+            *[p for f in law["figures"] for p in _figure(f, 3)],
+            "</div>",
+        ]
+    return parts
+
+
 def _table(table: Table) -> list[str]:
     numbers = table.number_columns()
     heads = "".join(
@@ -106,7 +124,7 @@ def _table(table: Table) -> list[str]:
 
 def _cell(cell: Cell, number: bool) -> str:
     value = "" if cell.value is None else f' data-value="{cell.value!r}"'
-    kind = _class(number) or (' class="name"' if len(cell.text) > 12 else "")
+    kind = _class(number) or (' class="long"' if len(cell.text) > _LONG else "")
     return f"<td{kind}{value}>{_text(cell.text)}</td>"
 
 

@@ -46,12 +46,14 @@ class Size:
     Attributes:
       parameters: all of them, every expert's included: the paper's sparse parameters.
       parameters_per_token: without the experts that a token does not use.
+      parameters_of_layers: of those, all but the routers': the same for any number of experts.
       flops_per_step, tokens_per_step: of one training step; tokens of inputs and targets, padding
         counted.
     """
 
     parameters: int
     parameters_per_token: int
+    parameters_of_layers: int
     flops_per_step: int
     tokens_per_step: int
 
@@ -173,20 +175,19 @@ def read_run(name: str, model_dir: storage.AnyPath) -> RunRecord:
 def size_of(run: RunConfig) -> Size:
     """Parameters, FLOPs and tokens of a configuration; traced, nothing allocated."""
     batch = run.batch
-    parameters, per_token = _parameters(run.model)
     return Size(
-        parameters,
-        per_token,
+        *_parameters(run.model),
         batch.batch_size * train_flops(run.model, batch.input_length, batch.target_length),
         batch.batch_size * (batch.input_length + batch.target_length),
     )
 
 
 @functools.cache
-def _parameters(model: ModelConfig) -> tuple[int, int]:
+def _parameters(model: ModelConfig) -> tuple[int, int, int]:
     by_group = parameters_by_group(Model.of(model).shapes)
     total = sum(by_group.values())
-    return total, total - unused_parameters(model, by_group)
+    per_token = total - unused_parameters(model, by_group)
+    return total, per_token, per_token - by_group["router"]
 
 
 def _json(path: storage.AnyPath) -> dict[str, Any]:

@@ -74,7 +74,10 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
     if document["over_larger"]:
         found.append(_speed_ups("over-larger", document, document["over_larger"]))
     timed = _time(document)
-    return [*found, *([timed] if timed else []), _runs(document)]
+    found += [timed] if timed else []
+    if document["laws"]:
+        found += [_coefficients(document), _fits(document)]
+    return [*found, _runs(document)]
 
 
 def _differences(document: Mapping[str, Any]) -> Table:
@@ -169,6 +172,51 @@ def _time(document: Mapping[str, Any]) -> Table | None:
     caption = "The same in time, by each run's own training rate. " + _INTERVALS
     head = ("configuration", "baseline", "in time")
     return Table("time", "Speed-up in time", caption, head, rows, timed=True)
+
+
+def _coefficients(document: Mapping[str, Any]) -> Table:
+    head = ("law", "coefficient", "value", "95 % interval", "standard error")
+    rows = tuple(
+        (
+            Cell(law["title"]),
+            Cell(name),
+            Cell(f"{one['value']:.5g}", one["value"], (one["low"], one["high"])),
+            Cell(f"{one['low']:.4g} to {one['high']:.4g}"),
+            Cell(f"{one['standard_error']:.3g}", one["standard_error"]),
+        )
+        for law in document["laws"]
+        for name, one in law["coefficients"].items()
+    )
+    caption = (
+        "Intervals are percentiles over resamples of the runs. N are the parameters that a token "
+        "uses, embeddings counted and routers not; D are all tokens, inputs, targets and padding."
+    )
+    return Table("laws", "Coefficients of the laws", caption, head, rows)
+
+
+def _fits(document: Mapping[str, Any]) -> Table:
+    head = ("law", "form", "runs", "error", "held-out error", "remarks")
+    rows = []
+    for law in document["laws"]:
+        held_out = law["held_out"]
+        remarks = [*law["notes"], f"minimised: {law['fitting_loss']}, from {law['starts']} starts"]
+        remarks += [f"held out: {held_out['how']}"] if held_out else []
+        remarks += [f"left out: {one['run']}, {one['why']}" for one in law["left_out"]]
+        rows.append(
+            (
+                Cell(law["title"]),
+                Cell(law["form"]),
+                count(len(law["points"])),
+                Cell(f"{law['error']:.2%}", law["error"]),
+                Cell(f"{held_out['error']:.2%}", held_out["error"]) if held_out else Cell("none"),
+                Cell("; ".join(remarks)),
+            )
+        )
+    caption = (
+        "Errors are root mean squares of ln (measured / predicted); the held-out one is of the "
+        "largest runs, by the law fitted without them."
+    )
+    return Table("fits", "How well the laws fit", caption, head, tuple(rows))
 
 
 def _all_speed_ups(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

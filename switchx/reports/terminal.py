@@ -9,7 +9,7 @@ from switchx.reports.runs import LeftOut
 from switchx.reports.tables import Table, tables
 
 _MOST = 3  # runs that are left out, of which each is named
-_SHOWN = ("differences", "equal-steps", "losses", "speed-ups", "over-larger", "time")
+_SHOWN = ("differences", "equal-steps", "losses", "speed-ups", "over-larger", "time", "laws")
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ def sweep_json(points):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sweep(tmp_path_factory):
     """The folder, and what `switchx sweep report` ended with and printed."""
     import contextlib

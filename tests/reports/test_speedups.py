@@ -14,7 +14,7 @@ def run(name, experts=1, seed=0, speed=1.0, seconds=0.1, size=None, steps=1000, 
     """A loss of floor + 8 - log(speed step), measured at every step."""
     at = np.arange(1.0, steps + 1)
     curve = Curve(at, floor + 8 - np.log(speed * at))
-    size = size or Size(1000 * experts, 1000, 6000, 10)
+    size = size or Size(1000 * experts, 1000, 1000, 6000, 10)
     return RunRecord(name, {}, experts, seed, steps, size, {}, {"validation_loss": curve}, seconds)
 
 
@@ -25,7 +25,7 @@ def group(*runs, family=()):
 
 def test_a_speed_up_is_the_ratio_of_steps_to_equal_loss():
     dense = group(run("dense"))
-    sparse = group(run("8", 8, speed=2.0, seconds=0.15, size=Size(8000, 1000, 9000, 20)))
+    sparse = group(run("8", 8, speed=2.0, seconds=0.15, size=Size(8000, 1000, 1000, 9000, 20)))
     found = speed_up(sparse, dense)
     assert (found.baseline_steps, found.own_steps) == (1000, pytest.approx(500, abs=1e-6))
     assert found.steps.mean == pytest.approx(2)
@@ -64,7 +64,7 @@ def test_what_is_not_reached_has_no_number():
 
 
 def test_a_baseline_is_dense_in_its_own_family_and_larger_beyond_it():
-    large = Size(5000, 5000, 30000, 10)
+    large = Size(5000, 5000, 5000, 30000, 10)
     groups = [
         group(run("small dense"), family=(("d", 1),)),
         group(run("small 8", 8, speed=2), family=(("d", 1),)),
