@@ -292,6 +292,28 @@ class Run:
             data.num_examples(whole),
         )
 
+    def ablate(self) -> dict[str, Any]:
+        """The validation loss, and what it is with each part of the model taken out in turn, its
+        last matrix set to zero: each layer's attentions and feed-forward or experts, each stack's
+        feed-forwards, all experts.
+
+        Reads what `evaluate` reads, once for each part. "loss" is the whole model's; "parts" has
+        "part", "loss" and "nats", the loss above the whole model's.
+        """
+        from switchx import data, evaluation
+
+        self._check_model()
+        data.preflight(self.config.data, ["validation"])
+        whole = dataclasses.replace(self.config.data, eval_batches=None)
+        return evaluation.ablate(
+            self.config.run,
+            self.config.model_dir,
+            functools.partial(data.eval_batches, whole),
+            self._step,
+            self.config.data.eval_batches,
+            data.num_examples(whole),
+        )
+
     @property
     def _lengths(self) -> dict[str, int]:
         return dict(self.config.data.feature_lengths)

@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train a model; without arguments, a small one on the embedded corpus",
     "data": "prepare, show, check and time what a model is fed",
     "eval": "measure a trained model on its validation split",
+    "ablate": "measure what each part of a trained model is worth",
     "infer": "fill blanks with a trained model",
     "info": "parameters, FLOPs and memory of a configuration",
     "plan": "what a run needs on chips that are not here: memory, network, time",
@@ -33,7 +34,7 @@ COMMANDS = {
     "export": "write a trained model for another program",
     "upcycle": "make the start of a switch model of a trained dense one",
 }
-COMPUTE = ("train", "eval", "infer")
+COMPUTE = ("train", "eval", "ablate", "infer")
 NO_JAX = ("data", "info")  # the other commands open its devices
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it

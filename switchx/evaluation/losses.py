@@ -10,6 +10,7 @@ import numpy as np
 
 from switchx import hosts
 from switchx.data.examples import examples_of
+from switchx.model import Params
 from switchx.sharding import make_mesh
 from switchx.terminal import Progress
 from switchx.training.batches import HostBatch, put_batch
@@ -162,6 +163,15 @@ class Counts:
         return float(-np.sum(share * np.log(share)))
 
 
+def opened(run: RunConfig, model_dir: str, step: int | None) -> tuple[Setup, Params, int]:
+    """A run's setup, with the parameters of a checkpoint (None: the newest) and its step."""
+    mesh = make_mesh(run.mesh)
+    check_run(run, mesh)
+    setup = Setup.of(run, mesh)
+    split = run.mesh.fully_sharded
+    return setup, *restore_params(setup.model, model_dir, mesh, step, split)
+
+
 def evaluate(
     run: RunConfig,
     model_dir: str,
@@ -179,10 +189,7 @@ def evaluate(
     Args:
       limit, total: as of `Evaluator`.
     """
-    mesh = make_mesh(run.mesh)
-    check_run(run, mesh)
-    setup = Setup.of(run, mesh)
-    params, step = restore_params(setup.model, model_dir, mesh, step, run.mesh.fully_sharded)
+    setup, params, step = opened(run, model_dir, step)
     batches = limit and limit * (1 + len(make_task_batches or {}))
     with Progress(batches, "batches", shown=hosts.is_first()) as progress:
         evaluator = Evaluator(

@@ -126,6 +126,13 @@ def evaluation_lines(values: dict[str, Any]) -> list[str]:
     return [*lines, "", *table([("task", "examples", *_COLUMNS), *rows])] if rows else lines
 
 
+def ablation_lines(values: dict[str, Any]) -> list[str]:
+    """The table of `Run.ablate`, the whole model first."""
+    rows = [("", "loss", "nats"), ("the whole model", values["loss"], "")]
+    rows += [(f"without {of['part']}", of["loss"], of["nats"]) for of in values["parts"]]
+    return [f"step {values['step']:,}, {_examples(values)} examples", "", *table(rows)]
+
+
 def _examples(values: dict[str, Any]) -> str:
     """How many were read of how many."""
     read, there = values["examples"], values["examples_in_split"]

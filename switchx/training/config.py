@@ -51,6 +51,8 @@ class OptimizerConfig:
       weight_decay: the share that a step takes off each parameter, beside its update: times the
         learning rate under adamw, as it is under adafactor, as T5X has it (macro WEIGHT_DECAY).
       beta1, beta2: AdamW's moments.
+      momentum: adafactor's, the share of the last steps' average in the next; T5 has none. An
+        expert sees few of a batch's tokens: without one, its steps are as long as they are noisy.
       clip_global_norm: gradients are scaled down to this global norm; None leaves them.
     """
 
@@ -62,6 +64,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     beta1: float = 0.9
     beta2: float = 0.98
+    momentum: float = 0.0
     clip_global_norm: float | None = None
 
     def __post_init__(self) -> None:
@@ -76,6 +79,10 @@ class OptimizerConfig:
             raise UserError(f"DECAY_SHARE={self.decay_share} must be above 0 and below 1.")
         if self.learning_rate <= 0:
             raise UserError(f"LEARNING_RATE={self.learning_rate} must be above 0.")
+        if not 0 <= self.momentum < 1:
+            raise UserError(
+                f"OptimizerConfig.momentum={self.momentum} must be at least 0 and below 1."
+            )
         if not 0 <= self.weight_decay < 1:
             raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
 

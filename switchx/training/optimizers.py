@@ -1,5 +1,6 @@
 """Optimizers by name, each a function that makes an optax transformation."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -86,24 +87,27 @@ def _adafactor(
     T5X's `weight_decay_rate` (t5x/adafactor.py, apply_param_gradient) is decoupled from the
     learning rate and falls on every parameter.
     """
-    own = optax.chain(_per_matrix(_factored, axes), optax.scale_by_learning_rate(schedule))
+    make = functools.partial(_factored, momentum=config.momentum)
+    own = optax.chain(_per_matrix(make, axes), optax.scale_by_learning_rate(schedule))
     if not config.weight_decay:
         return own
     return _around(own, after=optax.add_decayed_weights(-config.weight_decay))
 
 
-def _factored(leading: int) -> optax.GradientTransformation:
+def _factored(leading: int, momentum: float) -> optax.GradientTransformation:
     """Adafactor as T5 sets it (Shazeer and Stern 2018): no first moment, update clipped to RMS 1.
 
     `leading` is the number of `batch_axes` of the parameters, two for those of experts.
-    Steps are relative: each is scaled by its parameter's RMS, at least 1e-3.
+    Steps are relative: each is scaled by its parameter's RMS, at least 1e-3. With `momentum` they
+    are averaged last, so that the average follows a parameter that grows.
     """
     least = MIN_EXPERT_DIM_SIZE_TO_FACTOR if leading == 2 else MIN_DIM_SIZE_TO_FACTOR
-    return optax.chain(
+    steps = optax.chain(
         optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=least, epsilon=1e-30),
         optax.clip_by_block_rms(1.0),
         optax.scale_by_param_block_rms(1e-3),
     )
+    return optax.chain(steps, optax.ema(momentum, debias=False)) if momentum else steps
 
 
 def batch_axes(axes: tuple[str | None, ...]) -> int:

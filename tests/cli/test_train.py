@@ -153,6 +153,20 @@ def test_eval_gives_what_training_wrote(trained, command):
         assert found[name] == pytest.approx(last[name], rel=1e-6)
 
 
+def test_ablate_shows_a_row_for_each_part(trained, command):
+    (last,) = [r for r in metric_rows(trained.run) if (r["split"], r["step"]) == ("validation", 4)]
+    outcome = command("ablate", f"--model_dir={trained.run}", "--gin.EVAL_STEPS=2")
+    assert outcome.status == 0, outcome.err
+    first, blank, head, whole, *parts = outcome.out.splitlines()
+    assert (first, blank) == ("step 4, 16 of more examples", "")
+    assert head.split() == ["loss", "nats"]
+    assert whole.split() == ["the", "whole", "model", f"{last['loss']:.4f}"]
+    assert any(row.startswith("without decoder 0 cross-attention ") for row in parts)
+    for row in parts:
+        loss, nats = map(float, row.split()[-2:])
+        assert loss - nats == pytest.approx(last["loss"], abs=2e-4)
+
+
 def test_eval_reads_the_whole_split_each_example_once(trained, command):
     """Without the training data, in batches of any size; every row once, the last batch's too."""
     absent = f"--gin.C4_JSON_TRAIN={trained.folder}/absent.jsonl"

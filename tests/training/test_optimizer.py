@@ -23,8 +23,9 @@ class NumpyAdafactor:
     T5X factors an expert's matrix whatever its size, others if that saves memory.
     """
 
-    def __init__(self, shape, expert, weight_decay=0.0):
-        self.weight_decay = weight_decay
+    def __init__(self, shape, expert, weight_decay=0.0, momentum=0.0):
+        self.weight_decay, self.momentum = weight_decay, momentum
+        self.step = np.zeros(shape)
         self.factored = len(shape) == 2 and (expert or min(shape) >= 128)
         self.v = np.zeros(shape)
         self.row, self.column = np.zeros(shape[0]), np.zeros(shape[-1])
@@ -41,8 +42,9 @@ class NumpyAdafactor:
         update = gradient / np.sqrt(v)
         update /= max(1.0, np.sqrt(np.mean(update**2)))
         scale = max(1e-3, np.sqrt(np.mean(parameter.astype(np.float64) ** 2)))
+        self.step = self.momentum * self.step + (1 - self.momentum) * scale * update
         # t5x/adafactor.py: new_param = (1.0 - weight_decay_rate) * param - subtrahend
-        return (1.0 - self.weight_decay) * parameter - rate * scale * update
+        return (1.0 - self.weight_decay) * parameter - rate * self.step
 
 
 AXES = {
@@ -63,8 +65,8 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.02])
-def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_decay):
+@pytest.mark.parametrize(("weight_decay", "momentum"), [(0.0, 0.0), (0.02, 0.0), (0.0, 0.9)])
+def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_decay, momentum):
     rng = np.random.default_rng(0)
     params = {
         name: (
@@ -73,7 +75,9 @@ def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_
         ).astype(np.float32)
         for name, shape in SHAPES.items()
     }
-    config = OptimizerConfig(learning_rate=1.0, warmup_steps=100, weight_decay=weight_decay)
+    config = OptimizerConfig(
+        learning_rate=1.0, warmup_steps=100, weight_decay=weight_decay, momentum=momentum
+    )
     optimizer = make_optimizer(config, 1000, AXES)
     state = optimizer.init(params)
     matrix_dims = {
@@ -88,7 +92,9 @@ def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_
         ours = optax.apply_updates(ours, updates)
         for name, shape in SHAPES.items():
             for index in np.ndindex(shape[: len(shape) - matrix_dims[name]]):
-                fresh = NumpyAdafactor(shape[len(index) :], "expert" in AXES[name], weight_decay)
+                fresh = NumpyAdafactor(
+                    shape[len(index) :], "expert" in AXES[name], weight_decay, momentum
+                )
                 peer = peers.setdefault((name, index), fresh)
                 theirs[name][index] = peer.update(theirs[name][index], grads[name][index], t, 0.1)
     for name, index in peers:

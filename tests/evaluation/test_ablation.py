@@ -1,0 +1,114 @@
+"""Parts are taken out as if the residual connection beside them were all there is."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from switchx.evaluation import Evaluator, ablation
+from switchx.model import NO_NOISE, Model, blocks
+from switchx.sharding import make_mesh
+from switchx.training.objectives import Pretraining
+from switchx.training.state import Setup
+from tests import helpers
+from tests.training.helpers import eval_batches, run_config
+
+# As they come in a forward pass of 4 + 4 layers, two blocks each, experts in every second layer.
+SUBLAYERS = [
+    f"{stack} {layer} {kind}"
+    for stack, attentions in [
+        ("encoder", ["self-attention"]),
+        ("decoder", ["self-attention", "cross-attention"]),
+    ]
+    for layer in range(4)
+    for kind in [*attentions, "experts" if layer in (1, 3) else "feed-forward"]
+]
+GROUPS = {
+    f"{stack} feed-forwards": {
+        f"{stack} {layer}"
+        for layer in ("0 feed-forward", "1 experts", "2 feed-forward", "3 experts")
+    }
+    for stack in ("encoder", "decoder")
+}
+GROUPS["all experts"] = {name for name in SUBLAYERS if name.endswith("experts")}
+
+
+@pytest.fixture(scope="module")
+def run():
+    small = {"d_model": 16, "d_ff": 32, "num_heads": 2, "init_scale": 1.0, "num_layers": 4}
+    return run_config(**small)
+
+
+@pytest.fixture(scope="module")
+def setup(run):
+    return Setup.of(run, make_mesh(run.mesh))
+
+
+@pytest.fixture(scope="module")
+def params(run, setup):
+    return jax.device_put(helpers.init(run.model, seed=3), setup.shardings.params)
+
+
+@pytest.fixture(scope="module")
+def evaluated(setup):
+    return Evaluator(setup, eval_batches)
+
+
+@pytest.fixture(scope="module")
+def loss_keeping(run):
+    """The loss of parameters where only these sublayers' steps reach the residual stream.
+
+    A function of parameters and one number a sublayer, 1 or 0, in the order of SUBLAYERS.
+    """
+    unrolled = Model.of(dataclasses.replace(run.model, scan=False))
+    objective = Pretraining.of(run, unrolled)
+
+    @helpers.jit
+    def sums(params, kept_K, batch):
+        step = iter(kept_K)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                blocks, "_residual", lambda _, x_BLD, h_BLD, __: x_BLD + h_BLD * next(step)
+            )
+            found = objective(params, None, batch, NO_NOISE).sums
+        assert next(step, None) is None
+        return found["cross_entropy"], found["weight"]
+
+    def loss(params, kept_K):
+        total = sum(np.array(sums(params, kept_K, batch)) for batch in eval_batches())
+        return total[0] / total[1]
+
+    return loss
+
+
+def test_every_sublayer_and_the_groups_are_parts(run):
+    assert [part.name for part in ablation.parts_of(Model.of(run.model))] == [*SUBLAYERS, *GROUPS]
+    dense = Model.of(dataclasses.replace(run.model, switch=None, num_layers=1))
+    assert [part.name for part in ablation.parts_of(dense)] == [
+        "encoder 0 self-attention",
+        "encoder 0 feed-forward",
+        "decoder 0 self-attention",
+        "decoder 0 cross-attention",
+        "decoder 0 feed-forward",
+    ]
+
+
+def test_a_loss_is_that_without_the_steps_of_the_part(run, params, evaluated, loss_keeping):
+    whole = evaluated(params)[0]["loss"]
+    for part in ablation.parts_of(Model.of(run.model)):
+        found = evaluated(ablation.without(params, part))[0]["loss"]
+        out = GROUPS.get(part.name, {part.name})
+        kept_K = np.array([name not in out for name in SUBLAYERS], np.float32)
+        assert found == pytest.approx(loss_keeping(params, kept_K), rel=1e-5), part.name
+        assert abs(found - whole) > 1e-5, part.name
+
+
+def test_what_is_not_taken_out_is_the_same_array(run, params):
+    part = ablation.parts_of(Model.of(run.model))[-1]
+    changed = ablation.without(params, part)
+    same = jax.tree.map(lambda new, old: new is old, changed, params)
+    assert sum(not each for each in jax.tree.leaves(same)) == 2  # of either stack
+    infinite = jax.tree.map(lambda x: x + np.inf, params)
+    zeros = ablation.without(infinite, part)["encoder"]["blocks"]["layer_1"]["feed_forward"]
+    assert not np.asarray(zeros["switch"]["experts"]["wo_EFD"]).any()
