@@ -26,6 +26,7 @@
 #   --topology=, --num_slices=    as created
 #   --docker_image=IMAGE  with switchx on its PATH. Without it this folder is copied into
 #   --base_docker_image=IMAGE     (default python:3.12) and installed as each container starts
+#   --workers=N           N workloads NAME-0, NAME-1, ..., each on slices of its own, for `sweep run`
 #   --max_restarts=N      after preemption or failure, each continuing from the last checkpoint (default 50)
 #   --save_seconds=N      from SIGTERM until a container is killed (default 600)
 #   -- COMMAND ARGS...    the switchx command line, as in -- train --gin_file=...
@@ -37,6 +38,7 @@
 #   --location=           of the cluster (default: the region of --zone)
 # stop      deletes the workload, which saves first; the same `run` continues
 #   --name=NAME
+#   --workers=N           those of NAME-0 to NAME-(N-1)
 # delete    the cluster; xpk asks first. The bucket stays
 set -euo pipefail
 # shellcheck source=scripts/launch_common.sh
@@ -44,7 +46,7 @@ source "$(dirname "$0")/launch_common.sh"
 
 cluster="" project="" zone="" topology="" num_slices=1 spot="" on_demand="" reservation="" bucket="" name=""
 docker_image="" base_docker_image="" max_restarts=50 save_seconds=600
-slice="" worker="" lines=20 follow="" location=""
+slice="" worker="" lines=20 follow="" location="" workers=""
 
 # xpk_on GROUP VERB ARGS...: xpk, told the place and the cluster.
 xpk_on() {
@@ -94,8 +96,17 @@ container_command() {
   fi
 }
 
+workloads() {
+  local number
+  if [[ -z $workers ]]; then
+    echo "$name"
+    return
+  fi
+  for ((number = 0; number < workers; number++)); do echo "$name-$number"; done
+}
+
 start() {
-  local type argument image
+  local type argument workload
   type=$(tpu_type)
   require name "as in --name=base"
   require_name name
@@ -108,7 +119,16 @@ start() {
   done
   image=("--base-docker-image=${base_docker_image:-python:3.12}" "--script-dir=$repository")
   [[ -z $docker_image ]] || image=("--docker-image=$docker_image")
-  xpk_on workload create "--workload=$name" "$type" "--num-slices=$num_slices" "${image[@]}" \
+  [[ -z $workers || ${rest[0]} == sweep ]] ||
+    fail "--workers=$workers is for -- sweep run; '${rest[0]}' is one workload"
+  for workload in $(workloads); do
+    submit "$workload" "$type"
+  done
+}
+
+# submit WORKLOAD TYPE: each has a secret of its own.
+submit() {
+  xpk_on workload create "--workload=$1" "$2" "--num-slices=$num_slices" "${image[@]}" \
     "--max-restarts=$max_restarts" "--termination-grace-period-seconds=$save_seconds" \
     "--command=$(container_command)"
 }
@@ -130,8 +150,11 @@ logs() {
 }
 
 stop() {
+  local workload
   require name "as in --name=base"
-  xpk_on workload delete "--workload=$name"
+  for workload in $(workloads); do
+    xpk_on workload delete "--workload=$workload"
+  done
 }
 
 subcommand=${1-}
@@ -141,11 +164,11 @@ case $subcommand in
   create) parse "$common topology num_slices reservation" "spot on_demand" "$@" ;;
   setup) parse "$common bucket" "" "$@" ;;
   run)
-    parse "$common name topology num_slices docker_image base_docker_image max_restarts save_seconds" "" "$@"
+    parse "$common name topology num_slices docker_image base_docker_image max_restarts save_seconds workers" "" "$@"
     ;;
   status | delete) parse "$common" "" "$@" ;;
   logs) parse "$common name slice worker lines location" follow "$@" ;;
-  stop) parse "$common name" "" "$@" ;;
+  stop) parse "$common name workers" "" "$@" ;;
   -h | --help) usage; exit ;;
   *) fail "'$subcommand' is none of create, setup, run, status, logs, stop, delete; see --help" ;;
 esac
@@ -155,6 +178,7 @@ require_name cluster
 [[ -z $bucket ]] || require_bucket bucket
 for number in num_slices lines save_seconds; do require_number "$number" 1; done
 require_number max_restarts 0
+[[ -z $workers ]] || require_number workers 1
 for number in slice worker; do [[ -z ${!number} ]] || require_number "$number" 0; done
 if [[ $subcommand == logs ]]; then
   need gcloud "cloud.google.com/sdk/docs/install"

@@ -3,11 +3,15 @@
 #
 #   scripts/launch_local.sh --processes=2 --cpu_devices=1 -- train --gin.DATA_SHARDS=2 --model_dir=runs/two
 #
+#   scripts/launch_local.sh --workers=3 -- sweep run --gin_file=... --sweep_dir=sweeps/base
+#
 # Every process gets the same command line, and --coordinator_address, --num_processes and --process_id.
 # Their lines come out marked [0], [1], ... Ctrl-C and SIGTERM go to all of them, and they save and leave
 # together. If one fails the others are ended; the exit status is that of the first to fail.
 #
 #   --processes=N      how many (default 2)
+#   --workers=N        instead: so many processes that know nothing of each other, for `sweep run`; one that
+#                      fails ends no other
 #   --cpu_devices=K    simulated CPU devices of each process (default: what the machine has)
 #   --port=PORT        of process 0, where the others meet (default: a free one)
 #   --grace=SECONDS    from a signal, or the failure of one, until the rest are killed (default 60)
@@ -17,7 +21,7 @@ set -euo pipefail
 # shellcheck source=scripts/launch_common.sh
 source "$(dirname "$0")/launch_common.sh"
 
-processes=2 cpu_devices="" port="" grace=60 switchx="$repository/.venv/bin/switchx"
+processes="" workers="" cpu_devices="" port="" grace=60 switchx="$repository/.venv/bin/switchx"
 pids=() readers=() pipes="" status="" deadline=""
 
 # A port nobody answers on. Below 32768, where Linux takes the ports of outgoing connections from.
@@ -89,7 +93,7 @@ wait_for_all() {
       if ((code)) && [[ -z $status ]]; then
         status=$code
         printf '%s: process %s ended with status %s\n' "$me" "$index" "$code" >&2
-        [[ -n $deadline ]] || forward TERM
+        [[ -n $deadline || -n $workers ]] || forward TERM
       fi
     done
     ((${#still[@]})) || return 0
@@ -102,12 +106,17 @@ wait_for_all() {
 # bash reads a script as it runs it; in a function, an update of this file cannot change a run in
 # progress.
 main() {
-  parse "processes cpu_devices port grace switchx" "" "$@"
+  parse "processes workers cpu_devices port grace switchx" "" "$@"
+  at_most_one processes workers
+  [[ -z $workers ]] || require_number workers 1
+  processes=${processes:-${workers:-2}}
   require_number processes 1
   [[ -z $cpu_devices ]] || require_number cpu_devices 1
   [[ -z $port ]] || require_number port 1
   require_number grace 0
   require_switchx_command
+  [[ -z $workers || ${rest[0]} == sweep ]] ||
+    fail "--workers=$workers is for -- sweep run; '${rest[0]}' is one job of --processes"
   need "$switchx" "make install"
   [[ -n $port ]] || port=$(free_port)
 
@@ -124,6 +133,7 @@ main() {
   for ((process = 0; process < processes; process++)); do
     command=("$switchx" "${rest[@]}" "--coordinator_address=127.0.0.1:$port"
       "--num_processes=$processes" "--process_id=$process")
+    [[ -z $workers ]] || command=("$switchx" "${rest[@]}" --num_processes=1)
     [[ -z $cpu_devices ]] || command+=("--cpu_devices=$cpu_devices")
     if [[ -n $dry_run ]]; then run "${command[@]}"; else start "$process" "${command[@]}"; fi
   done

@@ -9,8 +9,12 @@
 #   scripts/launch_tpu.sh stop   --name=pod
 #   scripts/launch_tpu.sh delete --name=pod
 #
+# A sweep takes any number of slices, each a worker:
+#   scripts/launch_tpu.sh run --name=pod-0,pod-1 -- sweep run --gin_file=... --sweep_dir=gs://my-bucket/sweep
+#
 # Every subcommand takes
-#   --name=NAME           of the slice: the queued resource and its TPU VM
+#   --name=NAME           of the slice: the queued resource and its TPU VM; or several, A,B,C, of which
+#                         each gets what is asked for
 #   --project=, --zone=   default: gcloud's own settings
 #   --gcloud_flag=FLAG    passed on to gcloud, repeatable, as in --gcloud_flag=--internal-ip
 #   --dry_run             print the commands, run nothing
@@ -170,12 +174,17 @@ case $subcommand in
 esac
 [[ $subcommand == run ]] || ((${#rest[@]} == 0)) || fail "$subcommand takes no switchx command"
 require name "as in --name=pod"
-require_name name
+IFS=, read -r -a names <<<"$name"
+for name in "${names[@]}"; do require_name name; done
+((${#names[@]} == 1)) || [[ $subcommand != tensorboard && -z $follow ]] ||
+  fail "--name=$(IFS=, && echo "${names[*]}") names several slices, and $subcommand follows one"
+((${#names[@]} == 1 || ${#rest[@]} == 0)) || [[ ${rest[0]} == sweep ]] ||
+  fail "--name=$(IFS=, && echo "${names[*]}") names several slices: that is for -- sweep run, not ${rest[0]}"
 [[ -z $bucket ]] || require_bucket bucket
 [[ $worker =~ ^(all|[0-9]+)$ ]] || fail "--worker=$worker is neither a host's number nor all"
 for number in poll lines timeout port; do require_number "$number" 1; done
 need gcloud "cloud.google.com/sdk/docs/install"
-case $subcommand in
+for name in "${names[@]}"; do case $subcommand in
   create) create ;;
   status) status ;;
   wait) wait_until_active ;;
@@ -185,4 +194,4 @@ case $subcommand in
   stop) stop ;;
   tensorboard) tensorboard ;;
   delete) gcloud_tpu queued-resources delete "$name" --force ;;
-esac; exit # on the same line: bash must not read on in a file that has changed meanwhile
+esac; done; exit # on the same line: bash must not read on in a file that has changed meanwhile

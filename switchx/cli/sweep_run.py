@@ -110,9 +110,8 @@ def _conclude(desk: "Desk") -> int:
             f"{len(failed)} of {len(states)} points failed, {failed[0].name} for one: {why} "
             "`switchx sweep run --retry_failed` tries them again."
         )
-    if len(desk.left.unfit) == len(states) - done > 0:
-        name, why = next(iter(desk.left.unfit.items()))
-        raise UserError(f"no point that is left can run here; {name}: {why}")
+    if len(desk.left.unfit) == len(states) - done > 0 and not desk.handed_out:
+        raise UserError("None of the points that are left can run on the devices here: see above.")
     if done == len(states):
         _say(f"see them with `switchx sweep report --sweep_dir={folder.path}`")
     return 0

@@ -50,6 +50,7 @@ class Desk:
         self._claims, self._unfit, self._forkable, self._say = claims, unfit, forkable, say
         self._order = {point.name: rank for rank, point in enumerate(folder.in_order())}
         self._points = {point.name: point for point in folder.points}
+        self.handed_out = 0  # points, in all
         self._busy: set[str] = set()  # left to whoever trains them without a claim
         self._alive: set[str] = set()  # held by others that were seen to live since the last point
 
@@ -74,6 +75,7 @@ class Desk:
                 claim.give_back()
             else:
                 self._alive.clear()
+                self.handed_out += 1
                 return point, claim
         return None
 

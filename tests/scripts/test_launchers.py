@@ -29,6 +29,13 @@ DRY_RUNS = {
         $ gcloud compute tpus tpu-vm ssh pod --worker=all
           --command="SWITCHX_JOB_SECRET=known-to-this-job switchx/scripts/tpu_host.sh start train \
 '--model_dir=/mnt/switchx/my run'" """,
+    "launch_tpu run --name=a,b -- sweep run --sweep_dir=gs://c/d": """
+        $ gcloud compute tpus tpu-vm ssh a --worker=all
+          --command="SWITCHX_JOB_SECRET=known-to-this-job switchx/scripts/tpu_host.sh start sweep \
+run --sweep_dir=gs://c/d"
+        $ gcloud compute tpus tpu-vm ssh b --worker=all
+          --command="SWITCHX_JOB_SECRET=known-to-this-job switchx/scripts/tpu_host.sh start sweep \
+run --sweep_dir=gs://c/d" """,
     "launch_tpu logs --name=pod": """
         $ gcloud compute tpus tpu-vm ssh pod --worker=all
           --command='switchx/scripts/tpu_host.sh log 20'""",
@@ -62,6 +69,19 @@ implicit-dirs,rename-dir-limit=200000,metadata-cache:ttl-secs:0,metadata-cache:n
           --max-log-requests=4096""",
     "launch_gke stop --cluster=pods --name=base --project=mine --zone=us-west4-a": """
         $ xpk workload delete --workload=base --cluster=pods --project=mine --zone=us-west4-a""",
+    "launch_gke run --cluster=c --topology=v5e-8 --name=s --workers=2 --docker_image=i \
+-- sweep run --sweep_dir=gs://c/d": """
+        $ xpk workload create --workload=s-0 --tpu-type=v5litepod-8 --num-slices=1
+          --docker-image=i --max-restarts=50 --termination-grace-period-seconds=600
+          --command='export SWITCHX_JOB_SECRET=known-to-this-job && exec switchx sweep run \
+--sweep_dir=gs://c/d' --cluster=c
+        $ xpk workload create --workload=s-1 --tpu-type=v5litepod-8 --num-slices=1
+          --docker-image=i --max-restarts=50 --termination-grace-period-seconds=600
+          --command='export SWITCHX_JOB_SECRET=known-to-this-job && exec switchx sweep run \
+--sweep_dir=gs://c/d' --cluster=c""",
+    "launch_gke stop --cluster=c --name=s --workers=2": """
+        $ xpk workload delete --workload=s-0 --cluster=c
+        $ xpk workload delete --workload=s-1 --cluster=c""",
     "launch_gke delete --cluster=pods": "$ xpk cluster delete --cluster=pods",
     "launch_slurm run --nodes=4 --gpus_per_node=8 --switchx=switchx -- train --model_dir=a": """
         $ mkdir -p logs
@@ -71,9 +91,20 @@ implicit-dirs,rename-dir-limit=200000,metadata-cache:ttl-secs:0,metadata-cache:n
 srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpu-bind=none --gpus-per-node=8\
  --gpu-bind=none --kill-on-bad-exit=0 --wait=600 --label switchx train --model_dir=a;\
  status=$?; [ "$status" -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit "$status"'""",
+    "launch_slurm run --workers=3 --at_most=2 --share_nodes --cpus_per_task=4 --switchx=switchx \
+-- sweep run --sweep_dir=a": """
+        $ mkdir -p logs
+        $ sbatch --job-name=switchx --nodes=1 --ntasks-per-node=1 --array=0-2%2 --cpus-per-task=4
+          --signal=TERM@600 --requeue --open-mode=append --output=logs/slurm-%A_%a.log
+          --wrap='export SWITCHX_JOB_SECRET="$(od -An -N16 -tx1 /dev/urandom | tr -d " \\n")"; \
+srun --nodes=1 --ntasks=1 --ntasks-per-node=1 --cpu-bind=none --cpus-per-task=4\
+ --kill-on-bad-exit=0 --wait=600 --label switchx sweep run --sweep_dir=a;\
+ status=$?; [ "$status" -ne 143 ] || scontrol requeue "$SLURM_JOB_ID"; exit "$status"'""",
+    "launch_slurm logs --job=12 --task=0": "$ tail -n 50 logs/slurm-12_0.log",
     "launch_slurm status --job=12": "$ squeue --job=12",
     "launch_slurm logs --job=12": "$ tail -n 50 logs/slurm-12.log",
     "launch_slurm stop --job=12": """
+        $ scancel --state=PENDING 12
         $ scontrol update JobId=12 Requeue=0
         $ scancel --signal=TERM 12""",
     "launch_local --cpu_devices=4 --port=77 --switchx=switchx -- train --model_dir=a": """
@@ -81,6 +112,9 @@ srun --nodes=4 --ntasks=4 --ntasks-per-node=1 --cpu-bind=none --gpus-per-node=8\
           --process_id=0 --cpu_devices=4
         $ switchx train --model_dir=a --coordinator_address=127.0.0.1:77 --num_processes=2
           --process_id=1 --cpu_devices=4""",
+    "launch_local --workers=2 --switchx=switchx -- sweep run --sweep_dir=a": """
+        $ switchx sweep run --sweep_dir=a --num_processes=1
+        $ switchx sweep run --sweep_dir=a --num_processes=1""",
 }
 
 
@@ -354,6 +388,17 @@ MISTAKES = [
         "run --cluster=c --topology=v5e-8 --name=a --docker_image=i --base_docker_image=j -- train",
         "only one of these can be set: --docker_image --base_docker_image",
     ),
+    ("launch_gke", A_WORKLOAD.replace("-- train", "--workers=2 -- train"), "--workers=2 is"),
+    ("launch_tpu", "run --name=a,b -- train", "--name=a,b names several slices: that is for"),
+    ("launch_tpu", "logs --name=a,b --follow", "--name=a,b names several slices, and logs follows"),
+    ("launch_slurm", "run --workers=2 -- train", "--workers=2 is for -- sweep run; 'train' is one"),
+    (
+        "launch_slurm",
+        "run --at_most=2 -- sweep run",
+        "--at_most and --cut_to_limit are for --workers",
+    ),
+    ("launch_local", "--workers=2 -- train", "--workers=2 is for -- sweep run; 'train' is one job"),
+    ("launch_local", "--workers=2 --processes=2 -- sweep run", "only one of these can be set: "),
     ("launch_slurm", "logs", "--job is missing"),
     ("launch_slurm", "stop --job=a1", "--job=a1 is not a whole number"),
     ("launch_slurm", "run --save_seconds=70000 -- train", "--save_seconds=70000 is more than"),
@@ -432,3 +477,14 @@ def test_shellcheck_has_nothing_to_say(path):
         text=True,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_an_array_is_cut_to_what_the_cluster_takes(tools):
+    config = "Configuration data as of today\\nMaxArraySize            = 4\\n"
+    tools.add("scontrol", text=f"#!/bin/sh\nprintf '{config}'\n").add("sbatch", "mkdir")
+    for workers, array in ((9, "0-3"), (3, "0-2")):
+        flags = ("run", f"--workers={workers}", "--cut_to_limit", "--", "sweep", "run")
+        result = launch("launch_slurm", *flags, env=tools.env)
+        assert result.returncode == 0, result.stderr
+        assert f"--array={array}" in tools.calls()[-1]
+        assert ("4 workers instead of 9, the most" in result.stderr) == (workers == 9)
