@@ -58,6 +58,8 @@ class SwitchConfig:
         the tokens likeliest for it. The decoder's tokens always choose.
       balance_loss_weight: alpha of eq. 4; the losses of all layers are summed.
       router_z_loss_weight: weight of ST-MoE's router z-loss, summed over layers.
+      router_init_scale: of the routers' initializers; None means the model's init_scale. With more,
+        gates begin nearer to 1 and a token's choice changes less while the router learns.
       expert_dropout_rate: dropout inside experts; None means the model's rate.
       dispatcher: how tokens reach their experts: "index" or "einsum", which fill each expert's
         capacity and agree ("index" does no more FLOPs than the slots need; "einsum", one-hot
@@ -88,6 +90,7 @@ class SwitchConfig:
     encoder_routing: str = "tokens_choose"
     balance_loss_weight: float = 1e-2
     router_z_loss_weight: float = 0.0
+    router_init_scale: float | None = None
     expert_dropout_rate: float | None = None
     dispatcher: str = "index"
     extra_dense: bool = False
@@ -113,6 +116,8 @@ class SwitchConfig:
             one_of(f"SwitchConfig.{name}", getattr(self, name), accepted)
         for name in ("train_capacity_factor", "eval_capacity_factor", "second_threshold"):
             above_zero(f"SwitchConfig.{name}", getattr(self, name))
+        if self.router_init_scale is not None:
+            above_zero("SwitchConfig.router_init_scale", self.router_init_scale)
         rate("SwitchConfig.jitter", self.jitter)
         rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
         if self.expert_dropout_rate is not None:

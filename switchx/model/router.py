@@ -27,7 +27,8 @@ class Router(nnx.Module):
 
     def __init__(self, config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs):
         self.exploration = switch.explorer
-        init = truncated_normal(config.init_scale, config.d_model)
+        own = switch.router_init_scale
+        init = truncated_normal(config.init_scale if own is None else own, config.d_model)
         shape = (config.d_model, switch.num_experts)
         self.kernel_DE = parameter(rngs, init, shape, ("embed", None))
 

@@ -1,5 +1,7 @@
 """Normalisation, feed-forward, embedding and initial values, against their formulas."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,6 +118,16 @@ def test_initial_statistics(initial, name):
     assert abs(values.std() / deviation - 1) < 5 / np.sqrt(2 * n)
     most = np.abs(values).max()
     assert (1.9 * sigma < most <= 2 * sigma) if truncated else most > 2.2 * sigma
+
+
+def test_routers_have_an_initial_scale_of_their_own():
+    """Four times the model's: the same draws, twice as large, and nothing else changes."""
+    config = tiny_config(init_scale=0.1)
+    models, own = init(config), init(with_switch(config, router_init_scale=0.4))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(own):
+        factor = 2.0 if path[-1].key == "kernel_DE" else 1.0
+        expected = factor * functools.reduce(lambda found, key: found[key.key], path, models)
+        np.testing.assert_allclose(leaf, expected, rtol=1e-6, err_msg=str(path))
 
 
 def test_blocks_and_experts_start_different(initial):
