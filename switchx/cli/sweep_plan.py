@@ -11,27 +11,21 @@ from switchx.errors import UserError
 
 if TYPE_CHECKING:
     from switchx.planning.topology import Topology
+    from switchx.sweeps.folder import SweepFolder
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints the plan and writes the folder, unless a point could not run."""
     from switchx.planning import environment
-    from switchx.sweeps import making
+    from switchx.sweeps import figures, making, plan_table
 
     environment.prepare()
     topology = _topology(args)
     made = making.make(request(args), args.sweep_dir)
-    if args.dry_run:
-        made.write()
-        for point in made.folder.in_order():
-            file = shlex.quote(str(made.folder.config_file(point)))
-            print(f"switchx train --gin_file={file}")
-        return
-    from switchx.sweeps import figures, plan_table
-
     found = figures.of_sweep(made, topology, not args.analytic, _say)
-    planned = plan_table.Planned.of(made, found, topology)
-    print(json.dumps(planned.form(), indent=1) if args.json else planned.text(), flush=True)
+    if not args.dry_run:
+        planned = plan_table.Planned.of(made, found, topology)
+        print(json.dumps(planned.form(), indent=1) if args.json else planned.text(), flush=True)
     refused = [each.problem for each in found if each.problem is not None]
     if refused:
         raise UserError(
@@ -39,11 +33,19 @@ def run(args: argparse.Namespace) -> None:
             f"{refused[0]}"
         )
     made.write()
+    for command in _commands(made.folder) if args.dry_run else ():
+        print(command)
     for line in made.changes():
         _say(line)
     _say(
         f"wrote {made.folder.path}: run it with `switchx sweep run --sweep_dir={made.folder.path}`"
     )
+
+
+def _commands(folder: "SweepFolder") -> list[str]:
+    """What trains each point alone, in the order of the sweep."""
+    files = (shlex.quote(str(folder.config_file(point))) for point in folder.in_order())
+    return [f"switchx train --gin_file={file}" for file in files]
 
 
 def _topology(args: argparse.Namespace) -> "Topology | None":

@@ -11,6 +11,7 @@ from switchx.settings import Request
 from switchx.sweeps import points, statement
 from switchx.sweeps.folder import FILE, Point, SweepFolder
 from switchx.sweeps.points import Resolved
+from switchx.sweeps.saved_gin import SAVED
 from switchx.sweeps.statement import Statement
 
 _AT_ONCE = 16  # requests to a bucket
@@ -73,15 +74,20 @@ class Made:
 def make(request: Request, sweep_dir: str | None = None) -> Made:
     """Resolves a sweep and compares it with what its folder holds. Writes nothing.
 
+    Without a gin file it is the one that its folder keeps.
+
     Raises:
       UserError: for a mistake in the sweep, a folder of another one, or one changed by hand.
     """
+    if not request.gin_files and sweep_dir is not None:
+        kept = SweepFolder.open(sweep_dir).path / SAVED
+        request = dataclasses.replace(request, gin_files=(str(kept),))
     stated = statement.read(request, sweep_dir)
     resolved = points.resolve(stated)
     path = storage.writable_path(stated.directory, "SWEEP_DIR")
     storage.check_bucket(path, "SWEEP_DIR")
     before = SweepFolder.there(path, "SWEEP_DIR")
-    resolved = _with_names(resolved, path, before)
+    resolved = _with_names(resolved, path)
     folder = SweepFolder(
         path=path,
         name=stated.name,
@@ -105,16 +111,12 @@ def make(request: Request, sweep_dir: str | None = None) -> Made:
     )
 
 
-def _with_names(
-    resolved: Sequence[Resolved], path: Path, before: SweepFolder | None
-) -> list[Resolved]:
+def _with_names(resolved: Sequence[Resolved], path: Path) -> list[Resolved]:
     """The same, each under the name that its folder has already, though axes may have changed."""
     known = {
         name.rpartition("_")[2]: name
         for name in sorted(storage.names_in(path / "points", "SWEEP_DIR"))
     }
-    known |= {point.config[:8]: point.name for point in (before.points if before else ())}
-
     names = {
         each.point.name: known.get(each.point.config[:8], each.point.name) for each in resolved
     }

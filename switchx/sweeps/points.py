@@ -102,7 +102,8 @@ def _point(statement: Statement, assigned: Mapping[str, Any], settings: Settings
 def _slug(assigned: Mapping[str, Any]) -> str:
     parts = []
     for name, value in assigned.items():
-        shown = re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-")
+        shown = f"{value:g}".replace("e+", "e") if isinstance(value, float) else str(value)
+        shown = re.sub(r"[^A-Za-z0-9.-]+", "-", shown).strip("-")
         parts.append(f"{name.rpartition('.')[2].lower()}-{shown}")
     return "_".join(parts)[:_LONGEST]
 

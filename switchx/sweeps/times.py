@@ -1,17 +1,14 @@
 """How long points take, as those that are done tell."""
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from switchx import storage
 from switchx.sweeps.folder import Point, SweepFolder
 from switchx.sweeps.points import Resolved
+from switchx.sweeps.states import States
 from switchx.training.config import RunConfig
-
-_AT_ONCE = 16  # requests to a bucket
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +58,8 @@ def own_steps(point: Point) -> int:
 
 def done_seconds(folder: SweepFolder) -> dict[str, float]:
     """Seconds that each point trained which is done, by its name."""
-
-    def seconds(point: Point) -> float | None:
-        content = storage.read_if_there(folder.state_directory(point) / "done.json", "SWEEP_DIR")
-        return None if content is None else float(json.loads(content)["seconds"])
-
-    there = storage.names_in(folder.path / "state", "SWEEP_DIR")
-    asked = [point for point in folder.points if point.name in there]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        found = zip(asked, pool.map(seconds, asked), strict=True)
-        return {point.name: value for point, value in found if value is not None}
+    if not storage.names_in(folder.path / "state", "SWEEP_DIR"):
+        return {}
+    told = {name: state.done or {} for name, state in States(folder).read().items()}
+    found = {name: done.get("seconds") for name, done in told.items()}
+    return {name: value for name, value in found.items() if isinstance(value, int | float)}

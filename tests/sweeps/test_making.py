@@ -128,6 +128,7 @@ def test_files_of_an_axis_travel_with_the_sweep(tmp_path):
     shutil.copytree(first.folder.path, moved)
     again = making.make(Request((str(moved / "sweep.gin"),)))
     assert again.folder == SweepFolder.open(moved)
+    assert making.make(Request(), str(moved)).folder == again.folder
     assert again.texts == first.texts
     assert not again.new
 

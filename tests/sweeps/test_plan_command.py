@@ -30,7 +30,9 @@ def test_each_config_is_what_training_would_write_there(planned):
         assert alone.resolved == file.read_text()
         assert alone.model_dir == str(file.parent)
         switch = alone.run.model.switch
-        assert (switch.num_experts if switch else 1) == point.varied["NUM_EXPERTS"]
+        assert (switch.num_experts if switch else "dense") == {1: "dense", 2: 2, 4: 4}[
+            point.varied["NUM_EXPERTS"]
+        ]
         assert alone.run.trainer.seed == alone.data.seed == point.varied["SEED"]
         lines = [x for x in file.read_text().splitlines(True) if not x.startswith("MODEL_DIR")]
         digest = hashlib.sha256("".join(lines).encode()).hexdigest()
