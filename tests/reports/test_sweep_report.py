@@ -19,6 +19,12 @@ def test_speed_ups_and_losses_are_those_of_the_law(sweep):
     assert sweep.status == 0
     groups = {group["name"]: group for group in sweep.document["groups"]}
     assert list(groups) == ["dense", "4 experts", "16 experts"]
+    # Width 16, feed-forwards of 32 and one router in each of two layers.
+    dense, sparse = groups["dense"], groups["4 experts"]
+    assert sparse["parameters_per_token"] == dense["parameters"] + 2 * 16 * 4
+    assert sparse["parameters_of_layers"] == dense["parameters"]
+    assert sparse["parameters"] == sparse["parameters_per_token"] + 2 * 3 * (2 * 16 * 32)
+    assert sparse["tokens_per_step"] == 8 * (64 + 32)
     both = (loss(1000, SPEEDS[16]) + loss(1000, SPEEDS[16] * 1.1)) / 2
     assert groups["16 experts"]["final_loss"]["mean"] == pytest.approx(both, abs=1e-5)
     assert groups["16 experts"]["final_loss"]["seeds"] == 2
@@ -209,3 +215,22 @@ def test_many_runs_make_a_page_of_bearable_size(tmp_path):
     curve = made["runs"][0]["curves"]["loss"]
     assert len(curve["step"]) == document.MOST_POINTS
     assert (curve["step"][0], curve["step"][-1]) == (10, 5000)
+
+
+def test_a_sweep_in_a_bucket_has_the_same_report(sweep, gs):
+    from switchx import storage
+
+    folder = gs.folder()
+    for path in (sweep.folder / "points").glob("*_seed-0_*/*"):
+        storage.write_whole(f"{folder}/{path.relative_to(sweep.folder)}", path.read_bytes())
+    text = json.loads((sweep.folder / "sweep.json").read_text())
+    text["points"] = [point for point in text["points"] if point["varied"]["SEED"] == 0]
+    storage.write_whole(f"{folder}/sweep.json", json.dumps(text))
+    assert main(["sweep", "report", f"--sweep_dir={folder}"]) == 0
+    found = json.loads(storage.read_bytes(f"{folder}/report/report.json", "report"))
+    ours = [run for run in sweep.document["runs"] if run["seed"] == 0]
+    assert found["runs"] == ours
+    page = storage.read_bytes(f"{folder}/report/report.html", "report").decode()
+    assert embedded(page)[0]["runs"] == ours
+    names = {*found["files"], *found["time"]["files"], "report.json"}
+    assert storage.names_in(f"{folder}/report", "report") == names
