@@ -13,6 +13,7 @@ _NAMES = {
     "seconds": "training time (s)",
 }
 _FACTORS = {"tokens": "tokens_per_step", "flops": "flops_per_step"}
+_MOST_LINES = 6  # that are named where they begin
 MOST_NAMES = 12  # in a legend that leaves room for the figure
 
 
@@ -78,6 +79,7 @@ def _draw_curves(axes: Any, document: Mapping, figure: Mapping, groups: Mapping)
 
 
 def _draw_series(axes: Any, figure: Mapping, groups: Mapping) -> None:
+    named = [s["name"] for s in figure["series"] if s["style"] == "line" and s["name"]]
     for series in figure["series"]:
         points = series["points"]
         xs, ys = [p["x"] for p in points], [p["y"] for p in points]
@@ -87,6 +89,9 @@ def _draw_series(axes: Any, figure: Mapping, groups: Mapping) -> None:
             continue
         if series["style"] == "line":
             axes.plot(xs, ys, color="#8c8c8c", linewidth=1, linestyle="--", zorder=1)
+            if 1 < len(named) <= _MOST_LINES:
+                offset = {"xytext": (7, 3), "textcoords": "offset points", "fontsize": 8.5}
+                axes.annotate(_escaped(series["name"]), (xs[0], ys[0]), **offset)
             continue
         colour = groups[series["group"]]["light"] if series["group"] else "#8c8c8c"
         if series["style"] == "dots":

@@ -181,18 +181,25 @@ def _minima(runs: _Runs) -> list[Law]:
     for minimum in found.minima:
         at = np.geomspace(*_ends(alike.N_P[list(minimum.points)]), _ALONG)
         losses = minimum.loss * np.exp(minimum.curvature * np.log10(at / minimum.at) ** 2)
-        name = f"{minimum.flops:.3g} FLOPs, lowest at N = {_short(minimum.at)}"
+        name = f"{minimum.flops:.3g} FLOPs"
         series.append(_line(name, at, losses))
     figure = Figure(
         "law-minima",
         title,
-        "A parabola in log N for each budget. Parabolas are biased where the law is not symmetric; "
-        "where N and D both vary, the law itself is the better fit.",
+        f"A parabola in log N for each budget: {_lowest(found.minima)}. Parabolas are biased where "
+        "the law is not symmetric; where N and D both vary, the law itself is the better fit.",
         Axis("parameters that a token uses, N", log=True),
         Axis(LOSSES[alike.loss]),
         series=tuple(series),
     )
     return [Law("minima", title, found.fit, tuple(run.name for run in alike.runs), (figure,))]
+
+
+def _lowest(minima: Sequence[laws.Minimum]) -> str:
+    return "; ".join(
+        f"{m.flops:.3g} FLOPs lowest at N = {_short(m.at)} ({_short(m.low)} to {_short(m.high)})"
+        for m in minima
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from switchx.reports.groups import Estimate, Group, first_below
+from switchx.reports.groups import Estimate, Group, first_below, grouped
 from switchx.reports.runs import Curve, RunRecord, Size
 from switchx.reports.speedups import over_dense, over_larger, speed_up
 
@@ -77,6 +77,27 @@ def test_a_baseline_is_dense_in_its_own_family_and_larger_beyond_it():
     assert (larger.group, larger.baseline) == ("small 8", "large dense")
     assert larger.steps.mean == pytest.approx(2 / 1.5, rel=1e-4)
     assert larger.flops.mean == pytest.approx(5 * 2 / 1.5, rel=1e-4)
+
+
+def test_axes_that_follow_the_experts_set_no_groups_apart():
+    """As a mesh that is zipped with them; a width that is crossed with them does."""
+    varied = {}
+    for experts, mesh in ((1, 1), (8, 8), (64, 8)):
+        for width in (1, 2):
+            settings = {"NUM_EXPERTS": experts, "MESH_EXPERT": mesh, "A.d_model": width}
+            varied.update({f"{experts} {width} {s}": settings | {"SEED": s} for s in (0, 1)})
+    runs = [run(name, v["NUM_EXPERTS"], v["SEED"]) for name, v in varied.items()]
+    groups = grouped(runs, varied)
+    assert [(g.name, len(g.runs)) for g in groups] == [
+        (f"d_model={width}, {experts}", 2)
+        for width in (1, 2)
+        for experts in ("dense", "8 experts", "64 experts")
+    ]
+    assert [(s.group, s.baseline) for s in over_dense(groups)[0]] == [
+        (f"d_model={width}, {experts} experts", f"d_model={width}, dense")
+        for width in (1, 2)
+        for experts in (8, 64)
+    ]
 
 
 def test_a_loss_is_come_to_once_and_on_a_line_between_rows():
