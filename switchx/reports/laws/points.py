@@ -7,6 +7,10 @@ import numpy as np
 
 from switchx.errors import UserError
 
+# Variables whose logs vary less apart than this share of what they vary together are one variable:
+# sweeps meet a budget to about a hundredth.
+_APART = 0.01
+
 
 class TooFewPointsError(UserError):
     """A law has more coefficients than these points determine.
@@ -14,15 +18,15 @@ class TooFewPointsError(UserError):
     Attributes:
       needed: points, or different values of one variable.
       there: how many there are.
-      of: what is counted: "points", or the variable's name.
+      of: what is counted: "points", a variable's name, or "directions in which ... vary".
     """
 
     def __init__(self, form: str, needed: int, there: int, of: str = "points"):
         self.needed, self.there, self.of = needed, there, of
-        counted = "points" if of == "points" else f"different values of {of}"
+        counted = of if " " in of or of == "points" else f"different values of {of}"
         super().__init__(
             f"{of}={there} {'is' if there == 1 else 'are'} too few for the law {form}: it needs at "
-            f"least {needed} {counted} that can be used."
+            f"least {needed} {counted}."
         )
 
 
@@ -77,7 +81,10 @@ def usable(
 def require(
     form: str, columns: Mapping[str, np.ndarray], parameters: int, distinct: Mapping[str, int]
 ) -> None:
-    """Refuses fewer points than parameters and one, or too few different values of a variable.
+    """Refuses points that do not determine a law.
+
+    These are fewer than parameters and one, too few different values of a variable, or variables
+    that vary together: at one budget, or at D = 20 N, nothing tells N's part from D's.
 
     Raises:
       TooFewPointsError
@@ -89,3 +96,9 @@ def require(
         values = len(np.unique(columns[name]))
         if values < needed:
             raise TooFewPointsError(form, needed, values, name)
+    logs_PV = np.log(np.stack(list(columns.values()), axis=1))
+    spread_V = np.linalg.svd(logs_PV - logs_PV.mean(axis=0), compute_uv=False)
+    directions = int(np.sum(spread_V > _APART * spread_V[0]))
+    if directions < len(columns):
+        of = f"directions in which {' and '.join(columns)} vary"
+        raise TooFewPointsError(form, len(columns), directions, of)

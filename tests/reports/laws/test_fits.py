@@ -106,6 +106,11 @@ def test_points_that_are_left_out():
         (lambda: laws.chinchilla(N, N[0] + 0 * N, LOSS), "D=1 is too few"),
         (lambda: laws.routed_at_one_size(EXPERTS[:8], LOSS[:8]), "experts=4 .* at least 5"),
         (lambda: laws.routed(N[:6], EXPERTS[:6], LOSS[:6]), "points=6 .* at least 7 points"),
+        (lambda: laws.chinchilla(N, 20 * N, LOSS), "directions in which N and D vary=1 is too few"),
+        (
+            lambda: laws.chinchilla(N, 1e17 / N * (1 + N / 1e12), LOSS),
+            "=1 .* at least 2 directions",
+        ),
         (lambda: laws.isoflops(N, N, LOSS), "budgets with a minimum inside=0"),
     ],
 )
