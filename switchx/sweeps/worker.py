@@ -130,7 +130,8 @@ class _Part:
             "steps": outcome.step,
             "seconds": round(outcome.seconds, 3),
             "overhead_seconds": round(outcome.overhead_seconds, 3),
-            "loss": outcome.loss,
+            # Of eight digits, as in metrics.jsonl: a run that was done before is known from there.
+            "loss": None if outcome.loss is None else float(f"{outcome.loss:.8g}"),
             **self._by(),
         }
         self._desk.done(point, self._claim, facts)
