@@ -1,7 +1,8 @@
 """Kills the workers of a sweep at random moments, and checks that every point ends once, as alone.
 
     python scripts/sweep_kills.py [--kills=100] [--workers=3] [--signal=KILL] [--seed=0]
-      [--sweep_dir=runs/sweep_kills] [--object_store=gs] [--faults=0.02] [FLAGS]
+      [--sweep_dir=runs/sweep_kills] [--alone=RUNS] [--life=SECONDS] [--object_store=gs]
+      [--faults=0.02] [FLAGS]
 
 FLAGS are those of `switchx sweep`, as --gin.PREPARED_DIR=... Twelve tiny points are first trained
 one by one, by `switchx train` of their config.gin. Then workers of a sweep of them are killed at
@@ -171,6 +172,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweep_dir", default="runs/sweep_kills", help="emptied first")
     parser.add_argument("--alone", help="where the points alone lie already, as of an earlier call")
+    parser.add_argument("--life", type=float, help="most seconds of a worker before its kill")
     parser.add_argument("--object_store", choices=object_stores.STORES)
     parser.add_argument("--faults", type=float, default=0.0, help="share of its answers")
     args, flags = parser.parse_known_args()
@@ -190,8 +192,8 @@ def main() -> int:
     if not args.alone:
         runs.mkdir()
         alone(SweepFolder.open(planned), runs)
-    # Two at a time of twelve: a worker's start and two points.
-    life = (time.monotonic() - began) / 6 * 2 if not args.alone else 30.0
+    # They ran two at a time: by default a life is two starts and two points.
+    life = args.life or (30.0 if args.alone else (time.monotonic() - began) / 6 * 2)
     print(f"twelve points alone; a worker's life is up to {life:.0f} s", file=sys.stderr)
     number, moments = signal.Signals[f"SIG{args.signal}"], random.Random(args.seed)
     kills = starts = ends = 0
