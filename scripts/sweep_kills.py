@@ -55,11 +55,11 @@ SweepConfig.axes = {'NUM_EXPERTS': [1, 2, 4], 'SEED': [0, 1, 2, 3]}
 
 
 def start(log: Path, *arguments: str) -> "subprocess.Popen[bytes]":
-    """A process of switchx on one CPU device; its output is added to a log."""
+    """A process of switchx; its output is added to a log."""
     own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "switchx.cli.main", *arguments, "--cpu_devices=1"],
+            [sys.executable, "-m", "switchx.cli.main", *arguments],
             cwd=REPOSITORY,
             env={**os.environ, **own},
             stdout=file,
@@ -158,7 +158,7 @@ def alone(folder: SweepFolder, runs: Path) -> None:
         while todo and len(running) < 2:
             point = todo.pop(0)
             config, run = folder.config_file(point), runs / point.name
-            flags = [f"--gin_file={config}", f"--model_dir={run}"]
+            flags = [f"--gin_file={config}", f"--model_dir={run}", "--cpu_devices=1"]
             running.append(start(runs / f"{point.name}.log", "train", *flags))
         if running.pop(0).wait():
             raise SystemExit(f"a point alone failed: see {runs}/*.log")
@@ -208,7 +208,7 @@ def main() -> int:
             store.choose = object_stores.at_random(args.faults, args.seed)
         while kills < args.kills and not wrong:
             storage.remove(directory)
-            command = ["sweep", "run", *stated, f"--sweep_dir={directory}"]
+            command = ["sweep", "run", *stated, f"--sweep_dir={directory}", "--cpu_devices=1"]
             sweep = Sweep(directory, command, own, life)
             sweep.run(args.workers, args.kills - kills, number, moments)
             if not sweep.wrong:
