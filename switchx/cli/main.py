@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.unraisablehook = _unraisable
             environment.prepare_streams()
             environment.prepare_libraries()
-            if sys.argv[1:2] and sys.argv[1] in COMPUTE:
+            if sys.argv[1:2] and (sys.argv[1] in COMPUTE or sys.argv[1:3] == ["sweep", "run"]):
                 environment.restart_with_huge_pages()
         status = _dispatch(list(sys.argv[1:] if argv is None else argv), own)
         sys.stdout.flush()

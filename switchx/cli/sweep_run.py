@@ -87,8 +87,7 @@ def _desk(args: argparse.Namespace, folder: "SweepFolder", running: "Running") -
     desk = Desk(folder, claims, running.unfit, running.forkable, _say)
     desk.check_versions()
     if args.retry_failed:
-        states = desk.states.read()
-        desk.states.forget_failures(p for p in folder.points if desk.states.failed(states[p.name]))
+        desk.states.forget_failed()
     return desk
 
 
@@ -120,6 +119,7 @@ def _conclude(desk: "Desk") -> int:
 def _run_slots(args: argparse.Namespace, folder: "SweepFolder") -> int:
     """Several workers; this process shows what becomes of the points, and computes nothing."""
     from switchx.sweeps.slots import Slots, gpus, worker_command
+    from switchx.sweeps.states import States
     from switchx.sweeps.watching import Watching
 
     if args.num_processes not in (None, 1) or args.coordinator_address is not None:
@@ -129,7 +129,9 @@ def _run_slots(args: argparse.Namespace, folder: "SweepFolder") -> int:
         )
     arguments = [f"--sweep_dir={folder.path}", "--num_processes=1"]
     arguments += [f"--cpu_devices={args.cpu_devices}"] * (args.cpu_devices is not None)
-    arguments += ["--verbose"] * args.verbose + ["--retry_failed"] * args.retry_failed
+    arguments += ["--verbose"] * args.verbose
+    if args.retry_failed:  # once, and not again by a worker that begins later
+        States(folder).forget_failed()
     logs = Path("logs") / folder.name if storage.is_remote(folder.path) else folder.path / "logs"
     slots = Slots(worker_command(arguments), logs, _say)
     devices = [] if args.cpu_devices else gpus()

@@ -79,6 +79,10 @@ class Desk:
                 return point, claim
         return None
 
+    def rank(self, point: Point) -> int:
+        """Its place in the order of the points, from 0."""
+        return self._order[point.name]
+
     def over(self) -> bool:
         """Whether nothing is left to wait for, after `next` had none.
 

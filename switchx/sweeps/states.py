@@ -86,11 +86,12 @@ class States:
             number += 1
         return number
 
-    def forget_failures(self, points: Iterable[Point]) -> None:
-        """Removes what is known of the tries that failed."""
-        for point in points:
-            for name in self.of(point).failures:
-                storage.remove(self.folder.state_directory(point) / name)
+    def forget_failed(self) -> None:
+        """Points that failed for good may be tried again."""
+        for name, state in self.read().items():
+            if self.failed(state):
+                for file in state.failures:
+                    storage.remove(self.folder.path / "state" / name / file)
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:

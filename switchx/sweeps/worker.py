@@ -117,10 +117,9 @@ class _Part:
 
     def _introduce(self, point: Point) -> None:
         if self._desk:
-            done = sum(state.done is not None for state in self._desk.states.read().values())
-            of = len(self._desk.folder.points)
+            number, of = self._desk.rank(point) + 1, len(self._desk.folder.points)
             self._say(
-                f"point {done + 1} of {of}: {point.label} ({point.name}), {point.steps:,} steps"
+                f"point {number} of {of}: {point.label} ({point.name}), {point.steps:,} steps"
             )
 
     def _done(self, point: Point, outcome: Outcome) -> None:
@@ -141,7 +140,7 @@ class _Part:
         self._say(
             f"{point.name} is done: loss {outcome.loss or float('nan'):.4f} after "
             f"{outcome.step:,} steps in {clock(outcome.seconds)}; {done} of {len(states)} points"
-            + (f", about {clock(left)} left" if left else "")
+            + (f", about {clock(left)} left for one worker" if left else "")
         )
 
     def _failed(self, point: Point, error: Exception) -> None:

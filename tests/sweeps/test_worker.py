@@ -89,7 +89,7 @@ def test_what_fails_is_tried_again_after_the_rest_and_stops_nothing(tmp_path):
     assert why(folder, "a", 2) == "ValueError: odd"
     assert "a failed, try 3 of 3: ValueError: odd" in desk.said
 
-    desk.states.forget_failures([folder.points[0]])
+    desk.states.forget_failed()
     work(folder, desk_of(folder), Runs(), "me", print)
     assert done(folder) == {"a", "b", "c"}
 
