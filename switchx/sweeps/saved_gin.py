@@ -32,7 +32,8 @@ def texts(
     bindings = dict(gin.bindings)
     if files:
         axes = gin.value(_AXES)
-        values = [_copy(label) for label in files]
+        named = labels(axes[GIN_FILE])
+        values = [_copy(named[value]) for value in axes[GIN_FILE]]
         bindings[_AXES] = dataclasses.replace(bindings[_AXES], value={**axes, GIN_FILE: values})
     bindings[f"{SWEEP}.name"] = Binding(f"{SWEEP}.name", name, "the sweep")
     own = [binding for binding in bindings.values() if binding.file != BASE]
@@ -45,6 +46,7 @@ def texts(
 
 def labels(values: Iterable[str]) -> dict[str, str]:
     """What stands for each file of an axis: its name, or all of its path where others have it."""
+    values = list(dict.fromkeys(values))
     stems = [Path(value).stem for value in values]
     return {
         value: stem if stems.count(stem) == 1 else value.removesuffix(".gin").replace("/", "-")

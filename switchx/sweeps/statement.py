@@ -83,7 +83,9 @@ def read(request: Request, sweep_dir: str | None = None) -> Statement:
     name = config.name or Path(file).stem
     files = _axis_files(config, file, request)
     if files:
-        config = dataclasses.replace(config, axes={**config.axes, GIN_FILE: list(files)})
+        named = saved_gin.labels(config.axes[GIN_FILE])
+        values = [named[value] for value in config.axes[GIN_FILE]]
+        config = dataclasses.replace(config, axes={**config.axes, GIN_FILE: values})
     statement = Statement(
         name=name,
         directory=sweep_dir or config.directory or _default_directory(file, name, request),

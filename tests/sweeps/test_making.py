@@ -121,11 +121,17 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
 def test_files_of_an_axis_travel_with_the_sweep(tmp_path):
     (tmp_path / "wide.gin").write_text("ModelConfig.d_ff = 256\nLOG_PERIOD = 7\n")
-    text = "SweepConfig.axes = {'gin_file': ['wide.gin', 'configs/models/tiny_dense.gin']}\n"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/wide.gin").write_text("ModelConfig.d_ff = 64\n")
+    files = ["wide.gin", "wide.gin", "other/wide.gin", "configs/models/tiny_dense.gin"]
+    axes = {"gin_file": files, "SEED": [0, 1, 1, 0]}
+    text = f"SweepConfig.axes = {axes}\nSweepConfig.zipped = [('gin_file', 'SEED')]\n"
     first = written(tmp_path, text, "LOG_PERIOD=5", sweep_dir=tmp_path / "first")
     (tmp_path / "wide.gin").unlink()
     moved = tmp_path / "moved"
     shutil.copytree(first.folder.path, moved)
+    named = [point.varied["gin_file"] for point in first.folder.points]
+    assert named == ["wide", "wide", "other-wide", "tiny_dense"]
     again = making.make(Request((str(moved / "sweep.gin"),)))
     assert again.folder == SweepFolder.open(moved)
     assert making.make(Request(), str(moved)).folder == again.folder
