@@ -180,6 +180,10 @@ def _checked(statement: Statement, gin: GinConfig) -> Statement:
     _check_once(statement)
     # Macros of the file that its axes or rules use, and no run.
     ours = gin.used((SWEEP,)) | named | set(axes) | set(statement.rules)
+    for binding in (*statement.run, *statement.flags):
+        if binding.is_macro and binding.target not in known | ours:
+            advice = near(binding.target, sorted(known | ours))
+            raise UserError(f"{binding.origin}: nothing uses {binding.target}{advice}.")
     return dataclasses.replace(statement, free=frozenset(ours - known - {*PARAMETERS, MODEL_DIR}))
 
 

@@ -16,6 +16,7 @@ from switchx.cli.main import COMMANDS
 from switchx.errors import UserError
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_values import BASE, GinConfig
+from switchx.sweeps import statement
 from tests.docs.pages import ALL, PAGES, ROOT, blocks
 
 SHELL = [block for block in ALL if block.language == "sh"]
@@ -69,6 +70,10 @@ def check_switchx(words):
     command.add_arguments(parser)
     own = words[1 : words.index("--")] if "--" in words else words[1:]
     args = parser.parse_args(rewrite_gin_flags([word for word in own if word != "--gin_file=..."]))
+    if words[0] == "sweep":
+        if args.gin_file and args.gin_file[-1].startswith("configs/"):
+            statement.read(request(args), args.sweep_dir)  # axes and rules have names of their own
+        return
     reader = Reader()
     bindings = reader.read_file(BASE)
     for name in args.gin_file or ["configs/runs/quickstart.gin"]:
@@ -124,6 +129,7 @@ def test_commands_are_ones_that_exist(block):
         "switchx trian",
         "switchx train --gin_files=x.gin",
         "switchx train --gin.BATCHSIZE=8",
+        "switchx sweep plan --gin_file=configs/sweeps/toy.gin --gin.BATCH_SIZ=8",
         "switchx train --gin_file=configs/models/switch_base_9.gin",
         "scripts/launch_tpu.sh run --nmae=pod -- train",
         "scripts/launch_tpu.sh run --name=pod -- train --gin.BATCHSIZE=8",
