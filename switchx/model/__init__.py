@@ -13,7 +13,7 @@ W relative distances.
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.counts import forward_flops, parameter_count, train_flops
 from switchx.model.model import Model, Params
-from switchx.model.noise import NO_NOISE, Noise
+from switchx.model.noise import NO_NOISE, Noise, seed_key
 from switchx.model.routing import Assignment, RoutingStats
 from switchx.model.switch_layer import Groupings
 from switchx.model.transformer import DecodeState, Output, Segments, Transformer
@@ -34,5 +34,6 @@ __all__ = [
     "Transformer",
     "forward_flops",
     "parameter_count",
+    "seed_key",
     "train_flops",
 ]

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _GOLDEN, _OTHER = 0x9E3779B9, 0x85EBCA6B
 
@@ -55,22 +56,24 @@ class Noise:
 
     @classmethod
     def for_rows(cls, seed: int | jax.Array, step: jax.Array, row_B: jax.Array) -> "Noise":
-        """Keys of the rows `row_B` (int, [B], index in the global batch) at `step`."""
+        """Keys of the rows `row_B` (int, [B], index in the global batch) at `step`.
+
+        Args:
+          seed: a number, or, so that one program serves any, the `seed_key` of one.
+        """
+        low, high = seed_key(seed) if isinstance(seed, int) else seed
         zero_B = jnp.zeros(row_B.shape, jnp.uint32)
-        return cls(zero_B, zero_B).fold(seed).fold(step).fold(row_B)
+        return _folded(zero_B + low, zero_B + high, step).fold(row_B)
 
     def fold(self, site: int | jax.Array) -> "Noise":
         """Independent keys for a site: a number, a scalar, or one number per row, int [B]."""
         if isinstance(site, int):
-            mixed = _mix_int((_mix_int((self.site + _GOLDEN) % 2**32) + site + _OTHER) % 2**32)
-            return dataclasses.replace(self, site=mixed)
-        low_B, high_B = self.key()
-        low_B = _mix(low_B + site.astype(jnp.uint32) + jnp.uint32(_GOLDEN))
-        return Noise(low_B, _mix(high_B ^ _mix(low_B + jnp.uint32(_OTHER))))
+            return dataclasses.replace(self, site=_folded_int(self.site, site))
+        return _folded(*self.key(), site)
 
     def key(self) -> tuple[jax.Array, jax.Array]:
         """The key in full, uint32 [B] twice, the site included."""
-        low, high = self.site, _mix_int(self.site ^ _OTHER)
+        low, high = _key_int(self.site)
         return self.low_B + jnp.uint32(low), self.high_B + jnp.uint32(high)
 
     def regroup(self, num_groups: int, tokens_per_row: int) -> "Noise":
@@ -113,6 +116,24 @@ class Noise:
         """float32 in [low, high), of shape [B, *shape]."""
         unit = (self.bits(shape) >> 8).astype(jnp.float32) * jnp.float32(2.0**-24)
         return low + (high - low) * unit
+
+
+def seed_key(seed: int) -> np.ndarray:
+    """What the rows' keys are made of, of a seed: uint32 [2]."""
+    return np.array(_key_int(_folded_int(0, seed)), np.uint32)
+
+
+def _folded(low_B: jax.Array, high_B: jax.Array, site: jax.Array) -> Noise:
+    low_B = _mix(low_B + site.astype(jnp.uint32) + jnp.uint32(_GOLDEN))
+    return Noise(low_B, _mix(high_B ^ _mix(low_B + jnp.uint32(_OTHER))))
+
+
+def _folded_int(site: int, number: int) -> int:
+    return _mix_int((_mix_int((site + _GOLDEN) % 2**32) + number + _OTHER) % 2**32)
+
+
+def _key_int(site: int) -> tuple[int, int]:
+    return site, _mix_int(site ^ _OTHER)
 
 
 class _Silence(Noise):

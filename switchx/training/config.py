@@ -238,3 +238,35 @@ class RunConfig:
     optimizer: OptimizerConfig
     mesh: MeshConfig
     objective: str = "pretraining"
+
+    def program(self) -> "RunConfig":
+        """The same for all runs that have their compiled steps in common.
+
+        The seed, the learning rate and the lengths are arguments of those (`state.Numbers`); what
+        is done between steps, and how often, they do not know.
+        """
+        trainer = dataclasses.replace(self.trainer, **_BESIDE_THE_STEP)
+        optimizer = self.optimizer
+        if optimizer.name in _OF_THEIR_SCHEDULE:
+            optimizer = dataclasses.replace(
+                optimizer, learning_rate=1.0, warmup_steps=1, decay_share=0.1
+            )
+        return dataclasses.replace(self, trainer=trainer, optimizer=optimizer)
+
+
+_BESIDE_THE_STEP: dict[str, Any] = {
+    "train_steps": 1,
+    "seed": 0,
+    "log_period": 1,
+    "eval_period": 1,
+    "checkpoint_period": 1,
+    "checkpoint_steps": (),
+    "keep_checkpoints": 1,
+    "on_bad_loss": "stop",
+    "loss_spike": None,
+    "max_rollbacks": 1,
+    "metric_writers": (),
+    "reset_data": False,
+    "reset_optimizer": False,
+}
+_OF_THEIR_SCHEDULE = ("adafactor", "adamw")  # another may read LEARNING_RATE from its configuration

@@ -151,7 +151,7 @@ def _forward(
     parts, rows = setup.run.trainer.microbatches, setup.run.batch.batch_size
 
     def watched(part: tuple[Batch, jax.Array]) -> dict[str, Any]:
-        noise = Noise.for_rows(setup.run.trainer.seed, step, part[1])
+        noise = Noise.for_rows(setup.numbers.seed, step, part[1])
         return setup.objective.ranges(params, constants, part[0], noise)
 
     whole = (batch, jnp.arange(rows, dtype=jnp.uint32))

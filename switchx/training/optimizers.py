@@ -9,7 +9,6 @@ import optax
 
 from switchx.model import Params
 from switchx.training.config import OPTIMIZERS, OptimizerConfig
-from switchx.training.schedules import make_schedule
 
 Maker = Callable[[OptimizerConfig, optax.Schedule, Params], optax.GradientTransformation]
 
@@ -37,10 +36,10 @@ def optimizer(name: str) -> Callable[[Maker], Maker]:
 
 
 def make_optimizer(
-    config: OptimizerConfig, train_steps: int, axes: Params
+    config: OptimizerConfig, schedule: optax.Schedule, axes: Params
 ) -> optax.GradientTransformation:
     """The optimizer for parameters with these logical axes, behind the clipping of gradients."""
-    own = OPTIMIZERS[config.name](config, make_schedule(config, train_steps), axes)
+    own = OPTIMIZERS[config.name](config, schedule, axes)
     if config.clip_global_norm is None:
         return own
     return _around(own, before=optax.clip_by_global_norm(config.clip_global_norm))

@@ -1,5 +1,6 @@
 """The fastest a device can multiply matrices: what utilisation is measured against."""
 
+import functools
 import time
 
 import jax
@@ -45,8 +46,9 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
     return bfloat16 if dtype == "bfloat16" else float32
 
 
+@functools.cache
 def measured_matmul_rate(dtype: str = "float32", seconds: float = 0.2) -> float:
-    """FLOP/s of the best of several square products here and now, on all cores of a CPU.
+    """FLOP/s of the best of several square products, on all cores of a CPU; measured once.
 
     CPU devices that share one machine (`--cpu_devices`) share its cores too: this is the rate of
     the whole process, not of one device.

@@ -12,11 +12,12 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from switchx import hosts
-from switchx.model import Model, Params
+from switchx.model import Model, Params, seed_key
 from switchx.sharding import state_spec
 from switchx.training.config import RunConfig
 from switchx.training.objectives import OBJECTIVES, Objective
-from switchx.training.optimizers import make_optimizer
+from switchx.training.optimizers import OPTIMIZERS, make_optimizer
+from switchx.training.schedules import Rates, make_schedule
 from switchx.training.state_layout import state_axes
 
 
@@ -42,12 +43,32 @@ class TrainState:
         return self.step < 0
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Numbers:
+    """What differs between runs of one program, which is given it at each step.
+
+    Attributes:
+      seed: of the noise, see `switchx.model.seed_key`.
+      rates: the schedule's.
+    """
+
+    seed: Any
+    rates: Rates
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "Numbers":
+        rates = Rates.of(run.optimizer, run.trainer.train_steps)
+        return cls(seed_key(run.trainer.seed), rates)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Setup:
-    """A run before it has any numbers: model, objective, optimizer, mesh, the state's layout.
+    """A run before it has a state: model, objective, optimizer, mesh, the state's layout.
 
     Attributes:
       abstract: the state as jax.ShapeDtypeStruct with shardings.
+      numbers: in NumPy, or traced, as the optimizer's schedule is made of them.
     """
 
     run: RunConfig
@@ -56,12 +77,35 @@ class Setup:
     optimizer: optax.GradientTransformation
     mesh: Any
     abstract: TrainState
+    numbers: Numbers
 
     @classmethod
     def of(cls, run: RunConfig, mesh: Mesh | AbstractMesh) -> "Setup":
         """Allocates nothing; an AbstractMesh is enough for the layout alone."""
-        model, split = Model.of(run.model), run.mesh.fully_sharded
-        optimizer = make_optimizer(run.optimizer, run.trainer.train_steps, model.axes)
+        program = _program(run.program(), mesh, *_registered(run))
+        objective = OBJECTIVES[run.objective](run, program.model)
+        own = dataclasses.replace(program, run=run, objective=objective)
+        return own.given(Numbers.of(run))
+
+    @property
+    def program(self) -> "Setup":
+        """The setup that all runs of the same compiled steps have in common.
+
+        What is compiled of it is kept, as long as it is.
+        """
+        return _program(self.run.program(), self.mesh, *_registered(self.run))
+
+    def given(self, numbers: Numbers) -> "Setup":
+        """The same run with other numbers, which may be traced."""
+        schedule = make_schedule(self.run.optimizer.schedule, numbers.rates)
+        optimizer = make_optimizer(self.run.optimizer, schedule, self.model.axes)
+        return dataclasses.replace(self, numbers=numbers, optimizer=optimizer)
+
+    @classmethod
+    def _of_program(cls, run: RunConfig, mesh: Mesh | AbstractMesh) -> "Setup":
+        model, split, numbers = Model.of(run.model), run.mesh.fully_sharded, Numbers.of(run)
+        schedule = make_schedule(run.optimizer.schedule, numbers.rates)
+        optimizer = make_optimizer(run.optimizer, schedule, model.axes)
         opt_state = jax.tree.map(
             lambda leaf, own: _placed(leaf, tuple(own), mesh, split),
             jax.eval_shape(optimizer.init, model.shapes),
@@ -70,7 +114,7 @@ class Setup:
         step = _placed(jax.ShapeDtypeStruct((), jnp.int32), (), mesh, split)
         abstract = TrainState(step, abstract_params(model, mesh, split), opt_state)
         objective = OBJECTIVES[run.objective](run, model)
-        return cls(run, model, objective, optimizer, mesh, abstract)
+        return cls(run, model, objective, optimizer, mesh, abstract, numbers)
 
     @property
     def shardings(self) -> TrainState:
@@ -84,22 +128,38 @@ class Setup:
 
     def init(self) -> TrainState:
         """Fresh state from the run's seed, every shard made on the device where it belongs."""
+        make = _compiled_init(self.program)
+        hosts.compiled_everywhere("initialize")
         with jax.set_mesh(self.mesh):
-            make = self.lower_init().compile()
-            hosts.compiled_everywhere("initialize")
             return make(np.uint32(self.run.trainer.seed))
 
-    def lower_init(self) -> jax.stages.Lowered:
-        """The program of `init`, from a seed, before compilation."""
 
-        def make(seed: jax.Array) -> TrainState:
-            params = self.model.init(jax.random.key(seed))
-            return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+# Points of a sweep that share shapes come one after the other, or in turns with a few others.
+KEPT_PROGRAMS = 8
 
-        everywhere = NamedSharding(self.mesh, PartitionSpec())
-        seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=everywhere)
-        with jax.set_mesh(self.mesh):
-            return jax.jit(make, out_shardings=self.shardings).lower(seed)
+
+@functools.lru_cache(KEPT_PROGRAMS)
+def _program(run: RunConfig, mesh: Mesh | AbstractMesh, *registered: Any) -> Setup:
+    """`registered` are what names in the run stand for now."""
+    return Setup._of_program(run, mesh)
+
+
+def _registered(run: RunConfig) -> tuple[Any, Any]:
+    return OPTIMIZERS[run.optimizer.name], OBJECTIVES[run.objective]
+
+
+@functools.lru_cache(KEPT_PROGRAMS)
+def _compiled_init(program: Setup) -> jax.stages.Compiled:
+    """From a seed, uint32, to a fresh state."""
+
+    def make(seed: jax.Array) -> TrainState:
+        params = program.model.init(jax.random.key(seed))
+        return TrainState(jnp.zeros((), jnp.int32), params, program.optimizer.init(params))
+
+    everywhere = NamedSharding(program.mesh, PartitionSpec())
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=everywhere)
+    with jax.set_mesh(program.mesh):
+        return jax.jit(make, out_shardings=program.shardings).lower(seed).compile()
 
 
 def bytes_per_device(abstract: Any) -> int:

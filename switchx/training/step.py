@@ -1,11 +1,13 @@
 """The compiled steps of training and evaluation, whatever the objective."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -14,7 +16,7 @@ from switchx.sharding import batch_shards, constrain
 from switchx.training.batches import Batch, abstract_batch
 from switchx.training.objectives import Outcome
 from switchx.training.schedules import make_schedule
-from switchx.training.state import Setup, TrainState
+from switchx.training.state import KEPT_PROGRAMS, Numbers, Setup, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,17 @@ class CompiledStep:
     compiled: jax.stages.Compiled
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        return self.compiled(state, self.setup.constants, batch)
+        return self.compiled(state, self._numbers, self.setup.constants, batch)
+
+    @functools.cached_property
+    def _numbers(self) -> Numbers:
+        """The run's, on every device."""
+        everywhere = NamedSharding(self.setup.mesh, PartitionSpec())
+
+        def put(x: np.ndarray) -> jax.Array:
+            return jax.make_array_from_callback(x.shape, everywhere, lambda index: x[index])
+
+        return jax.tree.map(put, jax.tree.map(np.asarray, self.setup.numbers))
 
     def program(self) -> str:
         """What the compiler made of it, in its own words."""
@@ -33,8 +45,13 @@ class CompiledStep:
 
 
 def compile_train_step(setup: Setup) -> CompiledStep:
-    """Compiles the step of a run."""
-    return CompiledStep(setup, lower_train_step(setup).compile())
+    """Compiles the step of a run, or takes that of an earlier run of the same program."""
+    return CompiledStep(setup, _compiled_train_step(setup.program))
+
+
+@functools.lru_cache(KEPT_PROGRAMS)
+def _compiled_train_step(program: Setup) -> jax.stages.Compiled:
+    return lower_train_step(program).compile()
 
 
 def lower_train_step(setup: Setup) -> jax.stages.Lowered:
@@ -44,43 +61,58 @@ def lower_train_step(setup: Setup) -> jax.stages.Lowered:
 
 
 def trace_train_step(setup: Setup) -> jax.stages.Traced:
-    """The step before it is lowered for a platform; its arguments: state, constants, batch."""
+    """The step before it is lowered for a platform.
+
+    Its arguments: state, numbers, constants, batch. Of the run it knows what `program` does.
+    """
+    program = setup.program
 
     # Named apart from the evaluation's, as profiles show them.
-    def training_step(state: TrainState, constants: Any, batch: Batch) -> tuple[TrainState, dict]:
-        return train_step(setup, state, constants, batch)
+    def training_step(
+        state: TrainState, numbers: Numbers, constants: Any, batch: Batch
+    ) -> tuple[TrainState, dict]:
+        return train_step(program.given(numbers), state, constants, batch)
 
-    everywhere = NamedSharding(setup.mesh, PartitionSpec())  # every host reads its metrics
-    jitted = jax.jit(training_step, donate_argnums=0, out_shardings=(setup.shardings, everywhere))
-    with jax.set_mesh(setup.mesh):
-        constants = setup.objective.abstract_constants(setup.mesh)
-        return jitted.trace(setup.abstract, constants, abstract_batch(setup.run.batch, setup))
+    mesh = program.mesh
+    everywhere = NamedSharding(mesh, PartitionSpec())  # every host reads its metrics
+    jitted = jax.jit(training_step, donate_argnums=0, out_shardings=(program.shardings, everywhere))
+    numbers = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), program.numbers
+    )
+    with jax.set_mesh(mesh):
+        constants = program.objective.abstract_constants(mesh)
+        batch = abstract_batch(program.run.batch, program)
+        return jitted.trace(program.abstract, numbers, constants, batch)
 
 
 def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
-    """Compiles (params, batch) to the metrics of an evaluation; see `readings`."""
-
-    def evaluation_step(params: Params, constants: Any, batch: Batch) -> dict:
-        return _metrics(setup.objective(params, constants, batch, NO_NOISE))
-
-    with jax.set_mesh(setup.mesh):
-        constants = setup.objective.abstract_constants(setup.mesh)
-        batch = abstract_batch(setup.run.eval_batch, setup)
-        everywhere = NamedSharding(setup.mesh, PartitionSpec())
-        jitted = jax.jit(evaluation_step, out_shardings=everywhere)
-        compiled = jitted.lower(setup.abstract.params, constants, batch).compile()
+    """Compiles (params, batch) to the metrics of an evaluation, as the step; see `readings`."""
+    compiled = _compiled_eval_step(setup.program)
     return lambda params, batch: compiled(params, setup.constants, batch)
+
+
+@functools.lru_cache(KEPT_PROGRAMS)
+def _compiled_eval_step(program: Setup) -> jax.stages.Compiled:
+    def evaluation_step(params: Params, constants: Any, batch: Batch) -> dict:
+        return _metrics(program.objective(params, constants, batch, NO_NOISE))
+
+    with jax.set_mesh(program.mesh):
+        constants = program.objective.abstract_constants(program.mesh)
+        batch = abstract_batch(program.run.eval_batch, program)
+        everywhere = NamedSharding(program.mesh, PartitionSpec())
+        jitted = jax.jit(evaluation_step, out_shardings=everywhere)
+        return jitted.lower(program.abstract.params, constants, batch).compile()
 
 
 def train_step(
     setup: Setup, state: TrainState, constants: Any, batch: Batch
 ) -> tuple[TrainState, dict]:
-    """One update from one global batch. Pure; randomness from the run's seed and `state.step`.
+    """One update from one global batch. Pure; randomness from the seed and `state.step`.
 
     Where the objective or a gradient is not finite the parameters are held: see TrainState.
     """
     grads, outcome = gradients(setup, state, constants, batch)
-    schedule = make_schedule(setup.run.optimizer, setup.run.trainer.train_steps)
+    schedule = make_schedule(setup.run.optimizer.schedule, setup.numbers.rates)
     norm = optax.global_norm(grads)
     metrics = {
         **_metrics(outcome),
@@ -128,7 +160,7 @@ def gradients(
     row_B = jnp.arange(setup.run.batch.batch_size, dtype=jnp.uint32)
 
     def value(params: Params, part: Batch, row_B: jax.Array) -> tuple[jax.Array, Outcome]:
-        noise = Noise.for_rows(trainer.seed, state.step, row_B)
+        noise = Noise.for_rows(setup.numbers.seed, state.step, row_B)
         outcome = setup.objective(params, constants, part, noise)
         penalty = outcome.penalty / trainer.microbatches
         return outcome.sums["objective"] / total_weight + penalty, outcome

@@ -12,6 +12,7 @@ from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.config import OptimizerConfig
 from switchx.training.optimizers import OPTIMIZERS, make_optimizer, optimizer
+from switchx.training.schedules import Rates, make_schedule
 from switchx.training.state import Setup
 from switchx.training.state_layout import state_axes
 from tests.training.helpers import run_config
@@ -65,6 +66,10 @@ SHAPES = {
 }
 
 
+def made(config, axes):
+    return make_optimizer(config, make_schedule(config.schedule, Rates.of(config, 1000)), axes)
+
+
 @pytest.mark.parametrize(("weight_decay", "momentum"), [(0.0, 0.0), (0.02, 0.0), (0.0, 0.9)])
 def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_decay, momentum):
     rng = np.random.default_rng(0)
@@ -78,7 +83,7 @@ def test_every_layers_and_every_experts_matrix_is_a_parameter_of_its_own(weight_
     config = OptimizerConfig(
         learning_rate=1.0, warmup_steps=100, weight_decay=weight_decay, momentum=momentum
     )
-    optimizer = make_optimizer(config, 1000, AXES)
+    optimizer = made(config, AXES)
     state = optimizer.init(params)
     matrix_dims = {
         name: len(SHAPES[name]) - sum(a in ("layers", "expert") for a in axes)
@@ -202,7 +207,7 @@ def test_an_optimizer_of_ones_own_trains_on_a_mesh(monkeypatch):
 
 def test_adafactors_state_is_small():
     model = Model.of(run_config().model)
-    optimizer = make_optimizer(OptimizerConfig(), 10, model.axes)
+    optimizer = made(OptimizerConfig(), model.axes)
     sizes = [leaf.size for leaf in jax.tree.leaves(jax.eval_shape(optimizer.init, model.shapes))]
     # Only the router kernels, norms and bias tables (a side below 128) keep a full moment.
     assert sum(sizes) < 0.1 * model.num_params
@@ -215,7 +220,7 @@ def test_global_norm_clipping_scales_gradients(limit, share, monkeypatch):
     config = OptimizerConfig(
         name="plain", schedule="constant", learning_rate=0.1, warmup_steps=1, clip_global_norm=limit
     )
-    plain = make_optimizer(config, 10, {"w": ("embed",), "v": ("embed",)})
+    plain = made(config, {"w": ("embed",), "v": ("embed",)})
     grads = {"w": jnp.full(4, 4.0), "v": jnp.full(4, 3.0)}
     updates, _ = plain.update(grads, plain.init(grads), grads)
     for name, grad in grads.items():
