@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -35,6 +36,33 @@ def undisturbed(tmp_path_factory, flags):
     began = time.monotonic()
     assert Attempt(directory, *flags).end() == 0, directory.with_suffix(".log").read_text()
     return directory, time.monotonic() - began
+
+
+POINTS = """
+import sys
+import jax
+from switchx.api import configure, train_run
+
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+for point in (0, 1):
+    compiled.clear()
+    changes = {"SEED": point, "LEARNING_RATE": 1.0 - point / 2, "TRAIN_STEPS": 2 + point}
+    train_run(configure([sys.argv[1]], f"{sys.argv[2]}/{point}", **changes))
+heavy = {"tensorflow", "seqio", "t5", "tensorflow_datasets"} & set(sys.modules)
+assert not heavy, heavy
+again = [name for name in compiled if "backend_compile" in name or "trace" in name]
+assert not again, again
+"""
+
+
+def test_a_second_point_in_a_process_compiles_nothing_and_none_needs_tensorflow(
+    undisturbed, tmp_path
+):
+    config = undisturbed[0] / "config.gin"
+    command = [sys.executable, "-c", POINTS, str(config), str(tmp_path)]
+    done = subprocess.run(command, cwd=fault_runs.REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_killed_at_random_moments(undisturbed, flags):
