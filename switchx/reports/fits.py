@@ -14,6 +14,7 @@ from switchx.reports.runs import LeftOut, RunRecord
 
 _ALONG = 40  # points of a law's line
 _ROUTED = "Law of routed models"
+_AS_LONG = 1.02  # times the tokens: runs of equal length to a law without tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,26 +118,45 @@ def _best_of_each_size(groups: Sequence[Group]) -> tuple[_Runs, list[LeftOut]]:
 
 
 def _routed(runs: _Runs) -> list[Law]:
-    """The law of routed models, for each length of training."""
+    """The law of routed models, for each length of training: it has no tokens."""
     found: list[Law] = []
-    lengths = np.unique(runs.D_P)
-    for tokens in lengths:
-        of_length = runs.where(np.equal(runs.D_P, tokens))
-        sizes = np.unique(of_length.N_P)
+    reasons = ["no two runs of equal length differ in their experts"]
+    lengths = _lengths(runs.D_P)
+    for tokens, of_length_P in lengths:
+        of_length = runs.where(of_length_P)
         if len(np.unique(of_length.experts_P)) < 2:
             continue
-        if len(sizes) > 1:
-            fit = laws.routed(of_length.N_P, of_length.experts_P, of_length.loss_P)
-        else:
-            fit = laws.routed_at_one_size(of_length.experts_P, of_length.loss_P)
         title = _ROUTED if len(lengths) == 1 else f"{_ROUTED}, {tokens:.4g} tokens"
-        columns = ({"N": n} for n in sizes) if len(sizes) > 1 else ({} for _ in sizes)
-        lines = [_Line(f"N = {_short(n)}", c) for n, c in zip(sizes, columns, strict=True)]
-        drawn = _drawn(f"routed-{len(found)}", title, fit, of_length, "experts", lines)
-        found.append(drawn)
+        try:
+            found.append(_routed_law(f"routed-{len(found)}", title, of_length))
+        except UserError as error:
+            reasons.append(str(error).rstrip("."))
     if not found:
-        raise UserError("no two runs of equal length differ in their experts")
+        raise UserError(reasons[-1])
     return found
+
+
+def _lengths(D_P: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """The shortest of runs that are as good as equally long, and which they are.
+
+    Where routers count in a budget, more experts have a few steps fewer.
+    """
+    shortest: list[float] = []
+    for tokens in np.unique(D_P):
+        if not shortest or tokens > _AS_LONG * shortest[-1]:
+            shortest.append(float(tokens))
+    return [(tokens, (D_P >= tokens) & (D_P <= _AS_LONG * tokens)) for tokens in shortest]
+
+
+def _routed_law(name: str, title: str, runs: _Runs) -> Law:
+    sizes = np.unique(runs.N_P)
+    if len(sizes) > 1:
+        fit = laws.routed(runs.N_P, runs.experts_P, runs.loss_P)
+        lines = [_Line(f"N = {_short(n)}", {"N": n}) for n in sizes]
+    else:
+        fit = laws.routed_at_one_size(runs.experts_P, runs.loss_P)
+        lines = [_Line(f"N = {_short(sizes[0])}", {})]
+    return _drawn(name, title, fit, runs, "experts", lines)
 
 
 def _power_laws(runs: _Runs) -> list[Law]:

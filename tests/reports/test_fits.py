@@ -44,6 +44,24 @@ def test_the_law_of_routed_models_is_found_in_its_own_points():
     assert max(abs(p.y) for series in residuals.series for p in series.points) < 1e-3
 
 
+def test_runs_that_are_nearly_as_long_share_a_law_of_routed_models():
+    experts = 2 ** np.arange(7)
+    losses = 10 ** (-0.1 * np.log10(saturated(experts, 2.0, 60.0)) + 0.8)
+    steps = [100_000 - 1000 * n // 6 for n in range(7)]  # routers counted in a budget
+    long = [
+        run(f"{e} long", loss, int(e), tokens=1000 * n)
+        for e, loss, n in zip(experts, losses, steps, strict=True)
+    ]
+    short = [
+        run(f"{e} short", loss + 1, int(e)) for e, loss in zip(experts[:3], losses[:3], strict=True)
+    ]
+    found, _ = laws_of(groups_of([*long, *short]))
+    (law,) = [law for law in found if law.id.startswith("routed")]
+    assert law.title == "Law of routed models, 9.9e+07 tokens"
+    assert law.runs == tuple(one.name for one in long)
+    assert law.fit.coefficients["E_max"].value == pytest.approx(60, rel=1e-3)
+
+
 def test_sizes_and_lengths_give_the_joint_law_and_minima_where_there_are_budgets():
     sizes = [
         (1000 * 2**k, 1000 * 2 ** (budget - k)) for budget in (11, 13, 15) for k in range(2, 8)
