@@ -145,7 +145,8 @@ def _lengths(D_P: np.ndarray) -> list[tuple[float, np.ndarray]]:
     for tokens in np.unique(D_P):
         if not shortest or tokens > _AS_LONG * shortest[-1]:
             shortest.append(float(tokens))
-    return [(tokens, (D_P >= tokens) & (D_P <= _AS_LONG * tokens)) for tokens in shortest]
+    nearest_P = np.searchsorted(shortest, D_P, side="right") - 1
+    return [(tokens, nearest_P == n) for n, tokens in enumerate(shortest)]
 
 
 def _routed_law(name: str, title: str, runs: _Runs) -> Law:
