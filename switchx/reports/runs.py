@@ -89,12 +89,13 @@ class RunRecord:
 
     @property
     def steps_done(self) -> int:
-        """The last step that anything was measured at."""
-        return max((int(curve.steps[-1]) for curve in self.curves.values()), default=0)
+        """The last step whose loss was evaluated, or measured where none ever was; 0 without."""
+        found = self.curves.get("validation_loss", self.curves.get("train_loss"))
+        return 0 if found is None else int(found.steps[-1])
 
     @property
     def is_finished(self) -> bool:
-        """Whether it was measured at its last step, as each run is when it ends."""
+        """Whether its last step was evaluated, as that of each run is when it ends."""
         return self.steps_done >= self.train_steps
 
 

@@ -151,6 +151,22 @@ def test_what_happened_to_a_sweep_shows_in_its_times_alone(sweep, tmp_path):
             assert ours == theirs, path.name
 
 
+def test_a_run_has_ended_once_its_last_step_is_evaluated(tmp_path):
+    from switchx.reports import runs
+
+    path = make_run(tmp_path / "run")
+    assert runs.read_run("run", path).is_finished
+    rows = (path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert '"validation"' in rows[-1]
+    (path / "metrics.jsonl").write_text("".join(rows[:-1]))
+    found, left_out = runs.read_runs({"run": path})
+    assert (found, left_out[0].why) == ([], "it is at step 950 of 1,000")
+    (path / "metrics.jsonl").write_text("".join([rows[0], "{}\n", rows[1]]))
+    found, left_out = runs.read_runs({"run": path}, finished=False)
+    assert found == []
+    assert "is damaged" in left_out[0].why
+
+
 EVIL = ("</script><script>alert(1)</script>", "a\"b'c & $x_1$ <!-- ", "_hidden\u2028")
 
 
