@@ -31,6 +31,7 @@ from switchx.errors import RunError, UserError
 
 BEAT = 10.0
 EXPIRY = 120.0
+_LIMIT = 10.0  # seconds of one renewal, which may hang
 _CLAIM = re.compile(r"claim\.(\d{1,9})")
 
 
@@ -193,7 +194,7 @@ class Claim:
     def _keep(self) -> None:
         while not self._over.wait(BEAT):
             try:
-                why = storage.in_time(self.renew, BEAT)
+                why = storage.in_time(self.renew, _LIMIT)
             except (RunError, UserError, OSError) as error:
                 why = f"it could not be kept ({error})" if self.late() else None
             if why is not None:
