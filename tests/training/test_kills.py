@@ -40,6 +40,8 @@ def undisturbed(tmp_path_factory, flags):
 
 POINTS = """
 import sys
+from switchx.cli.environment import prepare_devices
+prepare_devices(1)
 import jax
 from switchx.api import configure, train_run
 
