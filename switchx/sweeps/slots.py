@@ -64,7 +64,8 @@ class Slots:
     def __init__(self, command: Sequence[str], logs: Path, say: Callable[[str], None]) -> None:
         self._command, self._logs, self._say = list(command), logs, say
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._signal: signal.Signals | None = None
+        self._signals: list[signal.Signals] = []  # that came so far
+        self._told: dict[int, int] = {}  # how many of them a worker had
 
     def run(self, slots: int, between: Callable[[], object], devices: Sequence[str]) -> int:
         """Starts so many workers and waits for all; returns the status to leave with.
@@ -78,6 +79,7 @@ class Slots:
         with self._forwarding():
             for slot, own in enumerate(environments(slots, devices)):
                 self._processes.append(self._start(slot, own))
+                self._pass_on()  # one may have come while it started
             while any(process.poll() is None for process in self._processes):
                 between()
                 time.sleep(POLL)
@@ -104,10 +106,10 @@ class Slots:
         """The signal's where there was one; else 0, or that of the first that failed."""
         statuses = [process.returncode for process in self._processes]
         for slot, status in enumerate(statuses):
-            if status < 0 or (status and self._signal is None):
+            if status < 0 or (status and not self._signals):
                 self._say(f"worker {slot} ended with status {status}: see {self.log(slot)}")
-        if self._signal is not None:
-            return 128 + self._signal
+        if self._signals:
+            return 128 + self._signals[-1]
         return next((abs(status) for status in statuses if status), 0)
 
     @contextlib.contextmanager
@@ -123,10 +125,17 @@ class Slots:
                 signal.signal(number, handler)
 
     def _forward(self, number: int, _: FrameType | None) -> None:
-        self._signal = signal.Signals(number)
+        self._signals.append(signal.Signals(number))
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """To each worker the signals that it has not had, each once."""
         for process in self._processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+            had = self._told.get(process.pid, 0)
+            self._told[process.pid] = len(self._signals)
+            for number in self._signals[had:]:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(number)
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:
