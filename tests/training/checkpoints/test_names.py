@@ -12,7 +12,7 @@ from switchx.training.checkpoints.manager import open_manager
 
 
 def open_below(folder):
-    return open_manager(folder / "checkpoints", keep=1, base_period=None)
+    return open_manager(folder / "checkpoints", keep=1, extra=(), base_period=None)
 
 
 @pytest.mark.parametrize("name", ["f[1]", "*", "?", "a b", "ä#%41", "x=1,'\"&\n$HOME", "n" * 255])
