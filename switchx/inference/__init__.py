@@ -10,7 +10,7 @@ from switchx.inference.config import DecodingConfig, Sampling
 from switchx.inference.decoding import greedy, sample
 from switchx.inference.prediction import fill_blanks, predict
 from switchx.inference.routing import Choices, Routing, routing
-from switchx.inference.scoring import logits, score
+from switchx.inference.scoring import logits, score, score_rows
 
 __all__ = [
     "Answer",
@@ -27,5 +27,6 @@ __all__ = [
     "routing",
     "sample",
     "score",
+    "score_rows",
     "to_tokens",
 ]

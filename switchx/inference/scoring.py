@@ -6,7 +6,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from switchx.inference.batches import LEAST_INPUT, Rows, bucket, padded, put, same_shapes, whole
 from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Params
+
+_LEAST_TARGET = 8
+
+
+def score_rows(
+    model: Model, params: Params, encoder_rows: Rows, target_rows: Rows, batch_size: int
+) -> list[float]:
+    """Log-probability of each target given its input, see `score`, in the rows' order.
+
+    Any number of rows of any length: those of like lengths are computed together, and what fills
+    up a batch is left out. Under a mesh (`jax.set_mesh`) the batch size must be a multiple of
+    data x expert; the rows are shared out over its devices, and every host gets all scores.
+
+    Args:
+      encoder_rows, target_rows: as many of each: token ids, none of them 0. A target without
+        tokens has a score of 0.
+
+    Returns:
+      Natural logarithms, summed over the target's tokens.
+    """
+    lengths = [
+        (bucket(len(target), _LEAST_TARGET), bucket(len(tokens), LEAST_INPUT))
+        for tokens, target in zip(encoder_rows, target_rows, strict=True)
+    ]
+    scores = [0.0] * len(lengths)
+    for (L, M), numbers in same_shapes(lengths, batch_size):
+        encoder_token_BM = put(padded([encoder_rows[n] for n in numbers], batch_size, M))
+        target_token_BL = put(padded([target_rows[n] for n in numbers], batch_size, L))
+        score_B = whole(score(model, params, encoder_token_BM, target_token_BL))
+        for number, value in zip(numbers, score_B.tolist(), strict=False):
+            scores[number] = value
+    return scores
 
 
 def score(

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.inference import score
+from switchx.inference import score, score_rows
 from switchx.model import Model
+from switchx.sharding import MeshConfig, make_mesh
 from tests.helpers import jit, with_switch
 from tests.inference.helpers import LENGTH, VOCAB, answering_config, inputs, lively
 from tests.model.policies import DROPLESS, POLICIES
@@ -60,3 +61,34 @@ def test_a_score_is_the_sum_of_decodings_log_probabilities(name):
     np.testing.assert_allclose(
         found_B, by_decoding(config, params, inputs(ROWS), targets()), rtol=1e-4
     )
+
+
+def many_rows(rows=11):
+    """Inputs and targets of two shapes, one target without a token."""
+    rng = np.random.default_rng(3)
+    draw = lambda length: rng.integers(1, VOCAB, length).tolist()  # noqa: E731
+    encoder_rows = [draw(length) for length in rng.integers(1, 90, rows)]
+    target_rows = [draw(length) for length in rng.integers(1, 8, rows)]
+    target_rows[5] = []
+    return encoder_rows, target_rows
+
+
+def test_rows_have_the_scores_they_have_alone():
+    config = answering_config()
+    model, params = Model.of(config), lively(config)
+    encoder_rows, target_rows = many_rows()
+    assert len({len(tokens) > 64 for tokens in encoder_rows}) == 2
+    found = score_rows(model, params, encoder_rows, target_rows, 4)
+    assert found[5] == 0.0
+    encoder_token_BM, target_token_BL = np.zeros((2, 11, 90), np.int32)
+    for rows, token_BL in ((encoder_rows, encoder_token_BM), (target_rows, target_token_BL)):
+        for row, tokens in zip(token_BL, rows, strict=True):
+            row[: len(tokens)] = tokens
+    expected_B = score(model, params, encoder_token_BM, target_token_BL[:, :8])
+    np.testing.assert_allclose(found, expected_B, rtol=1e-5)
+    backwards = score_rows(model, params, encoder_rows[::-1], target_rows[::-1], 4)
+    assert backwards[::-1] == found  # bit for bit, in other company
+    assert score_rows(model, params, [], [], 4) == []
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, expert=2, model=2))):
+        meshed = score_rows(model, params, encoder_rows[:4], target_rows[:4], 4)
+    np.testing.assert_allclose(meshed, found[:4], rtol=1e-4)

@@ -1,0 +1,62 @@
+"""Rows of mixed lengths as batches of few shapes, shared out over the mesh, whole on every host.
+
+A row's shape follows from its own length alone, never from its neighbours': so its numbers are the
+same in whichever company it is computed, and each shape is compiled once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from switchx.sharding import batch_sharding
+
+Rows = Sequence[Sequence[int]]
+LEAST_INPUT = 64
+
+
+def bucket(length: int, least: int) -> int:
+    """The least power of two, or half way between two, that holds so many tokens."""
+    size = least
+    while size < length:
+        half_way = size + size // 2
+        size = half_way if length <= half_way else 2 * size
+    return size
+
+
+def same_shapes(
+    shapes: Iterable[tuple[int, ...]], batch_size: int
+) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    """Each shape with up to batch_size numbers of rows that have it; the largest shapes first."""
+    numbers_of: dict[tuple[int, ...], list[int]] = {}
+    for number, shape in enumerate(shapes):
+        numbers_of.setdefault(shape, []).append(number)
+    for shape in sorted(numbers_of, reverse=True):
+        numbers = numbers_of[shape]
+        for first in range(0, len(numbers), batch_size):
+            yield shape, numbers[first : first + batch_size]
+
+
+def padded(rows: Rows, batch_size: int, length: int) -> np.ndarray:
+    """int32 [batch_size, length] with zeros where there is nothing."""
+    token_BM = np.zeros((batch_size, length), np.int32)
+    for row, tokens in zip(token_BM, rows, strict=False):
+        row[: len(tokens)] = tokens
+    return token_BM
+
+
+def put(array_B: np.ndarray) -> jax.Array:
+    """An array that every host has onto the mesh in force (`jax.set_mesh`), its rows shared out."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:
+        return jax.numpy.asarray(array_B)
+    return jax.make_array_from_callback(array_B.shape, batch_sharding(mesh), lambda i: array_B[i])
+
+
+def whole(array: jax.Array) -> np.ndarray:
+    """All of an array, on every host, wherever its parts are computed."""
+    if not array.is_fully_addressable:
+        mesh = jax.sharding.get_mesh()
+        array = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(array)
+    return np.asarray(array)
