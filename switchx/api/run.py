@@ -275,9 +275,11 @@ class Run:
 
         "examples" says how many were read, each once, "examples_in_split" of how many where that
         is known, and "whole_split" whether those were all. With EVAL_EACH_TASK, "tasks" holds the
-        same of each task of a mixture by name.
+        same of each task of a mixture by name. "scores" holds, of each task with metrics of
+        its own, what they say of the model's answers; "said", lines on what they do not.
         """
         from switchx import data, evaluation
+        from switchx.api.scoring import scorer
 
         self._check_model()
         data.preflight(self.config.data, ["validation"])
@@ -290,6 +292,7 @@ class Run:
             data.task_eval_batches(whole),
             self.config.data.eval_batches,
             data.num_examples(whole),
+            functools.partial(scorer, self.config),
         )
 
     def ablate(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""switchx eval: a checkpoint's metrics on the validation split."""
+"""switchx eval: a checkpoint's loss and its tasks' scores on the validation split."""
 
 import argparse
 import json
@@ -26,9 +26,8 @@ def run(args: argparse.Namespace) -> None:
 
     settings = load_evaluated(args)
     with joined(args, settings):
-        evaluated = Run.of(settings, args.step)
-        values = evaluated.evaluate()
-        for line in results.own_metrics_lines(evaluated) if hosts.is_first() else ():
+        values = Run.of(settings, args.step).evaluate()
+        for line in values.pop("said", ()) if hosts.is_first() else ():
             print(f"switchx: {line}", file=sys.stderr)
         if hosts.is_first() and args.json:
             print(json.dumps(results.plain(values), allow_nan=False))

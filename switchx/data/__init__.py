@@ -13,6 +13,7 @@ from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
+    from switchx.data.grading import GradedTask
     from switchx.data.prepared.set_plan import SetInfo
     from switchx.data.tasks.vocabulary_files import Ids
 
@@ -25,13 +26,14 @@ __all__ = [
     "check_position",
     "check_settings",
     "eval_batches",
+    "graded_tasks",
     "known_ids",
     "num_examples",
-    "own_metrics",
     "preflight",
     "prepare",
     "task_eval_batches",
     "train_stream",
+    "ungraded_tasks",
     "vocabulary",
     "vocabulary_digest",
     "vocabulary_size",
@@ -202,19 +204,53 @@ def num_examples(config: DataConfig, task: str | None = None) -> int | None:
     return None if packed else sum(info.records("validation") for info in infos)
 
 
-def own_metrics(config: DataConfig) -> list[str]:
-    """The names of the metric_fns of a config's tasks, which nothing here computes.
+def graded_tasks(config: DataConfig, most: int | None = None) -> "list[GradedTask]":
+    """Each task of a config that has metrics of its own and a validation split.
 
-    TensorFlow is imported but for this package's own tasks, which have none. Where the task cannot
-    be found, as that of a prepared set need not be, there are none.
+    TensorFlow is imported but for this package's pretraining tasks, which have no metrics. Of a
+    prepared set the task's own source must be there too; where the task is not, there are none.
+
+    Args:
+      most: so many examples of each, the first ones; None is all.
+
+    Raises:
+      UserError: as `train_stream`, or a metric function has arguments that seqio does not know.
     """
+    if _is_without_metrics(config):
+        return []
+    from switchx.data import grading
+
+    return grading.graded_tasks(config, most)
+
+
+def ungraded_tasks(config: DataConfig) -> dict[str, str]:
+    """The other tasks of a config by name, and why each has no scores.
+
+    Raises:
+      UserError: as `graded_tasks`.
+    """
+    if _is_without_metrics(config):
+        return {}
+    from switchx.data import grading
+
+    return grading.ungraded_tasks(config)
+
+
+def _is_without_metrics(config: DataConfig) -> bool:
     from switchx.data.tasks import names
 
-    if config.mixture_or_task_name in names.VOCABULARIES:
-        return []
-    from switchx.data.tasks.lookup import metric_names
+    name = config.mixture_or_task_name
+    if name in names.VOCABULARIES and name.endswith("_span_corruption"):
+        return True  # known without asking seqio
+    from switchx.data.tensorflow_loader import load_tensorflow
+
+    load_tensorflow()
+    if config.prepared_dir is None:
+        return False
+    from switchx.data.tasks.lookup import find_provider
 
     try:
-        return metric_names(config)
-    except (UserError, ImportError):
-        return []
+        find_provider(config)
+    except UserError:  # a prepared set is read without it
+        return True
+    return False

@@ -1,6 +1,23 @@
-"""How good is a model at a task? Losses and blanks today; the task's own metrics next."""
+"""How good is a model at a task? Losses, and the scores of the task's own metrics.
 
-from switchx.evaluation.ablation import ablate
-from switchx.evaluation.losses import Evaluator, evaluate
+What computes is imported when it is used.
+"""
 
-__all__ = ["Evaluator", "ablate", "evaluate"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from switchx.evaluation.config import ScoreConfig
+
+if TYPE_CHECKING:  # otherwise from __getattr__
+    from switchx.evaluation.ablation import ablate
+    from switchx.evaluation.losses import Evaluator, evaluate
+    from switchx.evaluation.scores import Scorer
+
+__all__ = ["Evaluator", "ScoreConfig", "Scorer", "ablate", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    homes = {"ablate": "ablation", "Scorer": "scores", "Evaluator": "losses", "evaluate": "losses"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{homes[name]}"), name)

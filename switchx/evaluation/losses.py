@@ -10,6 +10,7 @@ import numpy as np
 
 from switchx import hosts
 from switchx.data.examples import examples_of
+from switchx.evaluation.scores import Scorer, Scores
 from switchx.model import Params
 from switchx.sharding import make_mesh
 from switchx.terminal import Progress
@@ -180,14 +181,18 @@ def evaluate(
     make_task_batches: Mapping[str, MakeBatches] | None = None,
     limit: int | None = None,
     total: int | None = None,
+    make_scorer: Callable[[Setup], Scorer] | None = None,
 ) -> dict[str, Any]:
     """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
 
     "examples", "examples_in_split" and "whole_split" say how many these were. With tasks to
-    evaluate alone, "tasks" holds the same of each by name. Shows how many batches were read.
+    evaluate alone, "tasks" holds the same of each by name. With metrics of the tasks' own,
+    "scores" holds what they say of each task, and "said" lines on what they do not. Shows how many
+    batches were read.
 
     Args:
       limit, total: as of `Evaluator`.
+      make_scorer: makes what scores the tasks.
     """
     setup, params, step = opened(run, model_dir, step)
     batches = limit and limit * (1 + len(make_task_batches or {}))
@@ -200,5 +205,8 @@ def evaluate(
             task: evaluator.task_shares[task].values() | values
             for task, (values, _) in evaluator.each_task(params)
         }
-    found = {"step": step, **evaluator.share.values(), **values}
-    return found | ({"tasks": of_tasks} if of_tasks else {})
+    scores = make_scorer(setup)(params) if make_scorer else Scores()
+    found: dict[str, Any] = {"step": step, **evaluator.share.values(), **values}
+    found |= {"tasks": of_tasks} if of_tasks else {}
+    found |= {"scores": scores.tasks} if scores.tasks else {}
+    return found | ({"said": scores.said} if scores.said else {})

@@ -19,7 +19,7 @@ from switchx.training import TrainResult
 _JUDGED_BATCHES = 20  # where evaluations read all
 JUDGED_ROWS = 64  # of held-out text, whose blanks are filled
 SHOWN_ROWS, BLANKS_PER_ROW = 5, 2
-_NO_LINE = ("tasks", "examples_in_split", "whole_split")
+_NO_LINE = ("tasks", "examples_in_split", "whole_split", "scores", "said")
 _COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 
@@ -31,8 +31,6 @@ def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> str:
     lines += _experts(result)
     if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
         samples = _held_out(run, result.validation)
-        if run.config.data.prepared_dir is None:  # TensorFlow is there
-            lines += [f"  {line}" for line in own_metrics_lines(run)]
     lines += [*samples, *(f"  picture             {path}" for path in drawn)]
     print("\n".join(lines))
     return "\n".join(samples)
@@ -96,12 +94,6 @@ def _held_out(run: Run, values: dict[str, float]) -> list[str]:
     ]
 
 
-def own_metrics_lines(run: Run) -> list[str]:
-    """A line on the metric_fns of the run's tasks, if there are any."""
-    own = data.own_metrics(run.config.data)
-    return [f"the task's own metrics are not computed: {', '.join(own)}"] if own else []
-
-
 def _line(blank: blanks.Blank) -> str:
     return (
         f"    {blank.before:>36} ____ {blank.after:<36} : "
@@ -123,7 +115,15 @@ def evaluation_lines(values: dict[str, Any]) -> list[str]:
         lines.append(f"{name:<{width}}  {_examples(values) if name == 'examples' else shown}")
     tasks = values.get("tasks", {})
     rows = [(task, _examples(of), *(of[c] for c in _COLUMNS)) for task, of in tasks.items()]
-    return [*lines, "", *table([("task", "examples", *_COLUMNS), *rows])] if rows else lines
+    if rows:
+        lines += ["", *table([("task", "examples", *_COLUMNS), *rows])]
+    return lines + _score_lines(values.get("scores", {}))
+
+
+def _score_lines(scores: dict[str, dict[str, float]]) -> list[str]:
+    """A table of the tasks' own metrics."""
+    rows = [(task, name, value) for task, of in scores.items() for name, value in of.items()]
+    return ["", *table([("task", "metric", "score"), *rows])] if rows else []
 
 
 def ablation_lines(values: dict[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ Model, data and training code know nothing of gin.
 import dataclasses
 
 from switchx.data.config import DataConfig
+from switchx.evaluation.config import ScoreConfig
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.settings.sweep_config import SweepConfig
 from switchx.sharding import MeshConfig
@@ -20,6 +21,7 @@ CONFIGURABLES: dict[str, type] = {
         TrainerConfig,
         OptimizerConfig,
         StartConfig,
+        ScoreConfig,
         MeshConfig,
         SweepConfig,
     )
@@ -32,6 +34,7 @@ ROOTS = (
     "TrainerConfig",
     "OptimizerConfig",
     "StartConfig",
+    "ScoreConfig",
     "MeshConfig",
 )
 SWEEP = "SweepConfig"  # built for a sweep alone: no part of a run

@@ -9,6 +9,7 @@ from typing import Any
 from switchx import storage
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
+from switchx.evaluation.config import ScoreConfig
 from switchx.settings.configurables import SWEEP
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding
@@ -80,6 +81,7 @@ class Settings:
       run: what the compiled step depends on.
       data: what it is fed.
       start: where its first state comes from.
+      scores: whether and how its tasks are scored by their own metrics.
       model_dir: where the run's files lie.
       resolved: gin that gives these settings when read as the only gin file.
       gin: the parsed configuration they were made from.
@@ -88,6 +90,7 @@ class Settings:
     run: RunConfig
     data: DataConfig
     start: StartConfig
+    scores: ScoreConfig
     model_dir: str
     resolved: str
     gin: GinConfig = dataclasses.field(compare=False, repr=False)
@@ -184,8 +187,8 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     chosen += [Binding(name, False, "after the start") for name in ONCE]
     resolved = GinConfig.of([*bindings, *chosen]).text()
     header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"
-    start = config.build("StartConfig")
-    return Settings(run, data, start, model_dir, header + resolved, config)
+    start, scores = config.build("StartConfig"), config.build("ScoreConfig")
+    return Settings(run, data, start, scores, model_dir, header + resolved, config)
 
 
 def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:

@@ -33,6 +33,8 @@ OTHER = {
     "START_EXPERTS": (0,),
     "START_FRESH": ("*/router/*",),
     "CHECKPOINT_STEPS": (3,),
+    "SCORE_EXAMPLES": 3,
+    "DECODING_METHOD": "beam",
     "OPTIMIZER": "adamw",
     "ON_BAD_LOSS": "skip",
     "DTYPE": "float32",

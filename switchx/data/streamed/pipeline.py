@@ -33,6 +33,17 @@ def one_pass(provider: Any, config: DataConfig, split: str) -> tf.data.Dataset:
     return rows.with_options(reproducible())
 
 
+def task_examples(task: Any, config: DataConfig, split: str) -> tf.data.Dataset:
+    """The examples of a split once, in order, cut to the config's lengths, with all they have."""
+    read = _examples
+    if not registry.needs_autograph(task):
+        read = tf.autograph.experimental.do_not_convert(read)
+    lengths = dict(config.feature_lengths)
+    with building_errors(task.name, lengths):
+        examples = read(task, lengths, split, _EVAL_SEED, False, 1, None)
+        return examples.with_options(reproducible())
+
+
 def reproducible() -> tf.data.Options:
     """Options under which a pipeline gives the same rows each time, and can be saved."""
     options = tf.data.Options()

@@ -73,18 +73,6 @@ def evaluated_tasks(config: DataConfig) -> list[str]:
     return [task.name for task in provider.tasks if "validation" in task.splits]
 
 
-def metric_names(config: DataConfig) -> list[str]:
-    """Names of the metric_fns of a config's tasks, each behind its task's; UserError as above."""
-    provider = find_provider(config)
-    import seqio
-
-    return [
-        f"{task.name}/{getattr(function, '__name__', type(function).__name__)}"
-        for task in seqio.get_subtasks(provider)
-        for function in task.metric_fns
-    ]
-
-
 def _import_task_module(name: str | None) -> None:
     if not name:
         return

@@ -7,7 +7,6 @@ import pytest
 
 from switchx.data import (
     eval_batches,
-    own_metrics,
     preflight,
     task_eval_batches,
     train_stream,
@@ -69,13 +68,6 @@ def test_all_of_a_mixtures_split_is_each_example_once():
     rows = np.concatenate([batch["encoder_input_tokens"] for batch in eval_batches(config)])
     texts = map(vocabulary(config).decode, rows)
     assert sorted(filter(None, texts)) == sorted(TEXTS + [text[:10] for text in TEXTS])
-
-
-def test_the_metrics_of_a_task_that_are_not_computed():
-    assert own_metrics(own_config("own_mixture")) == []
-    assert own_metrics(own_config("own_scored")) == ["own_scored/accuracy"]
-    assert own_metrics(own_config("absent")) == []
-    assert own_metrics(docs_config()) == []
 
 
 def test_a_module_in_the_working_folder(tmp_path, monkeypatch):

@@ -1,0 +1,74 @@
+"""What the user chose about the tasks' own scores, checked where it is made."""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from switchx.errors import UserError
+
+if TYPE_CHECKING:
+    from switchx.inference import DecodingConfig
+
+METHODS = ("greedy", "beam", "sample")  # those of `switchx.inference.DecodingConfig`
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+    """Whether and how tasks are scored by their own metrics.
+
+    Attributes:
+      during_training: whether each evaluation of a run scores the tasks that have metrics too
+        (macro EVAL_SCORES).
+      examples: so many of each task's validation split are answered, the first ones; None is all
+        (macro SCORE_EXAMPLES).
+      method: how answers are found: "greedy", "beam" or "sample" (macro DECODING_METHOD).
+      num_beams: hypotheses kept, for "beam" (macro NUM_BEAMS).
+      length_penalty: alpha of `switchx.inference.beam_search`'s score, for "beam"
+        (macro LENGTH_PENALTY).
+      temperature, top_k, top_p, seed: for "sample": see `switchx.inference.Sampling`.
+    """
+
+    during_training: bool = True
+    examples: int | None = None
+    method: str = "greedy"
+    num_beams: int = 4
+    length_penalty: float = 0.6
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.examples is not None and not _is_count(self.examples):
+            raise UserError(
+                f"SCORE_EXAMPLES={self.examples!r} must be a whole number of at least 1, or None "
+                "for all."
+            )
+        if self.method not in METHODS:
+            raise UserError(f"DECODING_METHOD={self.method!r} is not one of {', '.join(METHODS)}.")
+        if not _is_count(self.num_beams):
+            raise UserError(f"NUM_BEAMS={self.num_beams!r} must be a whole number of at least 1.")
+        if not 0 <= self.length_penalty < float("inf"):
+            raise UserError(f"LENGTH_PENALTY={self.length_penalty!r} must be at least 0.")
+
+    def decoding(self, length: int, batch_size: int) -> "DecodingConfig":
+        """The same for answers of at most `length` tokens, so many rows at a time.
+
+        Raises:
+          UserError: a setting of sampling is out of range.
+        """
+        from switchx.inference import DecodingConfig, Sampling
+
+        sampling = Sampling(self.temperature, self.top_k, self.top_p)
+        return DecodingConfig(
+            length,
+            self.method,
+            sampling,
+            self.seed,
+            self.num_beams,
+            self.length_penalty,
+            batch_size,
+        )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
