@@ -8,7 +8,7 @@ from typing import Any
 
 from switchx.data.config import SPLITS, DataConfig, check_values
 from switchx.data.tasks import json_files, lookup, names, vocabulary_files
-from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, check_span_lengths
+from switchx.data.tasks.objectives import check_span_lengths, spans_of
 from switchx.data.tasks.vocabulary_files import Ids
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
@@ -62,8 +62,9 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
     if config.prepared_dir is None and config.mixture_or_task_name in names.VOCABULARIES:
         ids = vocabulary_files.known_ids(config, fetched)
         if ids is not None:
-            spans = NOISE_DENSITY, MEAN_SPAN, ids.sentinels
-            check_span_lengths(config.feature_lengths, *spans, config.vocabulary)
+            spans = spans_of(config.mixture_or_task_name)
+            lengths = config.feature_lengths
+            check_span_lengths(lengths, *spans, ids.sentinels, config.vocabulary)
 
 
 def known_ids(config: DataConfig) -> Ids | None:

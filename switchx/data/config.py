@@ -29,7 +29,7 @@ class DataConfig:
         hosts, so it must suit the largest that the run is to have.
       seed: SEED of everything random in the pipeline.
       vocabulary: VOCABULARY: 'default' (the task's own), 't5', 'mt5', 'python_docs',
-        'python_code', 'bytes' or the path of a SentencePiece model.
+        'python_code', 'python_code_1000', 'bytes' or the path of a SentencePiece model.
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
       prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote, here, at gs:// or s3://; None

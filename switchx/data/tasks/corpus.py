@@ -21,7 +21,7 @@ from pathlib import Path
 
 from switchx import storage
 from switchx.data.tasks import docstrings, source_code
-from switchx.data.tasks.names import PYTHON_CODE, PYTHON_DOCS
+from switchx.data.tasks.names import PYTHON_CODE, PYTHON_CODE_PREFIX, PYTHON_DOCS
 from switchx.errors import UserError
 
 TRAIN_SHARDS = 16
@@ -108,7 +108,11 @@ CODE = Recipe(
     max_bytes=200_000_000,
     pieces=2_000,
 )
-RECIPES = {recipe.name: recipe for recipe in (DOCS, CODE)}
+# Half as many pieces: of a small model's FLOPs most are those of the logits.
+CODE_1000 = dataclasses.replace(
+    CODE, name="python_code_1000", task=PYTHON_CODE_PREFIX, pieces=1_000
+)
+RECIPES = {recipe.name: recipe for recipe in (DOCS, CODE, CODE_1000)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import seqio
@@ -11,6 +12,7 @@ from switchx import storage
 from switchx.data.config import DataConfig
 from switchx.data.tasks import corpus, json_files, names, sources, span_corruption
 from switchx.data.tasks.json_lines import JsonLinesSource
+from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, spans_of
 from switchx.data.tasks.vocabularies import EXTRA_IDS
 
 SHUFFLED_ROWS = 1_000  # rows of a batch are drawn from so many, on top of the order of the files
@@ -147,6 +149,20 @@ def needs_autograph(provider: Any) -> bool:
     )
 
 
+def _steps(name: str) -> list[Callable[..., Any]]:
+    density, mean_span = spans_of(name)
+    if (density, mean_span) == (NOISE_DENSITY, MEAN_SPAN):
+        return list(SPAN_CORRUPTION)
+    corruption = functools.partial(
+        span_corruption.span_corruption,
+        noise_density=density,
+        mean_noise_span_length=mean_span,
+    )
+    return [
+        corruption if step is span_corruption.span_corruption else step for step in SPAN_CORRUPTION
+    ]
+
+
 def _replace(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary) -> None:
     if name in seqio.TaskRegistry.names():
         seqio.TaskRegistry.remove(name)
@@ -154,7 +170,7 @@ def _replace(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary) 
     seqio.TaskRegistry.add(
         name,
         source=source,
-        preprocessors=list(SPAN_CORRUPTION),
+        preprocessors=_steps(name),
         output_features={"inputs": feature, "targets": feature},
         shuffle_buffer_size=SHUFFLED_ROWS,
     )

@@ -201,5 +201,6 @@ def _is_sentinel(piece: Any) -> bool:
 def _no_model(name: str, why: str) -> UserError:
     return UserError(
         f"VOCABULARY={name!r} is not a SentencePiece model ({why[:100]}): give 'default', 't5', "
-        "'mt5', 'python_docs', 'python_code', 'bytes' or the path of a .model file."
+        "'mt5', 'python_docs', 'python_code', 'python_code_1000', 'bytes' or the path of a "
+        ".model file."
     )

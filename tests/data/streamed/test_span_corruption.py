@@ -1,13 +1,17 @@
 """What the pipeline makes of text, against the text tokenised here."""
 
+import dataclasses
 import functools
+import shutil
 
 import numpy as np
 import pytest
 
 from switchx.data import eval_batches, train_stream, vocabulary
+from switchx.data.checks import check_objective
 from switchx.data.tasks import corpus
 from switchx.data.tasks.objectives import span_lengths
+from switchx.errors import UserError
 
 from ..conftest import docs_config
 
@@ -119,6 +123,30 @@ def test_shorter_rows_are_full_as_well(inputs):
     assert (batch["decoder_target_tokens"] != 0).all()
     sentinels = batch["encoder_input_tokens"] >= corpus.DOCS.pieces
     assert (sentinels.sum(axis=1) == spans).all()
+
+
+def test_a_prefix_language_model_gives_the_first_tokens_and_asks_for_the_rest(
+    docs_corpus, tmp_path
+):
+    folder = corpus.locate(tmp_path, recipe=corpus.CODE_1000).folder
+    shutil.copytree(docs_corpus.folder, folder)  # in the place of 90 MB of code
+    config = docs_config(
+        mixture_or_task_name="python_code_prefix_lm",
+        feature_lengths={"inputs": 16, "targets": 112},
+        cache_dir=str(tmp_path),
+        batch_size=32,
+    )
+    batch, words = next(iter(eval_batches(config))), vocabulary(config)
+    inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+    (path,) = folder.glob("validation-*")
+    document = words.encode(path.read_text(encoding="utf-8").splitlines()[0])
+    assert list(inputs[0, :14]) + list(targets[0, 1:111]) == document[:124]
+    assert (inputs[:, 14] == words.sentinel_id(0)).all()
+    assert (targets[:, 0] == words.sentinel_id(0)).all()
+    assert (inputs[:, 15] == words.eos_id).all()
+    assert (targets[:, 111] == words.eos_id).all()
+    with pytest.raises(UserError, match="give at least 112 targets"):
+        check_objective(dataclasses.replace(config, feature_lengths={"inputs": 16, "targets": 64}))
 
 
 def test_paper_lengths():
