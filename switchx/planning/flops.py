@@ -30,6 +30,7 @@ class Flops:
         of an expert's last block of rows; below 0 where tokens must be dropped, since the model
         counts their expert too.
         "dispatch": one-hot products, of the einsum dispatcher.
+        "frozen": below 0, the gradients that are not computed since FREEZE names their parameters.
         "rematerialization": what the backward pass computes again by the configuration's remat.
         "other": what the model's count leaves out. That has one of attention's two products and
         counts cross-attention's keys and values by the target's length (fewer than there are, or
@@ -43,7 +44,7 @@ class Flops:
 
 
 def count_flops(setup: Setup) -> Flops:
-    """By tracing the step that training compiles, and up to three variants; compiles nothing."""
+    """By tracing the step that training compiles, and up to four variants; compiles nothing."""
     config, batch = setup.run.model, setup.run.batch
     model = train_flops(config, batch.input_length, batch.target_length) * batch.batch_size
     executed = _traced(setup)
@@ -54,12 +55,16 @@ def count_flops(setup: Setup) -> Flops:
         "dispatch": 0,
         "rematerialization": executed - without_remat,
     }
-    switch = config.switch
+    without_frozen, switch = without_remat, config.switch
+    if setup.run.optimizer.frozen:
+        kept = _all_trained(kept)
+        without_frozen = _traced(kept)
+        waste["frozen"] = without_remat - without_frozen
     if switch and switch.dispatcher == "einsum":
         by_index = _variant(kept, switch=dataclasses.replace(switch, dispatcher="index"))
-        waste["dispatch"] = without_remat - _traced(by_index)
+        waste["dispatch"] = without_frozen - _traced(by_index)
     if switch and switch.dispatcher == "ragged":
-        waste["capacity padding"] = without_remat - _traced(kept, whole_blocks=False)
+        waste["capacity padding"] = without_frozen - _traced(kept, whole_blocks=False)
     waste["other"] = executed - model - sum(waste.values())
     return Flops(model, executed, waste)
 
@@ -75,6 +80,12 @@ def _variant(setup: Setup, **changes: Any) -> Setup:
     """The same run with another model of the same parameters."""
     model = dataclasses.replace(setup.run.model, **changes)
     return Setup.of(dataclasses.replace(setup.run, model=model), setup.mesh)
+
+
+def _all_trained(setup: Setup) -> Setup:
+    """The same run without FREEZE."""
+    optimizer = dataclasses.replace(setup.run.optimizer, frozen=())
+    return Setup.of(dataclasses.replace(setup.run, optimizer=optimizer), setup.mesh)
 
 
 def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:

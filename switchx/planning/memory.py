@@ -16,12 +16,14 @@ class Memory:
 
     Attributes:
       parameters, optimizer: the state's shards, as the shardings say.
-      gradients: shards of their size; 0 where the compiled program never holds them all at once.
+      gradients: shards of the size of what is trained; 0 where the compiled program never holds
+        them all at once.
       activations: what the program keeps besides: activations, buffers of collectives, temporaries;
         None where nothing was compiled, or where the compiler gave up before it knew.
       batch: the step's tokens, and what the layout of arguments in memory adds by rounding.
       program: instructions.
       limit: what the chip has; None for CPU devices.
+      frozen: of the parameters, those of FREEZE, which no step writes.
     """
 
     parameters: int
@@ -31,6 +33,7 @@ class Memory:
     batch: int
     program: int
     limit: int | None
+    frozen: int = 0
 
     @property
     def total(self) -> int:
@@ -46,7 +49,7 @@ class Memory:
     @property
     def microbatches_help(self) -> bool:
         """Whether half the activations are more than the sum of gradients they would keep."""
-        return (self.activations or 0) > 2 * self.parameters
+        return (self.activations or 0) > 2 * (self.parameters - self.frozen)
 
     @property
     def state(self) -> int:
@@ -64,7 +67,8 @@ class Refusal:
 def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
     """Without a compiled program: the state, gradients and batch, which no compiler can avoid."""
     parameters, optimizer, tokens = _state(setup, batch)
-    return Memory(parameters, optimizer, _least_gradients(setup), None, tokens, 0, limit)
+    frozen = parameters - _trained(setup)
+    return Memory(parameters, optimizer, _least_gradients(setup), None, tokens, 0, limit, frozen)
 
 
 def _least_gradients(setup: Setup) -> int:
@@ -73,7 +77,7 @@ def _least_gradients(setup: Setup) -> int:
     Those of one stack, which its backward pass makes together; all where their norm must be known
     before an update; and the sum besides where microbatches add to one.
     """
-    parts = setup.abstract.params
+    parts = setup.trained(setup.abstract.params)
     everything = bytes_per_device(parts)
     one_stack = max(bytes_per_device(part) for part in parts.values())
     if setup.run.trainer.microbatches > 1:
@@ -94,10 +98,11 @@ def of_program(
     on_tpu = setup.mesh.devices.flat[0].platform == "tpu"
     peak = stats.peak_memory_in_bytes - arguments if on_tpu else stats.temp_size_in_bytes
     temporaries = max(0, peak)
-    gradients, held = min(parameters, temporaries), parameters + optimizer
+    trained, held = _trained(setup), parameters + optimizer
+    gradients, frozen = min(trained, temporaries), parameters - trained
     rest = max(0, arguments - held)
     activations = temporaries - gradients
-    return Memory(parameters, optimizer, gradients, activations, rest, program, limit)
+    return Memory(parameters, optimizer, gradients, activations, rest, program, limit, frozen)
 
 
 def of_refusal(refusal: Refusal, setup: Setup, batch: Any) -> Memory:
@@ -105,9 +110,11 @@ def of_refusal(refusal: Refusal, setup: Setup, batch: Any) -> Memory:
     parameters, optimizer, tokens = _state(setup, batch)
     arguments = parameters + optimizer + tokens
     temporaries = max(refusal.needed, arguments, refusal.limit + 1) - arguments
-    gradients = min(parameters, temporaries)
+    trained = _trained(setup)
+    gradients = min(trained, temporaries)
     activations = temporaries - gradients
-    return Memory(parameters, optimizer, gradients, activations, tokens, 0, refusal.limit)
+    frozen = parameters - trained
+    return Memory(parameters, optimizer, gradients, activations, tokens, 0, refusal.limit, frozen)
 
 
 def parse_refusal(message: str) -> Refusal | None:
@@ -129,6 +136,11 @@ def _bytes(text: str) -> int:
     """ "95.74G" in powers of 1024, as the compiler writes it."""
     units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     return int(float(text.rstrip("KMGT")) * units.get(text[-1], 1))
+
+
+def _trained(setup: Setup) -> int:
+    """Bytes of the parameters that are trained."""
+    return bytes_per_device(setup.trained(setup.abstract.params))
 
 
 def _state(setup: Setup, batch: Any) -> tuple[int, int, int]:

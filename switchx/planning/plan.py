@@ -195,7 +195,9 @@ def _bound(
     return step_bound(
         executed_flops=flops.executed / topology.num_chips,
         model_flops=flops.model / topology.num_chips,
-        memory_bytes=least_memory_bytes(held.state + held.batch, held.state, temporaries),
+        memory_bytes=least_memory_bytes(
+            held.state + held.batch, held.state - held.frozen, temporaries
+        ),
         collectives=moved,
         axes=dict(setup.mesh.shape),
         rates=Rates(
@@ -222,6 +224,8 @@ def settings(run: RunConfig) -> dict[str, Any]:
         "OPTIMIZER": run.optimizer.name,
         "FULLY_SHARDED": run.mesh.fully_sharded,
     }
+    if run.optimizer.frozen:
+        named["FREEZE"] = run.optimizer.frozen
     switch = run.model.switch
     if switch:
         named["NUM_EXPERTS"] = switch.num_experts

@@ -4,18 +4,21 @@ import collections
 import dataclasses
 from typing import cast
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params, forward_flops, train_flops
+from switchx.model.groups import group_of
 from switchx.model.router import expert_capacity
 from switchx.sharding import MESH_AXES, MeshConfig
+from switchx.training.adapting import named
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
+from switchx.training.freezing import num_trained
 from switchx.training.state import Setup, bytes_per_device
 
-GROUPS = ("embedding", "attention", "dense feed-forward", "experts", "router", "norms")
+DENSE = "dense feed-forward"
+GROUPS = ("embedding", "attention", DENSE, "experts", "router", "norms")  # as they are shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Summary:
 
     Attributes:
       parameters: per group of GROUPS.
+      parameters_trained: without those of FREEZE.
       parameters_per_token: without the experts that a token does not use.
       forward_flops: of one sequence.
       step_flops: of one training step, backward pass included.
@@ -47,6 +51,7 @@ class Summary:
     """
 
     parameters: dict[str, int]
+    parameters_trained: int
     parameters_per_token: int
     forward_flops: int
     step_flops: int
@@ -68,6 +73,7 @@ class Summary:
         assert whole is not None  # anything divides by one
         return cls(
             parameters=parameters,
+            parameters_trained=num_trained(model.shapes, run.optimizer.frozen),
             parameters_per_token=sum(parameters.values())
             - unused_parameters(run.model, parameters),
             forward_flops=forward_flops(run.model, *lengths),
@@ -81,18 +87,10 @@ class Summary:
 def parameters_by_group(shapes: Params) -> dict[str, int]:
     """Number of parameters in each of GROUPS."""
     counts = collections.Counter(dict.fromkeys(GROUPS, 0))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        counts[_group([key.key for key in path])] += leaf.size
+    for name, leaf in named(shapes).items():
+        group = group_of(name)
+        counts[DENSE if group == "dense" else group] += leaf.size
     return dict(counts)
-
-
-def _group(path: list[str]) -> str:
-    if any("norm" in name for name in path):
-        return "norms"
-    for name in ("embedding", "router", "experts"):
-        if name in path:
-            return name
-    return "dense feed-forward" if "feed_forward" in path else "attention"
 
 
 def unused_parameters(model: ModelConfig, parameters: dict[str, int]) -> int:
@@ -134,9 +132,9 @@ def _memory(run: RunConfig, mesh: AbstractMesh | None) -> Bytes | None:
     if mesh is None:
         return None
     try:
-        state = Setup.of(run, mesh).abstract
-        parameters = bytes_per_device(state.params)
-        return Bytes(parameters, parameters, bytes_per_device(state.opt_state))
+        setup = Setup.of(run, mesh)
+        params, opt_state = setup.abstract.params, setup.abstract.opt_state
+        return Bytes(*map(bytes_per_device, (params, setup.trained(params), opt_state)))
     except ValueError:  # of shard_shape
         return None
 

@@ -22,6 +22,9 @@ def _parameters(summary: Summary) -> list[str]:
         if count
     ]
     rows.append(("  used by one token", summary.parameters_per_token, ""))
+    trained = summary.parameters_trained
+    if trained != total:
+        rows.append(("  trained", trained, f"{trained / total:7.1%}"))
     return [
         f"{name:<24}{count:>22,}  {human(count, 'B'):>9}  {share}".rstrip()
         for name, count, share in rows

@@ -3,7 +3,9 @@
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
+from switchx.model import Model
 from switchx.sharding import batch_shards
+from switchx.training import freezing
 from switchx.training.config import BatchShape, RunConfig
 
 
@@ -11,6 +13,8 @@ def check_run(run: RunConfig, mesh: Mesh) -> None:
     """Raises UserError, naming the numbers to change, where something does not divide."""
     model, switch = run.model, run.model.switch
     _check_schedule(run)
+    if run.optimizer.frozen:
+        freezing.check(run.optimizer.frozen, Model.of(run.model).shapes)
     _divides("ModelConfig.num_heads", model.num_heads, "MESH_MODEL", mesh.shape["model"])
     _divides("ModelConfig.d_ff", model.d_ff, "MESH_MODEL", mesh.shape["model"])
     _divides("ModelConfig.vocab_size", model.vocab_size, "MESH_MODEL", mesh.shape["model"])

@@ -54,6 +54,8 @@ class OptimizerConfig:
       momentum: adafactor's, the share of the last steps' average in the next; T5 has none. An
         expert sees few of a batch's tokens: without one, its steps are as long as they are noisy.
       clip_global_norm: gradients are scaled down to this global norm; None leaves them.
+      frozen: parameters that stay as they are, groups of `switchx.model.groups.GROUPS` or patterns
+        of names, as "encoder/*" (macro FREEZE).
     """
 
     name: str = "adafactor"
@@ -66,6 +68,7 @@ class OptimizerConfig:
     beta2: float = 0.98
     momentum: float = 0.0
     clip_global_norm: float | None = None
+    frozen: tuple | list = ()
 
     def __post_init__(self) -> None:
         if self.name not in OPTIMIZERS:
@@ -85,6 +88,11 @@ class OptimizerConfig:
             )
         if not 0 <= self.weight_decay < 1:
             raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
+        if not all(isinstance(each, str) for each in self.frozen):
+            raise UserError(
+                f"FREEZE={self.frozen!r} must be groups of parameters or patterns of their names, "
+                "as in ('experts', '*/router/*')."
+            )
 
     def decay_start(self, train_steps: int) -> int:
         """The step from which "wsd" decays: a run's state after so many updates is that of any
@@ -246,7 +254,8 @@ class RunConfig:
         is done between steps, and how often, they do not know.
         """
         trainer = dataclasses.replace(self.trainer, **_BESIDE_THE_STEP)
-        optimizer = self.optimizer
+        # A list would not do: programs are kept by their configurations.
+        optimizer = dataclasses.replace(self.optimizer, frozen=tuple(self.optimizer.frozen))
         if optimizer.name in _OF_THEIR_SCHEDULE:
             optimizer = dataclasses.replace(
                 optimizer, learning_rate=1.0, warmup_steps=1, decay_share=0.1

@@ -172,10 +172,12 @@ def _backward(
     def ranges(x: jax.Array, axes: tuple[str | None, ...]) -> Range:
         return Range.of(x, leading=int(axes[:1] == ("layers",)))
 
-    of = lambda tree: jax.tree.map(ranges, tree, setup.model.axes)  # noqa: E731
     floats = {name: x for name, x in batch.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     inputs = {name: Range.of(x) for name, x in floats.items()}
-    return inputs, of(params), of(grads), outcome.sums["objective"], optax.global_norm(grads)
+    axes = setup.model.axes
+    of_params = jax.tree.map(ranges, params, axes)
+    of_grads = jax.tree.map(ranges, grads, setup.trained(axes))
+    return inputs, of_params, of_grads, outcome.sums["objective"], optax.global_norm(grads)
 
 
 def _layers(ranges: dict[str, Any]) -> Iterator[Part]:

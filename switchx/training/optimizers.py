@@ -9,6 +9,7 @@ import optax
 
 from switchx.model import Params
 from switchx.training.config import OPTIMIZERS, OptimizerConfig
+from switchx.training.freezing import Patterns, trained
 
 Maker = Callable[[OptimizerConfig, optax.Schedule, Params], optax.GradientTransformation]
 
@@ -24,8 +25,8 @@ def optimizer(name: str) -> Callable[[Maker], Maker]:
     """Registers a function under a name, which OPTIMIZER then accepts.
 
     It is called with the configuration, the learning rate as a function of the step, and the
-    parameters' logical axes, and returns any optax transformation, learning rate included. Where
-    its state lies follows from the parameters (`state_layout`).
+    logical axes of the parameters that are trained, and returns any optax transformation, learning
+    rate included. Where its state lies follows from the parameters (`state_layout`).
     """
 
     def register(make: Maker) -> Maker:
@@ -38,11 +39,26 @@ def optimizer(name: str) -> Callable[[Maker], Maker]:
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, axes: Params
 ) -> optax.GradientTransformation:
-    """The optimizer for parameters with these logical axes, behind the clipping of gradients."""
-    own = OPTIMIZERS[config.name](config, schedule, axes)
-    if config.clip_global_norm is None:
-        return own
-    return _around(own, before=optax.clip_by_global_norm(config.clip_global_norm))
+    """The optimizer for parameters with these logical axes, behind the clipping of gradients.
+
+    It is given all parameters, and gradients of those that are trained, of which it has a state.
+    """
+    own = OPTIMIZERS[config.name](config, schedule, trained(axes, config.frozen))
+    if config.clip_global_norm is not None:
+        own = _around(own, before=optax.clip_by_global_norm(config.clip_global_norm))
+    return _of_trained(own, config.frozen) if config.frozen else own
+
+
+def _of_trained(tx: optax.GradientTransformation, frozen: Patterns) -> optax.GradientTransformation:
+    """An optimizer that sees nothing of frozen parameters."""
+
+    def init(params: Params) -> Any:
+        return tx.init(trained(params, frozen))
+
+    def update(gradients: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        return tx.update(gradients, state, trained(params, frozen))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _around(

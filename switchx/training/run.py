@@ -18,6 +18,7 @@ from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.feed import Feed
+from switchx.training.freezing import num_trained
 from switchx.training.hangs import HangWatch
 from switchx.training.host_rows import HostShards
 from switchx.training.log import RunLog
@@ -141,14 +142,25 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
         how = f"starting from {began.record['from']} at step {began.step}"
     if "checkpoint" in began.record:
         how += f" with the checkpoint {began.record['checkpoint']} of {began.record['path']}"
+    trained = _trained(setup)
     log.say(
-        f"{setup.model.num_params:,} parameters; ready in {seconds:.1f} s; {how} in {directory}"
+        f"{setup.model.num_params:,} parameters{trained}; ready in {seconds:.1f} s; {how} in "
+        f"{directory}"
     )
     for line in lines(began.record):
         log.say(line)
     if began.record and began.step:
         steps = setup.run.trainer.train_steps
         log.say(f"{steps - began.step:,} steps to train: from step {began.step:,} to {steps:,}")
+
+
+def _trained(setup: Setup) -> str:
+    """What is said of frozen parameters; "" of none."""
+    frozen, total = setup.run.optimizer.frozen, setup.model.num_params
+    if not frozen:
+        return ""
+    count = num_trained(setup.model.shapes, frozen)
+    return f", {count:,} of them trained ({count / total:.2%}), frozen: {', '.join(frozen)}"
 
 
 def _what_is_left(directory: Path) -> str:

@@ -15,6 +15,7 @@ from switchx import hosts
 from switchx.model import Model, Params, seed_key
 from switchx.sharding import state_spec
 from switchx.training.config import RunConfig
+from switchx.training.freezing import trained
 from switchx.training.objectives import OBJECTIVES, Objective
 from switchx.training.optimizers import OPTIMIZERS, make_optimizer
 from switchx.training.schedules import Rates, make_schedule
@@ -120,6 +121,10 @@ class Setup:
     def shardings(self) -> TrainState:
         """The state's shardings alone."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    def trained(self, tree: Params) -> Params:
+        """Of a tree nested like the parameters, what belongs to those that are not frozen."""
+        return trained(tree, self.run.optimizer.frozen)
 
     @functools.cached_property
     def constants(self) -> Any:

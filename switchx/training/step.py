@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from switchx.model import NO_NOISE, Noise, Params
 from switchx.sharding import batch_shards, constrain
 from switchx.training.batches import Batch, abstract_batch
+from switchx.training.freezing import merged
 from switchx.training.objectives import Outcome
 from switchx.training.schedules import make_schedule
 from switchx.training.state import KEPT_PROGRAMS, Numbers, Setup, TrainState
@@ -140,16 +141,16 @@ def _metrics(outcome: Outcome) -> dict:
 
 @jax.named_scope("optimizer")
 def apply_gradients(setup: Setup, state: TrainState, grads: Params) -> TrainState:
-    """The state after the optimizer's update."""
+    """The state after the optimizer's update; frozen parameters are those of before."""
     updates, opt_state = setup.optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state)
+    updated = optax.apply_updates(setup.trained(state.params), updates)
+    return TrainState(state.step + 1, merged(state.params, updated), opt_state)
 
 
 def gradients(
     setup: Setup, state: TrainState, constants: Any, batch: Batch
 ) -> tuple[Params, Outcome]:
-    """Gradient of the objective over a batch, and what it made of it.
+    """Gradient of the objective over a batch by what is trained, and what it made of the batch.
 
     With microbatches the parts run one after the other; each is divided by the whole batch's
     weight, so their sum is the gradient of the whole. A row's noise is that of its number in the
@@ -158,17 +159,18 @@ def gradients(
     trainer = setup.run.trainer
     total_weight = jnp.maximum(setup.objective.weight(batch), 1.0)
     row_B = jnp.arange(setup.run.batch.batch_size, dtype=jnp.uint32)
+    trained, places = setup.trained(state.params), setup.trained(setup.shardings.params)
 
-    def value(params: Params, part: Batch, row_B: jax.Array) -> tuple[jax.Array, Outcome]:
+    def value(trained: Params, part: Batch, row_B: jax.Array) -> tuple[jax.Array, Outcome]:
         noise = Noise.for_rows(setup.numbers.seed, state.step, row_B)
-        outcome = setup.objective(params, constants, part, noise)
+        outcome = setup.objective(merged(state.params, trained), constants, part, noise)
         penalty = outcome.penalty / trainer.microbatches
         return outcome.sums["objective"] / total_weight + penalty, outcome
 
     def grad(part: Batch, row_B: jax.Array) -> tuple[Params, Outcome]:
-        grads, outcome = jax.grad(value, has_aux=True)(state.params, part, row_B)
+        grads, outcome = jax.grad(value, has_aux=True)(trained, part, row_B)
         # Each gradient lies where its parameter does, so that none is whole where that is split.
-        return jax.lax.with_sharding_constraint(grads, setup.shardings.params), outcome
+        return jax.lax.with_sharding_constraint(grads, places), outcome
 
     if trainer.microbatches == 1:
         return grad(batch, row_B)

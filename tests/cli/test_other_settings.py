@@ -43,6 +43,7 @@ OTHER = {
     "LOSS_SPIKE": 2.0,
     "METRIC_WRITERS": (),
     "CLIP_GLOBAL_NORM": 1.0,
+    "FREEZE": ("experts",),
     "EVAL_BATCH_SIZE": 16,
     "EXPERT_DROPOUT_RATE": 0.4,
     "WEIGHT_DECAY": 0.1,

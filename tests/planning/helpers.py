@@ -20,6 +20,7 @@ def setup(
     mesh: MeshConfig | None = None,
     switch: dict[str, Any] | None = None,
     devices: Sequence[jax.Device] | None = None,
+    frozen: Sequence[str] = (),
     **model: Any,
 ) -> Setup:
     """One layer in each stack. Without `mesh` on one device, without `switch` dense."""
@@ -31,7 +32,12 @@ def setup(
     config = tiny_config(**{**sizes, **model}, switch=experts)
     shape = BatchShape(BATCH, INPUTS, TARGETS)
     run = RunConfig(
-        config, shape, shape, TrainerConfig(10), OptimizerConfig(), mesh or MeshConfig()
+        config,
+        shape,
+        shape,
+        TrainerConfig(10),
+        OptimizerConfig(frozen=tuple(frozen)),
+        mesh or MeshConfig(),
     )
     return Setup.of(run, make_mesh(run.mesh, devices or jax.devices()[: None if mesh else 1]))
 

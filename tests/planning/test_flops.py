@@ -123,6 +123,21 @@ def test_rematerialization():
     assert flops.waste["other"] == kept.waste["other"]
 
 
+@pytest.mark.parametrize("dispatcher", ["index", "einsum", "ragged"])
+def test_frozen_experts_have_no_gradient(dispatcher):
+    """A third of their products: those of each matrix's gradient, over all rows there are."""
+    layers = 2
+    changes = dict(switch=dict(dispatcher=dispatcher), num_layers=layers, remat="dots")
+    flops = count_flops(setup(**changes, frozen=("experts",)))
+    whole = count_flops(setup(**changes))
+    rows = sum(BATCH * E * capacity for _, capacity in capacities(1.25))
+    if dispatcher == "ragged":
+        rows = sum(E * 32 * math.ceil(BATCH * length / E / 32) for length in LENGTHS)
+    assert flops.waste["frozen"] == -2 * layers * 2 * D * F * rows
+    assert flops.executed == whole.executed + flops.waste["frozen"]
+    assert flops.waste["other"] == whole.waste["other"]
+
+
 def test_experts_without_capacity():
     """As if each expert had as many rows from either half of the batch; its last block is full."""
     flops = count_flops(setup(MeshConfig(2, 4, 1), switch=dict(dispatcher="ragged")))

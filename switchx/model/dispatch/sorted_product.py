@@ -72,21 +72,27 @@ def _in_blocks(
     return y_RF[:R]
 
 
-def _blocks_fwd(
-    blocks: _Blocks, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array
-) -> tuple[jax.Array, tuple]:
-    return _in_blocks(blocks, x_RD, kernel_EDF, size_E), (x_RD, kernel_EDF, size_E)
+def _blocks_fwd(blocks: _Blocks, x: Any, kernel: Any, size: Any) -> tuple[jax.Array, tuple]:
+    """Keeps what the gradients that are asked for need: frozen kernels have none."""
+    y_RF = _in_blocks(blocks, x.value, kernel.value, size.value)
+    kept_x_RD = x.value if kernel.perturbed else None
+    kept_kernel_EDF = kernel.value if x.perturbed else None
+    return y_RF, (kept_x_RD, kept_kernel_EDF, size.value)
 
 
 def _blocks_bwd(
     blocks: _Blocks, residuals: Any, dy_RF: jax.Array
-) -> tuple[jax.Array, jax.Array, None]:
+) -> tuple[jax.Array | None, jax.Array | None, None]:
     x_RD, kernel_EDF, size_E = residuals
-    dx_RD = _in_blocks(blocks, dy_RF, kernel_EDF.swapaxes(1, 2), size_E)
-    return dx_RD, _outer(blocks, x_RD, dy_RF, size_E), None
+    dx_RD, dkernel_EDF = None, None
+    if kernel_EDF is not None:
+        dx_RD = _in_blocks(blocks, dy_RF, kernel_EDF.swapaxes(1, 2), size_E)
+    if x_RD is not None:
+        dkernel_EDF = _outer(blocks, x_RD, dy_RF, size_E)
+    return dx_RD, dkernel_EDF, None
 
 
-_in_blocks.defvjp(_blocks_fwd, _blocks_bwd)
+_in_blocks.defvjp(_blocks_fwd, _blocks_bwd, symbolic_zeros=True)
 
 
 def _outer(blocks: _Blocks, x_RD: jax.Array, dy_RF: jax.Array, size_E: jax.Array) -> jax.Array:

@@ -103,7 +103,10 @@ class Checkpoints:
         trainer = setup.run.trainer
         self._model_dir, self._setup, self._shards = model_dir, setup, shards
         self._start, self.resets = start, resets
-        self._identity = identity(setup.run.model, setup.run.optimizer.name, vocabulary)
+        optimizer = setup.run.optimizer
+        self._identity = identity(
+            setup.run.model, optimizer.name, vocabulary, frozen=optimizer.frozen
+        )
         self._base_period, self._extra = trainer.checkpoint_period, trainer.checkpoint_steps
         self._directory = checkpoints_of(model_dir)
         base_period = trainer.checkpoint_period if trainer.on_bad_loss == "skip" else None

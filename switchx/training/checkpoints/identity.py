@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,14 @@ UNSAID: dict[str, Any] = {
     "SwitchConfig.extra_dense": False,
 }
 _SEAL = "seal"
+FROZEN = "frozen"  # there where something is
 
 
 def identity(
-    config: ModelConfig, optimizer: str | None = None, vocabulary: str | None = None
+    config: ModelConfig,
+    optimizer: str | None = None,
+    vocabulary: str | None = None,
+    frozen: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a checkpoint must match: settings as the user names them, and the vocabulary's hash."""
     model: dict[str, Any] = {f"ModelConfig.{name}": getattr(config, name) for name in _SHAPE_FIELDS}
@@ -47,7 +51,13 @@ def identity(
         of = config.switch if name.startswith("SwitchConfig") else config
         if of is not None:
             model[name] = getattr(of, name.partition(".")[2])
-    return {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
+    own = {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
+    return {**own, FROZEN: sorted({*frozen})} if frozen else own
+
+
+def frozen_in(saved: Mapping[str, Any]) -> tuple[str, ...]:
+    """What FREEZE named in the run whose checkpoint has this identity, sorted."""
+    return tuple(saved.get(FROZEN, ()))
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

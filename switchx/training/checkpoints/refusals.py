@@ -9,12 +9,13 @@ from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.training.checkpoints.identity import (
     UNSAID,
+    frozen_in,
     identity,
     newest_identity,
     newest_position,
     saved_steps,
 )
-from switchx.training.config import RunConfig
+from switchx.training.config import OptimizerConfig, RunConfig
 from switchx.training.resets import Resets, asked_for
 from switchx.training.run_reader import check_format
 
@@ -45,7 +46,7 @@ def check_resume(
         return dataclasses.replace(before, asked=asked_for(run.trainer))
     newest, train_steps = saved_steps(model_dir)[-1], run.trainer.train_steps
     why_not = {
-        "optimizer": _refusal(compare_optimizer, model_dir, saved, run.optimizer.name),
+        "optimizer": _refusal(compare_state, run.optimizer, model_dir, saved),
         "data": _refusal(check_position, newest_position(model_dir)),
     }
     compare(model_dir, saved, identity(run.model, vocabulary=vocabulary))
@@ -112,6 +113,21 @@ def compare_optimizer(model_dir: str | Path, saved: dict[str, Any], name: str) -
             f"OPTIMIZER={name!r} is not what the checkpoint in MODEL_DIR={str(model_dir)!r} was "
             f"trained with: set {saved['optimizer']!r}, keep the parameters alone with "
             "--gin.RESET_OPTIMIZER=True, or choose another MODEL_DIR."
+        )
+
+
+def compare_state(config: OptimizerConfig, model_dir: str | Path, saved: dict[str, Any]) -> None:
+    """Raises UserError where a checkpoint's state is another optimizer's, or of other parameters.
+
+    The optimizer has a state of what is trained alone.
+    """
+    compare_optimizer(model_dir, saved, config.name)
+    there = frozen_in(saved)
+    if {*there} != {*config.frozen}:
+        raise UserError(
+            f"FREEZE={tuple(config.frozen)!r} is not what the checkpoint in "
+            f"MODEL_DIR={str(model_dir)!r} was trained with: set {there!r}, keep the parameters "
+            "alone with --gin.RESET_OPTIMIZER=True, or choose another MODEL_DIR."
         )
 
 
