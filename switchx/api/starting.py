@@ -1,13 +1,15 @@
 """Where a run that is about to train begins: its own checkpoint, another run's, or afresh."""
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from switchx import storage
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
-from switchx.training.config import CONTINUE, RunConfig
+from switchx.training.config import CONTINUE, RunConfig, StartConfig
 
 if TYPE_CHECKING:
     from switchx.training.warm_start import WarmStart
@@ -54,13 +56,28 @@ def _from_step(settings: Settings, first: int) -> RunConfig:
 
 
 def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
+    from switchx import hosts
     from switchx.training.warm_start import WarmStart, chosen_step
 
-    path, step = chosen_step(settings.start)
+    with _named(settings.start):
+        path, step = chosen_step(settings.start)
+    # That run may be saving others at this moment: the hosts take the one that the first one found.
+    step = int(hosts.announced(str(step)))
     if record.get("path") == settings.start.from_run:
         step = record.get("checkpoint", step)  # that run may have saved others since
-    there = load(Request(model_dir=str(path)).of_run())
+    with _named(settings.start):
+        there = load(Request(model_dir=str(path)).of_run())
     return WarmStart(settings.start, path, there.run.model, step)
+
+
+@contextlib.contextmanager
+def _named(start: StartConfig) -> Iterator[None]:
+    """Within, what is wrong with the other run is said of START_FROM."""
+    try:
+        yield
+    except UserError as error:
+        setting, said = f"START_FROM={start.from_run!r}", str(error)
+        raise UserError(said if setting in said else f"{setting}: {said}") from error
 
 
 def _record(settings: Settings) -> dict[str, Any]:

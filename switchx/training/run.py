@@ -149,7 +149,7 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
     )
     for line in lines(began.record):
         log.say(line)
-    if began.record and began.step:
+    if began.record and (began.step or "checkpoint" in began.record):
         steps = setup.run.trainer.train_steps
         log.say(f"{steps - began.step:,} steps to train: from step {began.step:,} to {steps:,}")
 

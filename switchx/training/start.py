@@ -29,11 +29,12 @@ class Started:
 def lines(record: Mapping[str, Any]) -> list[str]:
     """What a run that begins says of the state it took, beside where it is from."""
     said = {
-        "changed": "parameters of another shape there",
+        "changed": "of them of another shape there",
         "fresh": "parameters that are new",
         "left_out": "parameters there that are left out",
     }
-    return [
+    taken = record.get("taken")
+    return [f"{taken} parameters taken from there"] * (taken is not None) + [
         f"{len(record[name])} {what}: {', '.join(record[name])}"
         for name, what in said.items()
         if record.get(name)

@@ -1,21 +1,25 @@
 """A first state from another run's checkpoint: START_FROM."""
 
 import dataclasses
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx import storage
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params
 from switchx.training import adapting
-from switchx.training.checkpoints.identity import read_identity, saved_steps
-from switchx.training.checkpoints.reading import restore_opt_state, restore_params
+from switchx.training.checkpoints.identity import frozen_in, read_identity, saved_steps
+from switchx.training.checkpoints.reading import restore_opt_state, restore_params_to
 from switchx.training.config import CONTINUE, RunConfig, StartConfig
+from switchx.training.freezing import is_frozen, trained
 from switchx.training.run_reader import metric_rows
 from switchx.training.start import Given, Started
-from switchx.training.state import Setup
+from switchx.training.state import Setup, abstract_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +45,29 @@ class WarmStart:
         """Raises UserError where the two models do not fit; allocates nothing."""
         there, wanted = Model.of(self.model), Model.of(run.model)
         adapting.check(self.config, there.shapes, wanted.shapes, wanted.axes)
-        if self.config.optimizer and adapting.named(there.shapes) != adapting.named(wanted.shapes):
+        if not self.config.optimizer:
+            return
+        if adapting.named(there.shapes) != adapting.named(wanted.shapes):
             raise UserError(
                 "START_OPTIMIZER=True needs a model of the same shapes: the optimizer's state of "
                 f"START_FROM={self.config.from_run!r} is of others."
             )
+        frozen = self.frozen
+        for name in sorted(adapting.named(trained(wanted.shapes, run.optimizer.frozen))):
+            if is_frozen(frozen, name):
+                raise UserError(
+                    f"START_OPTIMIZER=True, but START_FROM={self.config.from_run!r} was trained "
+                    f"with FREEZE={frozen!r} and has no optimizer state of {name}: freeze that "
+                    "here too, or leave START_OPTIMIZER out."
+                )
+
+    @functools.cached_property
+    def frozen(self) -> tuple[str, ...]:
+        """FREEZE of the other run; where its checkpoint is damaged, whoever restores it says so."""
+        try:
+            return frozen_in(read_identity(self.model_dir, self.step)[0])
+        except ValueError:
+            return ()
 
     def check_vocabulary(self, vocabulary: str) -> None:
         """Raises UserError where the other run was trained with another vocabulary."""
@@ -70,6 +92,7 @@ class WarmStart:
             "from": "run",
             "path": self.config.from_run,
             "checkpoint": self.step,
+            "taken": len(wanted) - len(fresh),
             "fresh": fresh,
             "left_out": sorted(there.keys() - wanted.keys()),
             "changed": [
@@ -90,8 +113,10 @@ class _Arrays:
 
     def params(self, abstract: Params) -> Params:
         start, setup = self.start, self.setup
-        model, split = Model.of(start.model), setup.run.mesh.fully_sharded
-        there, _ = restore_params(model, start.model_dir, setup.mesh, start.step, split)
+        model = Model.of(start.model)
+        places = abstract_params(model, setup.mesh, setup.run.mesh.fully_sharded)
+        places = jax.tree.map(_where_it_divides, places)
+        there, _ = restore_params_to(places, start.model, start.model_dir, start.step)
         if adapting.named(model.shapes) == adapting.named(setup.model.shapes) and not (
             start.config.fresh
         ):
@@ -110,8 +135,32 @@ class _Arrays:
     def opt_state(self, abstract: Any) -> Any | None:
         if not self.start.config.optimizer:
             return None
-        name = self.setup.run.optimizer.name
-        return restore_opt_state(abstract, self.start.model_dir, self.start.step, name)
+        run, start = self.setup.run, self.start
+        own = dataclasses.replace(run.optimizer, frozen=start.frozen)
+        there = Setup.of(dataclasses.replace(run, optimizer=own), self.setup.mesh).abstract
+        state = restore_opt_state(there.opt_state, start.model_dir, start.step, own.name)
+        found = dict(jax.tree_util.tree_leaves_with_path(state))
+        # What is frozen here has no place in this run's state.
+        return jax.tree_util.tree_map_with_path(lambda path, _: found[path], abstract)
+
+
+def _where_it_divides(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """The same, whole along a dimension that the mesh does not divide.
+
+    What the other run has less of, such as experts, need not divide over this one's devices.
+    """
+    mesh, axes = leaf.sharding.mesh, leaf.sharding.spec
+    parts = [math.prod(mesh.shape[axis] for axis in _axes(of)) for of in axes]
+    kept = [
+        of if size % n == 0 else None for of, n, size in zip(axes, parts, leaf.shape, strict=True)
+    ]
+    sharding = NamedSharding(mesh, PartitionSpec(*kept))
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _axes(of: Any) -> tuple[str, ...]:
+    """The mesh's axes that a dimension is shared out over."""
+    return of if isinstance(of, tuple) else (of,) if of else ()
 
 
 def chosen_step(config: StartConfig) -> tuple[Path, int]:
@@ -127,7 +176,8 @@ def chosen_step(config: StartConfig) -> tuple[Path, int]:
     steps = saved_steps(path)
     if not steps:
         raise UserError(
-            f"START_FROM={config.from_run!r} holds no checkpoint: name the directory of a run."
+            f"START_FROM={config.from_run!r} holds no checkpoint: name the directory of a run that "
+            "saved one; `switchx import` makes one of another program's model."
         )
     if wanted == "newest":
         return path, steps[-1]

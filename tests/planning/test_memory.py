@@ -1,5 +1,6 @@
 """Memory of a plan against counts made another way, and the compiler's refusals."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,7 +9,10 @@ import pytest
 
 from switchx.planning import memory
 from switchx.planning.memory import GIB, Refusal, parse_refusal
+from switchx.planning.summary import Summary
 from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.adapting import named
+from switchx.training.batches import abstract_batch
 from switchx.training.state import Setup
 from tests.training.helpers import run_config
 
@@ -34,6 +38,28 @@ def test_state_is_what_its_arrays_take_on_a_device(mesh, fully_sharded):
     planned = memory.analytic(setup, {}, limit=None)
     assert planned.parameters == held(state.params)
     assert planned.optimizer == held(state.opt_state)
+
+
+def test_what_is_frozen_has_neither_gradients_nor_optimizer_state():
+    switch = dataclasses.replace(run_config().model.switch, every=1)
+    run = run_config(mesh=MeshConfig(2, 4, 1), frozen=("experts",), name="adamw")
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, switch=switch, d_ff=256))
+    setup = Setup.of(run, make_mesh(run.mesh))
+    own = sum(
+        4 * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for name, leaf in named(setup.abstract.params).items()
+        if "/experts/" not in name
+    )
+    tokens = abstract_batch(run.batch, setup)
+    planned = memory.analytic(setup, tokens, limit=None)
+    assert planned.parameters - planned.frozen == own
+    assert 0 <= planned.optimizer - 2 * own < 100  # two moments, and counters
+    refused = memory.of_refusal(Refusal(3 * GIB, 2 * GIB), setup, tokens)
+    assert refused.gradients == own
+    summary = Summary.of(run)
+    assert summary.memory_per_device.gradients == own
+    assert summary.memory_per_device.optimizer == planned.optimizer
+    assert summary.parameters_trained == summary.num_parameters - summary.parameters["experts"]
 
 
 def test_without_a_compiler_only_what_must_be_there_counts():

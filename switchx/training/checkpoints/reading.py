@@ -38,9 +38,20 @@ def restore_params(
       UserError: if there is none, or it is of another model.
       RunError: if it is damaged.
     """
-    folder, saved, step = saved_params(model.config, model_dir, step)
-    target = abstract_params(model, mesh, fully_sharded)
-    return _restored(folder, "params", target, saved, model_dir, step), step
+    places = abstract_params(model, mesh, fully_sharded)
+    return restore_params_to(places, model.config, model_dir, step)
+
+
+def restore_params_to(
+    places: Params, config: ModelConfig, model_dir: str | Path, step: int | None = None
+) -> tuple[Params, int]:
+    """As `restore_params`, each parameter where it is wanted.
+
+    Args:
+      places: jax.ShapeDtypeStruct with shardings, nested like the model's parameters.
+    """
+    folder, saved, step = saved_params(config, model_dir, step)
+    return _restored(folder, "params", places, saved, model_dir, step), step
 
 
 def restore_opt_state(abstract: Any, model_dir: str | Path, step: int, optimizer: str) -> Any:

@@ -1,0 +1,141 @@
+"""START_FROM a run that was imported, from a bucket, onto another mesh; and what is refused."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from switchx import storage
+from switchx.api.starting import beginning
+from switchx.errors import UserError
+from switchx.interop.new_run import write_run
+from switchx.settings import Request, load, read_flag
+from switchx.sharding import make_mesh
+from switchx.training.adapting import named
+from switchx.training.checkpoints.fingerprints import name as name_of
+from switchx.training.start import lines
+from switchx.training.state import Setup
+from tests.conftest import SMALL
+
+BASE = {"NUM_EXPERTS": 2, "TRAIN_STEPS": 2, "OPTIMIZER": "adamw"}
+FILES = {"C4_JSON_TRAIN": "train.jsonl", "C4_JSON_VALIDATION": "validation.jsonl"}
+
+
+def settings_of(model_dir, **changes):
+    asked = [flag.removeprefix("--gin.") for flag in SMALL]
+    asked += [f"{name}={value!r}" for name, value in {**BASE, **FILES, **changes}.items()]
+    return load(Request(bindings=tuple(map(read_flag, asked)), model_dir=str(model_dir)))
+
+
+def setup_of(run):
+    return Setup.of(run, make_mesh(run.mesh))
+
+
+def numbers(tree, seed):
+    """Of each array in a tree, by its name: random numbers."""
+    rng = np.random.default_rng(seed)
+    return {
+        name_of(path): rng.integers(-99, 99, leaf.shape).astype(leaf.dtype)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+class Imported:
+    """A source of such numbers, with an optimizer's state."""
+
+    step, model_fields = 6, {}
+
+    def params(self, abstract):
+        return put(abstract, numbers(abstract, 0))
+
+    def opt_state(self, abstract):
+        return put(abstract, numbers(abstract, 1))
+
+
+def put(abstract, values):
+    return jax.tree_util.tree_map_with_path(
+        lambda path, to: jax.device_put(values[name_of(path)], to.sharding), abstract
+    )
+
+
+def imported(folder, **changes):
+    """The directory of a run with a checkpoint of step 6."""
+    settings, path = settings_of(folder, **changes), storage.as_path(folder)
+    storage.make_directory(path, "MODEL_DIR")
+    origin = {"from": "t5x", "path": "somewhere"}
+    write_run(settings.run, Imported(), path, settings.resolved, Imported.step, origin)
+    return folder
+
+
+def started(folder, base, **changes):
+    """The setup of a run that starts from another, and how it started."""
+    begins = beginning(settings_of(folder, START_FROM=str(base), **changes))
+    setup = setup_of(begins.run)
+    return setup, begins.warm.begin(setup)
+
+
+def test_more_experts_on_a_mesh_that_those_there_do_not_divide_over(gs, tmp_path):
+    """From a bucket, onto fully sharded devices."""
+    base = imported(gs.folder())
+    more = {"NUM_EXPERTS": 4, "START_CHANGES": ("experts",), "START_NOISE": 0.0}
+    mesh = {"MESH_DATA": 2, "MESH_EXPERT": 4, "FULLY_SHARDED": True}
+    setup, began = started(tmp_path, base, **more, **mesh)
+    before = numbers(setup_of(settings_of(base).run).abstract.params, 0)
+    places, found = named(setup.shardings.params), named(began.state.params)
+    for name, leaf in found.items():
+        axis = 1 if "/experts/" in name else -1 if "/router/" in name else None
+        expected = before[name] if axis is None else np.concatenate([before[name]] * 2, axis)
+        np.testing.assert_array_equal(leaf, expected, err_msg=name)
+        assert leaf.sharding.is_equivalent_to(places[name], leaf.ndim), name
+    assert (int(began.state.step), began.record["checkpoint"]) == (0, 6)
+    said, changed = lines(began.record)
+    assert said == f"{len(found)} parameters taken from there"
+    assert changed.startswith("6 of them of another shape there: decoder/blocks/layer_1/feed_for")
+
+
+@pytest.fixture(scope="module")
+def frozen_base(tmp_path_factory):
+    """Whose embedding was frozen. Not to be written to."""
+    return imported(tmp_path_factory.mktemp("imported"), FREEZE=("embedding",))
+
+
+def test_the_optimizers_state_of_what_is_trained_is_taken(frozen_base, tmp_path):
+    frozen = {"FREEZE": ("experts", "embedding"), "START_STEP": "continue"}
+    setup, began = started(tmp_path, frozen_base, START_OPTIMIZER=True, **frozen)
+    there = setup_of(settings_of(tmp_path, FREEZE=("embedding",)).run).abstract.opt_state
+    before = numbers(there, 1)
+    found = {
+        name_of(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(began.state.opt_state)
+    }
+    assert {name for name in before if "/experts/" not in name} == found.keys() < before.keys()
+    for name, leaf in found.items():
+        # The schedule goes on at the step that is asked for, whatever its counter said.
+        np.testing.assert_array_equal(
+            leaf, 6 if name == "[2]/count" else before[name], err_msg=name
+        )
+    assert (int(began.state.step), setup.run.trainer.train_steps) == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"START_OPTIMIZER": True}, "FREEZE=('embedding',) and has no optimizer state of embedd"),
+        ({"START_FROM": "empty"}, "START_FROM='empty' holds no checkpoint"),
+        ({"START_FROM": "half"}, "START_FROM='half' holds no checkpoint"),
+        ({"START_FROM": "newer"}, "START_FROM='newer': MODEL_DIR='newer' is of format 99, and"),
+        ({"START_FROM": "lost"}, "START_FROM='lost': --model_dir=lost holds no config.gin"),
+    ],
+)
+def test_what_nothing_can_start_from_is_named(frozen_base, changes, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "half/checkpoints/6.orbax-checkpoint-tmp-1", "lost/checkpoints/6"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "newer/checkpoints/6").mkdir(parents=True)
+    (tmp_path / "newer/config.gin").touch()
+    (tmp_path / "newer/run.json").write_text(json.dumps({"format": 99, "switchx": "9"}))
+    with pytest.raises(UserError) as refused:
+        beginning(settings_of("new", **{"START_FROM": str(frozen_base), **changes}))
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
