@@ -59,7 +59,7 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
       fetched: whether a vocabulary at a URL is read for it.
     """
     check_values(config)
-    if config.prepared_dir is None and config.mixture_or_task_name in names.VOCABULARIES:
+    if config.prepared_dir is None and config.mixture_or_task_name in names.SPAN_CORRUPTION:
         ids = vocabulary_files.known_ids(config, fetched)
         if ids is not None:
             spans = spans_of(config.mixture_or_task_name)

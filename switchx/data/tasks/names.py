@@ -8,7 +8,8 @@ trains on in section 5.
 PYTHON_DOCS = "python_docs_span_corruption"
 PYTHON_CODE = "python_code_span_corruption"
 PYTHON_CODE_PREFIX = "python_code_prefix_lm"
-EMBEDDED = (PYTHON_DOCS, PYTHON_CODE, PYTHON_CODE_PREFIX)
+PREPOSITIONS = "python_docs_prepositions"
+EMBEDDED = (PYTHON_DOCS, PYTHON_CODE, PYTHON_CODE_PREFIX, PREPOSITIONS)
 C4_TFDS = "c4_v310_span_corruption"
 ENGLISH_TFDS = {
     C4_TFDS: "c4/en:3.1.0",
@@ -58,6 +59,8 @@ VOCABULARIES = {
     PYTHON_DOCS: "python_docs",
     PYTHON_CODE: "python_code",
     PYTHON_CODE_PREFIX: "python_code_1000",
+    PREPOSITIONS: "python_docs",
     **dict.fromkeys((*ENGLISH_TFDS, C4_JSON), "t5"),
     **dict.fromkeys(MC4, "mt5"),
 }
+SPAN_CORRUPTION = VOCABULARIES.keys() - {PREPOSITIONS}

@@ -1,8 +1,10 @@
-"""The seqio tasks of this package: T5's span corruption over the kinds of text there are."""
+"""The seqio tasks of this package: T5's span corruption over the kinds of text there are, and one
+of its own to tune a model on.
+"""
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import seqio
@@ -10,7 +12,14 @@ import tensorflow as tf
 
 from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.tasks import corpus, json_files, names, sources, span_corruption
+from switchx.data.tasks import (
+    corpus,
+    json_files,
+    names,
+    prepositions,
+    sources,
+    span_corruption,
+)
 from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, spans_of
 from switchx.data.tasks.vocabularies import EXTRA_IDS
@@ -24,8 +33,15 @@ SPAN_CORRUPTION = (
     span_corruption.span_corruption,
     seqio.preprocessors.append_eos_after_trim,
 )
+# Text to pairs of texts, to token ids.
+PREPOSITIONS = (
+    prepositions.blank_prepositions,
+    functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+    seqio.preprocessors.append_eos_after_trim,
+)
 _TRACED_AS_WRITTEN = frozenset(
     (
+        prepositions.blank_prepositions,
         seqio.preprocessors.append_eos_after_trim,
         seqio.preprocessors.rekey,
         seqio.preprocessors.tokenize,
@@ -60,10 +76,17 @@ def register(config: DataConfig) -> None:
         model = str(corpus.locate(config.cache_path, recipe=recipe).vocabulary_path)
         vocabulary = seqio.SentencePieceVocabulary(model, EXTRA_IDS)
         _replace(recipe.task, EmbeddedSource(config, recipe), vocabulary)
+        if recipe is corpus.DOCS:
+            _register_prepositions(EmbeddedSource(config, recipe), vocabulary)
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)
     _replace(names.C4_JSON, json_source, t5_vocabulary)
     _register_mc4(config)
+
+
+def _register_prepositions(source: EmbeddedSource, vocabulary: seqio.Vocabulary) -> None:
+    scored = {"postprocess_fn": prepositions.word_of, "metric_fns": [prepositions.accuracy]}
+    _replace(names.PREPOSITIONS, source, vocabulary, PREPOSITIONS, **scored)
 
 
 def _public_vocabulary(name: str) -> seqio.Vocabulary:
@@ -163,16 +186,23 @@ def _steps(name: str) -> list[Callable[..., Any]]:
     ]
 
 
-def _replace(name: str, source: seqio.DataSource, vocabulary: seqio.Vocabulary) -> None:
+def _replace(
+    name: str,
+    source: seqio.DataSource,
+    vocabulary: seqio.Vocabulary,
+    preprocessors: Sequence[Callable[..., Any]] | None = None,
+    **scored: Any,
+) -> None:
     if name in seqio.TaskRegistry.names():
         seqio.TaskRegistry.remove(name)
     feature = seqio.Feature(vocabulary=vocabulary, add_eos=True)
     seqio.TaskRegistry.add(
         name,
         source=source,
-        preprocessors=_steps(name),
+        preprocessors=_steps(name) if preprocessors is None else list(preprocessors),
         output_features={"inputs": feature, "targets": feature},
         shuffle_buffer_size=SHUFFLED_ROWS,
+        **scored,
     )
 
 
