@@ -52,12 +52,14 @@ _TRACED_AS_WRITTEN = frozenset(
 class EmbeddedSource(seqio.FileDataSource):
     """Yields {'text': string}, the documents of an embedded corpus."""
 
-    def __init__(self, config: DataConfig, recipe: corpus.Recipe) -> None:
+    def __init__(self, config: DataConfig, recipe: corpus.Recipe, shard: str = "*") -> None:
+        """`shard` says which of the training files are read: "00000-*" is the first."""
         self._cache, self._recipe = config.cache_path, recipe
         where = corpus.locate(self._cache, recipe=recipe)
+        train = where.train_glob.replace("*", shard)
         super().__init__(
             read_file_fn=_read_documents,
-            split_to_filepattern={"train": where.train_glob, "validation": where.validation_glob},
+            split_to_filepattern={"train": train, "validation": where.validation_glob},
         )
 
     def ensure(self) -> None:
@@ -77,7 +79,7 @@ def register(config: DataConfig) -> None:
         vocabulary = seqio.SentencePieceVocabulary(model, EXTRA_IDS)
         _replace(recipe.task, EmbeddedSource(config, recipe), vocabulary)
         if recipe is corpus.DOCS:
-            _register_prepositions(EmbeddedSource(config, recipe), vocabulary)
+            _register_prepositions(EmbeddedSource(config, recipe, "00000-*"), vocabulary)
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)
     _replace(names.C4_JSON, json_source, t5_vocabulary)
