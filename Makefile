@@ -5,7 +5,7 @@ BIN := .venv/bin
 LOCKS := requirements/base.lock $(foreach extra,$(EXTRAS),requirements/$(extra).lock)
 INSTALLED := .venv/.installed-$(subst $() ,-,$(sort $(EXTRAS)))
 
-.PHONY: install quickstart test lint wheel test-wheel clean
+.PHONY: install quickstart finetune-demo test lint wheel test-wheel clean
 
 install: $(INSTALLED)
 
@@ -20,6 +20,11 @@ $(INSTALLED): $(LOCKS) pyproject.toml
 
 quickstart: $(INSTALLED)
 	$(BIN)/switchx train
+
+# The quickstart first, where its last step is not there yet.
+finetune-demo: $(INSTALLED)
+	test -d runs/quickstart/checkpoints/4800 || $(BIN)/switchx train
+	$(BIN)/python scripts/finetune_demo.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
