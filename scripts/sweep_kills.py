@@ -1,7 +1,7 @@
 """Kills the workers of a sweep at random moments, and checks that every point ends once, as alone.
 
     python scripts/sweep_kills.py [--kills=100] [--workers=3] [--signal=KILL] [--seed=0]
-      [--sweep_dir=runs/sweep_kills] [--alone=RUNS] [--life=SECONDS] [--object_store=gs]
+      [--sweep_dir=runs/sweep_kills] [--alone=SWEEP] [--life=SECONDS] [--object_store=gs]
       [--faults=0.02] [FLAGS]
 
 FLAGS are those of `switchx sweep`, as --gin.PREPARED_DIR=... Twelve tiny points are first trained
@@ -9,14 +9,16 @@ one by one, by `switchx train` of their config.gin. Then workers of a sweep of t
 moments spread evenly over the time that one takes to start and to run two points, each started
 again at once, until there were so many kills; sweeps that come to their end are compared and begun
 anew. Each point's parameters must be those that it has alone bit by bit, its metrics the same, its
-done.json written once, and no try may have failed. With --object_store the sweep lies in a bucket
-of a server on this machine, of whose answers a share may be --faults.
+done.json written once, no try may have failed, and the report must be that of the points alone but
+for what rests on a clock. With --object_store the sweep lies in a bucket of a server on this
+machine, of whose answers a share may be --faults.
 """
 
 import argparse
 import collections
 import contextlib
 import dataclasses
+import json
 import os
 import random
 import re
@@ -25,6 +27,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import object_stores
 from fault_runs import REPOSITORY, differences
@@ -132,7 +135,7 @@ class Sweep:
     def _complain(self, worker: Worker, status: int | None) -> None:
         self.wrong.append(f"exit status {status}: {worker.log.read_text()[-800:]}")
 
-    def compare(self, alone: Path) -> None:
+    def compare(self, alone: SweepFolder) -> None:
         """Notes whatever is not as it should be at the end."""
         folder = SweepFolder.open(self.directory)
         states = States(folder)
@@ -147,21 +150,39 @@ class Sweep:
             if said[point.name] > 1:
                 self.wrong.append(f"{point.name} was done {said[point.name]} times")
             run = folder.run_directory(point)
-            found = differences(run, alone / point.name, point.steps)
+            found = differences(run, alone.run_directory(point), point.steps)
             self.wrong += [f"{point.name} differs in {what}" for what in found]
+        if not self.wrong:
+            own, other = (reported(of.path, self._logs) for of in (folder, alone))
+            self.wrong += [
+                f"the report's {what} differs" for what in own if own[what] != other[what]
+            ]
 
 
-def alone(folder: SweepFolder, runs: Path) -> None:
+def reported(sweep: storage.AnyPath, logs: Path) -> dict[str, Any]:
+    """What `switchx sweep report` writes that rests on no clock, by its name."""
+    output, log = logs / "report", logs / "report.log"
+    flags = [f"--sweep_dir={sweep}", f"--output={output}"]
+    if start(log, "sweep", "report", *flags).wait():
+        raise SystemExit(log.read_text())
+    document = json.loads((output / "report.json").read_text())
+    timed = (document.pop("time")["files"], document["files"].pop(0))  # the page shows all
+    assert timed[1] == "report.html"
+    files = {name: (output / name).read_bytes() for name in document["files"]}
+    return {"report.json": document, **files}
+
+
+def alone(folder: SweepFolder, logs: Path) -> None:
     """Trains each point by its configuration alone, two at a time."""
     todo, running = list(folder.points), []  # type: ignore[var-annotated]
     while todo or running:
         while todo and len(running) < 2:
             point = todo.pop(0)
-            config, run = folder.config_file(point), runs / point.name
+            config, run = folder.config_file(point), folder.run_directory(point)
             flags = [f"--gin_file={config}", f"--model_dir={run}", "--cpu_devices=1"]
-            running.append(start(runs / f"{point.name}.log", "train", *flags))
+            running.append(start(logs / f"{point.name}.log", "train", *flags))
         if running.pop(0).wait():
-            raise SystemExit(f"a point alone failed: see {runs}/*.log")
+            raise SystemExit(f"a point alone failed: see {logs}/*.log")
 
 
 def main() -> int:
@@ -171,7 +192,7 @@ def main() -> int:
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweep_dir", default="runs/sweep_kills", help="emptied first")
-    parser.add_argument("--alone", help="where the points alone lie already, as of an earlier call")
+    parser.add_argument("--alone", help="a sweep whose points ran alone, of an earlier call")
     parser.add_argument("--life", type=float, help="most seconds of a worker before its kill")
     parser.add_argument("--object_store", choices=object_stores.STORES)
     parser.add_argument("--faults", type=float, default=0.0, help="share of its answers")
@@ -184,14 +205,12 @@ def main() -> int:
     gin = own / "kills.gin"
     gin.write_text(GIN)
     stated = [f"--gin_file={gin}", *flags]
-    planned = own / "planned"
-    if start(own / "plan.log", "sweep", "plan", *stated, f"--sweep_dir={planned}").wait():
-        raise SystemExit((own / "plan.log").read_text())
-    runs = Path(args.alone).expanduser() if args.alone else own / "alone"
+    planned = Path(args.alone).expanduser() if args.alone else own / "alone"
     began = time.monotonic()
     if not args.alone:
-        runs.mkdir()
-        alone(SweepFolder.open(planned), runs)
+        if start(own / "plan.log", "sweep", "plan", *stated, f"--sweep_dir={planned}").wait():
+            raise SystemExit((own / "plan.log").read_text())
+        alone(SweepFolder.open(planned), own)
     # They ran two at a time: by default a life is two starts and two points.
     life = args.life or (30.0 if args.alone else (time.monotonic() - began) / 6 * 2)
     print(f"twelve points alone; a worker's life is up to {life:.0f} s", file=sys.stderr)
@@ -212,7 +231,7 @@ def main() -> int:
             sweep = Sweep(directory, command, own, life)
             sweep.run(args.workers, args.kills - kills, number, moments)
             if not sweep.wrong:
-                sweep.compare(runs)
+                sweep.compare(SweepFolder.open(planned))
             wrong, ends = sweep.wrong, ends + 1
             kills, starts = kills + sweep.kills, starts + sweep.starts
             print(f"{kills} of {args.kills} kills, {ends} sweeps", file=sys.stderr, flush=True)
