@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from switchx.model.config import ModelConfig
+
 GROUPS = ("embedding", "attention", "dense", "experts", "router", "norms")
 
 
@@ -18,3 +20,19 @@ def group_of(name: str) -> str:
         if group in path:
             return group
     return "dense" if "feed_forward" in path else "attention"
+
+
+def product_flops(
+    config: ModelConfig, name: str, size: int, input_length: int, target_length: int
+) -> int:
+    """FLOPs of a sequence's products with a parameter, as `forward_flops` counts them.
+
+    It counts none of routers, norms and relative positions, nor of looking up an embedding.
+    """
+    group = group_of(name)
+    looked_up = name == "embedding/table_VD" and not config.tied_embeddings
+    if group in ("router", "norms") or "_bias/" in name or looked_up:
+        return 0
+    if group == "experts" and config.switch is not None:
+        size = size // config.switch.num_experts * config.switch.top_k
+    return 2 * size * (input_length if name.startswith("encoder/") else target_length)

@@ -7,10 +7,11 @@ their experts' matrices.
 import dataclasses
 from typing import Any
 
-from switchx.model import ModelConfig, train_flops
+from switchx.model import ModelConfig
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.planning.products import Counter
 from switchx.training.config import BatchShape
+from switchx.training.freezing import step_flops
 from switchx.training.state import Setup
 from switchx.training.step import trace_train_step
 
@@ -23,14 +24,15 @@ class Flops:
     dispatcher, which says itself what each device does.
 
     Attributes:
-      model: of the model whatever the program, `switchx.model.train_flops` of each sequence.
+      model: of the model whatever the program, `switchx.training.freezing.step_flops`.
       executed: of the program.
       waste: the difference by cause; its values add up to executed - model.
         "capacity padding": slots that no token can fill, or with the ragged dispatcher the rest
         of an expert's last block of rows; below 0 where tokens must be dropped, since the model
         counts their expert too.
         "dispatch": one-hot products, of the einsum dispatcher.
-        "frozen": below 0, the gradients that are not computed since FREEZE names their parameters.
+        "frozen": below 0, what the other causes have of the gradients of frozen parameters, and
+        gradients on the way to nothing that is trained, which the model's count has.
         "rematerialization": what the backward pass computes again by the configuration's remat.
         "other": what the model's count leaves out. That has one of attention's two products and
         counts cross-attention's keys and values by the target's length (fewer than there are, or
@@ -46,7 +48,7 @@ class Flops:
 def count_flops(setup: Setup) -> Flops:
     """By tracing the step that training compiles, and up to four variants; compiles nothing."""
     config, batch = setup.run.model, setup.run.batch
-    model = train_flops(config, batch.input_length, batch.target_length) * batch.batch_size
+    model = step_flops(setup.run, setup.model)
     executed = _traced(setup)
     kept = _variant(setup, remat="none")
     without_remat = _traced(kept)
@@ -60,6 +62,7 @@ def count_flops(setup: Setup) -> Flops:
         kept = _all_trained(kept)
         without_frozen = _traced(kept)
         waste["frozen"] = without_remat - without_frozen
+        waste["frozen"] += step_flops(kept.run, kept.model) - model
     if switch and switch.dispatcher == "einsum":
         by_index = _variant(kept, switch=dataclasses.replace(switch, dispatcher="index"))
         waste["dispatch"] = without_frozen - _traced(by_index)

@@ -7,14 +7,14 @@ from typing import cast
 from jax.sharding import AbstractMesh, Mesh
 
 from switchx.errors import UserError
-from switchx.model import Model, ModelConfig, Params, forward_flops, train_flops
+from switchx.model import Model, ModelConfig, Params, forward_flops
 from switchx.model.groups import group_of
 from switchx.model.router import expert_capacity
 from switchx.sharding import MESH_AXES, MeshConfig
 from switchx.training.adapting import named
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
-from switchx.training.freezing import num_trained
+from switchx.training.freezing import num_trained, step_flops
 from switchx.training.state import Setup, bytes_per_device
 
 DENSE = "dense feed-forward"
@@ -77,7 +77,7 @@ class Summary:
             parameters_per_token=sum(parameters.values())
             - unused_parameters(run.model, parameters),
             forward_flops=forward_flops(run.model, *lengths),
-            step_flops=batch.batch_size * train_flops(run.model, *lengths),
+            step_flops=step_flops(run, model),
             capacity=_capacity(run.model),
             memory=whole,
             memory_per_device=_memory(run, abstract_mesh(run.mesh)),

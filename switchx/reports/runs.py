@@ -15,11 +15,12 @@ import numpy as np
 
 from switchx import settings, storage
 from switchx.errors import UserError
-from switchx.model import Model, ModelConfig, train_flops
+from switchx.model import Model, ModelConfig
 from switchx.planning.summary import parameters_by_group, unused_parameters
 from switchx.reports.pictures import DEAD_LOAD, curve
 from switchx.settings.loading import SAVED
 from switchx.training.config import RunConfig
+from switchx.training.freezing import step_flops
 from switchx.training.run_reader import metric_rows
 
 _AT_ONCE = 16  # directories, which may lie in a bucket
@@ -178,7 +179,7 @@ def size_of(run: RunConfig) -> Size:
     batch = run.batch
     return Size(
         *_parameters(run.model),
-        batch.batch_size * train_flops(run.model, batch.input_length, batch.target_length),
+        step_flops(run, Model.of(run.model)),
         batch.batch_size * (batch.input_length + batch.target_length),
     )
 

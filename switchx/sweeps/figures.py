@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
-from switchx.model import train_flops
+from switchx.model import Model
 from switchx.planning import memory, plan, report
 from switchx.planning.advice import advice
 from switchx.planning.summary import abstract_mesh
@@ -19,6 +19,7 @@ from switchx.sweeps.points import Resolved
 from switchx.sweeps.times import Time, own_steps, told
 from switchx.training.checks import check_run
 from switchx.training.config import OptimizerConfig, RunConfig, TrainerConfig
+from switchx.training.freezing import step_flops
 from switchx.training.state import Setup
 from switchx.training.step import abstract_batch
 
@@ -144,9 +145,9 @@ def _least_seconds(run: RunConfig, topology: "Topology | None") -> float | None:
     """A step's, if its FLOPs were all that its chips do; None on CPU devices."""
     if topology is None or topology.chip is None:
         return None
-    batch = run.batch
-    flops = train_flops(run.model, batch.input_length, batch.target_length) * batch.batch_size
-    return flops / (topology.num_chips * topology.chip.peak_flops(run.model.dtype))
+    return step_flops(run, Model.of(run.model)) / (
+        topology.num_chips * topology.chip.peak_flops(run.model.dtype)
+    )
 
 
 def _compiled(run: RunConfig, topology: "Topology", say: Callable[[str], None]) -> Planned:

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchx.errors import UserError
-from switchx.model import Params
-from switchx.model.groups import GROUPS, group_of
+from switchx.model import Model, Params, train_flops
+from switchx.model.groups import GROUPS, group_of, product_flops
 from switchx.training.adapting import named
+from switchx.training.config import RunConfig
 
 Patterns = Sequence[str]  # of FREEZE: groups, and patterns of names
 
@@ -50,6 +51,18 @@ def merged(whole: Params, part: Params) -> Params:
 def num_trained(shapes: Params, frozen: Patterns) -> int:
     """How many of the parameters are trained."""
     return sum(math.prod(leaf.shape) for leaf in named(trained(shapes, frozen)).values())
+
+
+def step_flops(run: RunConfig, model: Model) -> int:
+    """FLOPs of a step that the model needs: `train_flops`, without gradients of what is frozen."""
+    batch, frozen = run.batch, run.optimizer.frozen
+    lengths = (batch.input_length, batch.target_length)
+    saved = sum(
+        product_flops(run.model, name, math.prod(leaf.shape), *lengths)
+        for name, leaf in named(model.shapes).items()
+        if is_frozen(frozen, name)
+    )
+    return batch.batch_size * (train_flops(run.model, *lengths) - saved)
 
 
 def check(frozen: Patterns, shapes: Params) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 
 from switchx import hosts
-from switchx.model import train_flops
 from switchx.terminal import Progress, side_by_side
+from switchx.training.freezing import step_flops
 from switchx.training.metrics import MetricWriter, NoWriter, Rates
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.readings import Result, read_metrics
@@ -101,6 +101,5 @@ def _rates(setup: Setup) -> Rates:
     else:
         peak = peak_flops(device.device_kind, run.model.dtype)
         peak = peak and peak * setup.mesh.size
-    flops = train_flops(run.model, batch.input_length, batch.target_length)
     tokens = batch.batch_size * (batch.input_length + batch.target_length)
-    return Rates(tokens, flops * batch.batch_size, peak)
+    return Rates(tokens, step_flops(run, setup.model), peak)

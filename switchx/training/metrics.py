@@ -143,7 +143,7 @@ class Rates:
 
     Attributes:
       tokens_per_step: input and target tokens of one batch.
-      flops_per_step: the model's, forward and backward (`switchx.model.train_flops` per sequence).
+      flops_per_step: the model's, forward and backward (`switchx.training.freezing.step_flops`).
       peak_flops: of all devices together, per second; None where it is not known.
     """
 

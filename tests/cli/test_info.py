@@ -1,6 +1,7 @@
 """`switchx info`: figures of a configuration that nothing is built of."""
 
 import json
+import re
 
 from switchx.planning.summary_text import human
 
@@ -45,6 +46,16 @@ def test_memory(command):
     assert 0 <= found["optimizer"] - 8 * 222_903_552 < 100  # two moments and counters
     adafactor = figures(command, dense)["memory"]["optimizer"]
     assert adafactor < 0.01 * 4 * 222_903_552
+
+
+def test_what_is_trained_is_said_where_the_rest_is_frozen(command):
+    flags = ("--gin_file=configs/models/tiny_switch.gin", "--gin.FREEZE=('experts',)")
+    shown = command("info", *flags).out
+    total, experts, trained = (
+        int(re.search(rf"^ *{name} +([\d,]+)", shown, re.MULTILINE)[1].replace(",", ""))
+        for name in ("parameters", "experts", "trained")
+    )
+    assert trained == total - experts
 
 
 def test_memory_per_device(command):

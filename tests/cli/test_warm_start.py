@@ -1,12 +1,14 @@
 """START_FROM, from the command: a run that begins with another's checkpoint."""
 
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from switchx import Run
+from switchx.training.adapting import named
 from switchx.training.run_reader import metric_rows
 from tests.conftest import SMALL
 
@@ -28,15 +30,22 @@ def same(a, b):
 def test_it_goes_on_behind_the_other_run(trained, tmp_path, flags, command):
     """Its schedule too, with the optimizer's state; then as itself, though that run is gone."""
     more = ["--gin.START_STEP=continue", "--gin.START_OPTIMIZER=True", "--gin.TRAIN_STEPS=2"]
+    more.append("--gin.FREEZE=('experts',)")
     tuned = tmp_path / "tuned"
     outcome = command(*flags, *more)
     assert outcome.status == 0, outcome.err
-    assert "2 steps to train: from step 4 to 6" in outcome.err + outcome.out
+    said = outcome.err + outcome.out
+    assert "2 steps to train: from step 4 to 6" in said
+    assert re.search(r" parameters, [\d,]+ of them trained \([\d.]+%\), frozen: experts; ", said)
+    assert "parameters taken from there" in said
     record = json.loads((tuned / "start.json").read_text())
     assert (record["from"], record["checkpoint"], record["step"]) == ("run", 4, 4)
     assert record["optimizer"] == "continued"
     assert [row["step"] for row in metric_rows(tuned) if row["split"] == "train"] == [5, 6]
     before = Run(tuned).params
+    there, found = named(Run(trained.run).params), named(before)
+    stayed = {name for name in found if np.array_equal(there[name], found[name])}
+    assert stayed == {name for name in found if "/experts/" in name}
     moved = [f.replace(str(trained.run), f"{tmp_path}/absent") for f in flags]
     assert command(*moved, *more).status == 0  # done already: nothing is read of the other run
     assert same(Run(tuned).params, before)

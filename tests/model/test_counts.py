@@ -4,6 +4,8 @@ import pytest
 
 from switchx.model import Model, ModelConfig, SwitchConfig, forward_flops, parameter_count
 from switchx.model.counts import train_flops
+from switchx.model.groups import product_flops
+from switchx.training.adapting import named
 from tests.helpers import switch_config, tiny_config, with_switch
 
 
@@ -71,7 +73,7 @@ def test_published_numbers_of_parameters(name):
     assert Model.of(config).num_params == expected
 
 
-@pytest.mark.parametrize(
+BUILT = pytest.mark.parametrize(
     "config",
     [
         tiny_config(),
@@ -84,8 +86,21 @@ def test_published_numbers_of_parameters(name):
         tiny_config(num_layers=4, switch=switch_config(experts_in="both", extra_dense=True)),
     ],
 )
+
+
+@BUILT
 def test_the_formula_counts_what_is_built(config):
     assert parameter_count(config) == Model.of(config).num_params
+
+
+@BUILT
+def test_each_parameters_products_and_those_of_attention_are_all_flops(config):
+    found = sum(
+        product_flops(config, name, leaf.size, 16, 8)
+        for name, leaf in named(Model.of(config).shapes).items()
+    )
+    of_attention = config.num_layers * (16**2 + 8**2 + 16 * 8) * config.num_heads * config.d_kv
+    assert found + 2 * of_attention == forward_flops(config, 16, 8)
 
 
 @pytest.mark.parametrize(

@@ -133,9 +133,9 @@ def test_frozen_experts_have_no_gradient(dispatcher):
     rows = sum(BATCH * E * capacity for _, capacity in capacities(1.25))
     if dispatcher == "ragged":
         rows = sum(E * 32 * math.ceil(BATCH * length / E / 32) for length in LENGTHS)
-    assert flops.waste["frozen"] == -2 * layers * 2 * D * F * rows
-    assert flops.executed == whole.executed + flops.waste["frozen"]
-    assert flops.waste["other"] == whole.waste["other"]
+    assert flops.executed == whole.executed - 2 * layers * 2 * D * F * rows
+    assert flops.model == whole.model - 2 * layers * 2 * D * F * TOKENS
+    assert flops.waste == {**whole.waste, "frozen": -2 * layers * 2 * D * F * (rows - TOKENS)}
 
 
 def test_experts_without_capacity():
