@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchx import data, storage
 from switchx.api.run import Run
+from switchx.api.scoring import check_scores, scorer, task_batches
 from switchx.api.starting import beginning
 from switchx.settings import Settings, changed_settings, check_fits
 from switchx.writers import RunFacts, Writer, Writers, check_installed
@@ -104,17 +105,20 @@ def train_run(
             warm.check_vocabulary(digest)
         check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
         data.preflight(settings.data)
+        check_scores(settings)
         return digest
 
     whole = dataclasses.replace(settings.data, eval_batches=None)
+    make_scorer = functools.partial(scorer, settings)
     feed = training.Feed(
         stream=functools.partial(data.train_stream, settings.data),
         evaluation=lambda setup: evaluation.Evaluator(
             setup,
             functools.partial(data.eval_batches, whole),
-            data.task_eval_batches(whole),
+            task_batches(settings, whole),
             settings.data.eval_batches,
             data.num_examples(whole),
+            make_scorer=make_scorer if settings.scores.during_training else None,
         ),
         check=check,
         check_position=check_position,

@@ -10,7 +10,8 @@ import numpy as np
 
 from switchx import hosts
 from switchx.data.examples import examples_of
-from switchx.evaluation.scores import Scorer, Scores
+from switchx.evaluation.averages import averages
+from switchx.evaluation.scores import Scorer
 from switchx.model import Params
 from switchx.sharding import make_mesh
 from switchx.terminal import Progress
@@ -18,11 +19,13 @@ from switchx.training.batches import HostBatch, put_batch
 from switchx.training.checkpoints import restore_params
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
-from switchx.training.readings import Result, mean_of, read_metrics
+from switchx.training.readings import Result, Scores, mean_of, read_metrics
 from switchx.training.state import Setup
 from switchx.training.step import compile_eval_step
 
 MakeBatches = Callable[[], Iterable[HostBatch]]
+Say = Callable[[str], None]
+MakeScorer = Callable[[Setup, Say], Scorer]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Evaluator:
       limit: so many batches of each are read; None reads all. They are kept where there is one.
       total: examples of the split, where that is known.
       read: is called after each batch.
+      make_scorer: makes what lets the model answer tasks, when it is first asked; None scores none.
 
     Attributes:
       share: what the last call read.
@@ -80,8 +84,10 @@ class Evaluator:
         limit: int | None = None,
         total: int | None = None,
         read: Callable[[], None] = lambda: None,
+        make_scorer: MakeScorer | None = None,
     ):
-        self._setup = setup
+        self._setup, self._make_scorer = setup, make_scorer
+        self._scorer: Scorer | None = None
         self._make_batches = make_batches
         self._make_task_batches = make_task_batches or {}
         self._limit, self._total, self._read = limit, total, read
@@ -110,6 +116,26 @@ class Evaluator:
             result, examples = self._over(batches, params)
             self.task_shares[task] = Share(examples, batches.whole)
             yield task, result
+
+    def scores(
+        self, params: Any, step: int, say: Say, begin: Callable[[], None] = lambda: None
+    ) -> Scores:
+        """What the tasks' own metrics say of the parameters of a step.
+
+        Args:
+          say: is given a line on each thing that has no score.
+          begin: is called before each task.
+        """
+        if self._make_scorer is None:
+            return Scores()
+        begin()
+        if self._scorer is None:
+            self._scorer = self._make_scorer(self._setup, say)
+        found = {}
+        for task, values in self._scorer(params, step):
+            found[task] = values
+            begin()
+        return Scores(found, averages(found))
 
     def _over(self, batches: Iterable[HostBatch], params: Any) -> tuple[Result, int]:
         """The result over batches, and how many examples they hold."""
@@ -181,14 +207,14 @@ def evaluate(
     make_task_batches: Mapping[str, MakeBatches] | None = None,
     limit: int | None = None,
     total: int | None = None,
-    make_scorer: Callable[[Setup], Scorer] | None = None,
+    make_scorer: MakeScorer | None = None,
 ) -> dict[str, Any]:
     """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
 
     "examples", "examples_in_split" and "whole_split" say how many these were. With tasks to
     evaluate alone, "tasks" holds the same of each by name. With metrics of the tasks' own,
-    "scores" holds what they say of each task, and "said" lines on what they do not. Shows how many
-    batches were read.
+    "scores" holds what they say of each task, "averages" those over the tasks, and "said" lines on
+    what has no score. Shows how many batches were read.
 
     Args:
       limit, total: as of `Evaluator`.
@@ -198,15 +224,15 @@ def evaluate(
     batches = limit and limit * (1 + len(make_task_batches or {}))
     with Progress(batches, "batches", shown=hosts.is_first()) as progress:
         evaluator = Evaluator(
-            setup, make_batches, make_task_batches, limit, total, progress.advance
+            setup, make_batches, make_task_batches, limit, total, progress.advance, make_scorer
         )
         values, _ = evaluator(params)
         of_tasks = {
             task: evaluator.task_shares[task].values() | values
             for task, (values, _) in evaluator.each_task(params)
         }
-    scores = make_scorer(setup)(params) if make_scorer else Scores()
+    said: list[str] = []
+    scores = evaluator.scores(params, step, said.append)
     found: dict[str, Any] = {"step": step, **evaluator.share.values(), **values}
-    found |= {"tasks": of_tasks} if of_tasks else {}
-    found |= {"scores": scores.tasks} if scores.tasks else {}
-    return found | ({"said": scores.said} if scores.said else {})
+    more = {"tasks": of_tasks, "scores": scores.tasks, "averages": scores.averages, "said": said}
+    return found | {name: of for name, of in more.items() if of}

@@ -1,16 +1,15 @@
 """A model's answers to tasks, and what each task's own metrics say of them."""
 
-import dataclasses
 import json
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
-import numpy as np
 
 from switchx import hosts, inference
 from switchx.data.grades import ANSWER_SCORES, PREDICT, SCORE, Grade
-from switchx.inference.prediction import pad
+from switchx.errors import RunError, UserError, first_line
+from switchx.evaluation import predictions
 from switchx.model import Params
 from switchx.training.state import Setup
 
@@ -40,26 +39,15 @@ class Task(Protocol):
     ) -> Grade: ...
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """What the tasks' metrics say of a model.
-
-    Attributes:
-      tasks: of each task the values of its metrics by name.
-      said: lines on what is not among them.
-    """
-
-    tasks: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-    said: list[str] = dataclasses.field(default_factory=list)
-
-
 class Scorer:
     """Lets a model answer tasks, and grades the answers. Every host calls it alike.
 
     Args:
-      decoding: how answers are found; its length and batch size hold for scoring too.
+      decoding: how answers are found; its batch size holds for scoring too.
       eos_id: of the tasks' vocabulary.
       ungraded: the other tasks, and why they are left out.
+      model_dir: below which the answers are written; None writes none.
+      say: is given a line on each thing that has no score.
     """
 
     def __init__(
@@ -68,63 +56,69 @@ class Scorer:
         tasks: Sequence[Task],
         decoding: inference.DecodingConfig,
         eos_id: int,
-        ungraded: dict[str, str],
+        ungraded: Mapping[str, str],
+        model_dir: str | None,
+        say: Callable[[str], None],
     ):
-        self._setup, self._tasks, self._decoding = setup, tasks, decoding
-        self._eos_id, self._ungraded = eos_id, ungraded
+        self._setup, self._tasks, self._decoding, self._eos_id = setup, tasks, decoding, eos_id
+        self._ungraded, self._model_dir, self._say = ungraded, model_dir, say
+        self._said: set[str] = set()
 
-    def __call__(self, params: Params) -> Scores:
-        """Scores parameters. What a task's metrics raise is said, and costs nothing else."""
-        scores = Scores()
-        if self._tasks:
-            names = (f"{name} ({why})" for name, why in self._ungraded.items())
-            scores.said.extend([f"without scores: {', '.join(names)}"] if self._ungraded else [])
+    def __call__(self, params: Params, step: int) -> Iterator[tuple[str, dict[str, float]]]:
+        """Yields each task's name and the values of its metrics, as soon as they are there.
+
+        What a task's metrics raise is said, and costs nothing but their values.
+        """
+        if self._tasks and self._ungraded:
+            names = (f"{name} {why}" for name, why in self._ungraded.items())
+            self._say_once(f"tasks without scores: {', '.join(names)}")
         for task in self._tasks:
             if long := task.long_targets:
-                scores.said.append(
+                self._say_once(
                     f"{task.name}: {long:,} of {len(task.targets):,} targets are longer than "
-                    f"TASK_FEATURE_LENGTHS['targets']={self._decoding.length} and were cut"
+                    f"TASK_FEATURE_LENGTHS['targets']={self._decoding.length}, which cuts them "
+                    "and the answers"
                 )
-            scores.tasks[task.name] = self._graded(params, task, scores.said)
-        return scores
+            yield task.name, self._graded(params, step, task)
 
-    def _graded(self, params: Params, task: Task, said: list[str]) -> dict[str, float]:
-        """A task's values: those of the first host, since a metric may draw at random."""
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._say(line)
+        self._said.add(line)
+
+    def _graded(self, params: Params, step: int, task: Task) -> dict[str, float]:
+        """A task's values: those of the first host, on which alone its metrics run."""
         given = self._asked(params, task)
-        found: tuple[dict[str, float], list[str]] = {}, []
+        values: dict[str, float] = {}
         if hosts.is_first():
             grade = task.grade(*given)
-            found = grade.values, grade.problems
-        values, problems = json.loads(hosts.announced(json.dumps(found)))
-        said.extend(f"{task.name}: {problem}" for problem in problems)
-        return {name: float(value) for name, value in values.items()}
+            values = grade.values
+            for problem in grade.problems:
+                self._say(f"{task.name}: {problem}")
+            self._write(task.name, step, grade)
+        told: dict[str, float] = json.loads(hosts.announced(json.dumps(values)))
+        return told
 
-    def _asked(self, params: Params, task: Task) -> tuple:
+    def _write(self, task: str, step: int, grade: Grade) -> None:
+        """Scores are worth more than the answers' file: one that cannot be written is said."""
+        if self._model_dir is None:
+            return
+        try:
+            predictions.write(self._model_dir, task, step, grade.lines)
+        except (UserError, RunError, OSError) as error:
+            self._say(f"{task}: its answers are not written: {first_line(error)}")
+
+    def _asked(self, params: Params, task: Task) -> tuple[Any, Any, Any]:
         """Answers, targets' scores and answers' scores, as far as the metrics need them."""
+        model, inputs, size = self._setup.model, task.inputs, self._decoding.batch_size
+        answers = scores = of_answers = None
         with jax.set_mesh(self._setup.mesh):
-            answers = self._answers(params, task.inputs) if PREDICT in task.needs else None
-            scores = of_answers = None
+            if PREDICT in task.needs:
+                length = self._setup.run.batch.input_length
+                rows = inputs, self._decoding, length, self._eos_id
+                answers = list(inference.predict(model, params, *rows))
             if SCORE in task.needs:
-                scores = self._scores(params, task.inputs, task.targets)
+                scores = inference.score_rows(model, params, inputs, task.targets, size)
             if ANSWER_SCORES in task.needs and answers is not None:
-                of_answers = self._scores(params, task.inputs, answers)
+                of_answers = inference.score_rows(model, params, inputs, answers, size)
         return answers, scores, of_answers
-
-    @property
-    def _input_length(self) -> int:
-        return self._setup.run.batch.input_length
-
-    def _answers(self, params: Params, inputs: Rows) -> list[list[int]]:
-        model = self._setup.model
-        rows = inputs, self._decoding, self._input_length, self._eos_id
-        return list(inference.predict(model, params, *rows))
-
-    def _scores(self, params: Params, inputs: Rows, targets: Rows) -> list[float]:
-        size, found = self._decoding.batch_size, list[float]()
-        for first in range(0, len(inputs), size):
-            encoder, target = (rows[first : first + size] for rows in (inputs, targets))
-            encoder_BM = pad(encoder, size, self._input_length)
-            target_BL = pad(target, size, self._decoding.length)
-            scored_B = inference.score(self._setup.model, params, encoder_BM, target_BL)
-            found += np.asarray(scored_B)[: len(encoder)].tolist()
-        return found

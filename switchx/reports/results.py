@@ -12,6 +12,7 @@ import jax
 from switchx import data
 from switchx.api import Run
 from switchx.evaluation import blanks
+from switchx.reports.peaks import peaks
 from switchx.reports.pictures import DEAD_LOAD
 from switchx.terminal import table
 from switchx.training import TrainResult
@@ -19,7 +20,7 @@ from switchx.training import TrainResult
 _JUDGED_BATCHES = 20  # where evaluations read all
 JUDGED_ROWS = 64  # of held-out text, whose blanks are filled
 SHOWN_ROWS, BLANKS_PER_ROW = 5, 2
-_NO_LINE = ("tasks", "examples_in_split", "whole_split", "scores", "said")
+_NO_LINE = ("tasks", "examples_in_split", "whole_split", "scores", "averages", "said")
 _COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 
@@ -28,7 +29,7 @@ def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> str:
     lines, samples = ["", _what_was_done(run.config.model_dir, result)], list[str]()
     if result.validation:
         lines += _quality(result.validation)
-    lines += _experts(result)
+    lines += _experts(result) + _peaks(run)
     if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
         samples = _held_out(run, result.validation)
     lines += [*samples, *(f"  picture             {path}" for path in drawn)]
@@ -63,6 +64,14 @@ def _experts(result: TrainResult) -> list[str]:
         f"  experts             least used {min(shares):.2f} of an equal share, "
         f"most used {max(shares):.2f}; {dead or 'none'} dead",
     ]
+
+
+def _peaks(run: Run) -> list[str]:
+    """The tasks' scores at the end and at their best."""
+    found = peaks(run.metrics)
+    rows = [(of.task, of.metric, of.last, of.best, of.step) for of in found]
+    head = ("score of", "", "last", "best", "at step")
+    return [f"  {line}" for line in ("", *table([head, *rows]), "")] if rows else []
 
 
 def _held_out(run: Run, values: dict[str, float]) -> list[str]:
@@ -117,12 +126,13 @@ def evaluation_lines(values: dict[str, Any]) -> list[str]:
     rows = [(task, _examples(of), *(of[c] for c in _COLUMNS)) for task, of in tasks.items()]
     if rows:
         lines += ["", *table([("task", "examples", *_COLUMNS), *rows])]
-    return lines + _score_lines(values.get("scores", {}))
+    return lines + _score_lines(values.get("scores", {}), values.get("averages", {}))
 
 
-def _score_lines(scores: dict[str, dict[str, float]]) -> list[str]:
-    """A table of the tasks' own metrics."""
+def _score_lines(scores: dict[str, dict[str, float]], averages: dict[str, float]) -> list[str]:
+    """A table of the tasks' own metrics, and of their averages."""
     rows = [(task, name, value) for task, of in scores.items() for name, value in of.items()]
+    rows += [("all tasks", name, value) for name, value in averages.items()]
     return ["", *table([("task", "metric", "score"), *rows])] if rows else []
 
 

@@ -16,6 +16,7 @@ _FREE = {
     "TrainerConfig.log_period",
     "TrainerConfig.eval_period",
     "TrainerConfig.keep_checkpoints",
+    "TrainerConfig.best_score",
     "TrainerConfig.metric_writers",
     "TrainerConfig.reset_data",
     "TrainerConfig.reset_optimizer",

@@ -117,8 +117,10 @@ class TrainerConfig:
       checkpoint_period: steps between checkpoints (macro CHECKPOINT_PERIOD).
       checkpoint_steps: more steps to save at, whose checkpoints are kept for good
         (macro CHECKPOINT_STEPS).
-      keep_checkpoints: the newest so many are kept, and the best by validation loss
-        (macro KEEP_CHECKPOINTS).
+      keep_checkpoints: the newest so many are kept, and the best (macro KEEP_CHECKPOINTS).
+      best_score: what the best is told by: "loss", the lowest on the validation split, or the
+        highest of a task's own scores, "task/metric", or of their "average", "glue_average" or
+        "super_glue_average" (macro BEST_SCORE).
       on_bad_loss: what to do where a step's loss or gradient is not finite, or its loss is a
         spike: "stop", or "skip", which goes back to the last checkpoint, or to the start, and on
         with the data behind the bad batch, as PaLM did (section 5.1) (macro ON_BAD_LOSS).
@@ -142,6 +144,7 @@ class TrainerConfig:
     checkpoint_period: int = 1000
     checkpoint_steps: tuple | list = ()
     keep_checkpoints: int = 3
+    best_score: str = "loss"
     on_bad_loss: str = "stop"
     loss_spike: float | None = None
     max_rollbacks: int = 3
@@ -168,6 +171,11 @@ class TrainerConfig:
                     f"CHECKPOINT_STEPS={self.checkpoint_steps!r} must be whole numbers of at least "
                     "1, as in (500, 2000)."
                 )
+        if not isinstance(self.best_score, str) or not self.best_score:
+            raise UserError(
+                f"BEST_SCORE={self.best_score!r} must be 'loss', 'average', or a task's own score, "
+                "as in 'squad_v010_allanswers/f1'."
+            )
         if not 0 <= self.label_smoothing < 1:
             raise UserError(
                 f"LABEL_SMOOTHING={self.label_smoothing} must be at least 0 and below 1."
@@ -271,6 +279,7 @@ _BESIDE_THE_STEP: dict[str, Any] = {
     "checkpoint_period": 1,
     "checkpoint_steps": (),
     "keep_checkpoints": 1,
+    "best_score": "loss",
     "on_bad_loss": "stop",
     "loss_spike": None,
     "max_rollbacks": 1,

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from switchx.model import Params
 from switchx.training.batches import HostBatch
-from switchx.training.readings import Result
+from switchx.training.readings import Result, Scores
 from switchx.training.state import Setup
 
 
@@ -34,6 +34,14 @@ class Evaluation(Protocol):
     share: Any
 
     def __call__(self, params: Params) -> Result: ...
+
+    def scores(
+        self,
+        params: Params,
+        step: int,
+        say: Callable[[str], None],
+        begin: Callable[[], None],
+    ) -> Scores: ...
 
     def each_task(self, params: Params) -> Iterator[tuple[str, Result]]: ...
 

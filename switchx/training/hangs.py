@@ -18,6 +18,7 @@ from switchx import storage
 # What a run does, as the beginning of the sentence that says it does not come to an end.
 STEP = "no step has ended"
 EVALUATION = "an evaluation has not ended"
+SCORING = "the scoring of a task has not ended"
 SAVE = "a save has not ended"
 PROFILE = "a profile has not been written"
 ROLLBACK = "the way back to a checkpoint has not ended"

@@ -1,7 +1,7 @@
 """What a run says of itself: rows of metrics in its directory, lines for whoever watches."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -11,7 +11,7 @@ from switchx.terminal import Progress, side_by_side
 from switchx.training.freezing import step_flops
 from switchx.training.metrics import MetricWriter, NoWriter, Rates
 from switchx.training.peak import measured_matmul_rate, peak_flops
-from switchx.training.readings import Result, read_metrics
+from switchx.training.readings import Result, Scores, as_fields, read_metrics
 from switchx.training.state import Setup
 from switchx.writers import Writers
 
@@ -28,6 +28,7 @@ class RunLog:
             MetricWriter(directory, first_step, writers, self.say) if shown else NoWriter()
         )
         self._rates = _rates(setup)
+        self._missed = False  # whether BEST_SCORE was
         self._since = (first_step, time.monotonic())  # what the next rates are measured from
 
     @property
@@ -56,24 +57,41 @@ class RunLog:
         """Steps go on after a pause, which the rates leave out."""
         self._since = (step, time.monotonic())
 
-    def validation(self, step: int, result: Result) -> None:
+    def validation(self, step: int, result: Result, scores: Scores) -> None:
+        """An evaluation, with averages of the tasks' scores where they have some."""
         values, layers = result
-        self._writer.write(step, "validation", values, layers)
+        self._writer.write(step, "validation", values | as_fields(scores.averages), layers)
         self.say(
             f"step {step}: validation loss {values['loss']:.4f}, "
             f"accuracy {values['accuracy']:.4f} (unigram entropy {values['unigram_entropy']:.4f})"
         )
 
-    def tasks(self, step: int, results: Iterator[tuple[str, Result]]) -> None:
-        """The same of each task, written as it comes."""
+    def tasks(self, step: int, results: Iterator[tuple[str, Result]], scores: Scores) -> None:
+        """The same of each task, with its own scores, written as it comes."""
         losses = {}
         for task, (values, _) in results:
             # Without the load of every expert: a hundred tasks of 2,048 would be all of the file.
-            self._writer.write(step, f"validation/{task}", values)
+            own = as_fields(scores.tasks.get(task, {}))
+            self._writer.write(step, f"validation/{task}", values | own)
             losses[task] = values["loss"]
-        if losses:
+        if losses and losses.keys() != scores.tasks.keys():
             self.say(f"step {step}: validation loss of each task")
-        for line in side_by_side(losses):
+            self._say_aside(losses)
+        if scores.tasks:
+            self.say(f"step {step}: scores")
+            self._say_aside(scores.by_name())
+
+    def best(self, name: str, found: Mapping[str, float]) -> None:
+        """Says once that what the best checkpoint is told by is not there, and what is."""
+        if name not in found and not self._missed:
+            self.say(
+                f"BEST_SCORE={name!r} is not among what was measured, {', '.join(found)}: no "
+                "checkpoint is kept as the best by it"
+            )
+        self._missed |= name not in found
+
+    def _say_aside(self, values: Mapping[str, float]) -> None:
+        for line in side_by_side(values):
             self.say(f"  {line}")
 
     def roll_back(self, bad_step: int, step: int, left_out: int, loss: float) -> None:

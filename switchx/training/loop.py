@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,11 +16,11 @@ from switchx.training.bad_loss import BadLoss, LossWatch
 from switchx.training.batches import Batch, put_rows
 from switchx.training.checkpoints.checkpoints import Checkpoints, History, Restored
 from switchx.training.feed import Evaluation, Stream
-from switchx.training.hangs import EVALUATION, PROFILE, ROLLBACK, SAVE, STEP, HangWatch
+from switchx.training.hangs import EVALUATION, PROFILE, ROLLBACK, SAVE, SCORING, STEP, HangWatch
 from switchx.training.log import RunLog
 from switchx.training.not_finite import Inquiry
 from switchx.training.profile import Profiler, pause
-from switchx.training.readings import Result, loss_of
+from switchx.training.readings import LOSS, Result, Scores, loss_of
 from switchx.training.state import Setup, TrainState
 
 
@@ -78,6 +79,7 @@ class Loop:
         self._rollbacks = 0
         self._validation: dict[str, float] = {}
         self._load: Any = None
+        self._scores = Scores()  # of the last evaluation
 
     def run(
         self, train_step: Callable[[TrainState, Batch], tuple[TrainState, dict]]
@@ -142,44 +144,56 @@ class Loop:
         if self._profiler.ends_at(step):
             self._hangs.begin(PROFILE)
             self._profiler.close()
-        last, loss = step == self._config.train_steps, None
+        last, found = step == self._config.train_steps, None
         evaluating = (last or step % self._config.eval_period == 0) and not leaving
         if evaluating:
-            loss = self._evaluate(step, state)
+            found = self._evaluate(step, state)
         if leaving or self._saves_at(step):
             drawn = step + self._skipped
             history = History(drawn, self._watch.losses, self._examples(drawn))
             self._hangs.begin(SAVE)
             self._log.sync()  # a run that goes on from here has all rows up to here
             with pause("saving"):
-                self._checkpoints.save(state, self._stream.state(), loss, history)
+                self._checkpoints.save(state, self._stream.state(), found, history)
             self._saved_step = step
-        if evaluating:  # behind the checkpoint: a hundred tasks take their time
+        if evaluating and not self._scores.tasks:  # behind: a hundred tasks take their time
             with pause("evaluating"):
-                self._log.tasks(step, self._each_task(state))
+                self._log.tasks(step, self._each_task(state), self._scores)
         self._log.resume(step)
         self._hangs.begin(STEP)
 
     def _each_task(self, state: TrainState) -> Iterator[tuple[str, Result]]:
+        """What is measured of each task; a run's only one was measured with the whole."""
         self._hangs.begin(EVALUATION)
-        for result in self._evaluation.each_task(state.params):
-            yield result
+        left = dict.fromkeys(self._scores.tasks)
+        for task, result in self._evaluation.each_task(state.params):
+            left.pop(task, None)
+            yield task, result
             self._hangs.begin(EVALUATION)
+        for task in left:
+            yield task, (self._validation, {})
 
     def _examples(self, batches: int) -> int:
         """Drawn from the data in so many batches, of which those before this start count too."""
         before = self._began.history
         return before.examples + (batches - before.batches) * self._batch_size
 
-    def _evaluate(self, step: int, state: TrainState) -> float:
+    def _evaluate(self, step: int, state: TrainState) -> dict[str, float]:
+        """Evaluates, and scores the tasks; returns what a checkpoint may be the best by."""
         self._hangs.begin(EVALUATION)
         with pause("evaluating"):
             values, layers = self._evaluation(state.params)
-        if not self._validation:
-            self._log.say(f"evaluation reads {self._evaluation.share}")
-        self._log.validation(step, (values, layers))
-        self._validation, self._load = values, layers.get("load")
-        return values["loss"]
+            if not self._validation:
+                self._log.say(f"evaluation reads {self._evaluation.share}")
+            self._validation, self._load = values, layers.get("load")
+            begin = functools.partial(self._hangs.begin, SCORING)
+            self._scores = self._evaluation.scores(state.params, step, self._log.say, begin)
+            self._log.validation(step, (values, layers), self._scores)
+            if self._scores.tasks:  # a run that goes on from a checkpoint of this step has them
+                self._log.tasks(step, self._each_task(state), self._scores)
+        found = {LOSS: values["loss"], **self._scores.by_name()}
+        self._log.best(self._config.best_score, found)
+        return found
 
     def _look_at(self, pending: tuple[int, dict, Batch] | None) -> BadLoss | None:
         """Waits for a step's metrics: returns what is wrong with them, or logs them where due."""

@@ -4,6 +4,8 @@ Metrics are {"sums", "penalty", "stats"} of an objective's `Outcome`; a training
 "gradient_norm" and "learning_rate".
 """
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,30 @@ import jax
 import numpy as np
 
 Result = tuple[dict[str, float], dict[str, Any]]  # scalars and per-layer arrays
+LOSS = "loss"  # what decides on the best checkpoint unless a score does
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What the tasks' own metrics say of a model.
+
+    Attributes:
+      tasks: of each task the values of its metrics by name.
+      averages: over the tasks, by name.
+    """
+
+    tasks: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    averages: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def by_name(self) -> dict[str, float]:
+        """All that are finite, under the names of BEST_SCORE: "task/metric", or an average's."""
+        every = {f"{task}/{name}": x for task, of in self.tasks.items() for name, x in of.items()}
+        return {name: x for name, x in (every | self.averages).items() if math.isfinite(x)}
+
+
+def as_fields(scores: dict[str, float]) -> dict[str, float]:
+    """Scores as they stand in a row of metrics, beside the loss and its like."""
+    return {f"score/{name}": value for name, value in scores.items()}
 
 
 def read_metrics(metrics: dict) -> Result:

@@ -34,6 +34,7 @@ OTHER = {
     "START_FRESH": ("*/router/*",),
     "CHECKPOINT_STEPS": (3,),
     "SCORE_EXAMPLES": 3,
+    "BEST_SCORE": "average",
     "DECODING_METHOD": "beam",
     "OPTIMIZER": "adamw",
     "ON_BAD_LOSS": "skip",

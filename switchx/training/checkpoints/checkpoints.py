@@ -83,8 +83,8 @@ class Checkpoints:
 
     Each holds the parameters, the optimizer's state with the step, the data position, and the
     identity: of model and vocabulary, with fingerprints of all arrays, so that no damaged or
-    exchanged file is taken for what was saved. The newest so many stay, the one of lowest
-    validation loss, those that were asked for by their steps, and what a rollback needs.
+    exchanged file is taken for what was saved. The newest so many stay, the best by BEST_SCORE,
+    those that were asked for by their steps, and what a rollback needs.
 
     Attributes:
       resets: what of those saved so far is not used.
@@ -111,19 +111,21 @@ class Checkpoints:
         self._directory = checkpoints_of(model_dir)
         base_period = trainer.checkpoint_period if trainer.on_bad_loss == "skip" else None
         keep, extra = trainer.keep_checkpoints, trainer.checkpoint_steps
-        self._manager = open_manager(self._directory, keep, extra, base_period)
+        best = trainer.best_score
+        self._manager = open_manager(self._directory, keep, extra, base_period, best)
 
     def save(
         self,
         state: TrainState,
         positions: Mapping[int, bytes],
-        validation_loss: float | None = None,
+        found: Mapping[str, float] | None = None,
         history: History = History(),
     ) -> None:
         """Starts saving, on all hosts alike; the state may be donated once this returns.
 
         Args:
           positions: of the shards that this host reads; it saves those that it is to keep.
+          found: by the evaluation of this step: the "loss", and scores by the names of BEST_SCORE.
 
         Raises:
           RunError: if this or the save before it failed.
@@ -144,7 +146,7 @@ class Checkpoints:
             position=PositionSave(kept, count, described["seal"]),
             identity=ocp.args.JsonSave(described),
         )
-        metrics = None if validation_loss is None else {"loss": validation_loss}
+        metrics = None if found is None else dict(found)
         try:
             self._manager.save(int(state.step), args=items, metrics=metrics, force=True)
         except Exception as error:  # of this save, or of the one before in the background
