@@ -151,6 +151,12 @@ seqio.TaskRegistry.add(
 )
 seqio.MixtureRegistry.add(
     "graded_mixture",
-    ["graded_pairs", "graded_not_at_all", "graded_ranking", "graded_without_validation"],
+    [
+        "graded_pairs",
+        "graded_not_at_all",
+        "graded_raising",
+        "graded_ranking",
+        "graded_without_validation",
+    ],
     default_rate=1.0,
 )

@@ -1,11 +1,13 @@
 """Tasks' own metrics: each value against seqio's Evaluator, and the functions called directly."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import seqio
 
 from switchx import data
 from switchx.errors import UserError
+from switchx.evaluation.averages import averages
 from tests.data import graded_tasks as own
 from tests.data.conftest import docs_config
 
@@ -125,7 +127,8 @@ def test_a_metric_that_raises_costs_its_own_values_alone():
 
 def test_the_tasks_of_a_mixture():
     chosen = config("graded_mixture")
-    assert {task.name for task in data.graded_tasks(chosen)} == {"graded_pairs", "graded_ranking"}
+    names = [task.name for task in data.graded_tasks(chosen)]
+    assert sorted(names) == ["graded_pairs", "graded_raising", "graded_ranking"]
     assert data.ungraded_tasks(chosen) == {
         "graded_not_at_all": "has no metrics",
         "graded_without_validation": "has no split 'validation'",
@@ -144,3 +147,29 @@ def test_targets_longer_than_the_limit_are_counted():
         graded("graded_pairs", most=3, feature_lengths=short._config.feature_lengths).targets
         == (short.targets[:3])
     )
+
+
+def of_benchmarks(version, super_version):
+    """A value for each metric that t5 has a name for, by task and metric."""
+    from t5.evaluation import eval_utils
+
+    rng, scores, columns = np.random.default_rng(0), {}, {}
+    for tag, metric in eval_utils.METRIC_NAMES.items():
+        if "/" in tag:
+            task, name = tag.split("/")
+            value = columns.setdefault(metric.name, float(rng.uniform(0, 100)))
+            task = task.replace("_v002", version).replace("_v102", super_version)
+            scores.setdefault(task, {})[name] = value
+    frame = pd.DataFrame({name: [value] for name, value in columns.items()})
+    return scores, eval_utils.compute_avg_glue(frame)
+
+
+@pytest.mark.parametrize("versions", [("_v002", "_v102"), ("_v200", "_v102")])
+def test_averages_of_glue_are_those_of_t5(versions):
+    scores, expected = of_benchmarks(*versions)
+    scores |= {"glue_wnli_v002": {"accuracy": 0.0}}  # is no part of it
+    found = averages(scores)
+    assert found["glue_average"] == pytest.approx(expected["Average GLUE Score"][0])
+    assert found["super_glue_average"] == pytest.approx(expected["Average SuperGLUE Score"][0])
+    del scores["super_glue_wic_v102"], scores[f"glue_mrpc{versions[0]}"]["f1"]
+    assert averages(scores).keys() == {"average"}
