@@ -4,7 +4,8 @@ A row's shape follows from its own length alone, never from its neighbours': so 
 same in whichever company it is computed, and each shape is compiled once.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from switchx.sharding import batch_sharding
 
 Rows = Sequence[Sequence[int]]
+Shape = TypeVar("Shape", int, tuple[int, int])
 LEAST_INPUT = 64
 
 
@@ -26,16 +28,18 @@ def bucket(length: int, least: int) -> int:
 
 
 def same_shapes(
-    shapes: Iterable[tuple[int, ...]], batch_size: int
-) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Each shape with up to batch_size numbers of rows that have it; the largest shapes first."""
-    numbers_of: dict[tuple[int, ...], list[int]] = {}
-    for number, shape in enumerate(shapes):
-        numbers_of.setdefault(shape, []).append(number)
-    for shape in sorted(numbers_of, reverse=True):
-        numbers = numbers_of[shape]
-        for first in range(0, len(numbers), batch_size):
-            yield shape, numbers[first : first + batch_size]
+    numbers: Iterable[int], shape_of: Callable[[int], Shape]
+) -> list[tuple[Shape, list[int]]]:
+    """Each shape with the numbers of the rows that have it, in order; the largest shapes first."""
+    numbers_of: dict[Shape, list[int]] = {}
+    for number in numbers:
+        numbers_of.setdefault(shape_of(number), []).append(number)
+    return sorted(numbers_of.items(), reverse=True)
+
+
+def in_batches(numbers: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    for first in range(0, len(numbers), batch_size):
+        yield numbers[first : first + batch_size]
 
 
 def padded(rows: Rows, batch_size: int, length: int) -> np.ndarray:

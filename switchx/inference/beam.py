@@ -2,15 +2,16 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from switchx.inference.decoding import EOS_ID, empty_rows
+from switchx.inference.decoding import EOS_ID
 from switchx.inference.sampling import without_padding
-from switchx.model import DecodeState, Model, ModelConfig, Params
+from switchx.inference.search import Answering, search
+from switchx.model import Model, Params
 
 
 def beam_search(
@@ -44,8 +45,9 @@ def beam_search(
       Where fewer than P hypotheses exist, the rest are zeros with a score of -inf.
     """
     encoder_token_BM = jnp.asarray(encoder_token_BM)
-    alpha = jnp.float32(length_penalty)
-    best = _search(model.config, params, encoder_token_BM, alpha, length, num_beams, eos_id)
+    method = Beam(length, num_beams, eos_id)
+    alpha_B = jnp.full(encoder_token_BM.shape[0], length_penalty, jnp.float32)
+    best = _ranked(method, search(model, method, params, encoder_token_BM, alpha_B))
     return best.token_BPL, best.rank_BP
 
 
@@ -56,82 +58,78 @@ class _Beams(NamedTuple):
     rank_BP: jax.Array
 
 
-class _Loop(NamedTuple):
-    position: jax.Array  # int32, of the token to be found next
-    last_BP: jax.Array  # int32, the token before it, of each alive hypothesis
+class _Found(NamedTuple):
+    alpha_B: jax.Array
     alive: _Beams  # unfinished, ranked by log-probability
     done: _Beams  # finished, ranked by score
-    state: DecodeState  # of the alive: arrays' batch is B * P
 
 
-@functools.partial(jax.jit, static_argnames=("config", "length", "num_beams", "eos_id"))
-def _search(
-    config: ModelConfig,
-    params: Params,
-    encoder_token_BM: jax.Array,
-    alpha: jax.Array,
-    length: int,
-    num_beams: int,
-    eos_id: int,
-) -> _Beams:
-    transformer = Model.of(config).bind(params)
+@dataclasses.dataclass(frozen=True)
+class Beam:
+    """The best of P hypotheses: see Method. Of each row it needs the length penalty, float32."""
 
-    def step(loop: _Loop) -> _Loop:
-        logits, state = transformer.decode_step(loop.last_BP.reshape(-1), loop.position, loop.state)
-        logp = without_padding(jax.nn.log_softmax(logits))
-        logp_BPV = logp.reshape(*loop.last_BP.shape, -1)
-        candidates, parent_BK, token_BK = _candidates(loop.alive, logp_BPV, loop.position)
+    length: int
+    num_beams: int
+    eos_id: int
 
-        ended_BK = token_BK == eos_id
-        among_best_K = jnp.arange(token_BK.shape[1]) < num_beams
-        score_BK = candidates.rank_BP / penalty(loop.position + 1, alpha)
+    @property
+    def hypotheses(self) -> int:
+        return self.num_beams
+
+    def begin(self, encoder_mask_BM: jax.Array, given: jax.Array) -> Answering:
+        """One empty hypothesis per row; none in rows that are padding."""
+        B, going_B = encoder_mask_BM.shape[0], jnp.any(encoder_mask_BM, axis=1)
+        token_BPL = jnp.zeros((B, self.num_beams, self.length), jnp.int32)
+        none_BP = jnp.full((B, self.num_beams), -jnp.inf)
+        first_BP = none_BP.at[:, 0].set(jnp.where(going_B, 0.0, -jnp.inf))
+        found = _Found(given, _Beams(token_BPL, first_BP), _Beams(token_BPL, none_BP))
+        return Answering(jnp.zeros(B, jnp.int32), token_BPL[..., 0], going_B, found)
+
+    def step(
+        self, answering: Answering, logits_BPV: jax.Array
+    ) -> tuple[jax.Array, jax.Array, _Found, jax.Array]:
+        position_B, (alpha_B, alive, done) = answering.position_B, answering.found
+        logp_BPV = without_padding(jax.nn.log_softmax(logits_BPV))
+        candidates, parent_BK, token_BK = _candidates(alive, logp_BPV, position_B)
+
+        ended_BK = token_BK == self.eos_id
+        among_best_K = jnp.arange(token_BK.shape[1]) < self.num_beams
+        score_BK = candidates.rank_BP / penalty(position_B + 1, alpha_B)[:, None]
         ended = candidates._replace(rank_BP=jnp.where(ended_BK & among_best_K, score_BK, -jnp.inf))
-        done = _best(_both(loop.done, ended), num_beams)[0]
+        done = _best(_both(done, ended), self.num_beams)[0]
 
-        going = candidates._replace(rank_BP=jnp.where(ended_BK, -jnp.inf, candidates.rank_BP))
-        alive, chosen_BP = _best(going, num_beams)
+        ongoing = candidates._replace(rank_BP=jnp.where(ended_BK, -jnp.inf, candidates.rank_BP))
+        alive, chosen_BP = _best(ongoing, self.num_beams)
         last_BP = jnp.take_along_axis(token_BK, chosen_BP, axis=1)
-        state = _reorder(state, jnp.take_along_axis(parent_BK, chosen_BP, axis=1))
-        return _Loop(loop.position + 1, last_BP, alive, done, state)
-
-    def undecided(loop: _Loop) -> jax.Array:
+        parent_BP = jnp.take_along_axis(parent_BK, chosen_BP, axis=1)
         # Log-probabilities only fall, so the most an unfinished one can come to is this.
-        reach_B = loop.alive.rank_BP[:, 0] / penalty(length, alpha)
-        return (loop.position < length) & jnp.any(reach_B > loop.done.rank_BP[:, -1])
+        reach_B = alive.rank_BP[:, 0] / penalty(self.length, alpha_B)
+        going_B = (position_B + 1 < self.length) & (reach_B > done.rank_BP[:, -1])
+        return last_BP, going_B, _Found(alpha_B, alive, done), parent_BP
 
-    start = _start(
-        transformer.start_decoding(encoder_token_BM, length), encoder_token_BM, num_beams
-    )
-    loop = jax.lax.while_loop(undecided, step, start)
-    cut_off_BP = jnp.where(
-        loop.position == length, loop.alive.rank_BP / penalty(length, alpha), -jnp.inf
-    )
-    best, _ = _best(_both(loop.done, loop.alive._replace(rank_BP=cut_off_BP)), num_beams)
-    return best
+    def best(self, answering: Answering) -> jax.Array:
+        return self.ranked(answering).token_BPL[:, 0]
+
+    def ranked(self, answering: Answering) -> _Beams:
+        """All P, the best first; what the length cut off is among them."""
+        position_B, (alpha_B, alive, done) = answering.position_B, answering.found
+        cut_off_BP = alive.rank_BP / penalty(self.length, alpha_B)[:, None]
+        cut_off_BP = jnp.where((position_B == self.length)[:, None], cut_off_BP, -jnp.inf)
+        return _best(_both(done, alive._replace(rank_BP=cut_off_BP)), self.num_beams)[0]
 
 
-def penalty(length: jax.Array | int, alpha: jax.Array | float) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="method")
+def _ranked(method: Beam, answering: Answering) -> _Beams:
+    return method.ranked(answering)
+
+
+def penalty(length: jax.Array | int, alpha: jax.Array) -> jax.Array:
     """((5 + length) / 6)^alpha, by which a log-probability is divided."""
     return ((5.0 + length) / 6.0) ** alpha
 
 
-def _start(state: DecodeState, encoder_token_BM: jax.Array, P: int) -> _Loop:
-    """One empty hypothesis per row, its cache P times over; none in rows that are padding."""
-    B, L = encoder_token_BM.shape[0], state.bias_HLL.shape[-1]
-    token_BPL = jnp.zeros((B, P, L), jnp.int32)
-    none_BP = jnp.full((B, P), -jnp.inf)
-    first_B = jnp.where(empty_rows(encoder_token_BM), -jnp.inf, 0.0)
-    state = dataclasses.replace(
-        state,
-        cache_N=jax.tree.map(lambda x: jnp.repeat(x, P, axis=1), state.cache_N),
-        encoder_mask_BM=jnp.repeat(state.encoder_mask_BM, P, axis=0),
-    )
-    alive = _Beams(token_BPL, none_BP.at[:, 0].set(first_B))
-    return _Loop(jnp.int32(0), token_BPL[..., 0], alive, _Beams(token_BPL, none_BP), state)
-
-
 def _candidates(
-    alive: _Beams, logp_BPV: jax.Array, position: jax.Array
+    alive: _Beams, logp_BPV: jax.Array, position_B: jax.Array
 ) -> tuple[_Beams, jax.Array, jax.Array]:
     """The K best continuations by one token, the beam each came from [B, K], its token [B, K]."""
     B, P, V = logp_BPV.shape
@@ -143,7 +141,8 @@ def _candidates(
     logp_BK, index_BK = jax.lax.top_k(total_BT, min(K, P * V))
     parent_BK, token_BK = index_BK // V, (index_BK % V).astype(jnp.int32)
     token_BKL = jnp.take_along_axis(alive.token_BPL, parent_BK[..., None], axis=1)
-    token_BKL = jax.lax.dynamic_update_slice(token_BKL, token_BK[..., None], (0, 0, position))
+    here_B1L = jnp.arange(token_BKL.shape[-1]) == position_B[:, None, None]
+    token_BKL = jnp.where(here_B1L, token_BK[..., None], token_BKL)
     return _Beams(token_BKL, logp_BK), parent_BK, token_BK
 
 
@@ -157,22 +156,3 @@ def _best(beams: _Beams, P: int) -> tuple[_Beams, jax.Array]:
     return _Beams(
         jnp.take_along_axis(beams.token_BPL, place_BP[..., None], axis=1), rank_BP
     ), place_BP
-
-
-def _reorder(state: DecodeState, parent_BP: jax.Array) -> DecodeState:
-    """Gives each hypothesis the cache of the one it continues.
-
-    Keys and values of the encoder stay: they are the same for all hypotheses of a row.
-    """
-    B, P = parent_BP.shape
-
-    def move(x: jax.Array) -> jax.Array:
-        x_NBP = x.reshape(x.shape[0], B, P, *x.shape[2:])
-        index = parent_BP.reshape(1, B, P, *(1,) * (x.ndim - 2))
-        return jnp.take_along_axis(x_NBP, index, axis=2).reshape(x.shape)
-
-    def layer(cache: Any) -> Any:
-        moved = {name: move(getattr(cache, name)) for name in ("key_BLHK", "value_BLHK")}
-        return dataclasses.replace(cache, **moved)
-
-    return dataclasses.replace(state, cache_N=[layer(cache) for cache in state.cache_N])

@@ -1,7 +1,7 @@
 """Greedy decoding and sampling, token by token with a key-value cache."""
 
-import functools
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ import numpy as np
 
 from switchx.inference.config import GREEDY, Sampling
 from switchx.inference.sampling import next_token
-from switchx.model import DecodeState, Model, ModelConfig, Noise, Params
+from switchx.inference.search import Answering, search
+from switchx.model import Model, Noise, Params
 
 EOS_ID = 1
 
@@ -54,57 +55,49 @@ def sample(
       int32 [B, L].
     """
     row_B = np.arange(len(encoder_token_BM)) if row_B is None else row_B
-    return _generate(
-        model.config,
-        params,
-        jnp.asarray(encoder_token_BM),
-        Noise.for_rows(seed, jnp.uint32(0), jnp.asarray(row_B, jnp.uint32)),
-        length,
-        sampling,
-        eos_id,
-    )
+    method = Drawing(length, sampling, eos_id)
+    noise_B = noise_of(seed, row_B)
+    return search(model, method, params, jnp.asarray(encoder_token_BM), noise_B).found.token_BL
 
 
-class _Loop(NamedTuple):
-    position: jax.Array  # int32, of the token to be found next
-    last_B: jax.Array  # int32, the token before it
-    ended_B: jax.Array  # bool
+def noise_of(seed: int, row_B: np.ndarray) -> Noise:
+    """The draws of rows of these numbers."""
+    return Noise.for_rows(seed, jnp.uint32(0), jnp.asarray(np.maximum(row_B, 0), jnp.uint32))
+
+
+class _Found(NamedTuple):
+    noise_B: Noise
     token_BL: jax.Array
-    state: DecodeState
 
 
-@functools.partial(jax.jit, static_argnames=("config", "length", "sampling", "eos_id"))
-def _generate(
-    config: ModelConfig,
-    params: Params,
-    encoder_token_BM: jax.Array,
-    noise_B: Noise,
-    length: int,
-    sampling: Sampling,
-    eos_id: int,
-) -> jax.Array:
-    transformer = Model.of(config).bind(params)  # of the config: that is what can be static
-    B = encoder_token_BM.shape[0]
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """Each next token drawn, or the most probable: see Method. Of each row it needs its Noise."""
 
-    def step(loop: _Loop) -> _Loop:
-        logits_BV, state = transformer.decode_step(loop.last_B, loop.position, loop.state)
-        token_B = next_token(logits_BV, sampling, noise_B.fold(loop.position))
-        token_B = jnp.where(loop.ended_B, 0, token_B)
-        token_BL = jax.lax.dynamic_update_slice(loop.token_BL, token_B[:, None], (0, loop.position))
-        ended_B = loop.ended_B | (token_B == eos_id)
-        return _Loop(loop.position + 1, token_B, ended_B, token_BL, state)
+    length: int
+    sampling: Sampling
+    eos_id: int
 
-    start = _Loop(
-        position=jnp.int32(0),
-        last_B=jnp.zeros(B, jnp.int32),
-        ended_B=empty_rows(encoder_token_BM),
-        token_BL=jnp.zeros((B, length), jnp.int32),
-        state=transformer.start_decoding(encoder_token_BM, length),
-    )
-    going = lambda loop: (loop.position < length) & ~jnp.all(loop.ended_B)  # noqa: E731
-    return jax.lax.while_loop(going, step, start).token_BL
+    hypotheses: ClassVar[int] = 1
 
+    def begin(self, encoder_mask_BM: jax.Array, given: Noise) -> Answering:
+        B = encoder_mask_BM.shape[0]
+        return Answering(
+            position_B=jnp.zeros(B, jnp.int32),
+            last_BP=jnp.zeros((B, 1), jnp.int32),
+            going_B=jnp.any(encoder_mask_BM, axis=1),
+            found=_Found(given, jnp.zeros((B, self.length), jnp.int32)),
+        )
 
-def empty_rows(encoder_token_BM: jax.Array) -> jax.Array:
-    """bool [B]: rows that only fill up a batch, and must not keep it from ending early."""
-    return ~jnp.any(encoder_token_BM > 0, axis=1)
+    def step(
+        self, answering: Answering, logits_BPV: jax.Array
+    ) -> tuple[jax.Array, jax.Array, _Found, None]:
+        position_B, (noise_B, token_BL) = answering.position_B, answering.found
+        token_B = next_token(logits_BPV[:, 0], self.sampling, noise_B.fold(position_B))
+        here_BL = jnp.arange(self.length) == position_B[:, None]
+        found = _Found(noise_B, jnp.where(here_BL, token_B[:, None], token_BL))
+        going_B = (token_B != self.eos_id) & (position_B + 1 < self.length)
+        return token_B[:, None], going_B, found, None
+
+    def best(self, answering: Answering) -> jax.Array:
+        return answering.found.token_BL

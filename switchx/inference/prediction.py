@@ -1,18 +1,22 @@
 """Any number of inputs of any length, through programs compiled for a few shapes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
 from switchx.data import Vocabulary
-from switchx.inference.beam import beam_search
+from switchx.inference.batches import LEAST_INPUT, Rows, bucket, in_batches, padded, same_shapes
+from switchx.inference.beam import Beam
 from switchx.inference.blanks import Answer, answer, to_tokens
 from switchx.inference.config import GREEDY, DecodingConfig
-from switchx.inference.decoding import EOS_ID, sample
+from switchx.inference.decoding import EOS_ID, Drawing, noise_of
+from switchx.inference.places import Given, Places
+from switchx.inference.search import Method
 from switchx.model import Model, Params
 
-_BUCKET = 64
+# Batches of rows that are sorted by length together; what is left over of each is less the more.
+_WINDOW = 64
 
 
 def fill_blanks(
@@ -37,14 +41,16 @@ def fill_blanks(
 def predict(
     model: Model,
     params: Params,
-    rows: Sequence[Sequence[int]],
+    rows: Rows,
     decoding: DecodingConfig,
     max_input_length: int,
     eos_id: int = EOS_ID,
 ) -> Iterator[list[int]]:
-    """Answers to encoder inputs, in their order, a batch at a time.
+    """Answers to encoder inputs, in their order, some batches at a time.
 
-    Under a mesh (`jax.set_mesh`) the batch size must be a multiple of data x expert.
+    Inputs of like lengths are in a batch together, and a row that has its answer gives its place
+    in the batch to another. Under a mesh (`jax.set_mesh`) the batch size must be a multiple of
+    data x expert; the rows are shared out over its devices, and every host gets all answers.
 
     Args:
       rows: token ids, none of them 0, each at most max_input_length of them.
@@ -52,41 +58,41 @@ def predict(
     Yields:
       The tokens of each answer, the end of sequence included.
     """
-    for first in range(0, len(rows), decoding.batch_size):
-        batch = rows[first : first + decoding.batch_size]
-        token_BM = pad(batch, decoding.batch_size, max_input_length)
-        row_B = np.arange(first, first + decoding.batch_size)
-        answer_BL = np.asarray(_decode(model, params, token_BM, row_B, decoding, eos_id))
-        for tokens in answer_BL[: len(batch)].tolist():
-            yield tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+    longest = max(map(len, rows), default=0)
+    if longest > max_input_length:
+        raise ValueError(f"a row of {longest} tokens, where at most {max_input_length} fit")
+    method, given = _method(decoding, eos_id), Given(rows, _given(decoding))
+    places = Places(model, params, method, given, decoding.batch_size)
+    for part in in_batches(range(len(rows)), _WINDOW * decoding.batch_size):
+        answers: dict[int, list[int]] = {}
+        for M, numbers in same_shapes(
+            part, lambda n: _input_length(len(rows[n]), max_input_length)
+        ):
+            answers.update(places.answers(numbers, M))
+        yield from (answers[number] for number in part)
 
 
-def _decode(
-    model: Model,
-    params: Params,
-    token_BM: np.ndarray,
-    row_B: np.ndarray,
-    decoding: DecodingConfig,
-    eos_id: int,
-) -> jax.Array:
+def _method(decoding: DecodingConfig, eos_id: int) -> Method:
     if decoding.method == "beam":
-        beams, alpha = decoding.num_beams, decoding.length_penalty
-        token_BPL, _ = beam_search(model, params, token_BM, decoding.length, beams, alpha, eos_id)
-        return token_BPL[:, 0]
+        return Beam(decoding.length, decoding.num_beams, eos_id)
     sampling = GREEDY if decoding.method == "greedy" else decoding.sampling
-    return sample(model, params, token_BM, decoding.length, sampling, decoding.seed, row_B, eos_id)
+    return Drawing(decoding.length, sampling, eos_id)
 
 
-def pad(rows: Sequence[Sequence[int]], batch_size: int, max_length: int) -> np.ndarray:
-    """int32 [batch_size, M] with zeros where there is nothing.
+def _given(decoding: DecodingConfig) -> Callable[[np.ndarray], Any]:
+    """See Given.of_rows. A row keeps its number, and so its draws, in whichever batch it is."""
+    if decoding.method == "beam":
+        return lambda row_B: np.full(len(row_B), decoding.length_penalty, np.float32)
+    return lambda row_B: noise_of(decoding.seed, row_B)
 
-    M is the least multiple of 64 that holds every row, or max_length where that is less.
-    """
+
+def _input_length(tokens: int, max_length: int) -> int:
+    return min(bucket(tokens, LEAST_INPUT), max_length)
+
+
+def pad(rows: Rows, batch_size: int, max_length: int) -> np.ndarray:
+    """int32 [batch_size, M], M one of a few lengths that holds every row, at most max_length."""
     longest = max(map(len, rows))
     if longest > max_length:
         raise ValueError(f"a row of {longest} tokens, where at most {max_length} fit")
-    M = min(-(-longest // _BUCKET) * _BUCKET, max_length)
-    token_BM = np.zeros((batch_size, M), np.int32)
-    for row, tokens in zip(token_BM, rows, strict=False):
-        row[: len(tokens)] = tokens
-    return token_BM
+    return padded(rows, batch_size, _input_length(longest, max_length))

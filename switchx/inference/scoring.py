@@ -6,7 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from switchx.inference.batches import LEAST_INPUT, Rows, bucket, padded, put, same_shapes, whole
+from switchx.inference.batches import (
+    LEAST_INPUT,
+    Rows,
+    bucket,
+    in_batches,
+    padded,
+    put,
+    same_shapes,
+    whole,
+)
 from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Params
 
 _LEAST_TARGET = 8
@@ -28,17 +37,20 @@ def score_rows(
     Returns:
       Natural logarithms, summed over the target's tokens.
     """
-    lengths = [
-        (bucket(len(target), _LEAST_TARGET), bucket(len(tokens), LEAST_INPUT))
-        for tokens, target in zip(encoder_rows, target_rows, strict=True)
-    ]
-    scores = [0.0] * len(lengths)
-    for (L, M), numbers in same_shapes(lengths, batch_size):
-        encoder_token_BM = put(padded([encoder_rows[n] for n in numbers], batch_size, M))
-        target_token_BL = put(padded([target_rows[n] for n in numbers], batch_size, L))
-        score_B = whole(score(model, params, encoder_token_BM, target_token_BL))
-        for number, value in zip(numbers, score_B.tolist(), strict=False):
-            scores[number] = value
+    if len(encoder_rows) != len(target_rows):
+        raise ValueError(f"{len(encoder_rows)} inputs and {len(target_rows)} targets")
+
+    def shape_of(n: int) -> tuple[int, int]:
+        return bucket(len(target_rows[n]), _LEAST_TARGET), bucket(len(encoder_rows[n]), LEAST_INPUT)
+
+    scores = [0.0] * len(target_rows)
+    for (L, M), alike in same_shapes(range(len(scores)), shape_of):
+        for numbers in in_batches(alike, batch_size):
+            encoder_token_BM = put(padded([encoder_rows[n] for n in numbers], batch_size, M))
+            target_token_BL = put(padded([target_rows[n] for n in numbers], batch_size, L))
+            score_B = whole(score(model, params, encoder_token_BM, target_token_BL))
+            for number, value in zip(numbers, score_B.tolist(), strict=False):
+                scores[number] = value
     return scores
 
 

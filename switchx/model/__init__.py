@@ -16,12 +16,12 @@ from switchx.model.model import Model, Params
 from switchx.model.noise import NO_NOISE, Noise, seed_key
 from switchx.model.routing import Assignment, RoutingStats
 from switchx.model.switch_layer import Groupings
-from switchx.model.transformer import DecodeState, Output, Segments, Transformer
+from switchx.model.transformer import Encoded, Output, Segments, Transformer, Written
 
 __all__ = [
     "NO_NOISE",
     "Assignment",
-    "DecodeState",
+    "Encoded",
     "Groupings",
     "Model",
     "ModelConfig",
@@ -32,6 +32,7 @@ __all__ = [
     "Segments",
     "SwitchConfig",
     "Transformer",
+    "Written",
     "forward_flops",
     "parameter_count",
     "seed_key",

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.attention import Attention
+from switchx.model.attention import Attention, Kept
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import Experts
 from switchx.model.layers import FeedForward, RMSNorm
-from switchx.model.noise import Noise, dropout
+from switchx.model.noise import NO_NOISE, Noise, dropout
 from switchx.model.ranges import Range, Ranges
 from switchx.model.switch_layer import Grouping, Routed, SwitchLayer
 from switchx.sharding import constrain
@@ -41,35 +41,30 @@ class DecoderContext(EncoderContext):
 
     Attributes:
       encoder_visible_BLM: bool, which encoder tokens may be seen; L may be 1.
-      encoded_BMD: the encoder's output; of no size once its keys and values are in the cache.
-      position: int32 scalar, where a cache is written; 0 without one.
+      encoded_BMD: the encoder's output.
     """
 
     encoder_visible_BLM: jax.Array
     encoded_BMD: jax.Array
-    position: jax.Array | int
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LayerCache:
-    """Keys and values of one decoder layer: of the tokens so far [B, L, H, K], of the encoder's."""
+class StepContext:
+    """What every decoder block sees of one step of generation.
 
-    key_BLHK: jax.Array
-    value_BLHK: jax.Array
-    cross_key_BMHK: jax.Array
-    cross_value_BMHK: jax.Array
+    Attributes:
+      position_B: int32, where each row's tokens stand.
+      bias_BH1M: self-attention's relative bias of the kept tokens.
+      visible_BPM: bool, which of them each hypothesis may see.
+      encoder_visible_B1M: bool, which encoder tokens may be seen.
+      grouping: how switch layers route.
+    """
 
-    def extended(
-        self, key_B1HK: jax.Array, value_B1HK: jax.Array, position: jax.Array | int
-    ) -> "LayerCache":
-        """With a token's key and value at its position."""
-        start = (0, position, 0, 0)
-        return dataclasses.replace(
-            self,
-            key_BLHK=jax.lax.dynamic_update_slice(self.key_BLHK, key_B1HK, start),
-            value_BLHK=jax.lax.dynamic_update_slice(self.value_BLHK, value_B1HK, start),
-        )
+    position_B: jax.Array
+    bias_BH1M: jax.Array
+    visible_BPM: jax.Array
+    encoder_visible_B1M: jax.Array
+    grouping: Grouping
 
 
 class FeedForwardSublayer(nnx.Module):
@@ -143,8 +138,8 @@ class EncoderLayer(nnx.Module):
         self.feed_forward = FeedForwardSublayer(config, switch, rngs)
 
     def __call__(
-        self, x_BLD: jax.Array, context: EncoderContext, noise: Noise, cache: LayerCache | None
-    ) -> tuple[jax.Array, list[Routed], LayerCache | None, Ranges]:
+        self, x_BLD: jax.Array, context: EncoderContext, noise: Noise
+    ) -> tuple[jax.Array, list[Routed], Ranges]:
         at, ff = noise.fold(0), noise.fold(1)
         mask_BL, grouping = context.mask_BL, context.grouping
         with jax.named_scope("attention"):
@@ -154,7 +149,7 @@ class EncoderLayer(nnx.Module):
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         ranges = _of_attention(grouping, h_BLD, routed)
         x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
-        return x_BLD, routed + more, cache, ranges | further
+        return x_BLD, routed + more, ranges | further
 
 
 class DecoderLayer(nnx.Module):
@@ -170,40 +165,52 @@ class DecoderLayer(nnx.Module):
         self.feed_forward = FeedForwardSublayer(config, switch, rngs)
 
     def __call__(
-        self, x_BLD: jax.Array, context: DecoderContext, noise: Noise, cache: LayerCache | None
-    ) -> tuple[jax.Array, list[Routed], LayerCache | None, Ranges]:
-        """Of whole sequences, or with a cache of the token at `context.position`."""
+        self, x_BLD: jax.Array, context: DecoderContext, noise: Noise
+    ) -> tuple[jax.Array, list[Routed], Ranges]:
         at, cross, ff = (noise.fold(site) for site in range(3))
         mask_BL, grouping = context.mask_BL, context.grouping
         with jax.named_scope("attention"):
             h_BLD = self.attention_norm(x_BLD)
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            if cache is not None:
-                cache = cache.extended(key, value, context.position)
-                key, value = cache.key_BLHK, cache.value_BLHK
             h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         ranges = _of_attention(grouping, h_BLD, routed)
         with jax.named_scope("cross_attention"):
             h_BLD = self.cross_norm(x_BLD)
             query = self.cross_attention.queries(h_BLD)
-            if cache is not None:
-                key, value = cache.cross_key_BMHK, cache.cross_value_BMHK
-            else:
-                key, value = self.cross_attention.keys_values(context.encoded_BMD)
+            key, value = self.cross_attention.keys_values(context.encoded_BMD)
             visible_BLM = context.encoder_visible_BLM
             h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
             x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
         ranges |= _watched(grouping, cross_attention=h_BLD)
         x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
-        return x_BLD, routed + more, cache, ranges | further
+        return x_BLD, routed + more, ranges | further
 
-    def start_cache(self, encoded_BMD: jax.Array, length: int) -> LayerCache:
-        """An empty cache for `length` tokens, the encoder's keys and values filled in."""
-        cross_key, cross_value = self.cross_attention.keys_values(encoded_BMD)
-        B, _, H, K = cross_key.shape
-        empty_BLHK = jnp.zeros((B, length, H, K), cross_key.dtype)
-        return LayerCache(empty_BLHK, empty_BLHK, cross_key, cross_value)
+    def step(
+        self, x_BPD: jax.Array, context: StepContext, own_N: Kept, number: jax.Array, cross: Kept
+    ) -> tuple[jax.Array, Kept]:
+        """One more token of each of P hypotheses of each row.
+
+        Args:
+          own_N: keys and values of the tokens so far, of this layer in every block, [N, ...].
+          number: the block's.
+          cross: keys and values of the encoder's.
+
+        Returns:
+          [B, P, D]; own_N with this token's.
+        """
+        mask_BP = jnp.ones(x_BPD.shape[:2], bool)
+        h_BPD = self.attention_norm(x_BPD)
+        query, key, value, _ = self.attention.of_itself(h_BPD, mask_BP, context.grouping, NO_NOISE)
+        own_N = own_N.extended(number, context.position_B, key, value)
+        own, bias_BH1M = own_N.of_block(number), context.bias_BH1M
+        h_BPD = self.attention.to_kept(query, own, bias_BH1M, context.visible_BPM)
+        x_BPD = _residual(self.config, x_BPD, h_BPD, NO_NOISE)
+        query = self.cross_attention.queries(self.cross_norm(x_BPD))
+        h_BPD = self.cross_attention.to_kept(query, cross, None, context.encoder_visible_B1M)
+        x_BPD = _residual(self.config, x_BPD, h_BPD, NO_NOISE)
+        x_BPD, *_ = self.feed_forward(x_BPD, mask_BP, context.grouping, NO_NOISE)
+        return x_BPD, own_N
 
 
 C = TypeVar("C", bound=EncoderContext)
@@ -214,8 +221,8 @@ class Layer(Protocol[C_contra]):
     """An EncoderLayer or a DecoderLayer, called with the context of its stack."""
 
     def __call__(
-        self, x_BLD: jax.Array, context: C_contra, noise: Noise, cache: LayerCache | None
-    ) -> tuple[jax.Array, list[Routed], LayerCache | None, Ranges]: ...
+        self, x_BLD: jax.Array, context: C_contra, noise: Noise
+    ) -> tuple[jax.Array, list[Routed], Ranges]: ...
 
 
 class Block(nnx.Module, Generic[C]):
@@ -238,21 +245,17 @@ class Block(nnx.Module, Generic[C]):
         return [getattr(self, f"layer_{i}") for i in range(self.period)]
 
     def __call__(
-        self, x_BLD: jax.Array, context: C, noise: Noise, cache: list[LayerCache]
-    ) -> tuple[jax.Array, Routed | None, list[LayerCache], dict[str, Ranges]]:
+        self, x_BLD: jax.Array, context: C, noise: Noise
+    ) -> tuple[jax.Array, Routed | None, dict[str, Ranges]]:
         """Runs the layers; what was routed has a leading axis: attention's, feed-forward's.
 
-        `cache`: the layers', which are returned as they are then; [] without. Last come the
-        layers' ranges by "layer_0", ..., {} where the grouping is not watched.
+        Last come the layers' ranges by "layer_0", ..., {} where the grouping is not watched.
         """
-        routed, caches, ranges = [], [], {}
+        routed, ranges = [], {}
         for i, layer in enumerate(self.layers):
-            layer_cache = cache[i] if cache else None
-            x_BLD, more, layer_cache, seen = layer(x_BLD, context, noise.fold(i), layer_cache)
+            x_BLD, more, seen = layer(x_BLD, context, noise.fold(i))
             routed += more
             if seen:
                 ranges[f"layer_{i}"] = seen
-            if layer_cache is not None:
-                caches.append(layer_cache)
         stacked = jax.tree.map(lambda *rows: jnp.stack(rows), *routed) if routed else None
-        return x_BLD, stacked, caches, ranges
+        return x_BLD, stacked, ranges

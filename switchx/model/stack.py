@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, LayerCache
+from switchx.model.attention import Kept
+from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, StepContext
 from switchx.model.config import ModelConfig, StackShape
 from switchx.model.noise import Noise
 from switchx.model.ranges import Ranges
@@ -42,47 +43,68 @@ class Stack(nnx.Module, Generic[C]):
             param.set_metadata(axes=("layers", *param.axes))
 
     def __call__(
-        self, x_BLD: jax.Array, context: C, noise: Noise, cache_N: list[LayerCache]
-    ) -> tuple[jax.Array, Routed | None, list[LayerCache], dict[str, Ranges]]:
+        self, x_BLD: jax.Array, context: C, noise: Noise
+    ) -> tuple[jax.Array, Routed | None, dict[str, Ranges]]:
         """Runs the blocks in order.
 
         Args:
           context: passed to every block as it is.
           noise: folded with the block's number.
-          cache_N: of the layers of a block, each array with a leading N axis; [] without.
 
         Returns:
           [B, L, D]; what was routed, all layers with experts in order on one leading axis; the
-          caches as they are then; the ranges of each layer of a block, [N], where the grouping is
-          watched.
+          ranges of each layer of a block, [N], where the grouping is watched.
         """
         graphdef, params_N = nnx.split(self.blocks)
 
         def body(x_BLD: jax.Array, per_block: Any) -> tuple[jax.Array, Any]:
-            params, number, cache = per_block
+            params, number = per_block
             block = nnx.merge(graphdef, params)
-            x_BLD, *returned = block(x_BLD, context, noise.fold(number), cache)
+            x_BLD, *returned = block(x_BLD, context, noise.fold(number))
             return x_BLD, tuple(returned)
 
         if self.config.remat != "none":
             body = jax.checkpoint(body, policy=_POLICIES[self.config.remat])
         numbers_N = jnp.arange(self.shape.num_blocks, dtype=jnp.uint32)
-        loop = jax.lax.scan if self.config.scan else _unrolled
-        x_BLD, returned_N = loop(body, x_BLD, (params_N, numbers_N, cache_N))
-        routed_N, cache_N, ranges_N = returned_N
+        x_BLD, returned_N = self._loop(body, x_BLD, (params_N, numbers_N))
+        routed_N, ranges_N = returned_N
         # [blocks, routed layers of a block, ...] to [routed layers, ...].
         routed_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), routed_N)
-        return x_BLD, routed_N, cache_N, ranges_N
+        return x_BLD, routed_N, ranges_N
 
-    def start_cache(self, encoded_BMD: jax.Array, length: int) -> list[LayerCache]:
-        """Of a decoder: its layers' caches for `length` tokens, see DecoderLayer."""
+    def cross_kept(self, encoded_BMD: jax.Array) -> list[Kept]:
+        """Of a decoder: the encoder's keys and values for each layer of a block, [N, ...]."""
         graphdef, params_N = nnx.split(self.blocks)
 
-        def start(params: Any) -> list[LayerCache]:
-            block = nnx.merge(graphdef, params)
-            return [layer.start_cache(encoded_BMD, length) for layer in block.layers]
+        def of_block(params: Any) -> list[Kept]:
+            layers = nnx.merge(graphdef, params).layers
+            return [Kept.of(*layer.cross_attention.keys_values(encoded_BMD)) for layer in layers]
 
-        return jax.lax.map(start, params_N)
+        return jax.lax.map(of_block, params_N)
+
+    def step(
+        self, x_BPD: jax.Array, context: StepContext, own_N: list[Kept], cross_N: list[Kept]
+    ) -> tuple[jax.Array, list[Kept]]:
+        """Of a decoder: one more token through all blocks, see DecoderLayer.step.
+
+        What the layers keep is carried through the loop whole, and so written where it lies.
+        """
+        graphdef, params_N = nnx.split(self.blocks)
+
+        def body(carry: Any, per_block: Any) -> tuple[Any, None]:
+            (x_BPD, own_N), (params, number, cross) = carry, per_block
+            own_N = list(own_N)
+            for i, layer in enumerate(nnx.merge(graphdef, params).layers):
+                x_BPD, own_N[i] = layer.step(x_BPD, context, own_N[i], number, cross[i])
+            return (x_BPD, own_N), None
+
+        numbers_N = jnp.arange(self.shape.num_blocks)
+        carry, _ = self._loop(body, (x_BPD, own_N), (params_N, numbers_N, cross_N))
+        return carry
+
+    @property
+    def _loop(self) -> Callable:
+        return jax.lax.scan if self.config.scan else _unrolled
 
 
 def _unrolled(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.attention import RelativePositionBias
+from switchx.model.attention import Kept, RelativePositionBias
 from switchx.model.blocks import (
     DecoderContext,
     DecoderLayer,
     EncoderContext,
     EncoderLayer,
-    LayerCache,
+    StepContext,
 )
 from switchx.model.config import ModelConfig
 from switchx.model.layers import Embedding, RMSNorm
@@ -57,18 +57,53 @@ class Segments:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class DecodeState:
-    """What generation carries from token to token.
+class Encoded:
+    """What generation needs of the inputs.
 
     Attributes:
-      cache_N: of the layers of a block, [N, ...]; every array's second dimension is the batch.
-      encoder_mask_BM: bool, real encoder tokens.
-      bias_HLL: self-attention's bias over the whole output.
+      cross_N: keys and values for each decoder layer of a block, [N, ...].
+      mask_BM: bool, real encoder tokens.
     """
 
-    cache_N: list[LayerCache]
-    encoder_mask_BM: jax.Array
-    bias_HLL: jax.Array
+    cross_N: list[Kept]
+    mask_BM: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What generation keeps of the tokens so far, of P hypotheses of each row.
+
+    Attributes:
+      own_N: their keys and values, for each decoder layer of a block, [N, B, H, C P, K], where C
+        is the room for tokens.
+      writer_BPC: int32, which of the P places holds what a hypothesis has at a position. They
+        share what they have in common: only this is moved when one continues another.
+    """
+
+    own_N: list[Kept]
+    writer_BPC: jax.Array
+
+    @property
+    def room(self) -> int:
+        return self.writer_BPC.shape[-1]
+
+    def continued(self, parent_BP: jax.Array) -> "Written":
+        """Each hypothesis continues its parent."""
+        moved_BPC = jnp.take_along_axis(self.writer_BPC, parent_BP[..., None], axis=1)
+        return dataclasses.replace(self, writer_BPC=moved_BPC)
+
+    def resized(self, room: int) -> "Written":
+        """With room for more tokens, or for fewer that hold all there are."""
+        P = self.writer_BPC.shape[1]
+        own_N = jax.tree.map(lambda x_NBHCK: _resized(x_NBHCK, 3, room * P), self.own_N)
+        return Written(own_N, _resized(self.writer_BPC, 2, room))
+
+
+def _resized(x: jax.Array, axis: int, size: int) -> jax.Array:
+    if size <= x.shape[axis]:
+        return jax.lax.slice_in_dim(x, 0, size, axis=axis)
+    return jnp.pad(x, [(0, size - n if a == axis else 0) for a, n in enumerate(x.shape)])
 
 
 class Transformer(nnx.Module):
@@ -123,11 +158,10 @@ class Transformer(nnx.Module):
             grouping=groupings.decoder,
             encoder_visible_BLM=encoder_visible_BLM,
             encoded_BMD=encoded_BMD,
-            position=0,
         )
         embedded_BLD = self._embed(decoder_token_BL, dec)
         with jax.named_scope("decoder"):
-            x_BLD, decoder_N, _, blocks = self.decoder(embedded_BLD, context, dec, [])
+            x_BLD, decoder_N, blocks = self.decoder(embedded_BLD, context, dec)
             x_BLD = self._finish(self.decoder_norm(x_BLD), dec)
         logits_BLV = self.embedding.logits(x_BLD)
         output = _output(logits_BLV, encoder_N, decoder_N)
@@ -154,36 +188,58 @@ class Transformer(nnx.Module):
             visible_BMM = _same_segment(segment_BM, segment_BM)
         context = EncoderContext(self.encoder_bias(M, M), visible_BMM, real_BM, grouping)
         embedded_BMD = self._embed(token_BM, noise)
-        x_BMD, routed_N, _, blocks = self.encoder(embedded_BMD, context, noise, [])
+        x_BMD, routed_N, blocks = self.encoder(embedded_BMD, context, noise)
         x_BMD = self._finish(self.encoder_norm(x_BMD), noise)
         ranges = _ranges(embedded_BMD, blocks, x_BMD) if grouping.watched else {}
         return x_BMD, routed_N, ranges
 
-    def start_decoding(self, encoder_token_BM: jax.Array, length: int) -> DecodeState:
-        """Encodes, and prepares to generate up to `length` tokens, routed as answers are."""
+    def read(self, encoder_token_BM: jax.Array) -> Encoded:
+        """Encodes inputs for `decode_step`, routed as answers are."""
         groupings = self._for_answers(encoder_token_BM)
         encoded_BMD, *_ = self.encode(encoder_token_BM, groupings.encoder, NO_NOISE)
-        cache_N = self.decoder.start_cache(encoded_BMD, length)
-        return DecodeState(cache_N, encoder_token_BM > 0, self.decoder_bias(length, length))
+        return Encoded(self.decoder.cross_kept(encoded_BMD), encoder_token_BM > 0)
+
+    def nothing_written(self, encoded: Encoded, room: int, hypotheses: int = 1) -> Written:
+        """To begin with, with room for so many tokens."""
+
+        def empty(x_NBHMK: jax.Array) -> jax.Array:
+            N, B, H, _, K = x_NBHMK.shape
+            return jnp.zeros((N, B, H, room * hypotheses, K), x_NBHMK.dtype)
+
+        B = encoded.mask_BM.shape[0]
+        own_N = jax.tree.map(empty, encoded.cross_N)
+        return Written(own_N, jnp.zeros((B, hypotheses, room), jnp.int32))
 
     def decode_step(
-        self, token_B: jax.Array, position: jax.Array, state: DecodeState
-    ) -> tuple[jax.Array, DecodeState]:
-        """Float32 logits [B, V] of the token after `token_B`, which stands at `position`."""
-        length, B = state.bias_HLL.shape[-1], token_B.shape[0]
-        x_B1D = self._embed(token_B[:, None], NO_NOISE)
-        context = DecoderContext(
-            bias_HLM=jax.lax.dynamic_slice_in_dim(state.bias_HLL, position, 1, axis=1),
-            visible_BLM=(jnp.arange(length) <= position)[None, None],
-            mask_BL=jnp.ones((B, 1), bool),
-            grouping=self._for_answers(state.encoder_mask_BM).decoder,
-            encoder_visible_BLM=state.encoder_mask_BM[:, None],
-            encoded_BMD=x_B1D[:, :0],
-            position=position,
+        self, token_BP: jax.Array, position_B: jax.Array, encoded: Encoded, written: Written
+    ) -> tuple[jax.Array, Written]:
+        """Float32 logits [B, P, V] of what follows the tokens, and what is written with these.
+
+        Args:
+          token_BP: int32, the last token of each hypothesis.
+          position_B: int32, where it stands; below written.room.
+        """
+        (B, P), place_C = token_BP.shape, jnp.arange(written.room)
+        writer_BPC = jnp.where(
+            place_C == position_B[:, None, None], jnp.arange(P)[:, None], written.writer_BPC
         )
-        x_B1D, _, cache_N, _ = self.decoder(x_B1D, context, NO_NOISE, state.cache_N)
-        logits_B1V = self.embedding.logits(self.decoder_norm(x_B1D))
-        return logits_B1V[:, 0], dataclasses.replace(state, cache_N=cache_N)
+        visible_B1C = (place_C <= position_B[:, None])[:, None]
+        visible_BPCP = visible_B1C[..., None] & (writer_BPC[..., None] == jnp.arange(P))
+        age_BC = jnp.maximum(position_B[:, None] - place_C, 0)
+        # Of a query as old as the room is wide to the first key: by age.
+        bias_HC = self.decoder_bias(written.room, 1)[..., 0]
+        bias_BHC = bias_HC[:, age_BC].swapaxes(0, 1)
+        context = StepContext(
+            position_B=position_B,
+            bias_BH1M=jnp.repeat(bias_BHC, P, axis=-1)[:, :, None],
+            visible_BPM=visible_BPCP.reshape(B, P, -1),
+            encoder_visible_B1M=encoded.mask_BM[:, None],
+            grouping=self._for_answers(encoded.mask_BM).decoder,
+        )
+        x_BPD = self._embed(token_BP, NO_NOISE)
+        x_BPD, own_N = self.decoder.step(x_BPD, context, written.own_N, encoded.cross_N)
+        logits_BPV = self.embedding.logits(self.decoder_norm(x_BPD))
+        return logits_BPV, Written(own_N, writer_BPC)
 
     def _for_answers(self, encoder_BM: jax.Array) -> Groupings:
         return Groupings.for_answers(self.config.switch, encoder_BM.shape[1], target_length=1)

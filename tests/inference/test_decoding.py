@@ -40,12 +40,13 @@ def test_every_step_has_the_logits_of_the_full_forward(config):
     @jax.jit
     def stepwise(params):
         transformer = Model.of(config).bind(params)
-        state = transformer.start_decoding(encoder_token_BM, LENGTH)
+        encoded = transformer.read(jnp.asarray(encoder_token_BM))
+        written = transformer.nothing_written(encoded, LENGTH)
         logits = []
         for position in range(LENGTH):
-            token_B = decoder_token_BL[:, position]
-            logits_BV, state = transformer.decode_step(token_B, jnp.int32(position), state)
-            logits.append(logits_BV)
+            token_BP, position_B = decoder_token_BL[:, position, None], jnp.full(4, position)
+            logits_BPV, written = transformer.decode_step(token_BP, position_B, encoded, written)
+            logits.append(logits_BPV[:, 0])
         return jnp.stack(logits, axis=1)
 
     expected_BLV = full_forward(config, params, encoder_token_BM, decoder_token_BL)
@@ -93,7 +94,7 @@ def test_decoding_stops_once_every_row_has_ended(monkeypatch):
 
     def counting(condition, body, start):
         end = original(condition, body, start)
-        jax.debug.callback(lambda position: steps.append(int(position)), end.position)
+        jax.debug.callback(lambda position_B: steps.append(max(position_B)), end[0].position_B)
         return end
 
     monkeypatch.setattr(jax.lax, "while_loop", counting)

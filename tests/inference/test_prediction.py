@@ -2,14 +2,26 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
-from switchx.inference import DecodingConfig, Sampling, beam_search, fill_blanks, predict
+from switchx.inference import DecodingConfig, Sampling, beam_search, fill_blanks, places, predict
+from switchx.inference.batches import padded
+from switchx.inference.config import GREEDY
 from switchx.inference.decoding import sample
 from switchx.inference.prediction import pad
-from switchx.model import Model
-from tests.inference.helpers import EOS, LENGTH, Characters, answering_config, inputs, lively
+from switchx.model import Model, Transformer
+from switchx.sharding import MeshConfig, make_mesh
+from tests.inference.helpers import (
+    EOS,
+    LENGTH,
+    VOCAB,
+    Characters,
+    answering_config,
+    inputs,
+    lively,
+)
 
 ROWS = [[token for token in row if token] for row in inputs(5).tolist()]
 SAMPLED = DecodingConfig(
@@ -25,8 +37,9 @@ def answers(config: DecodingConfig) -> list[list[int]]:
 def test_rows_are_padded_to_one_size_and_a_few_lengths():
     assert pad([[1, 2]], 4, 512).shape == (4, 64)
     assert pad([[1] * 64], 4, 512).shape == (4, 64)
-    assert pad([[1] * 65, [2]], 4, 512).shape == (4, 128)
-    assert pad([[1] * 65], 4, 100).shape == (4, 100)
+    assert pad([[1] * 65, [2]], 4, 512).shape == (4, 96)
+    assert pad([[1] * 97, [2]], 4, 512).shape == (4, 128)
+    assert pad([[1] * 97], 4, 100).shape == (4, 100)
     np.testing.assert_array_equal(pad([[5, 6], [7]], 3, 2), [[5, 6], [7, 0], [0, 0]])
     with pytest.raises(ValueError, match="a row of 3 tokens"):
         pad([[1, 2, 3]], 4, 2)
@@ -55,6 +68,53 @@ def test_the_method_is_the_one_asked_for():
     best = [[token for token in row if token] for row in np.asarray(token_BPL)[:, 0].tolist()]
     assert answers(beam) == best
     assert greedy not in (best, answers(SAMPLED))
+
+
+@pytest.mark.parametrize("method", ["greedy", "sample", "beam"])
+def test_many_rows_have_the_answers_they_have_alone(method, monkeypatch):
+    """Places are filled again and again, in two lengths of inputs, and room for tokens grows."""
+    monkeypatch.setattr(places, "_FIRST_ROOM", 4)
+    config = answering_config(method == "greedy")
+    model, params = Model.of(config), lively(config)
+    rng = np.random.default_rng(1)
+    rows = [rng.integers(2, VOCAB, length).tolist() for length in rng.integers(1, 80, 40)]
+    decoding = dataclasses.replace(SAMPLED, method=method, num_beams=3, length=20, batch_size=9)
+    found = list(predict(model, params, rows, decoding, max_input_length=80))
+    token_BM = padded(rows, len(rows), 80)
+    if method == "beam":
+        expected_BL = beam_search(model, params, token_BM, 20, 3, decoding.length_penalty)[0][:, 0]
+    else:
+        sampling = decoding.sampling if method == "sample" else GREEDY
+        expected_BL = sample(model, params, token_BM, 20, sampling, decoding.seed)
+    expected = [[token for token in row if token] for row in np.asarray(expected_BL).tolist()]
+    assert found == expected
+    assert max(map(len, found)) > 4 > min(map(len, found))
+
+
+def test_each_shape_is_compiled_once(monkeypatch):
+    config = answering_config(False)
+    model, params = Model.of(config), lively(config)
+    steps = []
+    decode_step = Transformer.decode_step
+
+    def counting(self, *args):
+        steps.append(args)
+        return decode_step(self, *args)
+
+    monkeypatch.setattr(Transformer, "decode_step", counting)
+    decoding = DecodingConfig(LENGTH - 1, batch_size=3)
+    for rows in (ROWS * 4, ROWS[::-1]):
+        list(predict(model, params, rows, decoding, max_input_length=100))
+    assert len(steps) == 1
+
+
+def test_rows_shared_out_over_a_mesh_have_the_same_answers():
+    config = answering_config()
+    model, params = Model.of(config), lively(config)
+    decoding, rows = DecodingConfig(LENGTH, batch_size=8), ROWS * 4 + ROWS[:1]
+    alone = list(predict(model, params, rows, decoding, LENGTH))
+    with jax.set_mesh(make_mesh(MeshConfig(data=2, expert=2, model=2))):
+        assert list(predict(model, params, rows, decoding, LENGTH)) == alone
 
 
 def test_no_rows_have_no_answers():

@@ -39,16 +39,20 @@ def by_decoding(config, params, encoder_token_BM, target_BL):
     transformer = Model.of(config).bind(params)
     shifted_BL = jnp.pad(target_BL, ((0, 0), (1, 0)))[:, :-1]
 
-    def step(state, per_token):
+    def step(written, per_token):
         position, token_B, target_B = per_token
-        logits_BV, state = transformer.decode_step(token_B, position, state)
-        logp_BV = jax.nn.log_softmax(logits_BV)
+        position_B = jnp.full(ROWS, position)
+        logits_BPV, written = transformer.decode_step(
+            token_B[:, None], position_B, encoded, written
+        )
+        logp_BV = jax.nn.log_softmax(logits_BPV[:, 0])
         logp_B = jnp.take_along_axis(logp_BV, target_B[:, None], axis=1)[:, 0]
-        return state, jnp.where(target_B > 0, logp_B, 0.0)
+        return written, jnp.where(target_B > 0, logp_B, 0.0)
 
-    state = transformer.start_decoding(encoder_token_BM, LENGTH)
+    encoded = transformer.read(encoder_token_BM)
+    written = transformer.nothing_written(encoded, LENGTH)
     per_token = (jnp.arange(LENGTH), shifted_BL.T, target_BL.T)
-    return jnp.sum(jax.lax.scan(step, state, per_token)[1], axis=0)
+    return jnp.sum(jax.lax.scan(step, written, per_token)[1], axis=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,14 +8,11 @@ import pytest
 
 from switchx import storage
 from switchx.errors import UserError
-from switchx.training.checkpoints.best import Best
 from switchx.training.checkpoints.manager import open_manager
 
 
 def open_below(folder):
-    return open_manager(
-        folder / "checkpoints", keep=1, extra=(), base_period=None, best=Best("loss")
-    )
+    return open_manager(folder / "checkpoints", keep=1, extra=(), base_period=None)
 
 
 @pytest.mark.parametrize("name", ["f[1]", "*", "?", "a b", "ä#%41", "x=1,'\"&\n$HOME", "n" * 255])
