@@ -43,6 +43,13 @@ def test_rows_are_the_passages_of_the_validation_text(docs_corpus):
         assert prepositions.word_of(vocabulary.decode(target)) == answer.split()[1]
 
 
+def test_its_lengths_need_hold_no_spans():
+    lengths = {"inputs": 64, "targets": 4}  # 64 tokens of span corruption need 14
+    data.check_settings(
+        docs_config(mixture_or_task_name="python_docs_prepositions", feature_lengths=lengths)
+    )
+
+
 def test_answers_of_any_form_have_a_word_or_none():
     answers = ["<extra_id_0> of <extra_id_1> the", "<extra_id_0>to", "<extra_id_0>", "of", ""]
     assert list(map(prepositions.word_of, answers)) == ["of", "to", "", "", ""]
