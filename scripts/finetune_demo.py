@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/finetune_demo"))
     parser.add_argument("flags", nargs="*", help="more flags of `switchx train`, for both runs")
     args = parser.parse_args()
-    for name, start in ((SCRATCH, None), (TUNED, args.start)):
+    for name, start in ((TUNED, args.start), (SCRATCH, None)):
         print(f"\n---- {name} ----", flush=True)
         status = train(args.out / FOLDERS[name], start, args.flags)
         if status:

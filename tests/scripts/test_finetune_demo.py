@@ -45,7 +45,7 @@ def test_both_train_the_same_but_for_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(finetune_demo, "show", lambda out: None)
     monkeypatch.setattr("sys.argv", ["demo", f"--out={tmp_path}", "--", "--gin.TRAIN_STEPS=7"])
     assert finetune_demo.main() == 0
-    scratch, tuned = (set(command) for command in commands)
+    tuned, scratch = (set(command) for command in commands)
     assert scratch - tuned == {"--gin.START_FROM=None", f"--model_dir={tmp_path}/scratch"}
     assert tuned - scratch == {
         "--gin.START_FROM=runs/quickstart",
