@@ -39,6 +39,7 @@ def check(config: StartConfig, there: Params, wanted: Params, axes: Params) -> N
       axes: the new model's logical axes.
     """
     found, own_axes = named(there), named(axes)
+    _check_named(config, found, [*named(wanted)])
     for name, leaf in named(wanted).items():
         if made_fresh(config, name):
             continue
@@ -48,6 +49,26 @@ def check(config: StartConfig, there: Params, wanted: Params, axes: Params) -> N
                 f"new with START_FRESH=({name!r},), or start from another run."
             )
         _check_shape(config, name, found[name].shape, leaf.shape, _counted(name, own_axes[name]))
+
+
+def _check_named(config: StartConfig, there: dict[str, Any], wanted: list[str]) -> None:
+    """What START_FRESH and START_EXPERTS name must be there."""
+    for pattern in config.fresh:
+        if not fnmatch.filter(wanted, pattern):
+            raise UserError(
+                f"START_FRESH={tuple(config.fresh)!r}: {pattern!r} is no parameter of this model: "
+                f"name some as in model_info.txt, such as {sorted(wanted)[0]!r}."
+            )
+    if config.experts is None:
+        return
+    E = next((leaf.shape[-1] for name, leaf in there.items() if name.endswith(_ROUTER)), 0)
+    chosen = [*config.experts]
+    if not chosen or len({*chosen}) < len(chosen) or not {*chosen} <= {*range(E)}:
+        numbers = f"different numbers from 0 to {E - 1}" if E else "None"
+        raise UserError(
+            f"START_EXPERTS={tuple(chosen)!r} must be {numbers}: START_FROM={config.from_run!r} "
+            f"has {E or 'no'} experts."
+        )
 
 
 def _counted(name: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:

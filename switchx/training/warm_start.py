@@ -45,8 +45,18 @@ class WarmStart:
         """Raises UserError where the two models do not fit; allocates nothing."""
         there, wanted = Model.of(self.model), Model.of(run.model)
         adapting.check(self.config, there.shapes, wanted.shapes, wanted.axes)
-        if not self.config.optimizer:
-            return
+        if self.config.optimizer:
+            self._check_optimizer(run, there, wanted)
+
+    def _check_optimizer(self, run: RunConfig, there: Model, wanted: Model) -> None:
+        """Raises UserError where the other run has no optimizer state for this one."""
+        name = self._identity.get("optimizer", run.optimizer.name)
+        if name != run.optimizer.name:
+            raise UserError(
+                f"START_OPTIMIZER=True, but START_FROM={self.config.from_run!r} was trained with "
+                f"OPTIMIZER={name!r}, and this run with {run.optimizer.name!r}: set that, or leave "
+                "START_OPTIMIZER out."
+            )
         if adapting.named(there.shapes) != adapting.named(wanted.shapes):
             raise UserError(
                 "START_OPTIMIZER=True needs a model of the same shapes: the optimizer's state of "
@@ -61,20 +71,22 @@ class WarmStart:
                     "here too, or leave START_OPTIMIZER out."
                 )
 
-    @functools.cached_property
+    @property
     def frozen(self) -> tuple[str, ...]:
-        """FREEZE of the other run; where its checkpoint is damaged, whoever restores it says so."""
+        """FREEZE of the other run."""
+        return frozen_in(self._identity)
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        """Of the checkpoint; {} where it is damaged, which whoever restores it says."""
         try:
-            return frozen_in(read_identity(self.model_dir, self.step)[0])
+            return read_identity(self.model_dir, self.step)[0]
         except ValueError:
-            return ()
+            return {}
 
     def check_vocabulary(self, vocabulary: str) -> None:
         """Raises UserError where the other run was trained with another vocabulary."""
-        try:
-            there = read_identity(self.model_dir, self.step)[0]["vocabulary"]
-        except ValueError:  # damaged: whoever restores it says so
-            return
+        there = self._identity.get("vocabulary")
         if there not in (None, vocabulary) and "vocabulary" not in self.config.changes:
             raise UserError(
                 f"START_FROM={self.config.from_run!r} was trained with another VOCABULARY: set "
@@ -117,9 +129,8 @@ class _Arrays:
         places = abstract_params(model, setup.mesh, setup.run.mesh.fully_sharded)
         places = jax.tree.map(_where_it_divides, places)
         there, _ = restore_params_to(places, start.model, start.model_dir, start.step)
-        if adapting.named(model.shapes) == adapting.named(setup.model.shapes) and not (
-            start.config.fresh
-        ):
+        same = adapting.named(model.shapes) == adapting.named(setup.model.shapes)
+        if same and not start.config.fresh and start.config.experts is None:
             return there
 
         def make(there: Params, seed: jax.Array) -> Params:

@@ -118,10 +118,23 @@ def test_the_optimizers_state_of_what_is_trained_is_taken(frozen_base, tmp_path)
     assert (int(began.state.step), setup.run.trainer.train_steps) == (6, 8)
 
 
+def test_experts_that_are_all_kept_come_in_the_order_that_is_asked_for(frozen_base, tmp_path):
+    setup, began = started(tmp_path, frozen_base, START_EXPERTS=(1, 0))
+    before = numbers(setup.abstract.params, 0)
+    for name, leaf in named(began.state.params).items():
+        axis = 1 if "/experts/" in name else -1 if "/router/" in name else None
+        expected = before[name] if axis is None else np.flip(before[name], axis)
+        np.testing.assert_array_equal(leaf, expected, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"START_OPTIMIZER": True}, "FREEZE=('embedding',) and has no optimizer state of embedd"),
+        (
+            {"START_OPTIMIZER": True, "OPTIMIZER": "adafactor"},
+            "was trained with OPTIMIZER='adamw', and this run with 'adafactor'",
+        ),
         ({"START_FROM": "empty"}, "START_FROM='empty' holds no checkpoint"),
         ({"START_FROM": "half"}, "START_FROM='half' holds no checkpoint"),
         ({"START_FROM": "newer"}, "START_FROM='newer': MODEL_DIR='newer' is of format 99, and"),

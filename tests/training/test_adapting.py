@@ -80,6 +80,8 @@ def test_new_parameters_are_those_that_are_named():
         (dict(vocab_size=60), dict(changes=("vocabulary",)), "a shorter vocabulary"),
         (dict(switch=switch_config(num_experts=2)), {}, "START_EXPERTS"),
         (dict(tied_embeddings=False), {}, "START_FRESH=('embedding/logits_DV',)"),
+        ({}, dict(experts=(0, 4)), "START_EXPERTS=(0, 4) must be different numbers from 0 to 3: "),
+        ({}, dict(experts=(1, 1)), "START_EXPERTS=(1, 1) must be different numbers from 0 to 3: "),
     ],
 )
 def test_what_no_rule_allows_is_named(wanted, settings, says):
@@ -87,3 +89,8 @@ def test_what_no_rule_allows_is_named(wanted, settings, says):
         adapted(tiny_config(), tiny_config(**wanted), **settings)
     assert says in str(refused.value)
     assert "START_FROM='runs/a' has" in str(refused.value)
+
+
+def test_a_parameter_that_is_not_there_cannot_be_new():
+    with pytest.raises(UserError, match=r"START_FRESH=\('\*/ruoter/\*',\): .* is no parameter of"):
+        adapted(tiny_config(), tiny_config(), fresh=("*/ruoter/*",))
