@@ -13,6 +13,7 @@ from switchx.interop.new_run import write_run
 from switchx.settings import Request, load, read_flag
 from switchx.sharding import make_mesh
 from switchx.training.adapting import named
+from switchx.training.checkpoints import reading
 from switchx.training.checkpoints.fingerprints import name as name_of
 from switchx.training.start import lines
 from switchx.training.state import Setup
@@ -100,7 +101,14 @@ def frozen_base(tmp_path_factory):
     return imported(tmp_path_factory.mktemp("imported"), FREEZE=("embedding",))
 
 
-def test_the_optimizers_state_of_what_is_trained_is_taken(frozen_base, tmp_path):
+def test_the_optimizers_state_of_what_is_trained_is_taken(frozen_base, tmp_path, monkeypatch):
+    restored, placed = reading._restored, []
+
+    def noted(folder, item, target, *rest):
+        placed.extend(jax.tree.leaves(target))
+        return restored(folder, item, target, *rest)
+
+    monkeypatch.setattr(reading, "_restored", noted)
     frozen = {"FREEZE": ("experts", "embedding"), "START_STEP": "continue"}
     setup, began = started(tmp_path, frozen_base, START_OPTIMIZER=True, **frozen)
     there = setup_of(settings_of(tmp_path, FREEZE=("embedding",)).run).abstract.opt_state
@@ -116,6 +124,8 @@ def test_the_optimizers_state_of_what_is_trained_is_taken(frozen_base, tmp_path)
             leaf, 6 if name == "[2]/count" else before[name], err_msg=name
         )
     assert (int(began.state.step), setup.run.trainer.train_steps) == (6, 8)
+    # An array that lies nowhere in particular would lie on the first of several hosts alone.
+    assert all(leaf.sharding.mesh == setup.mesh for leaf in placed)
 
 
 def test_experts_that_are_all_kept_come_in_the_order_that_is_asked_for(frozen_base, tmp_path):

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
@@ -18,7 +16,7 @@ from switchx.training.checkpoints.identity import checkpoints_of, read_identity,
 from switchx.training.checkpoints.objects import unchanging
 from switchx.training.checkpoints.refusals import check_model, compare_arrays, compare_optimizer
 from switchx.training.checkpoints.run_path import RunPath
-from switchx.training.state import abstract_params
+from switchx.training.state import TrainState, abstract_params
 
 
 def restore_params(
@@ -54,8 +52,10 @@ def restore_params_to(
     return _restored(folder, "params", places, saved, model_dir, step), step
 
 
-def restore_opt_state(abstract: Any, model_dir: str | Path, step: int, optimizer: str) -> Any:
-    """The optimizer's state of a run's checkpoint, laid out like `abstract`.
+def restore_opt_state(
+    abstract: TrainState, model_dir: str | Path, step: int, optimizer: str
+) -> Any:
+    """The optimizer's state of a run's checkpoint, laid out like that of `abstract`.
 
     Raises:
       UserError: it is another optimizer's, or of another model.
@@ -67,7 +67,7 @@ def restore_opt_state(abstract: Any, model_dir: str | Path, step: int, optimizer
         raise _damaged(model_dir, step, first_line(error)) from error
     compare_optimizer(model_dir, identity, optimizer)
     folder = checkpoints_of(model_dir) / str(step) / "optimizer"
-    target = {"step": jax.ShapeDtypeStruct((), jnp.int32), "state": abstract}
+    target = {"step": abstract.step, "state": abstract.opt_state}
     found = _restored(folder, "optimizer", target, identity["arrays"], model_dir, step)
     return found["state"]
 
