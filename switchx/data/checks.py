@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchx.data.config import SPLITS, DataConfig, check_values
-from switchx.data.tasks import json_files, lookup, names, vocabulary_files
+from switchx.data.tasks import json_files, lookup, names, task_files, vocabulary_files
 from switchx.data.tasks.objectives import check_span_lengths, spans_of
 from switchx.data.tasks.vocabulary_files import Ids
 from switchx.data.tensorflow_loader import load_tensorflow
@@ -48,6 +48,8 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
             pattern = json_files.check(globs.get(split), split, names.JSON_LINES[name])
             if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
                 json_files.check_there(pattern, split)
+    if config.prepared_dir is None:
+        task_files.check_given(config, splits)
 
 
 def check_objective(config: DataConfig, fetched: bool = False) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from switchx import storage
@@ -32,6 +32,12 @@ class DataConfig:
         'python_code', 'python_code_1000', 'bytes' or the path of a SentencePiece model.
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
+      task_files: TASK_FILES, globs of the Parquet or JSON-lines files of each split that a task
+        reads in the place of its TFDS dataset; '{config}' stands for the dataset's configuration,
+        as 'cola' of glue.
+      task_fields: TASK_FIELDS, where a field of the task lies in these files, if not under its own
+        name: a path as 'answers.text', or a text with paths in it as 'question: {question}'.
+      task_metrics: TASK_METRICS, of the task 'task_files': names of metrics of the package t5.
       prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote, here, at gs:// or s3://; None
         reads the sources.
       prepared_cache_gb: PREPARED_CACHE_GB, gigabytes that copies of shards from a PREPARED_DIR at a
@@ -63,6 +69,9 @@ class DataConfig:
     vocabulary: str = "default"
     task_module: str | None = None
     tfds_data_dir: str | None = None
+    task_files: Mapping[str, str] | None = None
+    task_fields: Mapping[str, str] | None = None
+    task_metrics: Sequence[str] = ()
     prepared_dir: str | None = None
     prepared_cache_gb: float = 20.0
     pack: bool = False
@@ -96,6 +105,8 @@ def check_values(config: DataConfig) -> None:
     if not config.mixture_or_task_name:
         raise UserError("MIXTURE_OR_TASK_NAME is empty: give the name of a task or mixture.")
     _check_lengths(config.feature_lengths)
+    _check_texts("TASK_FILES", config.task_files, "{'train': '/data/train-*.parquet'}")
+    _check_texts("TASK_FIELDS", config.task_fields, "{'inputs': 'question'}")
     _check_positive("BATCH_SIZE", config.batch_size)
     if config.eval_batch_size is not None:
         _check_positive("EVAL_BATCH_SIZE", config.eval_batch_size)
@@ -140,6 +151,15 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
                 f"TASK_FEATURE_LENGTHS['{feature}']={lengths[feature]} is too long: give at most "
                 f"{LONGEST}."
             )
+
+
+def _check_texts(name: str, value: object, example: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping) or not all(
+        isinstance(text, str) and text for pair in value.items() for text in pair
+    ):
+        raise UserError(f"{name}={value!r} is no dict of texts: give one, as in {example}.")
 
 
 def _check_positive(name: str, value: object) -> None:

@@ -9,7 +9,8 @@ a local one can rename, append or lock.
   path means, and whether it will do.
 - `read_bytes`, `read_if_there`, `chunks`, `list_files`, `list_hashes`, `names_in`, `sizes_in`,
   `is_file`, `is_folder`, `check_bucket`: what is there.
-- `download`, `read_parts`: a large file from a URL, or some bytes of several.
+- `download`, `read_parts`, `open_to_seek`: a large file from a URL, some bytes of several, or one
+  to move about in.
 - `write_whole`, `whole_file`, `new_directory`, `new_place`, `copy_folder`: there whole or not at
   all.
 - `create_once`: of many that make it one does, without a lock.
@@ -65,6 +66,7 @@ from switchx.storage.reading import (
     sizes_in,
 )
 from switchx.storage.retries import in_time, with_retries
+from switchx.storage.seeking import open_to_seek
 from switchx.storage.trouble import explain
 from switchx.storage.writing import (
     remove,
@@ -105,6 +107,7 @@ __all__ = [
     "new_directory",
     "new_place",
     "open_appender",
+    "open_to_seek",
     "read_bytes",
     "read_errors",
     "read_if_there",

@@ -59,6 +59,9 @@ OTHER = {
     "C4_JSON_TRAIN": "other.jsonl",
     "C4_JSON_VALIDATION": "other.jsonl",
     "PREPARED_DIR": "absent",
+    "TASK_FILES": {"train": "other.jsonl"},
+    "TASK_FIELDS": {"inputs": "text"},
+    "TASK_METRICS": ("accuracy",),
 }
 ONCE = {"RESET_DATA", "RESET_OPTIMIZER"}
 OF_SWEEPS = {"SWEEP_DIR", "BUDGET_FLOPS"}

@@ -12,6 +12,7 @@ from switchx.data.config import FEATURES, DataConfig
 from switchx.data.tasks import lookup, registry
 from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.json_texts import LineCounter
+from switchx.data.tasks.table_source import TableSource
 from switchx.errors import UserError, first_line
 
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
@@ -59,6 +60,14 @@ def line_counters(provider: Any) -> list[LineCounter]:
     return [source.counter for source in sources if isinstance(source, JsonLinesSource)]
 
 
+def _failures(provider: Any) -> list[str]:
+    """Why sources that are read in Python have stopped."""
+    sources = [task.source for task in seqio.get_subtasks(provider)]
+    tables = [source.failure for source in sources if isinstance(source, TableSource)]
+    found = [*(counter.failure for counter in line_counters(provider)), *tables]
+    return [failure for failure in found if failure is not None]
+
+
 @contextlib.contextmanager
 def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
     """Turns what TensorFlow raises while it reads into one sentence."""
@@ -68,9 +77,8 @@ def reporting_errors(provider: Any, config: DataConfig) -> Iterator[None]:
         # An iterator that these frames keep would be ended with the interpreter, whose threads then
         # wait for Python forever.
         traceback.clear_frames(error.__traceback__)
-        for counter in line_counters(provider):
-            if counter.failure is not None:
-                raise UserError(counter.failure) from None
+        for failure in _failures(provider):
+            raise UserError(failure) from None
         raise UserError(
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} cannot be read: "
             f"{first_line(error)}"

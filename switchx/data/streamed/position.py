@@ -16,7 +16,7 @@ import numpy as np
 
 from switchx.data.batches import Batch
 from switchx.data.config import DataConfig
-from switchx.data.tasks import json_files, names
+from switchx.data.tasks import json_files, names, task_files
 from switchx.errors import UserError
 
 PREFIX = "iterator"
@@ -64,6 +64,7 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
         "PACK": config.pack,
         "DATA_SHARDS": config.shards,
         "SEED": config.seed,
+        **task_files.identity(config),
     }
 
 

@@ -5,13 +5,13 @@ import difflib
 import functools
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from switchx import storage
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.tasks import names, vocabulary_files
+from switchx.data.tasks import task_files, vocabulary_files
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError, first_line
@@ -38,6 +38,7 @@ def find_provider(config: DataConfig) -> Any:
     _import_task_module(config.task_module)
     provider = _named(config)
     _check_features(provider, config)
+    provider = _with_files(provider, config)
     for task in seqio.get_subtasks(provider):
         if isinstance(task.source, registry.EmbeddedSource):
             task.source.ensure()
@@ -120,6 +121,9 @@ def _import_t5() -> bool:
         import t5.data.mixtures  # noqa: F401  (imports t5.data.tasks)
     except ModuleNotFoundError:
         return False
+    from switchx.data.tasks import downstream
+
+    downstream.register_glue_v200()
     return True
 
 
@@ -151,29 +155,44 @@ def _check_features(provider: Any, config: DataConfig) -> None:
         )
 
 
-def _revoiced(provider: Any, config: DataConfig) -> Any:
-    """The task or mixture with the vocabulary of a config, whose sentinels no text makes."""
+def _with_files(provider: Any, config: DataConfig) -> Any:
+    """The task or mixture that reads TASK_FILES where these are set."""
     import seqio
 
+    alone = isinstance(provider, seqio.Task)
+    found = _changed(provider, lambda task: task_files.with_files(task, config, alone))
+    if not alone:
+        task_files.say_what_is_missing(provider, found, config)
+    return found
+
+
+def _revoiced(provider: Any, config: DataConfig) -> Any:
+    """The task or mixture with the vocabulary of a config, whose sentinels no text makes."""
     from switchx.data.tasks import seqio_vocabularies
 
     chosen = None if config.vocabulary == "default" else seqio_vocabularies.from_config(config)
+    return _changed(provider, lambda task: seqio_vocabularies.with_vocabulary(task, chosen))
+
+
+def _changed(provider: Any, change: Callable[[Any], Any]) -> Any:
+    """A task, or a mixture of tasks, each made another, or left out where that is None.
+
+    Itself where none is another.
+    """
+    import seqio
+
     if isinstance(provider, seqio.Task):
-        return seqio_vocabularies.with_vocabulary(provider, chosen)
-    if chosen is not None and provider.name not in names.MC4_MIXTURES:
-        raise UserError(
-            f"VOCABULARY={config.vocabulary!r} is for one task, and "
-            f"{config.mixture_or_task_name!r} is a mixture whose tasks bring their own: leave "
-            "VOCABULARY at 'default'."
-        )
+        return change(provider)
     tasks = provider.tasks
-    own = [seqio_vocabularies.with_vocabulary(task, chosen) for task in tasks]
-    if own == tasks:
+    own = [change(task) for task in tasks]
+    if own == tasks or not any(own):
         return provider
-    rates = [functools.partial(_rate, provider, task) for task in tasks]
-    return seqio.Mixture(
-        provider.name, list(zip(own, rates, strict=True)), sample_fn=provider._sample_fn
-    )
+    rated = [
+        (changed, functools.partial(_rate, provider, task))
+        for task, changed in zip(tasks, own, strict=True)
+        if changed is not None
+    ]
+    return seqio.Mixture(provider.name, rated, sample_fn=provider._sample_fn)
 
 
 def to_the_end(provider: Any) -> Any:
@@ -192,6 +211,9 @@ def to_the_end(provider: Any) -> Any:
     return seqio.Mixture(provider.name, tasks, sample_fn=going_on)
 
 
-def _rate(mixture: Any, task: Any, _: Any) -> float:
+def _rate(mixture: Any, task: Any, changed: Any) -> float:
     """How often a task comes, asked when it is needed: it may count the task's examples."""
+    rate = mixture.rate_per_task_name.get(task.name)
+    if callable(rate) and not mixture._sub_mixtures:  # it counts those that are read
+        return float(rate(changed))
     return float(mixture.get_rate(task))

@@ -48,6 +48,9 @@ def json_task(language: str) -> str:
 MC4 = frozenset((*MC4_MIXTURES, *map(tfds_task, LANGUAGES), *map(json_task, LANGUAGES)))
 JSON_LINES = {C4_JSON: "", MC4_JSON_MIXTURE: "en"} | {json_task(code): code for code in LANGUAGES}
 
+TASK_FILES = "task_files"  # whatever Parquet or JSON lines hold, by TASK_FILES and TASK_FIELDS
+TASK_METRICS = ("accuracy", "bleu", "rouge", "squad", "trivia_qa")  # of the package t5
+
 PUBLIC_MODELS = {
     "t5": "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model",
     "mt5": "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model",

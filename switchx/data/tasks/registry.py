@@ -1,9 +1,8 @@
 """The seqio tasks of this package: T5's span corruption over the kinds of text there are, and one
-of its own to tune a model on.
+of its own to tune a model on; from `downstream`, those that the paper is evaluated on.
 """
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,11 +13,13 @@ from switchx import storage
 from switchx.data.config import DataConfig
 from switchx.data.tasks import (
     corpus,
+    downstream,
     json_files,
     names,
     prepositions,
     sources,
     span_corruption,
+    task_files,
 )
 from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, spans_of
@@ -83,6 +84,7 @@ def register(config: DataConfig) -> None:
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)
     _replace(names.C4_JSON, json_source, t5_vocabulary)
+    downstream.register(t5_vocabulary, config)
     _register_mc4(config)
 
 
@@ -142,7 +144,7 @@ def _json_bytes() -> dict[str, int]:
 def _replace_mixture(name: str, sizes: dict[str, int]) -> None:
     """Registers the mixture of the tasks that have data; of all where none has, to say so."""
     if 0 < len(sizes) < len(names.LANGUAGES):
-        _say_once(
+        task_files.say_once(
             f"{name} has data of {len(sizes)} of {len(names.LANGUAGES)} tasks: {', '.join(sizes)}"
         )
     if not sizes:
@@ -152,11 +154,6 @@ def _replace_mixture(name: str, sizes: dict[str, int]) -> None:
         seqio.MixtureRegistry.remove(name)
     rates = [(task, float(size) ** names.ALPHA) for task, size in sizes.items()]
     seqio.MixtureRegistry.add(name, rates)
-
-
-@functools.cache
-def _say_once(sentence: str) -> None:
-    print(f"switchx: {sentence}", file=sys.stderr)
 
 
 def needs_autograph(provider: Any) -> bool:

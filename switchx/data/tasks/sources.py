@@ -10,8 +10,9 @@ import seqio
 
 from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.tasks import json_files, names
+from switchx.data.tasks import json_files, names, published, table_source, task_files
 from switchx.data.tasks.json_lines import JsonLinesSource
+from switchx.data.tasks.table_source import TableSource
 from switchx.data.tensorflow_loader import within_limit
 from switchx.errors import UserError
 
@@ -23,6 +24,9 @@ def check_sources(provider: Any, config: DataConfig, splits: Sequence[str]) -> N
             for split, pattern in task.source.patterns.items():
                 if split in splits:
                     json_files.check_there(pattern, split)
+        elif isinstance(task.source, TableSource):
+            for split in set(splits) & set(task.source.patterns):
+                task.source.check(split)
         elif isinstance(task.source, seqio.TfdsDataSource):
             _check_tfds(task, config, splits)
         elif isinstance(task.source, seqio.FileDataSource):
@@ -41,13 +45,15 @@ def _check_tfds(task: Any, config: DataConfig, splits: Sequence[str]) -> None:
     name = source.tfds_dataset.name
     if name is None:  # splits from several datasets, each with a folder of its own
         return
+    if source._splits and not set(source._splits) & set(splits):  # as those with a test split alone
+        return
     data_dir = _tfds_folder(source)
     info = prepared_info(source)
     if info is None:
         default = "" if config.tfds_data_dir else ", the default,"
         raise UserError(
             f"TFDS_DATA_DIR={data_dir!r}{default} has no prepared dataset {name!r}: give the "
-            f"folder that holds '{name.replace(':', '/')}'."
+            f"folder that holds '{name.replace(':', '/')}'{_or_files(source)}."
         )
     for split in set(splits) & set(source.splits):
         try:
@@ -57,6 +63,18 @@ def _check_tfds(task: Any, config: DataConfig, splits: Sequence[str]) -> None:
                 f"TFDS_DATA_DIR={data_dir!r} has {name!r} without what the task {task.name!r} "
                 f"takes for its split {split!r}: name a task whose splits were prepared."
             ) from error
+
+
+def _or_files(source: seqio.TfdsDataSource) -> str:
+    """Where a dataset comes from, for the end of a sentence; '' where that is not known."""
+    dataset, of = task_files.dataset_of(source)
+    url = published.url(dataset, of)
+    if url is None:
+        return ""
+    made = f"`tfds build {source.tfds_dataset.name.partition(':')[0]}` makes it"
+    if dataset == "glue" and source.tfds_dataset.name.endswith(":1.0.0"):
+        made = f"no TFDS of today makes it, but 2.0.0: 'glue_{of}_v200' reads that"
+    return f" ({made}), or the published files in TASK_FILES, such as {url!r}"
 
 
 def prepared_info(source: seqio.TfdsDataSource) -> Any:
@@ -109,8 +127,8 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
         if isinstance(source, seqio.TfdsDataSource):
             name = source.tfds_dataset.name or task.name
             found[split] = {f"{_tfds_folder(source)}/{name}": source.num_input_examples(split)}
-        elif isinstance(source, JsonLinesSource):
-            hashes = storage.list_hashes(source.patterns[split], json_files.SETTINGS[split])
+        elif isinstance(source, JsonLinesSource | TableSource):
+            hashes = storage.list_hashes(source.patterns[split], _setting(source, split))
             found[split] = dict(_file(*f, hashes) for f in source.sizes(split).items())
         elif task.name in names.EMBEDDED:  # its folder is named after all that decides it
             paths = map(Path, source.list_shards(split))
@@ -118,6 +136,11 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
         elif isinstance(source, seqio.FileDataSource):
             found[split] = dict(_file(path, None, {}) for path in source.list_shards(split))
     return found
+
+
+def _setting(source: Any, split: str) -> str:
+    is_table = isinstance(source, TableSource)
+    return table_source.setting_of(split) if is_table else json_files.SETTINGS[split]
 
 
 def _file(path: str, size: int | None, hashes: Mapping[str, str]) -> tuple[str, list[Any]]:

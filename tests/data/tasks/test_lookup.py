@@ -93,6 +93,13 @@ def test_another_vocabulary_for_a_task(t5_model):
     )
 
 
+def test_one_vocabulary_for_all_tasks_of_a_mixture(t5_model):
+    config = own_config("own_mixture", vocabulary=t5_model, batch_size=14)
+    (batch,) = eval_batches(config)
+    found = sorted(map(vocabulary(config).decode, batch["encoder_input_tokens"]))
+    assert found == sorted(TEXTS + [text[:10] for text in TEXTS])
+
+
 def test_bytes_for_the_embedded_task():
     config = docs_config(vocabulary="bytes", batch_size=2)
     batch = next(train_stream(config))
@@ -145,10 +152,6 @@ MISTAKES = {
     "two vocabularies": (
         own_config("own_two_vocabularies"),
         "'own_two_vocabularies' has one vocabulary for 'inputs' and another for 'targets'",
-    ),
-    "mixture's vocabulary": (
-        own_config("own_mixture", vocabulary="bytes"),
-        "VOCABULARY='bytes' is for one task, and 'own_mixture' is a mixture",
     ),
     "no vocabulary": (
         docs_config(vocabulary="/no/such.model"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from switchx.data import preflight, train_stream, vocabulary
-from switchx.data.tasks import names
+from switchx.data.tasks import names, task_files
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
@@ -104,9 +104,7 @@ def test_a_task_reads_its_language(kind, request):
 
 @pytest.mark.parametrize("kind", ["json", "tfds"])
 def test_the_languages_that_are_there_are_said(kind, request, capsys):
-    from switchx.data.tasks import registry
-
-    registry._say_once.cache_clear()
+    task_files.say_once.cache_clear()
     config = request.getfixturevalue(f"{kind}_config")
     preflight(config)
     assert capsys.readouterr().err.count("has data of 3 of 107 tasks: mc4_") == 1
