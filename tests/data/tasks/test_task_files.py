@@ -259,7 +259,5 @@ def test_rows_in_a_bucket(gs, tmp_path):
         assert table_files.count(url, "TASK_FILES") == 300
         texts = table_files.rows(url, "TASK_FILES", ["text"])
         assert [row.values["text"] for row in texts] == [row["text"] for row in rows]
-        with pytest.raises(
-            UserError, match=r"TASK_FILES leads to '.*absent', which can"
-        ):
+        with pytest.raises(UserError, match=r"TASK_FILES leads to '.*absent', which can"):
             list(table_files.rows(f"{url}.absent", "TASK_FILES"))
