@@ -1,5 +1,6 @@
 """The configurations under configs/: every file is read, every published count is met."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,27 @@ FLOPS = {
     "st_moe_32b": 20_200,
 }
 RUN = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1, "TFDS_DATA_DIR": "/tfds"}
-RUN |= {"C4_JSON_TRAIN": "*", "C4_JSON_VALIDATION": "*"}
+RUN |= {"C4_JSON_TRAIN": "*", "C4_JSON_VALIDATION": "*", "START_FROM": "run"}
+# Of inputs and targets, where they are not those of pretraining.
+LENGTHS = {
+    "quickstart": (64, 14),
+    "laptop_experts": (64, 14),
+    "finetune_demo": (64, 4),
+    "finetune_laptop": (128, 32),
+    "finetune_glue": (512, 84),
+    "finetune_super_glue": (512, 62),
+    "finetune_squad": (512, 97),
+    "finetune_cnn_dailymail": (512, 512),
+    "finetune_xsum": (2048, 178),
+    "finetune_anli": (512, 8),
+    "finetune_winogrande": (128, 16),
+    "finetune_arc_easy": (256, 64),
+    "finetune_arc_challenge": (256, 64),
+    "finetune_natural_questions": (128, 32),
+    "finetune_web_questions": (128, 32),
+    "finetune_trivia_qa": (128, 32),
+}
+OF_A_TASK = sorted(name for name in LENGTHS if re.match("finetune_(?!demo|laptop)", name))
 
 
 def settings(*files: str, **macros: object) -> Settings:
@@ -155,8 +176,7 @@ def test_every_file_is_read_from_anywhere(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [path.stem for path in FILES if path.parent.name == "runs"])
 def test_every_run_works_with_a_model(name):
     found = settings("configs/models/switch_base_8.gin", f"configs/runs/{name}.gin").run
-    short = {"quickstart": (64, 14), "laptop_experts": (64, 14), "finetune_demo": (64, 4)}
-    lengths = short.get(name, (512, 114))
+    lengths = LENGTHS.get(name, (512, 114))
     assert (found.batch.input_length, found.batch.target_length) == lengths
 
 
@@ -166,6 +186,19 @@ def test_the_papers_recipe():
     assert run.trainer.train_steps == 550_000
     assert run.optimizer.name == "adafactor"
     assert (run.optimizer.schedule, run.optimizer.warmup_steps) == ("inverse_sqrt", 10_000)
+
+
+@pytest.mark.parametrize("name", OF_A_TASK)
+def test_the_papers_recipe_of_fine_tuning(name):
+    found = settings("configs/models/switch_base_128.gin", f"configs/runs/{name}.gin")
+    run, task = found.run, found.data.mixture_or_task_name
+    assert run.batch.batch_size * run.batch.input_length == 2**20
+    assert (run.model.dropout_rate, run.model.switch.expert_dropout_rate) == (0.1, 0.4)
+    assert (run.trainer.train_steps, run.trainer.eval_period) == (16_000, 200)
+    assert (run.optimizer.schedule, run.optimizer.learning_rate) == ("constant", 1e-3)
+    row = rf"^\| `{task}`.*\| {run.batch.input_length}, {run.batch.target_length} \|$"
+    if name != "finetune_arc_challenge":  # in the row of arc_easy
+        assert re.search(row, (HOME / "docs/finetuning.md").read_text(), re.MULTILINE)
 
 
 def test_headers_say_what_to_set():

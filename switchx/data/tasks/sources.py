@@ -25,7 +25,7 @@ def check_sources(provider: Any, config: DataConfig, splits: Sequence[str]) -> N
                 if split in splits:
                     json_files.check_there(pattern, split)
         elif isinstance(task.source, TableSource):
-            for split in set(splits) & set(task.source.patterns):
+            for split in filter(task.source.patterns.get, splits):
                 task.source.check(split)
         elif isinstance(task.source, seqio.TfdsDataSource):
             _check_tfds(task, config, splits)
