@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 
 import jax
 
-from switchx import data
+from switchx import data, storage
 from switchx.api import Run
-from switchx.evaluation import blanks
-from switchx.reports.peaks import peaks
+from switchx.evaluation import blanks, predictions
+from switchx.reports.peaks import Peak, peaks
 from switchx.reports.pictures import DEAD_LOAD
 from switchx.terminal import table
 from switchx.training import TrainResult
@@ -20,17 +21,21 @@ from switchx.training import TrainResult
 _JUDGED_BATCHES = 20  # where evaluations read all
 JUDGED_ROWS = 64  # of held-out text, whose blanks are filled
 SHOWN_ROWS, BLANKS_PER_ROW = 5, 2
+_ASKED = 56  # characters of what a task asks, the last ones
 _NO_LINE = ("tasks", "examples_in_split", "whole_split", "scores", "averages", "said")
 _COLUMNS = ("loss", "accuracy", "perplexity", "unigram_entropy")
 
 
 def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> str:
-    """Prints the end of `switchx train`; returns the part that shows blanks of held-out text."""
+    """Prints the end of `switchx train`; returns the part that shows what the model answers."""
     lines, samples = ["", _what_was_done(run.config.model_dir, result)], list[str]()
     if result.validation:
         lines += _quality(result.validation)
-    lines += _experts(result) + _peaks(run)
-    if jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
+    scored = peaks(run.metrics)
+    lines += _experts(result) + _peak_lines(scored)
+    if scored:
+        samples = _answers(run.config.model_dir, scored)
+    elif jax.process_count() == 1:  # answers are generated on one host: `switchx infer` has them
         samples = _held_out(run, result.validation)
     lines += [*samples, *(f"  picture             {path}" for path in drawn)]
     print("\n".join(lines))
@@ -66,12 +71,31 @@ def _experts(result: TrainResult) -> list[str]:
     ]
 
 
-def _peaks(run: Run) -> list[str]:
+def _peak_lines(scored: Sequence[Peak]) -> list[str]:
     """The tasks' scores at the end and at their best."""
-    found = peaks(run.metrics)
-    rows = [(of.task, of.metric, of.last, of.best, of.step) for of in found]
+    rows = [(of.task, of.metric, of.last, of.best, of.step) for of in scored]
     head = ("score of", "", "last", "best", "at step")
     return [f"  {line}" for line in ("", *table([head, *rows]), "")] if rows else []
+
+
+def _answers(model_dir: str, scored: Sequence[Peak]) -> list[str]:
+    """Some of the last answers to each of the first tasks that ask for them."""
+    lines = []
+    for task, step in dict.fromkeys((of.task, of.last_step) for of in scored):
+        path = predictions.path_of(model_dir, task, step)
+        content = storage.read_if_there(path, "MODEL_DIR") or b""
+        answers = [json.loads(line) for line in content.splitlines()[:SHOWN_ROWS]]
+        shown = [_answer_line(answer) for answer in answers if "output" in answer]
+        lines += [f"  answers to {task}, and what was right", *shown] if shown else []
+        if len(lines) > SHOWN_ROWS * 2:
+            break
+    return lines
+
+
+def _answer_line(answer: dict[str, Any]) -> str:
+    asked = " ".join(str(answer["inputs"]).split())[-_ASKED:]
+    given, right = (" ".join(str(answer[of]).split()) for of in ("output", "target"))
+    return f"    {asked:>{_ASKED}} : {_short(given) or '-'} | {_short(right)}"
 
 
 def _held_out(run: Run, values: dict[str, float]) -> list[str]:

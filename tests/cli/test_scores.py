@@ -79,6 +79,8 @@ def test_scores_of_each_task_from_training_to_evaluation(command, tmp_path):
     assert trained.err.count("tasks without scores") == 1
     assert "  graded_pairs    likelihood" in trained.out
     assert "  all tasks       average" in trained.out
+    assert "  answers to graded_pairs, and what was right\n" in trained.out
+    assert " two plus two : " in trained.out
 
     evaluated = command("eval", "--model_dir=run", "--json")
     assert evaluated.status == 0, evaluated.err
