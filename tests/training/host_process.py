@@ -4,9 +4,11 @@ python -m tests.training.host_process MODEL_DIR ADDRESS COUNT INDEX [JSON]
 
 JSON may name `mesh` (sizes of data, expert, model), `train_steps`, `slow_after` (batches after
 which each takes three seconds), `bad` (batches that give a loss that is not finite, and are
-skipped) and `timeout`.
+skipped), `scored` (whether a task is scored too) and `timeout`.
 """
 
+import dataclasses
+import functools
 import json
 import sys
 import time
@@ -18,7 +20,7 @@ from switchx.errors import RunError, UserError
 from switchx.hosts.job import Job
 from switchx.sharding import MeshConfig
 from switchx.training import train
-from tests.training import helpers
+from tests.training import helpers, scored
 
 SHARDS = 4
 
@@ -47,11 +49,15 @@ def main(model_dir, address, count, index, options="{}"):
         train_steps=options.get("train_steps", 10),
         on_bad_loss="skip" if HostStream.bad else "stop",
     )
+    feed = helpers.feed(HostStream)
+    if options.get("scored"):
+        scoring = functools.partial(scored.evaluation, model_dir)
+        feed = dataclasses.replace(feed, evaluation=scoring)
     job = Job(address, int(count), int(index)) if int(count) > 1 else None
     facts = {"configuration": repr(run)}
     timeout = options.get("timeout", 240)
     with hosts.joined(job, facts, timeout, lambda: "of all tests' jobs", True) as token:
-        result = train(run, model_dir, helpers.feed(HostStream), "# none\n", token)
+        result = train(run, model_dir, feed, "# none\n", token)
     return 0 if result.stopped_by is None else 128 + result.stopped_by
 
 

@@ -100,14 +100,14 @@ def assert_same_end(directory, other):
 def of_one(tmp_path_factory):
     """What one process with all eight devices does."""
     directory = tmp_path_factory.mktemp("one")
-    run(directory, 1)
+    run(directory, 1, scored=True)
     return directory
 
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory):
     directory = tmp_path_factory.mktemp("two")
-    run(directory, 2)
+    run(directory, 2, scored=True)
     return directory
 
 
@@ -120,6 +120,23 @@ def test_two_processes_compute_what_one_does(of_one, of_two):
     saved = sorted(p.name for p in (of_two / f"checkpoints/{STEPS}/position").glob("shard-*"))
     assert saved == [f"shard-{n:05d}-of-00004" for n in range(4)]
     assert not list(of_two.glob(".shared-by-*"))
+
+
+def test_two_processes_score_what_one_does(of_one, of_two):
+    """Every example once, whichever host has its row."""
+    (ours, theirs) = ((d / f"predictions/sums/{STEPS}.jsonl").read_text() for d in (of_two, of_one))
+    assert ours == theirs
+    assert len(ours.splitlines()) == 11
+    (ours, theirs) = (
+        [
+            (r["score/tokens"], r["score/nats"])
+            for r in metric_rows(d)
+            if r["split"].endswith("sums")
+        ]
+        for d in (of_two, of_one)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    assert len(ours) == 1
 
 
 def test_a_lost_host_and_a_notice_to_one_of_them_then_a_restart_ends_the_same(of_two, tmp_path):
