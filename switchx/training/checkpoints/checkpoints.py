@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 
 from switchx import hosts, storage
 from switchx.errors import RunError, UserError, first_line
+from switchx.training.checkpoints.best import Best
 from switchx.training.checkpoints.failures import store_failure, why
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
 from switchx.training.checkpoints.identity import (
@@ -111,8 +112,8 @@ class Checkpoints:
         self._directory = checkpoints_of(model_dir)
         base_period = trainer.checkpoint_period if trainer.on_bad_loss == "skip" else None
         keep, extra = trainer.keep_checkpoints, trainer.checkpoint_steps
-        best = trainer.best_score
-        self._manager = open_manager(self._directory, keep, extra, base_period, best)
+        self._best = Best.of_run(model_dir, trainer.best_score)
+        self._manager = open_manager(self._directory, keep, extra, base_period, self._best)
 
     def save(
         self,
@@ -146,9 +147,9 @@ class Checkpoints:
             position=PositionSave(kept, count, described["seal"]),
             identity=ocp.args.JsonSave(described),
         )
-        metrics = None if found is None else dict(found)
+        self._best.measured(int(state.step), found or {})
         try:
-            self._manager.save(int(state.step), args=items, metrics=metrics, force=True)
+            self._manager.save(int(state.step), args=items, force=True)
         except Exception as error:  # of this save, or of the one before in the background
             raise self._not_saved(error) from error
 

@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import logging
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from switchx import hosts, storage
 from switchx.errors import UserError
+from switchx.training.checkpoints.best import Best
 from switchx.training.checkpoints.identity import is_step, is_whole, saved_steps
 from switchx.training.checkpoints.objects import remove_checkpoint
 from switchx.training.checkpoints.run_path import RunPath
-from switchx.training.readings import LOSS
 
 # Orbax gives up a save, or the folders it makes in the background, after a time that it takes by
 # the wall clock, which may be set meanwhile.
@@ -43,23 +42,15 @@ def open_manager(
     keep: int,
     extra: Sequence[int],
     base_period: int | None,
-    best_score: str = LOSS,
+    best: Best,
 ) -> ocp.CheckpointManager:
     """The manager of the checkpoints in a folder, which is made where it is missing.
 
     What a killed process left unfinished there is removed: no other one may write to it now.
 
-    The newest `keep` stay, the one of lowest validation loss or of the highest score of another
-    name, those of the steps `extra`, and with `base_period` the newest of a multiple of it.
+    The newest `keep` stay, the `best`, those of the steps `extra`, and with `base_period` the
+    newest of a multiple of it.
     """
-    by_loss = best_score == LOSS
-    best = checkpoint_managers.BestN(
-        # One that was saved without this score is no better than any that has it.
-        get_metric_fn=lambda metrics: metrics.get(best_score, math.inf if by_loss else -math.inf),
-        reverse=by_loss,
-        n=1,
-        keep_checkpoints_without_metrics=False,
-    )
     policies = [checkpoint_managers.LatestN(keep), best, _OfSteps(frozenset(extra))]
     if base_period is not None:
         policies.append(_NewestBase(base_period))

@@ -8,11 +8,14 @@ import pytest
 
 from switchx import storage
 from switchx.errors import UserError
+from switchx.training.checkpoints.best import Best
 from switchx.training.checkpoints.manager import open_manager
 
 
 def open_below(folder):
-    return open_manager(folder / "checkpoints", keep=1, extra=(), base_period=None)
+    return open_manager(
+        folder / "checkpoints", keep=1, extra=(), base_period=None, best=Best("loss")
+    )
 
 
 @pytest.mark.parametrize("name", ["f[1]", "*", "?", "a b", "ä#%41", "x=1,'\"&\n$HOME", "n" * 255])
