@@ -59,12 +59,14 @@ def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
     from switchx import hosts
     from switchx.training.warm_start import WarmStart, chosen_step
 
-    with _named(settings.start):
-        path, step = chosen_step(settings.start)
-    # That run may be saving others at this moment: the hosts take the one that the first one found.
+    start = settings.start
+    if record.get("path") == start.from_run and "checkpoint" in record:
+        # As it began before: that run may have saved others since.
+        start = dataclasses.replace(start, checkpoint=record["checkpoint"])
+    with _named(start):
+        path, step = chosen_step(start)
+    # It may be saving others at this moment: the hosts take the one that the first one found.
     step = int(hosts.announced(str(step)))
-    if record.get("path") == settings.start.from_run:
-        step = record.get("checkpoint", step)  # that run may have saved others since
     with _named(settings.start):
         there = load(Request(model_dir=str(path)).of_run())
     return WarmStart(settings.start, path, there.run.model, step)

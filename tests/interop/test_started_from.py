@@ -137,6 +137,16 @@ def test_experts_that_are_all_kept_come_in_the_order_that_is_asked_for(frozen_ba
         np.testing.assert_array_equal(leaf, expected, err_msg=name)
 
 
+def test_a_restart_before_the_first_save_begins_with_the_checkpoint_of_before(
+    frozen_base, tmp_path
+):
+    """Whatever was saved there since; where it is gone, that is said."""
+    record = {"from": "run", "path": str(frozen_base), "checkpoint": 5}
+    (tmp_path / "start.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"^START_CHECKPOINT=5 is not in START_FROM=.*: the check"):
+        beginning(settings_of(tmp_path, START_FROM=str(frozen_base)))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
