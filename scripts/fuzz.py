@@ -252,6 +252,8 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield "JSON lines", Parser([some], json_lines("lines.json"))
     yield "JSON lines, gzip", Parser([gzip.compress(some)], json_lines("lines.json.gz"))
 
+    yield from _tables(folder)
+
     from sentencepiece import sentencepiece_model_pb2 as pb
 
     proto = pb.ModelProto()
@@ -263,6 +265,28 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         return vocabularies.SentencePieces(content, name="x").encode_blanks("a b <extra_id_0>")
 
     yield "vocabulary", Parser([proto.SerializeToString()], vocabulary)
+
+
+def _tables(folder: Path) -> Iterator[tuple[str, Parser]]:
+    """Files of labelled examples."""
+    import pyarrow
+    import pyarrow.parquet
+
+    from switchx.data.tasks import table_files
+    from switchx.data.tasks.table_fields import Field, Places
+
+    fields = {"answers/text": Field("text", many=True), "label": Field("label", labels=("a", "b"))}
+    places = Places(fields, {"label": "of.label"}, {}, "TASK_FILES")
+
+    def parse(content: bytes) -> Any:
+        (folder / "table").write_bytes(content)
+        rows = table_files.rows(str(folder / "table"), "TASK_FILES", places.columns)
+        return [places.values(row) for row in rows]
+
+    some = [{"answers": {"text": ["x", "y" * n]}, "of": {"label": n % 2}} for n in range(9)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(some), folder / "table.parquet")
+    yield "table, Parquet", Parser([(folder / "table.parquet").read_bytes()], parse)
+    yield "table, JSON", Parser(["\n".join(map(json.dumps, some)).encode()], parse)
 
 
 _LAUNCHERS = [

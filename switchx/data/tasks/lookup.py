@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from switchx import storage
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.tasks import task_files, vocabulary_files
+from switchx.data.tasks import t5_metrics, task_files, vocabulary_files
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError, first_line
@@ -38,6 +39,7 @@ def find_provider(config: DataConfig) -> Any:
     _import_task_module(config.task_module)
     provider = _named(config)
     _check_features(provider, config)
+    _check_t5(provider, config)
     provider = _with_files(provider, config)
     for task in seqio.get_subtasks(provider):
         if isinstance(task.source, registry.EmbeddedSource):
@@ -152,6 +154,19 @@ def _check_features(provider: Any, config: DataConfig) -> None:
             f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} has one vocabulary for "
             "'inputs' and another for 'targets', and a model has one embedding for both: name a "
             "task that has one, or a VOCABULARY for both."
+        )
+
+
+def _check_t5(provider: Any, config: DataConfig) -> None:
+    """The metrics of the paper's tasks are t5's: better said now than at the first score."""
+    import seqio
+
+    functions = [f for task in seqio.get_subtasks(provider) for f in task.metric_fns]
+    needed = [f for f in functions if getattr(f, "__module__", "") == t5_metrics.__name__]
+    if needed and importlib.util.find_spec("t5") is None:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} is scored by "
+            f"{needed[0].__name__!r}, a metric of the package t5, which is not installed{T5}."
         )
 
 

@@ -1,10 +1,13 @@
 """The paper's tasks by name: the same examples from TFDS folders, Parquet and JSON lines."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from switchx.data.tasks import lookup
 from switchx.data.tensorflow_loader import load_tensorflow
+from switchx.errors import UserError
 
 from ..conftest import docs_config
 from .sets import SETS, tfds_rows, write_json, write_parquet, write_tfds
@@ -147,6 +150,12 @@ def test_metrics_are_those_of_t5(task, metric, folder):
     expected = getattr(metrics, metric)(targets, ["the ann"])
     assert function(targets, ["the ann"]) == expected != {}
     assert function.__name__ == metric
+
+
+def test_without_the_package_t5(monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "t5", None)
+    with pytest.raises(UserError, match=r"'xsum_v110' is scored by 'rouge', a metric of .*no-deps"):
+        from_files(folder, "xsum_v110")
 
 
 def test_generation_by_tfds(tmp_path, monkeypatch):
