@@ -15,15 +15,18 @@ from switchx.sharding import batch_sharding
 
 Rows = Sequence[Sequence[int]]
 Shape = TypeVar("Shape", int, tuple[int, int])
-LEAST_INPUT = 64
+LEAST_INPUT, _HALF_WAY_FROM = 64, 256
 
 
 def bucket(length: int, least: int) -> int:
-    """The least power of two, or half way between two, that holds so many tokens."""
+    """The least power of two that holds so many tokens, or from 256 on half way to the next.
+
+    Each shape costs the compilation of its programs, which more of them would not save.
+    """
     size = least
     while size < length:
         half_way = size + size // 2
-        size = half_way if length <= half_way else 2 * size
+        size = half_way if size >= _HALF_WAY_FROM and length <= half_way else 2 * size
     return size
 
 
