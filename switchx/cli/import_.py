@@ -9,6 +9,7 @@ from switchx.cli.flags import load
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
+    from switchx.interop.source import Source
     from switchx.settings import Settings
 
 EPILOG = """\
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from switchx.sharding import make_mesh
     from switchx.training.checks import check_run
 
-    settings = load(args, model=source.model_fields)
+    settings = _settings(args, source)
     check_run(settings.run, make_mesh(settings.run.mesh))
     _check_vocabulary(settings)
     step = (source.step or 0) if args.step is None else args.step
@@ -58,6 +59,23 @@ def run(args: argparse.Namespace) -> None:
     print(
         f"{count:,} parameters, step {step:,}, in {settings.model_dir}; the optimizer {optimizer}"
     )
+
+
+def _settings(args: argparse.Namespace, source: "Source") -> "Settings":
+    """What gin says of the model in the source; what of it follows from T5X's groups is said."""
+    settings = load(args, model=source.model_fields)
+    if args.kind == "t5x":
+        from switchx.interop.t5x import group_fields
+
+        fields = group_fields(settings.run)
+        for name, value in fields.items():
+            print(
+                f"{name}={value!r}: T5X fills batches of this size up to a multiple of the "
+                "experts, so this run does it too."
+            )
+        if fields:
+            return load(args, model={**source.model_fields, **fields})
+    return settings
 
 
 def _check_vocabulary(settings: "Settings") -> None:

@@ -69,11 +69,11 @@ def parts_of(model: Model) -> list[Part]:
 
 
 def _sublayers(model: Model, stack: str) -> Iterator[tuple[int, str, Matrix]]:
-    config = model.config
-    for layer in range(config.num_layers):
-        block, within = divmod(layer, config.period)
+    shape = model.config.stacks[stack]
+    for layer in range(shape.num_layers):
+        blocks, within, block = shape.place(layer)
         for kind, path in _LAST_MATRICES.items():
-            whole = (stack, "blocks", f"layer_{within}", *path)
+            whole = (stack, blocks, f"layer_{within}", *path)
             if _at(model.shapes, whole) is not None:
                 yield layer, kind, Matrix(whole, block)
 

@@ -54,9 +54,18 @@ def routing(
         raise UserError(
             "ModelConfig.switch=None is a dense model, which routes nothing: use one with experts."
         )
-    stacks = _routing(model.config, params, *map(jnp.asarray, (encoder_token_BM, decoder_token_BL)))
-    chosen = ((stack.expert_GSJ, stack.gate_GSJ, stack.kept_GSJ) for stack in stacks)
-    return Routing(*(Choices(*jax.device_get(arrays)) for arrays in chosen))
+    tokens = tuple(map(jnp.asarray, (encoder_token_BM, decoder_token_BL)))
+    stacks = _routing(model.config, params, *tokens)
+    return Routing(*(_choices(*both) for both in zip(stacks, tokens, strict=True)))
+
+
+def _choices(stack: Assignment | None, token_BL: jax.Array) -> Choices:
+    if stack is None:  # a stack without experts: no layers
+        shape = (0, *token_BL.shape, 1)
+        return Choices(
+            np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, bool)
+        )
+    return Choices(*jax.device_get((stack.expert_GSJ, stack.gate_GSJ, stack.kept_GSJ)))
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -146,8 +146,8 @@ def replace_rows(
         return at.set(taken, mode="drop").reshape(old.shape)
 
     answering = jax.tree.map(functools.partial(moved, 0), answering, fresh[0])
-    cross_N = jax.tree.map(functools.partial(moved, 1), encoded.cross_N, fresh[1].cross_N)
-    return answering, Encoded(cross_N, moved(0, encoded.mask_BM, fresh[1].mask_BM))
+    cross = jax.tree.map(functools.partial(moved, 1), encoded.cross, fresh[1].cross)
+    return answering, Encoded(cross, moved(0, encoded.mask_BM, fresh[1].mask_BM))
 
 
 @functools.partial(jax.jit, static_argnames="room")

@@ -19,7 +19,7 @@ Logits agree to float32 rounding wherever no token is dropped. Where transformer
 - There is one dropout rate: no expert dropout.
 - A new model's router is N(0, 1) and its experts N(0, 1 / d_model): nothing is scaled by 0.1.
 - There are no gated experts, so Switch-XXL cannot be represented; nor top-k routing, other
-  policies, or sparse layers rarer than every second.
+  policies, or experts elsewhere than in layers 1, 1 + n, 1 + 2n and so on, all or none.
 - T5's tie_word_embeddings=False means "not scaled" since 5.0; whether the logits have a matrix
   of their own is seen from the tensors.
 """

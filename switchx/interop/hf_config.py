@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchx.errors import UserError
+from switchx.interop import hf_layers
+from switchx.interop.source import shape_fields
 from switchx.model import ModelConfig, SwitchConfig
 
 SWITCH, T5 = "switch_transformers", "t5"
@@ -16,7 +18,6 @@ _SIZES = {
     "d_ff": "d_ff",
     "d_kv": "d_kv",
     "num_heads": "num_heads",
-    "num_layers": "num_layers",
     "relative_buckets": "relative_attention_num_buckets",
     "relative_max_distance": "relative_attention_max_distance",
 }
@@ -39,6 +40,8 @@ _FIXED_SWITCH = (
 _FREE = {
     "num_experts",
     "every",
+    "encoder_sparse",
+    "decoder_sparse",
     "jitter",
     "balance_loss_weight",
     "router_z_loss_weight",
@@ -47,6 +50,7 @@ _FREE = {
     "min_capacity",
     "encoder_group_size",
     "decoder_group_size",
+    "group_padding",
     "expert_dropout_rate",
     "dispatcher",
 }
@@ -67,30 +71,20 @@ def read_config(config: Mapping[str, Any], file: str, own_logits: bool) -> Model
         raise UserError(f"{file}: model_type={kind!r} is not one of {SWITCH}, {T5}.")
     defaults: dict[str, int] = {"relative_buckets": 32, "relative_max_distance": 128}
     sizes: dict[str, Any] = {
-        ours: _whole(config, theirs, file, defaults.get(ours)) for ours, theirs in _SIZES.items()
+        ours: hf_layers.whole(config, theirs, file, defaults.get(ours))
+        for ours, theirs in _SIZES.items()
     }
     for key, accepted, default in _FIXED + (_FIXED_SWITCH if kind == SWITCH else ()):
         if config.get(key, default) not in (accepted, None):
             raise UserError(f"{file}: {key}={config[key]!r} is not supported; {accepted!r} is.")
-    layers = config.get("num_decoder_layers")
-    if layers not in (None, sizes["num_layers"]):
-        raise UserError(
-            f"{file}: num_decoder_layers={layers!r} differs from num_layers="
-            f"{sizes['num_layers']}; switchx's two stacks have the same number."
-        )
+    shape = shape_fields(**hf_layers.read(config, file, with_experts=kind == SWITCH))
     return ModelConfig(
         **sizes,
+        **_arguments("ModelConfig", shape),
         activation="relu" if kind == SWITCH else _t5_activation(config, file),
         tied_embeddings=_tied(config, kind, file, own_logits),
-        switch=_switch(config, sizes["num_layers"], file) if kind == SWITCH else None,
+        switch=_switch(config, shape, file) if kind == SWITCH else None,
     )
-
-
-def _whole(config: Mapping[str, Any], key: str, file: str, default: int | None) -> int:
-    value = config.get(key, default)
-    if type(value) is not int or value < 1:
-        raise UserError(f"{file}: {key}={value!r} must be a whole number of at least 1.")
-    return value
 
 
 def _t5_activation(config: Mapping[str, Any], file: str) -> str:
@@ -119,26 +113,15 @@ def _tied(config: Mapping[str, Any], kind: str, file: str, own_logits: bool) -> 
     return scaled
 
 
-def _switch(config: Mapping[str, Any], num_layers: int, file: str) -> SwitchConfig:
-    steps = {_sparse_step(config, stack, num_layers, file) for stack in ("encoder", "decoder")}
-    if not steps <= {1, 2} or len(steps) > 1:
-        raise UserError(
-            f"{file}: sparse layers every {' and '.join(map(str, sorted(steps)))} layers of "
-            "encoder and decoder are not supported; every layer or every second in both is."
-        )
-    experts = _whole(config, "num_experts", file, None)
-    return SwitchConfig(num_experts=experts, every=steps.pop())
+def _switch(config: Mapping[str, Any], shape: Mapping[str, Any], file: str) -> SwitchConfig:
+    experts = hf_layers.whole(config, "num_experts", file, None)
+    return SwitchConfig(num_experts=experts, **_arguments("SwitchConfig", shape))
 
 
-def _sparse_step(config: Mapping[str, Any], stack: str, num_layers: int, file: str) -> int:
-    """transformers' rule: layer i is sparse if i % step == 1, all are if step is 1."""
-    key = f"{stack}_sparse_step"
-    if key in config:
-        return _whole(config, key, file, None)
-    layers = config.get(f"num_sparse_{stack}_layers", 3)
-    if type(layers) is not int or not 0 <= layers <= num_layers:
-        raise UserError(f"{file}: num_sparse_{stack}_layers={layers!r} must be 0 to {num_layers}.")
-    return num_layers // layers if layers else num_layers
+def _arguments(owner: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the fields that are of one dataclass, by their own names."""
+    named = ((name.split("."), value) for name, value in fields.items())
+    return {name: value for (of, name), value in named if of == owner}
 
 
 def model_fields(config: ModelConfig) -> dict[str, Any]:
@@ -147,9 +130,9 @@ def model_fields(config: ModelConfig) -> dict[str, Any]:
     fields: dict[str, Any] = {"ModelConfig.switch": config.switch is not None}
     fields |= {f"ModelConfig.{name}": getattr(config, name) for name in names}
     if config.switch:
-        names = ["num_experts", "every", "top_k"]
+        names = ["num_experts", "top_k"]
         fields |= {f"SwitchConfig.{name}": getattr(config.switch, name) for name in names}
-    return fields
+    return fields | shape_fields(**config.stacks)
 
 
 def check_exportable(config: ModelConfig) -> None:
@@ -162,11 +145,7 @@ def check_exportable(config: ModelConfig) -> None:
             f"ModelConfig.activation={config.activation!r}: transformers has no gated experts, "
             "so this model cannot be exported to it."
         )
-    if switch.every > 2:
-        raise UserError(
-            f"SwitchConfig.every={switch.every}: transformers places sparse layers elsewhere "
-            "when there are fewer than every second; 1 and 2 can be exported."
-        )
+    hf_layers.check_exportable(config, switch)
     for field in dataclasses.fields(switch):
         value = getattr(switch, field.name)
         if field.name not in _FREE and value != field.default:
@@ -187,7 +166,8 @@ def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1)
     """
     common = {
         **{theirs: getattr(config, ours) for ours, theirs in _SIZES.items()},
-        "num_decoder_layers": config.num_layers,
+        "num_layers": config.encoder.num_layers,
+        "num_decoder_layers": config.decoder.num_layers,
         "dropout_rate": config.dropout_rate,
         "layer_norm_epsilon": 1e-6,
         "tie_word_embeddings": config.tied_embeddings,
@@ -213,8 +193,7 @@ def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1)
         "dense_act_fn": "relu",
         "num_experts": switch.num_experts,
         "expert_capacity": longest,
-        **{f"num_sparse_{stack}_layers": config.num_blocks for stack in ("encoder", "decoder")},
-        **{f"{stack}_sparse_step": switch.every for stack in ("encoder", "decoder")},
+        **hf_layers.write(config),
         "router_bias": False,
         "router_dtype": "float32",
         "router_jitter_noise": switch.jitter,

@@ -56,13 +56,14 @@ def pieces(config: ModelConfig) -> Iterator[Piece]:
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         yield Piece(bias, (f"{stack}_bias", "table_HR"), transposed=True)
         yield Piece(f"{stack}.final_layer_norm.weight", (f"{stack}_norm", "scale_D"))
-        for number in range(config.num_layers):
+        for number in range(config.stacks[stack].num_layers):
             yield from _layer(config, stack, number)
 
 
 def _layer(config: ModelConfig, stack: str, number: int) -> Iterator[Piece]:
-    block, layer = divmod(number, config.period)
-    path: Path = (stack, "blocks", f"layer_{layer}")
+    shape = config.stacks[stack]
+    blocks, layer, block = shape.place(number)
+    path: Path = (stack, blocks, f"layer_{layer}")
     sublayers = [("SelfAttention", "attention", "attention_norm")]
     if stack == "decoder":
         sublayers.append(("EncDecAttention", "cross_attention", "cross_norm"))
@@ -75,7 +76,7 @@ def _layer(config: ModelConfig, stack: str, number: int) -> Iterator[Piece]:
     prefix = f"{stack}.block.{number}.layer.{len(sublayers)}"
     path = (*path, "feed_forward")
     yield Piece(f"{prefix}.layer_norm.weight", (*path, "norm", "scale_D"), (block,))
-    if config.switch and layer == config.period - 1:
+    if config.switch and number in shape.sparse_layers:
         yield from _experts(config.switch.num_experts, prefix, path, block)
     else:
         yield from _dense(config, prefix, path, block)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from switchx.errors import UserError
+from switchx.model.shape import StackShape
 from switchx.training.start import Arrays
 
 Index = tuple[slice, ...]
@@ -25,6 +26,25 @@ class Source(Arrays, Protocol):
 
     model_fields: dict[str, Any]
     step: int | None
+
+
+def shape_fields(encoder: StackShape, decoder: StackShape) -> dict[str, Any]:
+    """The fields of a Source that say which layers there are: by one number for both stacks where
+    that is possible, with None for what is then left to be set of a stack alone."""
+    stacks = {"encoder": encoder, "decoder": decoder}
+    uneven = decoder.num_layers != encoder.num_layers
+    fields: dict[str, Any] = {
+        "ModelConfig.num_layers": encoder.num_layers,
+        "ModelConfig.num_decoder_layers": decoder.num_layers if uneven else None,
+    }
+    if not any(stack.num_sparse for stack in stacks.values()):
+        return fields
+    own: dict[str, Any] = {f"SwitchConfig.{name}_sparse": s.sparse for name, s in stacks.items()}
+    for every in (stack.sparse for stack in stacks.values() if isinstance(stack.sparse, int)):
+        if all(StackShape.of(stack.num_layers, every) == stack for stack in stacks.values()):
+            own = {"SwitchConfig.every": every, **dict.fromkeys(own)}
+            break
+    return fields | own
 
 
 def build(leaf: jax.ShapeDtypeStruct, leading: int, read: Callable[..., np.ndarray]) -> jax.Array:

@@ -25,8 +25,10 @@ from switchx.errors import UserError
 from switchx.interop.source import Index, build, check_finite
 from switchx.interop.t5x_index import Array, read_index
 from switchx.interop.t5x_names import array_names, is_stacked
-from switchx.interop.t5x_sizes import model_fields
+from switchx.interop.t5x_sizes import model_fields, stack_shapes
 from switchx.model import Params
+from switchx.model.flaxformer_groups import pads
+from switchx.training.config import RunConfig
 
 _TARGET, _STATES, _STEP = "target/", "state/param_states/", "state/step"
 _STATISTICS = ("v_row", "v_col", "v")
@@ -51,7 +53,8 @@ class T5XSource:
             for name, array in arrays.items()
             if name.startswith(_TARGET)
         }
-        self.model_fields: dict[str, Any] = model_fields(shapes)
+        self._stacks = stack_shapes(shapes)
+        self.model_fields: dict[str, Any] = model_fields(shapes, self._stacks)
         self.step: int | None = self._read_step()
 
     def params(self, abstract: Params) -> Params:
@@ -112,10 +115,8 @@ class T5XSource:
         return "v_row" if kept == d_model else "v_col"
 
     def _names(self, path: tuple) -> list[str]:
-        period = self.model_fields.get("SwitchConfig.every", 1)
-        blocks = self.model_fields["ModelConfig.num_layers"] // period
         gated = self.model_fields["ModelConfig.activation"] == "geglu"
-        return array_names(_keys(path), blocks, period, gated)
+        return array_names(_keys(path), self._stacks, gated)
 
     def _array(self, name: str) -> Array:
         if name not in self._arrays:
@@ -147,6 +148,24 @@ class T5XSource:
         if array.shape != () or not 0 <= (step := int(array.read(()))) < 2**31:
             raise UserError(f"{_STEP} of the T5X checkpoint is not a number of steps.")
         return step
+
+
+def group_fields(run: RunConfig) -> dict[str, Any]:
+    """SwitchConfig.group_padding as it must be for T5X's figures, where T5X fills batches up.
+
+    So it does with batches whose tokens are no multiple of the experts; {} where there is none.
+    """
+    switch = run.model.switch
+    if switch is None:
+        return {}
+    sizes = {
+        (batch.batch_size, length)
+        for batch in (run.batch, run.eval_batch)
+        for stack, length in (("encoder", batch.input_length), ("decoder", batch.target_length))
+        if run.model.stacks[stack].num_sparse
+    }
+    filled_up = any(pads(B, L, switch.num_experts) for B, L in sizes)
+    return {"SwitchConfig.group_padding": "flaxformer"} if filled_up else {}
 
 
 def _keys(path: tuple) -> tuple[str, ...]:

@@ -1,6 +1,9 @@
 """T5X's names of our parameters (flaxformer's encoder-decoders, dense and sparse)."""
 
+from collections.abc import Mapping
+
 from switchx.errors import UserError
+from switchx.model.shape import StackShape
 
 _TOP = {
     "embedding/table_VD": "token_embedder/embedding",
@@ -43,15 +46,14 @@ _LEAVES = {
 
 def is_stacked(path: tuple[str, ...]) -> bool:
     """Whether the parameter has a leading axis of blocks, each an array of its own in T5X."""
-    return path[1] == "blocks"
+    return path[1].startswith("blocks")
 
 
-def array_names(path: tuple[str, ...], blocks: int, period: int, gated: bool) -> list[str]:
+def array_names(path: tuple[str, ...], stacks: Mapping[str, StackShape], gated: bool) -> list[str]:
     """T5X's names of the parameter at `path` of our nested ones: one, or one per block.
 
     Args:
-      blocks: blocks per stack.
-      period: layers per block.
+      stacks: the layers of both stacks.
       gated: whether feed-forwards are gated: T5X then numbers their two inputs.
 
     Raises:
@@ -59,12 +61,12 @@ def array_names(path: tuple[str, ...], blocks: int, period: int, gated: bool) ->
     """
     if (top := _TOP.get("/".join(path))) is not None:
         return [top]
-    below = _within_layer(path[0], path[3:]) if is_stacked(path) else None
+    layers = stacks[path[0]].layers_of(path[1], path[2]) if is_stacked(path) else range(0)
+    below = _within_layer(path[0], path[3:]) if layers else None
     if below is None:
         raise UserError(f"A T5X checkpoint has no {'/'.join(path)}, which this model needs.")
     below = below.format(wi="wi_1" if gated else "wi")
-    first = int(path[2].removeprefix("layer_"))
-    return [f"{path[0]}/layers_{n * period + first}/{below}" for n in range(blocks)]
+    return [f"{path[0]}/layers_{n}/{below}" for n in layers]
 
 
 def _within_layer(stack: str, rest: tuple[str, ...]) -> str | None:

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchx.errors import UserError
+from switchx.interop.source import shape_fields
+from switchx.model.shape import StackShape
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def model_fields(shapes: Shapes) -> dict[str, Any]:
+def model_fields(shapes: Shapes, stacks: Mapping[str, StackShape]) -> dict[str, Any]:
     """Gin parameters of the model (`switchx.interop.Source.model_fields`).
 
     Capacities, group sizes and dropout leave no trace in arrays, nor does the farthest distance
@@ -17,9 +19,10 @@ def model_fields(shapes: Shapes) -> dict[str, Any]:
 
     Args:
       shapes: of the parameters, without the leading "target/".
+      stacks: their `stack_shapes`.
 
     Raises:
-      UserError: an array that says a size is missing, or the layers do not form equal blocks.
+      UserError: an array that says a size is missing.
     """
     vocab_size, d_model = _shape(shapes, "token_embedder/embedding", 2)
     num_heads, buckets = _shape(shapes, "encoder/relpos_bias/rel_embedding", 2)
@@ -29,19 +32,18 @@ def model_fields(shapes: Shapes) -> dict[str, Any]:
             f"The T5X checkpoint's {num_heads} relative position heads do not divide the "
             f"attention's width of {joined}."
         )
-    layers = _num_layers(shapes)
-    sparse = _sparse_layers(shapes, layers)
     # wi_0 and wi_1 where they are gated.
     gated = any(name.endswith("/wi_0/kernel") for name in shapes)
-    inner = "mlp/expert" if 0 in sparse else "mlp"
-    d_ff = _shape(shapes, f"encoder/layers_0/{inner}/wo/kernel", 3 if 0 in sparse else 2)[-2]
+    first = 0 in stacks["encoder"].sparse_layers
+    inner = "mlp/expert" if first else "mlp"
+    d_ff = _shape(shapes, f"encoder/layers_0/{inner}/wo/kernel", 3 if first else 2)[-2]
+    sparse = [(name, shape.sparse_layers[0]) for name, shape in stacks.items() if shape.num_sparse]
     fields = {
         "vocab_size": vocab_size,
         "d_model": d_model,
         "d_ff": d_ff,
         "d_kv": joined // num_heads,
         "num_heads": num_heads,
-        "num_layers": layers,
         "activation": "geglu" if gated else "relu",
         "tied_embeddings": "decoder/logits_dense/kernel" not in shapes,
         "relative_buckets": buckets,
@@ -49,10 +51,10 @@ def model_fields(shapes: Shapes) -> dict[str, Any]:
     }
     found = {f"ModelConfig.{name}": value for name, value in fields.items()}
     if sparse:
-        router = f"encoder/layers_{sparse[0]}/mlp/router/router_weights/w/kernel"
+        stack, layer = sparse[0]
+        router = f"{stack}/layers_{layer}/mlp/router/router_weights/w/kernel"
         found["SwitchConfig.num_experts"] = _shape(shapes, router, 2)[1]
-        found["SwitchConfig.every"] = _period(sparse, layers)
-    return found
+    return found | shape_fields(**stacks)
 
 
 def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
@@ -67,37 +69,14 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
     return shape
 
 
-def _num_layers(shapes: Shapes) -> int:
-    counts = {}
-    for stack in ("encoder", "decoder"):
-        names = (f"{stack}/layers_{n}/pre_mlp_layer_norm/scale" for n in itertools.count())
-        counts[stack] = sum(1 for _ in itertools.takewhile(shapes.__contains__, names))
-    if counts["encoder"] != counts["decoder"]:
-        raise UserError(
-            f"The T5X checkpoint has {counts['encoder']} encoder and {counts['decoder']} decoder "
-            "layers; switchx's models have as many in both stacks."
-        )
-    return counts["encoder"]
+def stack_shapes(shapes: Shapes) -> dict[str, StackShape]:
+    """The layers of both stacks, from the names alone."""
+    return {stack: _stack_shape(shapes, stack) for stack in ("encoder", "decoder")}
 
 
-def _sparse_layers(shapes: Shapes, layers: int) -> list[int]:
-    encoder, decoder = (
-        [n for n in range(layers) if f"{stack}/layers_{n}/mlp/expert/wo/kernel" in shapes]
-        for stack in ("encoder", "decoder")
-    )
-    if encoder != decoder:
-        raise UserError(
-            f"The T5X checkpoint has experts in encoder layers {encoder} and decoder layers "
-            f"{decoder}; in switchx's models they are in the same ones."
-        )
-    return encoder
-
-
-def _period(sparse: list[int], layers: int) -> int:
-    period = sparse[0] + 1
-    if sparse != list(range(period - 1, layers, period)) or layers % period:
-        raise UserError(
-            f"The T5X checkpoint has experts in layers {sparse} of {layers}; in switchx's models "
-            "every n-th layer has them, the last layer included."
-        )
-    return period
+def _stack_shape(shapes: Shapes, stack: str) -> StackShape:
+    numbers = itertools.count()
+    there = lambda n: f"{stack}/layers_{n}/pre_mlp_layer_norm/scale" in shapes  # noqa: E731
+    layers = sum(1 for _ in itertools.takewhile(there, numbers))
+    experts = (f"{stack}/layers_{n}/mlp/expert/wo/kernel" in shapes for n in range(layers))
+    return StackShape.of(layers, tuple(n for n, sparse in enumerate(experts) if sparse))

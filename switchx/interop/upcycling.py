@@ -78,7 +78,7 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
 
     Args:
       config: the switch model's.
-      dense: the dense model's parameters; its blocks have one layer each.
+      dense: the dense model's parameters; its blocks have one layer each, in one row.
       fresh: the switch model's, of which the routers are taken.
 
     Raises:
@@ -89,9 +89,9 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
 
     def of(path: tuple, leaf: jax.Array) -> jax.Array:
         names = tuple(key.key for key in path)
-        if names[1] != "blocks":
+        if not names[1].startswith("blocks"):
             return _same_shape(_find(dense, names, names), leaf, names)
-        stack, _, layer, *below = names
+        stack, blocks, layer, *below = names
         rest = tuple(below)
         if rest[:3] == _ROUTER:
             return leaf
@@ -105,7 +105,8 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
                 f"the dense model's {'/'.join(source)}; upcycling gives each part one successor."
             )
         of_all_layers = _find(dense, (stack, "blocks", "layer_0", *source), names)
-        own = of_all_layers[int(layer.removeprefix("layer_")) :: config.period]
+        layers = config.stacks[stack].layers_of(blocks, layer)
+        own = of_all_layers[layers.start : layers.stop : layers.step]
         if copied:
             own = jnp.broadcast_to(own[:, None], (own.shape[0], leaf.shape[1], *own.shape[1:]))
         return _same_shape(own, leaf, names)

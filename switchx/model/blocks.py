@@ -226,18 +226,19 @@ class Layer(Protocol[C_contra]):
 
 
 class Block(nnx.Module, Generic[C]):
-    """`config.period` layers, of which the last is sparse if the model is a switch model."""
+    """A few layers, dense ones and ones with experts: what a stack repeats."""
 
     def __init__(
         self,
         config: ModelConfig,
         layer: type[EncoderLayer] | type[DecoderLayer],
-        period: int,
+        sparse: tuple[bool, ...],
         rngs: nnx.Rngs,
     ):
-        self.period = period
-        for i in range(period):
-            switch = config.switch if i == period - 1 else None
+        """`sparse`: of each layer, whether it has experts."""
+        self.period = len(sparse)
+        for i, has_experts in enumerate(sparse):
+            switch = config.switch if has_experts else None
             setattr(self, f"layer_{i}", layer(config, switch, rngs))
 
     @property

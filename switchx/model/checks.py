@@ -1,5 +1,6 @@
 """Checks of settings: each refusal names the setting, its value and what is accepted."""
 
+import itertools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -22,6 +23,18 @@ def rate(name: str, value: float) -> None:
     """Raises UserError unless `value` is a share that leaves something."""
     if not 0 <= value < 1:
         raise UserError(f"{name}={value!r} must be at least 0 and below 1.")
+
+
+def sparse_layers(name: str, value: Any) -> None:
+    """Raises UserError unless `value` says which layers have experts, or is None."""
+    if value is None or (type(value) is int and value >= 1):
+        return
+    numbers = type(value) is tuple and all(type(n) is int and n >= 0 for n in value)
+    if not numbers or any(n >= after for n, after in itertools.pairwise(value)):
+        raise UserError(
+            f"{name}={value!r} must be a whole number n, for every n-th layer, or the layers' "
+            "numbers from 0 in a tuple, as in (1, 5), each once and in order."
+        )
 
 
 def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from switchx.errors import UserError
-from switchx.model.checks import above_zero, at_least, one_of, only, rate
+from switchx.model.checks import above_zero, at_least, one_of, only, rate, sparse_layers
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import (
     EXPLORATIONS,
@@ -14,10 +14,12 @@ from switchx.model.routing import (
     Policy,
     TokensChoose,
 )
+from switchx.model.shape import Sparse, StackShape
 
 ACTIVATIONS = ("relu", "geglu")
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
+GROUP_PADDING = ("none", "flaxformer")
 EXPERTS_IN = ("feed_forward", "attention", "both")
 
 
@@ -28,7 +30,8 @@ class SwitchConfig:
     Attributes:
       num_experts: experts per switch layer (macro NUM_EXPERTS).
       every: every n-th layer of each stack has experts, counted as the released models do: 2
-        gives layers 1, 3, 5, ...; 4 gives 3, 7, 11, ... (ST-MoE); 1 gives all of them.
+        gives layers 1, 3, 5, ...; 4 gives 3, 7, 11, ... (ST-MoE); 1 gives all of them. Layers
+        beyond the last whole period are dense.
       top_k: experts per token. 1 is the Switch layer, its gate not renormalised (eq. 2); with
         more, a token's gates are divided by their sum, as in the paper's MoE baseline.
       train_capacity_factor: slots per expert and group while training, as a multiple of an
@@ -70,6 +73,12 @@ class SwitchConfig:
         keys and values then come from experts (appendix A); or "both".
       attention_dtype: of the products of experts in attention, "float32" or "bfloat16"; in the
         latter the paper's diverge (Table 10).
+      encoder_sparse, decoder_sparse: which layers of that stack have experts, where `every` does
+        not say it: a number n, every n-th; or their numbers from 0, as in (0, 1, 5); () is none.
+      group_padding: "none": padding is not routed, and a batch that does not divide into groups is
+        refused; "flaxformer", for models that T5X trained: as there, groups are filled up with
+        zeros to a multiple of the experts, and padding takes slots (flaxformer_groups.py). While
+        decoding nothing is dropped in either case.
     """
 
     num_experts: int
@@ -96,6 +105,9 @@ class SwitchConfig:
     extra_dense: bool = False
     experts_in: str = "feed_forward"
     attention_dtype: str = "float32"
+    encoder_sparse: int | tuple | None = None
+    decoder_sparse: int | tuple | None = None
+    group_padding: str = "none"
 
     def __post_init__(self) -> None:
         at_least("NUM_EXPERTS", self.num_experts, 1)
@@ -103,8 +115,11 @@ class SwitchConfig:
         at_least("DECODER_GROUP_SIZE", self.decoder_group_size, 1)
         for name, least in {"every": 1, "top_k": 1, "min_capacity": 1, "reroute_rounds": 0}.items():
             at_least(f"SwitchConfig.{name}", getattr(self, name), least)
+        sparse_layers("SwitchConfig.encoder_sparse", self.encoder_sparse)
+        sparse_layers("SwitchConfig.decoder_sparse", self.decoder_sparse)
         for name, accepted in {
             "dispatcher": DISPATCHERS,
+            "group_padding": GROUP_PADDING,
             "experts_in": EXPERTS_IN,
             "attention_dtype": DTYPES,
             "exploration": EXPLORATIONS,
@@ -132,6 +147,11 @@ class SwitchConfig:
         if not self.in_attention:
             unused = {"attention_dtype": "float32"}
             only(self, "experts_in='feed_forward'", unused, "where no attention has experts")
+
+    def sparse(self, causal: bool) -> Sparse:
+        """Which layers of the encoder, or (`causal`) the decoder, have experts."""
+        own = self.decoder_sparse if causal else self.encoder_sparse
+        return self.every if own is None else own
 
     def policy(self, causal: bool) -> Policy:
         """What routes the encoder's tokens, or (`causal`) the decoder's, which always choose."""
@@ -162,7 +182,8 @@ class ModelConfig:
     Attributes:
       vocab_size: rows of the embedding, the vocabulary's size rounded up (T5: 32,128).
       d_model, d_ff, d_kv, num_heads: widths; attention's inner width is num_heads * d_kv.
-      num_layers: layers per stack, encoder and decoder alike.
+      num_layers: layers of the encoder.
+      num_decoder_layers: layers of the decoder; None: as many.
       activation: "relu" (T5 1.0, the released Switch models) or "geglu" (T5 1.1).
       tied_embeddings: logits from the embedding, scaled by d_model^-0.5.
       dropout_rate: everywhere but in experts that set their own (macro DROPOUT_RATE).
@@ -182,6 +203,7 @@ class ModelConfig:
     d_kv: int
     num_heads: int
     num_layers: int
+    num_decoder_layers: int | None = None
     activation: str = "relu"
     tied_embeddings: bool = True
     dropout_rate: float = 0.0
@@ -205,47 +227,38 @@ class ModelConfig:
                 "SwitchConfig.attention_dtype='bfloat16' does not go with DTYPE='float32': "
                 "experts in attention need at least the precision of the model."
             )
-        if self.num_layers % self.encoder.period:
+        if self.num_decoder_layers is not None:
+            at_least("ModelConfig.num_decoder_layers", self.num_decoder_layers, 1)
+        if self.switch:
+            self._check_sparse(self.switch)
+
+    def _check_sparse(self, switch: SwitchConfig) -> None:
+        for name, shape in self.stacks.items():
+            if shape.num_sparse and shape.sparse_layers[-1] >= shape.num_layers:
+                raise UserError(
+                    f"SwitchConfig.{name}_sparse={getattr(switch, f'{name}_sparse')!r}: the {name} "
+                    f"has {shape.num_layers} layers, so name none above {shape.num_layers - 1}."
+                )
+        if not self.encoder.num_sparse and not self.decoder.num_sparse:
             raise UserError(
-                f"ModelConfig.num_layers={self.num_layers} is not a multiple of "
-                f"SwitchConfig.every={self.period}: blocks repeat every {self.period} layers."
+                f"ModelConfig.num_layers={self.num_layers} with SwitchConfig.every={switch.every} "
+                "leaves no layer with experts: set SwitchConfig.every to at most the number of "
+                "layers, or ModelConfig.switch=None for a dense model."
             )
 
     @property
-    def encoder(self) -> "StackShape":
+    def stacks(self) -> dict[str, StackShape]:
+        """Both stacks by name."""
+        return {"encoder": self.encoder, "decoder": self.decoder}
+
+    @property
+    def encoder(self) -> StackShape:
         """The layers of the encoder."""
-        return StackShape(self.num_layers, self.switch.every if self.switch else 1)
+        sparse = self.switch.sparse(causal=False) if self.switch else ()
+        return StackShape.of(self.num_layers, sparse)
 
     @property
-    def decoder(self) -> "StackShape":
-        """The layers of the decoder; as many and as sparse as the encoder's, so far."""
-        return self.encoder
-
-    @property
-    def period(self) -> int:
-        """Layers in one block of either stack."""
-        return self.encoder.period
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of either stack."""
-        return self.encoder.num_blocks
-
-
-@dataclasses.dataclass(frozen=True)
-class StackShape:
-    """The layers of one stack, as equal blocks.
-
-    Attributes:
-      num_layers: of all kinds.
-      period: layers in one block, the unit that repeats: dense ones, then a switch layer if the
-        model has any.
-    """
-
-    num_layers: int
-    period: int
-
-    @property
-    def num_blocks(self) -> int:
-        """How often the block repeats: also the number of switch layers, if there are any."""
-        return self.num_layers // self.period
+    def decoder(self) -> StackShape:
+        """The layers of the decoder."""
+        layers = self.num_layers if self.num_decoder_layers is None else self.num_decoder_layers
+        return StackShape.of(layers, self.switch.sparse(causal=True) if self.switch else ())

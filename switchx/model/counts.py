@@ -1,6 +1,7 @@
 """Closed forms: what a configuration costs before anything is built."""
 
-from switchx.model.config import ModelConfig, StackShape, SwitchConfig
+from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.shape import StackShape
 
 
 def parameter_count(config: ModelConfig) -> int:
@@ -17,7 +18,7 @@ def parameter_count(config: ModelConfig) -> int:
     dense = num_layers * feed_forward
     if switch is None:
         return tables + biases + norms + attention + dense
-    E, layers = switch.num_experts, encoder.num_blocks + decoder.num_blocks
+    E, layers = switch.num_experts, encoder.num_sparse + decoder.num_sparse
     router = c.d_model * E
     if switch.in_attention:  # E queries and E keys for the dense three
         attention += layers * (2 * E * projection + router - 3 * projection)
@@ -43,7 +44,7 @@ def forward_flops(config: ModelConfig, input_length: int, target_length: int) ->
 
     def of_stack(shape: StackShape, projections: int) -> int:
         dense = shape.num_layers * (feed_forward + projections * projection)
-        return dense + shape.num_blocks * difference
+        return dense + shape.num_sparse * difference
 
     # Cross-attention's keys and values are counted with the target, as the published figures do.
     lengths = c.encoder.num_layers * input_length**2

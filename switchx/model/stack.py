@@ -1,4 +1,4 @@
-"""A stack of identical blocks, its parameters on a leading `layers` axis, run as one loop."""
+"""A stack of layers: equal blocks run as one loop, their parameters on a leading `layers` axis."""
 
 from collections.abc import Callable
 from typing import Any, Generic
@@ -9,9 +9,10 @@ from flax import nnx
 
 from switchx.model.attention import Kept
 from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, StepContext
-from switchx.model.config import ModelConfig, StackShape
+from switchx.model.config import ModelConfig
 from switchx.model.noise import Noise
 from switchx.model.ranges import Ranges
+from switchx.model.shape import Blocks, StackShape
 from switchx.model.switch_layer import Routed
 
 # Saved for the backward pass under "dots": products with parameters, not attention's products
@@ -23,7 +24,10 @@ _POLICIES = {
 
 
 class Stack(nnx.Module, Generic[C]):
-    """N blocks of one kind. `blocks` is one block whose parameters have a leading N axis."""
+    """A stack's layers, as rows of equal blocks (`StackShape.blocks`).
+
+    Each row is an attribute of its name: one block whose parameters have a leading N axis.
+    """
 
     def __init__(
         self,
@@ -33,29 +37,50 @@ class Stack(nnx.Module, Generic[C]):
         rngs: nnx.Rngs,
     ):
         self.config, self.shape = config, shape
-        keys_N = jax.random.split(rngs.params(), shape.num_blocks)
+        for row in shape.blocks:
+            setattr(self, row.name, self._make(row, layer, rngs))
+
+    def _make(
+        self, row: Blocks, layer: type[EncoderLayer] | type[DecoderLayer], rngs: nnx.Rngs
+    ) -> Block[C]:
+        """A row's block, its parameters stacked."""
 
         def make(key: jax.Array) -> Block[C]:
-            return Block(config, layer, shape.period, nnx.Rngs(params=key))
+            return Block(self.config, layer, row.sparse, nnx.Rngs(params=key))
 
-        self.blocks = nnx.vmap(make)(keys_N)
-        for _, param in nnx.to_flat_state(nnx.state(self.blocks)):
+        blocks = nnx.vmap(make)(jax.random.split(rngs.params(), row.num_blocks))
+        for _, param in nnx.to_flat_state(nnx.state(blocks)):
             param.set_metadata(axes=("layers", *param.axes))
+        return blocks
 
     def __call__(
         self, x_BLD: jax.Array, context: C, noise: Noise
-    ) -> tuple[jax.Array, Routed | None, dict[str, Ranges]]:
+    ) -> tuple[jax.Array, Routed | None, dict[str, dict[str, Ranges]]]:
         """Runs the blocks in order.
 
         Args:
           context: passed to every block as it is.
-          noise: folded with the block's number.
+          noise: folded with the block's number in the stack.
 
         Returns:
-          [B, L, D]; what was routed, all layers with experts in order on one leading axis; the
-          ranges of each layer of a block, [N], where the grouping is watched.
+          [B, L, D]; what was routed, all layers with experts in order on one leading axis; by row
+          the ranges of each layer of its block, [N], where the grouping is watched.
         """
-        graphdef, params_N = nnx.split(self.blocks)
+        routed, ranges = [], {}
+        for row in self.shape.blocks:
+            x_BLD, routed_N, ranges_N = self._run(row, x_BLD, context, noise)
+            if routed_N is not None:
+                routed.append(routed_N)
+            if ranges_N:
+                ranges[row.name] = ranges_N
+        joined = jax.tree.map(lambda *rows: jnp.concatenate(rows), *routed) if routed else None
+        return x_BLD, joined, ranges
+
+    def _run(
+        self, row: Blocks, x_BLD: jax.Array, context: C, noise: Noise
+    ) -> tuple[jax.Array, Routed | None, dict[str, Ranges]]:
+        """One row of equal blocks, see __call__."""
+        graphdef, params_N = nnx.split(getattr(self, row.name))
 
         def body(x_BLD: jax.Array, per_block: Any) -> tuple[jax.Array, Any]:
             params, number = per_block
@@ -65,31 +90,57 @@ class Stack(nnx.Module, Generic[C]):
 
         if self.config.remat != "none":
             body = jax.checkpoint(body, policy=_POLICIES[self.config.remat])
-        numbers_N = jnp.arange(self.shape.num_blocks, dtype=jnp.uint32)
+        numbers_N = jnp.arange(row.first_block, row.first_block + row.num_blocks, dtype=jnp.uint32)
         x_BLD, returned_N = self._loop(body, x_BLD, (params_N, numbers_N))
         routed_N, ranges_N = returned_N
         # [blocks, routed layers of a block, ...] to [routed layers, ...].
         routed_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), routed_N)
         return x_BLD, routed_N, ranges_N
 
-    def cross_kept(self, encoded_BMD: jax.Array) -> list[Kept]:
-        """Of a decoder: the encoder's keys and values for each layer of a block, [N, ...]."""
-        graphdef, params_N = nnx.split(self.blocks)
+    def cross_kept(self, encoded_BMD: jax.Array) -> list[list[Kept]]:
+        """Of a decoder: the encoder's keys and values, [N, ...] for each layer of a row's block."""
 
-        def of_block(params: Any) -> list[Kept]:
-            layers = nnx.merge(graphdef, params).layers
-            return [Kept.of(*layer.cross_attention.keys_values(encoded_BMD)) for layer in layers]
+        def of_row(row: Blocks) -> list[Kept]:
+            graphdef, params_N = nnx.split(getattr(self, row.name))
 
-        return jax.lax.map(of_block, params_N)
+            def of_block(params: Any) -> list[Kept]:
+                layers = nnx.merge(graphdef, params).layers
+                return [
+                    Kept.of(*layer.cross_attention.keys_values(encoded_BMD)) for layer in layers
+                ]
+
+            return jax.lax.map(of_block, params_N)
+
+        return [of_row(row) for row in self.shape.blocks]
 
     def step(
-        self, x_BPD: jax.Array, context: StepContext, own_N: list[Kept], cross_N: list[Kept]
-    ) -> tuple[jax.Array, list[Kept]]:
+        self,
+        x_BPD: jax.Array,
+        context: StepContext,
+        own: list[list[Kept]],
+        cross: list[list[Kept]],
+    ) -> tuple[jax.Array, list[list[Kept]]]:
         """Of a decoder: one more token through all blocks, see DecoderLayer.step.
 
-        What the layers keep is carried through the loop whole, and so written where it lies.
+        What the layers keep, of each row as `cross_kept` gives it, is carried through the row's
+        loop whole, and so written where it lies.
         """
-        graphdef, params_N = nnx.split(self.blocks)
+        after = []
+        for row, own_N, cross_N in zip(self.shape.blocks, own, cross, strict=True):
+            x_BPD, own_N = self._step(row, x_BPD, context, own_N, cross_N)
+            after.append(own_N)
+        return x_BPD, after
+
+    def _step(
+        self,
+        row: Blocks,
+        x_BPD: jax.Array,
+        context: StepContext,
+        own_N: list[Kept],
+        cross_N: list[Kept],
+    ) -> tuple[jax.Array, list[Kept]]:
+        """One row of equal blocks, see `step`."""
+        graphdef, params_N = nnx.split(getattr(self, row.name))
 
         def body(carry: Any, per_block: Any) -> tuple[Any, None]:
             (x_BPD, own_N), (params, number, cross) = carry, per_block
@@ -98,7 +149,7 @@ class Stack(nnx.Module, Generic[C]):
                 x_BPD, own_N[i] = layer.step(x_BPD, context, own_N[i], number, cross[i])
             return (x_BPD, own_N), None
 
-        numbers_N = jnp.arange(self.shape.num_blocks)
+        numbers_N = jnp.arange(row.num_blocks)
         carry, _ = self._loop(body, (x_BPD, own_N), (params_N, numbers_N, cross_N))
         return carry
 

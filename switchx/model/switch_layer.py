@@ -3,9 +3,11 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from switchx.errors import UserError
+from switchx.model import flaxformer_groups
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertNetworks, for_answers
 from switchx.model.noise import Noise
@@ -31,6 +33,8 @@ class Grouping:
       capacity: slots per expert and group; None: as many as it takes (dropless).
       policy: which experts a group's tokens use.
       dispatcher: how they get there.
+      filling: how a batch is filled up first; `size` is then the most tokens, and `capacity` is not
+        used. None: not at all.
       recorded: whether layers return their assignments.
       watched: whether layers return the ranges of what they compute, those without experts too.
     """
@@ -39,6 +43,7 @@ class Grouping:
     capacity: int | None
     policy: Policy
     dispatcher: Dispatcher
+    filling: "Filling | None" = None
     recorded: bool = False
     watched: bool = False
 
@@ -48,7 +53,20 @@ class Grouping:
         size = config.decoder_group_size if causal else config.encoder_group_size
         dispatcher = DISPATCHERS[config.dispatcher]
         capacity = None if dispatcher.dropless else expert_capacity(config, size, train)
-        return cls(size, capacity, config.policy(causal), dispatcher)
+        filling = None
+        if config.group_padding == "flaxformer":
+            filling = Filling.of(config, train, dispatcher.dropless)
+        return cls(size, capacity, config.policy(causal), dispatcher, filling)
+
+    def of_batch(self, B: int, L: int) -> tuple["Grouping", int, int]:
+        """This for B sequences of L tokens, and the rows and length that they are filled up to."""
+        if self.filling is None:
+            return self, B, L
+        cut = flaxformer_groups.FlaxformerGroups.of(B, L, self.filling.num_experts, self.size)
+        own = dataclasses.replace(
+            self, size=cut.size, capacity=self.filling.capacity(cut.size), filling=None
+        )
+        return own, cut.rows, cut.length
 
     @classmethod
     def for_answers(cls, config: SwitchConfig, length: int, causal: bool) -> "Grouping":
@@ -62,6 +80,28 @@ class Grouping:
             capacity = expert_capacity(config, length, train=False)
             return cls(length, capacity, policy, DISPATCHERS[config.dispatcher])
         return cls(length, None, policy, for_answers())
+
+
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """What SwitchConfig.group_padding='flaxformer' needs to know; `factor`: None drops nothing."""
+
+    num_experts: int
+    factor: float | None
+    min_capacity: int
+
+    @classmethod
+    def of(cls, config: SwitchConfig, train: bool, dropless: bool) -> "Filling":
+        factor = config.train_capacity_factor if train else config.eval_capacity_factor
+        return cls(config.num_experts, None if dropless else factor, config.min_capacity)
+
+    def capacity(self, size: int) -> int | None:
+        """Slots per expert of a group of so many tokens."""
+        if self.factor is None:
+            return None
+        return min(
+            size, flaxformer_groups.capacity(self.factor, size, self.num_experts, self.min_capacity)
+        )
 
 
 # A dense model has nothing to group, and never looks at this.
@@ -142,6 +182,8 @@ class SwitchLayer(nnx.Module):
         Returns:
           [B, L, D], zero for dropped tokens and padding, and what routing did.
         """
+        if grouping.filling is not None:
+            return self._filled_up(x_BLD, mask_BL, grouping, noise)
         B, L, D = x_BLD.shape
         G = num_groups(B, L, grouping.size)
         x_GSD = constrain(x_BLD.reshape(G, grouping.size, D), "group", None, "embed")
@@ -167,6 +209,19 @@ class SwitchLayer(nnx.Module):
             ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}
         routed = Routed(stats, assignment if grouping.recorded else None, ranges)
         return y_GSD.reshape(B, L, y_GSD.shape[-1]), routed
+
+    def _filled_up(
+        self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise
+    ) -> tuple[jax.Array, Routed]:
+        """The same of a batch that flaxformer fills up; zeros are routed like tokens."""
+        B, L, _ = x_BLD.shape
+        grouping, rows, length = grouping.of_batch(B, L)
+        zeroed_BLD = x_BLD * mask_BL[..., None].astype(x_BLD.dtype)
+        filled = jnp.pad(zeroed_BLD, ((0, rows - B), (0, length - L), (0, 0)))
+        # Groups that begin in a row that was added hold zeros alone: any noise does.
+        noise = noise.take(jnp.minimum(jnp.arange(rows), B - 1))
+        y, routed = self(filled, jnp.ones((rows, length), bool), grouping, noise)
+        return y[:B, :L], routed
 
 
 def num_groups(B: int, L: int, group_size: int) -> int:

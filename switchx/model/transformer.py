@@ -33,9 +33,10 @@ class Output:
       logits_BLV: float32.
       stats_N: statistics of all switch layers, [N, ...], the encoder's first; None if it is dense.
       encoder_N, decoder_N: assignments of each stack's switch layers, [N, G, S, J], where the
-        grouping asks for them.
-      encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", "blocks"
-        (the ranges of each layer of a block, [N]) and "output", normalised; "logits".
+        grouping asks for them; None for a stack without any.
+      encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", its
+        rows of blocks by name ("blocks", ...: the ranges of each layer of a block, [N]) and
+        "output", normalised; "logits".
     """
 
     logits_BLV: jax.Array
@@ -61,11 +62,12 @@ class Encoded:
     """What generation needs of the inputs.
 
     Attributes:
-      cross_N: keys and values for each decoder layer of a block, [N, ...].
+      cross: keys and values, of each row of equal blocks for each decoder layer of its block,
+        [N, ...].
       mask_BM: bool, real encoder tokens.
     """
 
-    cross_N: list[Kept]
+    cross: list[list[Kept]]
     mask_BM: jax.Array
 
 
@@ -75,13 +77,13 @@ class Written:
     """What generation keeps of the tokens so far, of P hypotheses of each row.
 
     Attributes:
-      own_N: their keys and values, for each decoder layer of a block, [N, B, H, C P, K], where C
-        is the room for tokens.
+      own: their keys and values, of each row of equal blocks for each decoder layer of its block,
+        [N, B, H, C P, K], where C is the room for tokens.
       writer_BPC: int32, which of the P places holds what a hypothesis has at a position. They
         share what they have in common: only this is moved when one continues another.
     """
 
-    own_N: list[Kept]
+    own: list[list[Kept]]
     writer_BPC: jax.Array
 
     @property
@@ -96,8 +98,8 @@ class Written:
     def resized(self, room: int) -> "Written":
         """With room for more tokens, or for fewer that hold all there are."""
         P = self.writer_BPC.shape[1]
-        own_N = jax.tree.map(lambda x_NBHCK: _resized(x_NBHCK, 3, room * P), self.own_N)
-        return Written(own_N, _resized(self.writer_BPC, 2, room))
+        own = jax.tree.map(lambda x_NBHCK: _resized(x_NBHCK, 3, room * P), self.own)
+        return Written(own, _resized(self.writer_BPC, 2, room))
 
 
 def _resized(x: jax.Array, axis: int, size: int) -> jax.Array:
@@ -154,7 +156,7 @@ class Transformer(nnx.Module):
         context = DecoderContext(
             bias_HLM=self.decoder_bias(L, L),
             visible_BLM=visible_BLL,
-            mask_BL=decoder_mask_BL,
+            mask_BL=self._routed(decoder_token_BL, decoder_mask_BL, groupings.decoder),
             grouping=groupings.decoder,
             encoder_visible_BLM=encoder_visible_BLM,
             encoded_BMD=encoded_BMD,
@@ -169,6 +171,14 @@ class Transformer(nnx.Module):
             return output
         ranges = {**_ranges(embedded_BLD, blocks, x_BLD), "logits": Range.of(logits_BLV)}
         return dataclasses.replace(output, encoder_ranges=encoder_ranges, decoder_ranges=ranges)
+
+    def _routed(
+        self, decoder_token_BL: jax.Array, decoder_mask_BL: jax.Array, grouping: Grouping
+    ) -> jax.Array:
+        """bool, what is routed as what it is; flaxformer goes by the decoder's input tokens."""
+        if grouping.filling is None:
+            return decoder_mask_BL
+        return decoder_mask_BL | (decoder_token_BL > 0)
 
     @jax.named_scope("encoder")
     def encode(
@@ -207,8 +217,8 @@ class Transformer(nnx.Module):
             return jnp.zeros((N, B, H, room * hypotheses, K), x_NBHMK.dtype)
 
         B = encoded.mask_BM.shape[0]
-        own_N = jax.tree.map(empty, encoded.cross_N)
-        return Written(own_N, jnp.zeros((B, hypotheses, room), jnp.int32))
+        own = jax.tree.map(empty, encoded.cross)
+        return Written(own, jnp.zeros((B, hypotheses, room), jnp.int32))
 
     def decode_step(
         self, token_BP: jax.Array, position_B: jax.Array, encoded: Encoded, written: Written
@@ -237,9 +247,9 @@ class Transformer(nnx.Module):
             grouping=self._for_answers(encoded.mask_BM).decoder,
         )
         x_BPD = self._embed(token_BP, NO_NOISE)
-        x_BPD, own_N = self.decoder.step(x_BPD, context, written.own_N, encoded.cross_N)
+        x_BPD, own = self.decoder.step(x_BPD, context, written.own, encoded.cross)
         logits_BPV = self.embedding.logits(self.decoder_norm(x_BPD))
-        return logits_BPV, Written(own_N, writer_BPC)
+        return logits_BPV, Written(own, writer_BPC)
 
     def _for_answers(self, encoder_BM: jax.Array) -> Groupings:
         return Groupings.for_answers(self.config.switch, encoder_BM.shape[1], target_length=1)
@@ -254,14 +264,19 @@ class Transformer(nnx.Module):
 
 
 def _ranges(embedded_BLD: jax.Array, blocks: dict[str, Any], x_BLD: jax.Array) -> dict[str, Any]:
-    return {"embedding": Range.of(embedded_BLD), "blocks": blocks, "output": Range.of(x_BLD)}
+    return {"embedding": Range.of(embedded_BLD), **blocks, "output": Range.of(x_BLD)}
 
 
 def _output(logits_BLV: jax.Array, encoder_N: Routed | None, decoder_N: Routed | None) -> Output:
-    if encoder_N is None or decoder_N is None:
+    stacks = [routed for routed in (encoder_N, decoder_N) if routed is not None]
+    if not stacks:
         return Output(logits_BLV, None)
-    both = jax.tree.map(lambda *rows: jnp.concatenate(rows), encoder_N.stats, decoder_N.stats)
-    return Output(logits_BLV, both, encoder_N.assignment, decoder_N.assignment)
+    stats_N = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(each.stats for each in stacks))
+    return Output(logits_BLV, stats_N, _recorded(encoder_N), _recorded(decoder_N))
+
+
+def _recorded(routed_N: Routed | None) -> Assignment | None:
+    return None if routed_N is None else routed_N.assignment
 
 
 def _same_segment(segment_BL: jax.Array, other_BM: jax.Array) -> jax.Array:

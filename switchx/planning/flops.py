@@ -97,11 +97,18 @@ def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
     if switch is None:
         return 0
     slots = 0
-    for length, causal in ((batch.input_length, False), (batch.target_length, True)):
-        grouping = Grouping.of(switch, causal, train=True)
-        groups = num_groups(batch.batch_size, length, grouping.size)
+    stacks = (
+        (config.encoder, batch.input_length, False),
+        (config.decoder, batch.target_length, True),
+    )
+    for stack, length, causal in stacks:
+        if not stack.num_sparse:  # its tokens need not divide into groups
+            continue
+        whole = Grouping.of(switch, causal, train=True)
+        grouping, B, L = whole.of_batch(batch.batch_size, length)
+        groups = num_groups(B, L, grouping.size)
         held = switch.num_experts * (grouping.capacity or 0)
-        slots += config.num_blocks * groups * (held - grouping.size * switch.top_k)
+        slots += stack.num_sparse * groups * (held - grouping.size * switch.top_k)
     kernels = 3 if config.activation == "geglu" else 2
     per_slot = kernels * config.d_model * config.d_ff * switch.in_feed_forward
     per_slot += 2 * config.d_model * config.num_heads * config.d_kv * switch.in_attention

@@ -44,7 +44,7 @@ class Summary:
       parameters_per_token: without the experts that a token does not use.
       forward_flops: of one sequence.
       step_flops: of one training step, backward pass included.
-      capacity: slots per expert and group, by stack and by "train" and "eval"; {} when dense.
+      capacity: slots per expert and group, by stack with experts and by "train" and "eval".
       memory: of one copy of the state.
       memory_per_device: of one device's part; None where the mesh is left open or where
         something does not divide over it.
@@ -113,6 +113,7 @@ def _capacity(model: ModelConfig) -> dict[str, dict[str, int]]:
             "eval": expert_capacity(switch, size, train=False),
         }
         for stack, size in sizes.items()
+        if model.stacks[stack].num_sparse
     }
 
 

@@ -23,7 +23,7 @@ def sequence_flops(
         found -= 6 * target_length * model.vocab_size * model.d_model
     if "router" in counted and model.switch is not None:
         routers = int(model.switch.in_feed_forward) + int(model.switch.in_attention)
-        layers = model.encoder.num_blocks * input_length + model.decoder.num_blocks * target_length
+        layers = model.encoder.num_sparse * input_length + model.decoder.num_sparse * target_length
         found += 6 * routers * layers * model.d_model * model.switch.num_experts
     return found
 
@@ -38,7 +38,7 @@ def parameters(model: ModelConfig, per_token: bool = False) -> int:
     few, more = (parameter_count(dataclasses.replace(model, switch=s)) for s in (one, two))
     router_and_expert = more - few
     unused = switch.num_experts - switch.top_k
-    routers = model.d_model * (model.encoder.num_blocks + model.decoder.num_blocks)
+    routers = model.d_model * (model.encoder.num_sparse + model.decoder.num_sparse)
     routers *= int(switch.in_feed_forward) + int(switch.in_attention)
     return parameter_count(model) - unused * (router_and_expert - routers)
 

@@ -4,6 +4,7 @@ from jax.sharding import Mesh
 
 from switchx.errors import UserError
 from switchx.model import Model
+from switchx.model.switch_layer import Grouping, num_groups
 from switchx.sharding import batch_shards
 from switchx.training import freezing
 from switchx.training.config import BatchShape, RunConfig
@@ -66,19 +67,47 @@ def _check_batch(
         what += f", times MICROBATCHES={microbatches}, = {parts}"
     if batch.batch_size % parts:
         raise UserError(f"{setting}={batch.batch_size} must be a multiple of {what}.")
-    switch = run.model.switch
+    switch, stacks = run.model.switch, run.model.stacks
     if switch is None:
+        return
+    if switch.group_padding == "flaxformer":
+        _check_filled(run, batch, shards, what, microbatches)
         return
     rows = batch.batch_size // parts
     for stack, feature, length, size in (
         ("ENCODER", "inputs", batch.input_length, switch.encoder_group_size),
         ("DECODER", "targets", batch.target_length, switch.decoder_group_size),
     ):
-        if rows * length % size:
+        if stacks[stack.lower()].num_sparse and rows * length % size:
             raise UserError(
                 f"{stack}_GROUP_SIZE={size} does not divide the {rows * length} tokens that "
                 f"{rows} of {setting}={batch.batch_size} sequences x {length} (TASK_FEATURE_LENGTHS"
                 f"['{feature}']) give each part ({what}): use a divisor, such as {length}."
+            )
+
+
+def _check_filled(
+    run: RunConfig, batch: BatchShape, shards: int, what: str, microbatches: int
+) -> None:
+    """Groups that follow from the batch, as flaxformer makes them, must divide over devices."""
+    given = "SwitchConfig.group_padding='flaxformer'"
+    if microbatches > 1:
+        raise UserError(
+            f"MICROBATCHES={microbatches} does not go with {given}, whose groups depend on how "
+            "many sequences are computed at a time: leave it at 1."
+        )
+    lengths = {"encoder": batch.input_length, "decoder": batch.target_length}
+    for stack, length in lengths.items():
+        switch = run.model.switch
+        if switch is None or not run.model.stacks[stack].num_sparse:
+            continue
+        whole = Grouping.of(switch, causal=stack == "decoder", train=True)
+        own, B, L = whole.of_batch(batch.batch_size, length)
+        groups = num_groups(B, L, own.size)
+        if groups % shards:
+            raise UserError(
+                f"{given} makes {groups} groups of {batch.batch_size} sequences of {length} in the "
+                f"{stack}, which {what} must divide: use fewer devices, such as MESH_DATA=1."
             )
 
 

@@ -131,8 +131,8 @@ def layer_names(config: ModelConfig) -> list[str]:
     parts["both"] = [" attention", " feed-forward"]
     return [
         f"{stack} {layer}{part}"
-        for stack in ("encoder", "decoder")
-        for layer in range(config.period - 1, config.num_layers, config.period)
+        for stack, shape in config.stacks.items()
+        for layer in shape.sparse_layers
         for part in parts[config.switch.experts_in]
     ]
 

@@ -1,7 +1,6 @@
 """What was not finite in a step, and what of it was the first: parameters, layers, gradients."""
 
 import dataclasses
-import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -126,13 +125,13 @@ class Inquiry:
                 )
                 hosts.compiled_everywhere("look into a loss")
             forward, backward = self._compiled
-            layers = jax.device_get(forward(*arguments))
+            computed = jax.device_get(forward(*arguments))
             inputs, of_params, of_grads, *values = jax.device_get(backward(*arguments))
         loss, norm = np.isfinite(values).tolist()
         return Findings(
             batch=[_part(name, each) for name, each in inputs.items()],
             parameters=list(_parameters(setup, of_params)),
-            layers=list(_layers(layers)),
+            layers=list(_layers(setup, computed)),
             loss=loss,
             norm=norm,
             gradients=list(_parameters(setup, of_grads))[::-1],
@@ -180,23 +179,21 @@ def _backward(
     return inputs, of_params, of_grads, outcome.sums["objective"], optax.global_norm(grads)
 
 
-def _layers(ranges: dict[str, Any]) -> Iterator[Part]:
-    for stack in ("encoder", "decoder"):
+def _layers(setup: Setup, ranges: dict[str, Any]) -> Iterator[Part]:
+    for stack, shape in setup.run.model.stacks.items():
         of = ranges[stack]
         yield _part(f"{stack} embedding", of["embedding"])
-        blocks = of["blocks"]
-        num_blocks = len(jax.tree.leaves(blocks)[0])
-        for n, i in itertools.product(range(num_blocks), range(len(blocks))):
-            layer = blocks[f"layer_{i}"]
-            for name in (name for name in PARTS if name in layer):
-                yield _part(f"{stack} {n * len(blocks) + i} {name}", layer[name], n)
+        for number in range(shape.num_layers):
+            blocks, layer, block = shape.place(number)
+            found = of[blocks][f"layer_{layer}"]
+            for name in (name for name in PARTS if name in found):
+                yield _part(f"{stack} {number} {name}", found[name], block)
         yield _part(f"{stack} output", of["output"])
     yield _part("logits", ranges["decoder"]["logits"])
 
 
 def _parameters(setup: Setup, ranges: Params) -> Iterator[Part]:
     """In the order of the forward pass; a layer's part of a stacked parameter by its number."""
-    period = setup.run.model.period
     found: list[tuple[Any, Part]] = []
     for path, each in jax.tree_util.tree_leaves_with_path(ranges, is_leaf=_is_range):
         names = [key.key for key in path]
@@ -205,9 +202,8 @@ def _parameters(setup: Setup, ranges: Params) -> Iterator[Part]:
             key = (len(_ORDER) if last else _rank(names[0]), 0, list(map(_rank, names)))
             found.append((key, _part("/".join(names), each)))
             continue
-        stack, _, layer, *rest = names
-        for n in range(len(each.largest)):
-            number = n * period + int(layer.removeprefix("layer_"))
+        stack, blocks, layer, *rest = names
+        for n, number in enumerate(setup.run.model.stacks[stack].layers_of(blocks, layer)):
             key = (_rank(stack), number, list(map(_rank, rest)))
             found.append((key, _part(f"{stack} {number} {'/'.join(rest)}", each, n)))
     yield from (part for _, part in sorted(found, key=lambda item: item[0]))

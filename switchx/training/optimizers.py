@@ -151,6 +151,44 @@ def _mapped(tx: optax.GradientTransformation, times: int) -> optax.GradientTrans
 
 
 def _over_entries(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Over the leading axis, of parameters of equal length at a time; of one length, as it is."""
+    equal = _over_equal_entries(tx)
+
+    def init(params: Params) -> Any:
+        parts = _by_length(params)
+        if len(parts) == 1:
+            return equal.init(params)
+        return {length: equal.init(part) for length, part in parts.items()}
+
+    def update(updates: Params, state: Any, params: Params) -> tuple[Params, Any]:
+        parts = _by_length(params)
+        if len(parts) == 1:
+            return equal.update(updates, state, params)
+        own = _by_length(updates)
+        found = {n: equal.update(own[n], state[n], parts[n]) for n in parts}
+        done = _joined([part for part, _ in found.values()])
+        return done, {n: after for n, (_, after) in found.items()}
+
+    return optax.GradientTransformation(init, update)
+
+
+def _by_length(params: Params) -> dict[int, Params]:
+    """The parameters by the length of their leading axis, masked where it is another."""
+    lengths = sorted({x.shape[0] for x in jax.tree.leaves(params)})
+    masked = optax.MaskedNode()
+    return {
+        n: jax.tree.map(lambda x, n=n: x if x.shape[0] == n else masked, params) for n in lengths
+    }
+
+
+def _joined(parts: list[Params]) -> Params:
+    """One tree of several that are masked where the others are not."""
+    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    first = lambda *xs: next((x for x in xs if not masked(x)), xs[0])  # noqa: E731
+    return jax.tree.map(first, *parts, is_leaf=masked)
+
+
+def _over_equal_entries(tx: optax.GradientTransformation) -> optax.GradientTransformation:
     def axes(params: Params) -> Any:
         entry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params)
         return jax.tree.map(lambda x: 0 if x.ndim else None, jax.eval_shape(tx.init, entry))

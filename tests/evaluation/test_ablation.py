@@ -14,30 +14,31 @@ from switchx.training.state import Setup
 from tests import helpers
 from tests.training.helpers import eval_batches, run_config
 
-# As they come in a forward pass of 4 + 4 layers, two blocks each, experts in every second layer.
+# As they come in a forward pass of 4 + 3 layers, experts in every second layer: two blocks, and
+# one and a layer by itself.
 SUBLAYERS = [
     f"{stack} {layer} {kind}"
     for stack, attentions in [
         ("encoder", ["self-attention"]),
         ("decoder", ["self-attention", "cross-attention"]),
     ]
-    for layer in range(4)
+    for layer in range(4 if stack == "encoder" else 3)
     for kind in [*attentions, "experts" if layer in (1, 3) else "feed-forward"]
 ]
 GROUPS = {
     f"{stack} feed-forwards": {
         f"{stack} {layer}"
-        for layer in ("0 feed-forward", "1 experts", "2 feed-forward", "3 experts")
+        for layer in ("0 feed-forward", "1 experts", "2 feed-forward", "3 experts")[:layers]
     }
-    for stack in ("encoder", "decoder")
+    for stack, layers in (("encoder", 4), ("decoder", 3))
 }
 GROUPS["all experts"] = {name for name in SUBLAYERS if name.endswith("experts")}
 
 
 @pytest.fixture(scope="module")
 def run():
-    small = {"d_model": 16, "d_ff": 32, "num_heads": 2, "init_scale": 1.0, "num_layers": 4}
-    return run_config(**small)
+    small = {"d_model": 16, "d_ff": 32, "num_heads": 2, "init_scale": 1.0}
+    return run_config(**small, num_layers=4, num_decoder_layers=3)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,9 @@ def loss_keeping(run):
 
 def test_every_sublayer_and_the_groups_are_parts(run):
     assert [part.name for part in ablation.parts_of(Model.of(run.model))] == [*SUBLAYERS, *GROUPS]
-    dense = Model.of(dataclasses.replace(run.model, switch=None, num_layers=1))
+    dense = Model.of(
+        dataclasses.replace(run.model, switch=None, num_layers=1, num_decoder_layers=1)
+    )
     assert [part.name for part in ablation.parts_of(dense)] == [
         "encoder 0 self-attention",
         "encoder 0 feed-forward",

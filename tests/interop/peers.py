@@ -34,11 +34,11 @@ _SIZES = dict(
     d_kv=4,
     d_ff=32,
     num_layers=4,
-    num_decoder_layers=4,
     num_heads=4,
     decoder_start_token_id=0,
 )
-# switch_c: as the largest released one, all layers sparse and the logits' matrix its own.
+# switch_c: as the largest released one, the logits' matrix its own and the layers as transformers
+# publishes them: all sparse in the encoder, fewer and none sparse in the decoder.
 KINDS = ("t5", "t5_1_1", "switch", "switch_c")
 
 
@@ -49,16 +49,21 @@ def peer(kind: str, seed: int = 0, vocab: int = VOCAB) -> Any:
     if kind.startswith("t5"):
         v1_1 = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
         config = transformers.T5Config(
-            vocab_size=vocab, **_SIZES, **(v1_1 if kind == "t5_1_1" else {})
+            vocab_size=vocab,
+            **_SIZES,
+            num_decoder_layers=2 if kind == "t5_1_1" else 4,
+            **(v1_1 if kind == "t5_1_1" else {}),
         )
         model = transformers.T5ForConditionalGeneration(config)
         if kind == "t5_1_1":  # transformers 5 ties what it makes anew
             model.lm_head.weight = torch.nn.Parameter(torch.randn(vocab, 16))
     else:
         layers = 4 if kind == "switch_c" else 2
+        more = 1 if kind == "switch" else 0  # a depth that is no multiple of the period
         config = transformers.SwitchTransformersConfig(
             vocab_size=vocab,
-            **_SIZES,
+            **{**_SIZES, "num_layers": 4 + more},
+            num_decoder_layers=3 if kind == "switch_c" else 4,
             num_sparse_encoder_layers=layers,
             num_sparse_decoder_layers=layers,
             num_experts=4,

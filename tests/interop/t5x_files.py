@@ -23,9 +23,12 @@ def unpack_switch_tiny(folder: Path) -> Path:
 
 
 def target_arrays(
-    seed=0, V=40, D=16, F=24, H=2, K=4, L=2, E=4, sparse=(1,), gated=False, tied=True
+    seed=0, V=40, D=16, F=24, H=2, K=4, L=2, E=4, sparse=(1,), gated=False, tied=True, decoder=None
 ):
-    """Random parameters under flaxformer's names, without the leading "target/"."""
+    """Random parameters under flaxformer's names, without the leading "target/".
+
+    `decoder`: its L and sparse, where they are not the encoder's.
+    """
     rng = np.random.default_rng(seed)
     shapes = {"token_embedder/embedding": (V, D)}
     if not tied:
@@ -40,6 +43,7 @@ def target_arrays(
     for stack, sublayers in attentions.items():
         shapes[f"{stack}/relpos_bias/rel_embedding"] = (H, 32)
         shapes[f"{stack}/{stack}_norm/scale"] = (D,)
+        L, sparse = decoder if decoder and stack == "decoder" else (L, sparse)
         for n in range(L):
             layer = f"{stack}/layers_{n}"
             for attention, norm in sublayers.items():

@@ -223,7 +223,8 @@ def copy(saved, tmp_path):
     [
         ("t5", {"model_type": "bert"}, ["model_type='bert'", "switch_transformers, t5"]),
         ("t5", {"feed_forward_proj": "gated-silu"}, ["feed_forward_proj='gated-silu'", "relu"]),
-        ("t5", {"num_decoder_layers": 2}, ["num_decoder_layers=2", "num_layers=4"]),
+        ("t5", {"num_decoder_layers": 5}, ["no tensor decoder.block.4"]),
+        ("t5", {"num_decoder_layers": "2"}, ["num_decoder_layers='2'", "whole number"]),
         ("t5", {"layer_norm_epsilon": 1e-5}, ["layer_norm_epsilon=1e-05"]),
         ("t5", {"pad_token_id": 3}, ["pad_token_id=3", "0 is"]),
         ("t5", {"d_model": "16"}, ["d_model='16'", "whole number"]),
@@ -236,7 +237,10 @@ def copy(saved, tmp_path):
         ("switch", {"router_dtype": "bfloat16"}, ["router_dtype='bfloat16'"]),
         ("switch", {"num_experts": 8}, ["no tensor", "expert_4"]),
         ("switch", {"num_experts": 2}, ["has a tensor", "expert_2"]),
-        ("switch", {"encoder_sparse_step": 4}, ["every 2 and 4 layers"]),
+        ("switch", {"encoder_sparse_step": 4}, ["no tensor", "block.3.layer.1.mlp.wi"]),
+        ("switch", {"encoder_sparse_step": -1}, ["encoder_sparse_step=-1", "at least 0"]),
+        ("switch", {"encoder_sparse_step": 0, "decoder_sparse_step": 0}, ["no layer has experts"]),
+        ("switch", {"num_layers": 10**15}, ["num_layers=1000000000000000", "more than 10000"]),
         ("switch", {"encoder_sparse_step": 1, "decoder_sparse_step": 1}, ["no tensor", "block.0"]),
     ],
 )

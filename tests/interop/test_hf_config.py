@@ -8,6 +8,7 @@ from switchx.errors import UserError
 from switchx.interop.hf_config import check_exportable, read_config, write_config
 from switchx.model import SwitchConfig
 from tests.helpers import tiny_config, with_switch
+from tests.interop.peers import transformers
 
 
 @pytest.mark.parametrize(
@@ -17,7 +18,7 @@ from tests.helpers import tiny_config, with_switch
         (with_switch(tiny_config(), top_k=2), ["SwitchConfig.top_k=2", "only has 1"]),
         (
             with_switch(tiny_config(num_layers=4), every=4),
-            ["SwitchConfig.every=4", "1 and 2 can be exported"],
+            ["SwitchConfig.every=4", "and this encoder in 3, so this model cannot be exported"],
         ),
     ],
 )
@@ -37,17 +38,34 @@ def test_a_setting_that_is_yet_to_come():
         check_exportable(tiny_config(switch=later(num_experts=4, extra=True)))
 
 
-@pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("tied", [True, False])
-def test_a_switch_config_comes_back(every, tied):
-    config = with_switch(tiny_config(num_layers=4, tied_embeddings=tied), every=every)
+@pytest.mark.parametrize(
+    "switch",
+    [
+        dict(every=1),
+        dict(every=2),
+        dict(every=1, decoder_sparse=()),
+        dict(encoder_sparse=2, decoder_sparse=(1,)),
+        dict(encoder_sparse=(1, 5), decoder_sparse=1),
+    ],
+    ids=str,
+)
+def test_a_switch_config_comes_back(switch):
+    """transformers itself says which layers have experts."""
+    uneven = any("sparse" in name for name in switch)
+    layers = dict(num_layers=7, num_decoder_layers=3) if uneven else dict(num_layers=4)
+    config = with_switch(tiny_config(**layers, tied_embeddings=not uneven), **switch)
     written = write_config(config, 512, "float32")
-    assert written["num_sparse_encoder_layers"] == 4 // every
+    theirs = transformers.SwitchTransformersConfig(**written)
+    for stack, shape in config.stacks.items():
+        model = transformers.AutoModelForSeq2SeqLM.from_config(theirs)
+        blocks = getattr(model, stack).block
+        sparse = [n for n, block in enumerate(blocks) if block.is_sparse]
+        assert (len(blocks), sparse) == (shape.num_layers, list(shape.sparse_layers))
     assert written["expert_capacity"] == 512
-    found = read_config(written, "config.json", own_logits=not tied)
-    for name in ("num_layers", "d_ff", "tied_embeddings", "activation", "relative_buckets"):
+    found = read_config(written, "config.json", own_logits=uneven)
+    for name in ("stacks", "d_ff", "tied_embeddings", "activation", "relative_buckets"):
         assert getattr(found, name) == getattr(config, name)
-    assert (found.switch.num_experts, found.switch.every) == (4, every)
+    assert found.switch.num_experts == 4
 
 
 def test_a_dense_config_comes_back():
@@ -63,5 +81,8 @@ def test_sparse_layers_that_are_only_counted():
         del written[f"{stack}_sparse_step"]
     assert read_config(written, "config.json", False).switch.every == 2
     written["num_sparse_decoder_layers"] = 0
-    with pytest.raises(UserError, match="every 2 and 4 layers"):
-        read_config(written, "config.json", False)
+    # What transformers makes of none is one, the second.
+    assert read_config(written, "config.json", False).decoder.sparse_layers == (1,)
+    # And of more than there are none: so are the decoder's layers of its switch-c-2048.
+    written["num_sparse_decoder_layers"] = 5
+    assert read_config(written, "config.json", False).decoder.num_sparse == 0

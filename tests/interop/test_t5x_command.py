@@ -9,7 +9,12 @@ from switchx.settings import Request, load
 from switchx.sharding import make_mesh
 from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.state import Setup
-from tests.interop.t5x_files import unpack_switch_tiny
+from tests.interop.t5x_files import (
+    checkpoint_arrays,
+    target_arrays,
+    unpack_switch_tiny,
+    write_checkpoint,
+)
 from tests.training import helpers
 
 RUN = (
@@ -53,6 +58,7 @@ def assert_same(found, expected):
 def test_what_training_resumes_from_is_what_t5x_wrote(command, source):
     said = imported(command, source)
     assert "step 10" in said
+    assert "group_padding" not in said
     assert "the optimizer goes on from its state" in said
     setup, state = resumed()
     theirs = open_source("t5x", source)
@@ -62,6 +68,16 @@ def test_what_training_resumes_from_is_what_t5x_wrote(command, source):
     # Counted from one statistic T5X wrote, not from a fresh one.
     counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == np.int32]
     assert {int(c) for count in counts for c in np.ravel(count)} == {10}
+
+
+def test_groups_that_t5x_fills_up_are_filled_up_and_that_is_said(command, tmp_path):
+    """Six experts and 8 x 32 tokens."""
+    folder = write_checkpoint(tmp_path / "six", checkpoint_arrays(target_arrays(V=384, E=6)))
+    said = imported(command, str(folder), "--gin.MESH_DATA=1")
+    assert "SwitchConfig.group_padding='flaxformer': T5X fills batches of this size up" in said
+    setup, state = resumed()
+    assert setup.run.model.switch.group_padding == "flaxformer"
+    assert_same(state.params, open_source("t5x", str(folder)).params(setup.abstract.params))
 
 
 def test_another_step_is_that_of_the_schedule_alone(command, source):

@@ -101,16 +101,6 @@ def nested(folder):
     write_index(folder, {"optimizer": tree})
 
 
-def renumbered(index):
-    """The second layer's experts moved to the first: blocks are no longer alike."""
-    encoder, decoder = (index["optimizer"]["target"][stack] for stack in ("encoder", "decoder"))
-    for stack in (encoder, decoder):
-        stack["layers_0"]["mlp"], stack["layers_1"]["mlp"] = (
-            stack["layers_1"]["mlp"],
-            stack["layers_0"]["mlp"],
-        )
-
-
 DAMAGES = {
     "no index": (lambda f: os.remove(f / "checkpoint"), "holds no file named checkpoint"),
     "truncated index": (truncated("checkpoint", 5000), "is damaged"),
@@ -166,10 +156,9 @@ DAMAGES = {
         edited(lambda i: i["optimizer"]["target"].update(extra=specification(i))),
         "target/extra of the T5X checkpoint has no place",
     ),
-    "uneven layers": (edited(renumbered), r"experts in layers \[0, 3\] of 4"),
-    "stacks that differ": (
+    "a layer less": (
         edited(lambda i: i["optimizer"]["target"]["decoder"].pop("layers_3")),
-        "4 encoder and 3 decoder layers",
+        "where the model's sizes make it|A T5X checkpoint has no decoder/blocks",
     ),
     "heads that do not divide": (
         edited(

@@ -30,6 +30,7 @@ LAYOUTS: dict[str, tuple[str, tuple[int, int, int, int], bool]] = {
     "switch_base_128.data_2_expert_64": ("switch_base_128", (1, 2, 64, 1), False),
     "switch_xxl_128.data_4_expert_32_model_2.fully": ("switch_xxl_128", (1, 4, 32, 2), True),
     "switch_c_2048.replica_2_expert_256": ("switch_c_2048", (2, 1, 256, 1), False),
+    "switch_c_2048_hf.data_2_expert_8_model_2": ("switch_c_2048_hf", (1, 2, 8, 2), False),
 }
 
 

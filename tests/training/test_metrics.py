@@ -123,6 +123,8 @@ def test_layer_names_count_as_the_released_models_do():
         "decoder 1",
     ]
     assert layer_names(tiny_config(switch=None)) == []
+    uneven = with_switch(tiny_config(num_layers=5, num_decoder_layers=3), decoder_sparse=(0, 2))
+    assert layer_names(uneven) == ["encoder 1", "encoder 3", "decoder 0", "decoder 2"]
 
 
 def test_layer_names_say_which_part_has_experts():

@@ -19,13 +19,14 @@ BAD = BadLoss(3, float("nan"), "is not finite")
 
 
 class Asked:
-    """A model of two layers a stack, the second with experts, on eight devices in two parts.
+    """Two and three layers, the second of each with experts, on eight devices in two parts.
 
     The norms before attention are frozen, and so have no gradients.
     """
 
     def __init__(self, directory):
-        run = run_config(d_model=32, d_ff=32, microbatches=2, frozen=("*/attention_norm/*",))
+        frozen = ("*/attention_norm/*",)
+        run = run_config(d_model=32, d_ff=32, microbatches=2, num_decoder_layers=3, frozen=frozen)
         self.setup, self.directory = Setup.of(run, make_mesh(run.mesh)), directory
         self.params = jax.device_get(self.setup.init().params)
         self.inquiry = Inquiry(self.setup, directory)
@@ -49,6 +50,9 @@ def wrong(parts):
 
 
 def layer(params, stack, number):
+    """The layers of the whole block, and the decoder's third, which stands by itself."""
+    if number == 2:
+        return params[stack]["blocks_1"]["layer_0"]
     return params[stack]["blocks"][f"layer_{number}"]
 
 
@@ -64,6 +68,7 @@ def test_a_finite_step_is_said_to_be_one(asked):
     encoder += ["1 attention", "1 router", "1 experts", "1 output", "output"]
     assert names[:9] == [f"encoder {name}" for name in encoder]
     assert "decoder 1 cross_attention" in names
+    assert names.index("decoder 2 feed_forward") > names.index("decoder 1 experts")
     assert names[-1] == "logits"
     assert all(part["largest"] > 0 for part in found["layers"] + found["parameters"])
     sizes = {part["name"]: part["largest"] for part in found["parameters"]}
@@ -91,6 +96,7 @@ def no_number(stack, number, *path):
         ("encoder", 1, ("feed_forward", "switch", "experts", "wo_EFD"), "experts"),
         ("decoder", 0, ("cross_attention", "key_DT"), "cross_attention"),
         ("decoder", 0, ("feed_forward", "dense", "wi_DF"), "feed_forward"),
+        ("decoder", 2, ("feed_forward", "dense", "wi_DF"), "feed_forward"),
     ],
 )
 def test_a_parameter_and_the_first_layer_that_it_spoils(stack, number, path, part, asked):

@@ -36,6 +36,9 @@ def test_what_goes_on_is_not_refused(directory, tmp_path):
     check_resume(run_config(), directory)  # the vocabulary is not known yet
     check_resume(run_config(), tmp_path / "nothing there", "v1")
     check_model(run_config().model, directory)
+    # Other words for the same layers.
+    same = dataclasses.replace(run_config().model.switch, encoder_sparse=(1,), decoder_sparse=2)
+    check_model(run_config(switch=same, num_decoder_layers=2).model, directory)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,12 @@ def test_what_goes_on_is_not_refused(directory, tmp_path):
             {"switch": dataclasses.replace(run_config().model.switch, extra_dense=True)},
             "v1",
             r"SwitchConfig\.extra_dense is False there and True here",
+        ),
+        ({"num_decoder_layers": 3}, "v1", r"num_decoder_layers is None there and 3 here"),
+        (
+            {"switch": dataclasses.replace(run_config().model.switch, encoder_sparse=(0,))},
+            "v1",
+            r"SwitchConfig\.encoder_sparse is None there and \[0\] here",
         ),
         ({"name": "adamw"}, "v1", r"OPTIMIZER='adamw' is not what .* set 'adafactor'"),
         ({}, "v2", r"VOCABULARY does not match"),

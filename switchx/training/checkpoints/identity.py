@@ -9,6 +9,7 @@ from typing import Any
 
 from switchx import storage
 from switchx.model import ModelConfig
+from switchx.model.shape import StackShape
 
 FOLDER = "checkpoints"  # in a run's directory, one folder below it for each step
 COMMITTED = "commit_success.txt"  # in a step's folder, written last
@@ -28,9 +29,12 @@ _SHAPE_FIELDS = (
 # What decides which parameters there are, or what they mean, and how it is where nothing is said of
 # it, as in checkpoints of before it was compared.
 UNSAID: dict[str, Any] = {
+    "ModelConfig.num_decoder_layers": None,
     "ModelConfig.relative_max_distance": 128,
     "SwitchConfig.experts_in": "feed_forward",
     "SwitchConfig.extra_dense": False,
+    "SwitchConfig.encoder_sparse": None,
+    "SwitchConfig.decoder_sparse": None,
 }
 _SEAL = "seal"
 FROZEN = "frozen"  # there where something is
@@ -51,6 +55,7 @@ def identity(
         of = config.switch if name.startswith("SwitchConfig") else config
         if of is not None:
             model[name] = getattr(of, name.partition(".")[2])
+    model |= _own_shapes(config)
     own = {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
     return {**own, FROZEN: sorted({*frozen})} if frozen else own
 
@@ -58,6 +63,21 @@ def identity(
 def frozen_in(saved: Mapping[str, Any]) -> tuple[str, ...]:
     """What FREEZE named in the run whose checkpoint has this identity, sorted."""
     return tuple(saved.get(FROZEN, ()))
+
+
+def _own_shapes(config: ModelConfig) -> dict[str, Any]:
+    """What is set of a stack alone; None where it says what holds for both, and so as before."""
+    encoder, decoder = config.encoder, config.decoder
+    own: dict[str, Any] = {"ModelConfig.num_decoder_layers": None}
+    if decoder.num_layers != encoder.num_layers:
+        own["ModelConfig.num_decoder_layers"] = decoder.num_layers
+    if config.switch:
+        for name, shape in config.stacks.items():
+            same = shape == StackShape.of(shape.num_layers, config.switch.every)
+            # As JSON gives it back.
+            said = shape.sparse if isinstance(shape.sparse, int) else list(shape.sparse)
+            own[f"SwitchConfig.{name}_sparse"] = None if same else said
+    return own
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
