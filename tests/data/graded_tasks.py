@@ -33,7 +33,8 @@ def likelihood(targets, scores):
 
 
 def confidence(targets, predictions, aux_values):
-    return {"confidence": float(np.mean(aux_values["scores"]))}
+    pairs = zip(predictions, aux_values["scores"], strict=True)
+    return {"confidence": float(np.mean([len(text) * score for text, score in pairs]))}
 
 
 def raising(targets, predictions):

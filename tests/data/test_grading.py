@@ -142,6 +142,7 @@ def test_targets_longer_than_the_limit_are_counted():
     assert graded("graded_pairs").long_targets == 0
     short = graded("graded_pairs", feature_lengths={"inputs": 64, "targets": 6})
     assert short.long_targets == 1  # "three" and "Paris" just fit
+    assert graded("graded_pairs", feature_lengths={**LENGTHS, "targets": 5}).long_targets == 3
     assert [len(target) for target in short.targets] == [5, 6, 6, 6, 2]
     assert (
         graded("graded_pairs", most=3, feature_lengths=short._config.feature_lengths).targets
