@@ -171,6 +171,8 @@ class DecoderLayer(nnx.Module):
         mask_BL, grouping = context.mask_BL, context.grouping
         with jax.named_scope("attention"):
             h_BLD = self.attention_norm(x_BLD)
+            if grouping.filling is not None:  # what sees nothing sees padding's zeros too
+                h_BLD = h_BLD * mask_BL[..., None].astype(h_BLD.dtype)
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
             h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)

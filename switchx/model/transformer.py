@@ -153,6 +153,10 @@ class Transformer(nnx.Module):
         if segments is not None:
             visible_BLL = visible_BLL & _same_segment(segments.decoder_BL, segments.decoder_BL)
             encoder_visible_BLM = _same_segment(segments.decoder_BL, segments.encoder_BM)
+        if groupings.decoder.filling is not None:
+            # As flaxformer's: what has no target sees nothing, and so all alike.
+            visible_BLL = visible_BLL & decoder_mask_BL[..., None]
+            encoder_visible_BLM = encoder_visible_BLM & decoder_mask_BL[..., None]
         context = DecoderContext(
             bias_HLM=self.decoder_bias(L, L),
             visible_BLM=visible_BLL,
@@ -200,6 +204,8 @@ class Transformer(nnx.Module):
         embedded_BMD = self._embed(token_BM, noise)
         x_BMD, routed_N, blocks = self.encoder(embedded_BMD, context, noise)
         x_BMD = self._finish(self.encoder_norm(x_BMD), noise)
+        if grouping.filling is not None:
+            x_BMD = x_BMD * real_BM[..., None].astype(x_BMD.dtype)
         ranges = _ranges(embedded_BMD, blocks, x_BMD) if grouping.watched else {}
         return x_BMD, routed_N, ranges
 

@@ -73,7 +73,7 @@ def test_what_training_resumes_from_is_what_t5x_wrote(command, source):
 def test_groups_that_t5x_fills_up_are_filled_up_and_that_is_said(command, tmp_path):
     """Six experts and 8 x 32 tokens."""
     folder = write_checkpoint(tmp_path / "six", checkpoint_arrays(target_arrays(V=384, E=6)))
-    said = imported(command, str(folder), "--gin.MESH_DATA=1")
+    said = imported(command, str(folder), "--gin.MESH_DATA=4", "--gin.MESH_MODEL=2")
     assert "SwitchConfig.group_padding='flaxformer': T5X fills batches of this size up" in said
     setup, state = resumed()
     assert setup.run.model.switch.group_padding == "flaxformer"
