@@ -171,7 +171,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     import numpy as np
 
     from switchx.data.config import DataConfig
-    from switchx.data.prepared import record_index, records, set_plan
+    from switchx.data.prepared import record_index, records, set_plan, sets
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
     from switchx.data.tasks import lines, vocabularies
@@ -223,7 +223,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         (folder / "mix").mkdir(exist_ok=True)
         (folder / "mix" / "mixture.json").write_bytes(content)
         config = DataConfig("mix", {"inputs": 64, "targets": 18}, 4, prepared_dir=str(folder))
-        return prepared_stream.rates(config)
+        return sets.rates(config)
 
     yield "mixture.json", Parser([b'{"rates": {"a": 1.0, "b": 0.25}}'], mixture)
 
@@ -232,10 +232,12 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     files = {"iterator.index": b"x" * 200}
     packed = position.pack(identity, position.Position(4, [[1, 2, 3]], files, rows))
     yield "position", Parser([packed], lambda x: position.unpack(x, identity))
-    prepared = json.dumps({"format": "prepared 2", "identity": identity, "example": 7}).encode()
+    prepared = json.dumps(
+        {"format": "prepared 2", "identity": identity, "example": 7, "batch_size": 4}
+    ).encode()
     yield (
         "prepared position",
-        Parser([prepared], lambda x: prepared_stream.example_of(x, identity)),
+        Parser([prepared], lambda x: prepared_stream.place_of(x, identity)),
     )
 
     def json_lines(name: str) -> Callable[[bytes], Any]:

@@ -15,7 +15,7 @@ _SHOWN_PROBLEMS = 20
 def run(args: argparse.Namespace, settings: "Settings") -> None:
     """Prints a table; raises RunError where anything is wrong."""
     from switchx.data.prepared.checking import check_split
-    from switchx.data.prepared.stream import set_folder, set_infos
+    from switchx.data.prepared.sets import set_folder, set_infos
 
     if settings.data.prepared_dir is None:
         raise UserError("PREPARED_DIR is not set: give the folder of the prepared set to check.")

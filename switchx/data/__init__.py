@@ -91,7 +91,7 @@ def vocabulary_digest(config: DataConfig) -> str:
     """
     if config.prepared_dir is None:
         return vocabulary(config).digest
-    from switchx.data.prepared.stream import set_infos
+    from switchx.data.prepared.sets import set_infos
 
     return set_infos(config)[0].plan.vocabulary
 
@@ -104,7 +104,7 @@ def vocabulary_size(config: DataConfig) -> int:
     """
     if config.prepared_dir is None:
         return vocabulary(config).size
-    from switchx.data.prepared.stream import set_infos
+    from switchx.data.prepared.sets import set_infos
 
     return max(info.plan.vocab_size for info in set_infos(config))
 
@@ -150,7 +150,8 @@ def check_position(config: DataConfig, saved: bytes) -> None:
     if found is None:
         return
     if config.prepared_dir is not None:
-        from switchx.data.prepared.stream import set_infos, settings_of
+        from switchx.data.prepared.sets import set_infos
+        from switchx.data.prepared.stream import settings_of
 
         position.check_settings(found, settings_of(config, set_infos(config)))
     else:
@@ -183,7 +184,7 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
     if not config.eval_each_task:
         return {}
     if config.prepared_dir is not None:
-        from switchx.data.prepared.stream import evaluated_tasks
+        from switchx.data.prepared.sets import evaluated_tasks
     else:
         from switchx.data.tasks.lookup import evaluated_tasks
 
@@ -197,7 +198,7 @@ def num_examples(config: DataConfig, task: str | None = None) -> int | None:
     """
     if config.prepared_dir is None:
         return None
-    from switchx.data.prepared.stream import set_infos
+    from switchx.data.prepared.sets import set_infos
 
     infos = [info for info in set_infos(config, task) if "validation" in info.shards]
     packed = any(info.plan.pack for info in infos)  # then a record holds several
@@ -239,8 +240,8 @@ def ungraded_tasks(config: DataConfig) -> dict[str, str]:
 def _is_without_metrics(config: DataConfig) -> bool:
     from switchx.data.tasks import names
 
-    name = config.mixture_or_task_name
-    if name in names.VOCABULARIES and name.endswith("_span_corruption"):
+    own = (n in names.VOCABULARIES and n.endswith("_span_corruption") for n in config.names)
+    if all(own):
         return True  # known without asking seqio
     from switchx.data.tensorflow_loader import load_tensorflow
 

@@ -9,6 +9,7 @@ from typing import Any
 from switchx.data.config import SPLITS, DataConfig, check_values
 from switchx.data.tasks import json_files, lookup, names, task_files, vocabulary_files
 from switchx.data.tasks.objectives import check_span_lengths, spans_of
+from switchx.data.tasks.rates import check_scaled
 from switchx.data.tasks.vocabulary_files import Ids
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
@@ -26,8 +27,14 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
         for split in splits:
             PreparedSets(config, split)
         return
+    if config.mixture_starts and config.pack and "train" in splits:
+        raise UserError(
+            f"MIXTURE_STARTS={dict(config.mixture_starts)} with PACK=True: streamed examples are "
+            "mixed before they are put into rows, so the step that one comes in is not known; "
+            "prepare the tasks (PREPARED_DIR), or set PACK=False."
+        )
     provider = check_task(config, splits)
-    if config.mixture_or_task_name != names.PYTHON_DOCS:  # made here: its text is there
+    if config.names != (names.PYTHON_DOCS,):  # made here: its text is there
         given = f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}"
         for split in splits:
             _check_one_example(_probe(provider), config, split, given)
@@ -41,15 +48,20 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
     Without TensorFlow: of tasks that it would have to be asked about, little is known here.
     """
     check_objective(config, fetched=True)
-    name = config.mixture_or_task_name
-    if config.prepared_dir is None and name in names.JSON_LINES:
-        globs = json_files.globs(config)
-        for split in splits:
-            pattern = json_files.check(globs.get(split), split, names.JSON_LINES[name])
-            if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
-                json_files.check_there(pattern, split)
+    if "train" in splits:
+        check_scaled(config.mixture_rates, config.mixture_temperature, config.mixture_maximum)
     if config.prepared_dir is None:
+        for name in set(config.names) & set(names.JSON_LINES):
+            _check_json_files(name, config, splits)
         task_files.check_given(config, splits)
+
+
+def _check_json_files(name: str, config: DataConfig, splits: Sequence[str]) -> None:
+    globs = json_files.globs(config)
+    for split in splits:
+        pattern = json_files.check(globs.get(split), split, names.JSON_LINES[name])
+        if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
+            json_files.check_there(pattern, split)
 
 
 def check_objective(config: DataConfig, fetched: bool = False) -> None:
@@ -61,12 +73,12 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
       fetched: whether a vocabulary at a URL is read for it.
     """
     check_values(config)
-    if config.prepared_dir is None and config.mixture_or_task_name in names.SPAN_CORRUPTION:
-        ids = vocabulary_files.known_ids(config, fetched)
-        if ids is not None:
-            spans = spans_of(config.mixture_or_task_name)
-            lengths = config.feature_lengths
-            check_span_lengths(lengths, *spans, ids.sentinels, config.vocabulary)
+    own = [name for name in config.names if name in names.SPAN_CORRUPTION]
+    ids = vocabulary_files.known_ids(config, fetched) if own and not config.prepared_dir else None
+    if ids is not None:
+        lengths = config.feature_lengths
+        for name in own:
+            check_span_lengths(lengths, *spans_of(name), ids.sentinels, config.vocabulary)
 
 
 def known_ids(config: DataConfig) -> Ids | None:
@@ -79,7 +91,7 @@ def known_ids(config: DataConfig) -> Ids | None:
     """
     if config.prepared_dir is None or config.vocabulary != "default":
         return vocabulary_files.known_ids(config)
-    from switchx.data.prepared.stream import set_infos
+    from switchx.data.prepared.sets import set_infos
 
     try:
         plans = [info.plan for info in set_infos(config)]
@@ -97,7 +109,7 @@ def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
     load_tensorflow()
     import seqio
 
-    from switchx.data.tasks import sources
+    from switchx.data.tasks import mixing, sources
     from switchx.data.tasks.span_corruption import span_settings
 
     provider = lookup.find_provider(config)
@@ -109,6 +121,8 @@ def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
                 config.feature_lengths, *spans, vocabulary.sentinels, config.vocabulary
             )
     sources.check_sources(provider, config, splits)
+    if "train" in splits:
+        mixing.join_steps(provider, config)
     return provider
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from switchx import storage
+from switchx.data.tasks.rates import Rate, check_scaling, check_starts, given_rates
 from switchx.errors import UserError
 
 SPLITS = ("train", "validation")
@@ -19,7 +20,15 @@ class DataConfig:
     """The data of a run. Each field names the gin macro that sets it.
 
     Attributes:
-      mixture_or_task_name: MIXTURE_OR_TASK_NAME, a name registered with seqio.
+      mixture_or_task_name: MIXTURE_OR_TASK_NAME, a name registered with seqio, or the one that the
+        mixture of `mixture_tasks` goes by.
+      mixture_tasks: MIXTURE_TASKS, names of tasks or mixtures, which come by their numbers of
+        examples, or the rate of each; None where a name alone is given.
+      mixture_temperature: MIXTURE_TEMPERATURE, numbers of examples are taken to 1 / this.
+      mixture_maximum: MIXTURE_MAXIMUM, above which a number of examples counts as this; None is
+        without limit.
+      mixture_starts: MIXTURE_STARTS, by name of a task the step of the run before which none of its
+        examples comes; 0 for those not named.
       feature_lengths: TASK_FEATURE_LENGTHS, tokens in a row of 'inputs' and of 'targets'.
       batch_size: BATCH_SIZE, rows of one training batch over all devices and hosts.
       eval_batch_size: EVAL_BATCH_SIZE, rows of one evaluation batch; batch_size where None.
@@ -62,6 +71,10 @@ class DataConfig:
     mixture_or_task_name: str
     feature_lengths: Mapping[str, int]
     batch_size: int
+    mixture_tasks: Sequence[str] | Mapping[str, Rate] | None = None
+    mixture_temperature: float = 1.0
+    mixture_maximum: float | None = None
+    mixture_starts: Mapping[str, int] | None = None
     eval_batch_size: int | None = None
     eval_batches: int | None = 20
     shards: int = 1
@@ -88,6 +101,27 @@ class DataConfig:
         return self.batch_size if self.eval_batch_size is None else self.eval_batch_size
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The registered names that the data is of: those in MIXTURE_TASKS, or the one given."""
+        return tuple(self.mixture_tasks or (self.mixture_or_task_name,))
+
+    @property
+    def mixture_rates(self) -> dict[str, Rate]:
+        """The rate of each of MIXTURE_TASKS, a number or by its examples; {} without them."""
+        return {} if self.mixture_tasks is None else given_rates(self.mixture_tasks)
+
+    def of_task(self, name: str) -> "DataConfig":
+        """The same of one task alone, or of another mixture that is registered."""
+        return dataclasses.replace(
+            self,
+            mixture_or_task_name=name,
+            mixture_tasks=None,
+            mixture_temperature=1.0,
+            mixture_maximum=None,
+            mixture_starts=None,
+        )
+
+    @property
     def cache_path(self) -> Path:
         """The folder everything that can be made again is kept in."""
         chosen = self.cache_dir or os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx"
@@ -104,6 +138,10 @@ def check_values(config: DataConfig) -> None:
     """Raises UserError for the first value that no pipeline could be built from."""
     if not config.mixture_or_task_name:
         raise UserError("MIXTURE_OR_TASK_NAME is empty: give the name of a task or mixture.")
+    if config.mixture_tasks is not None:
+        _check_mixture(config)
+    check_scaling(config.mixture_temperature, config.mixture_maximum)
+    check_starts(config.mixture_starts)
     _check_lengths(config.feature_lengths)
     _check_texts("TASK_FILES", config.task_files, "{'train': '/data/train-*.parquet'}")
     _check_texts("TASK_FIELDS", config.task_fields, "{'inputs': 'question'}")
@@ -130,6 +168,15 @@ def check_values(config: DataConfig) -> None:
     if not 0 <= config.max_broken_share <= 1:
         raise UserError(
             f"MAX_BROKEN_LINES={config.max_broken_share!r} is no share: give one from 0 to 1."
+        )
+
+
+def _check_mixture(config: DataConfig) -> None:
+    name = config.mixture_or_task_name
+    if name in config.mixture_rates:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={name!r} is one of MIXTURE_TASKS, which make a mixture of that "
+            "name: give it one of its own, or set MIXTURE_TASKS=None for the task alone."
         )
 
 

@@ -14,6 +14,7 @@ _NAMES = {
 }
 _FACTORS = {"tokens": "tokens_per_step", "flops": "flops_per_step"}
 _MOST_LINES = 6  # that are named where they begin
+_INCHES_A_NAME = 0.13  # along an axis that names what stands on it
 MOST_NAMES = 12  # in a legend that leaves room for the figure
 
 
@@ -28,7 +29,8 @@ def draw(document: Mapping[str, Any], directory: Path) -> Iterator[str]:
 
 def chart(document: Mapping[str, Any], figure: Mapping[str, Any]) -> Any:
     """A matplotlib figure of one figure of a document."""
-    drawn = new_figure(7.2, 4.6)
+    names = figure["x"]["names"]
+    drawn = new_figure(max(7.2, _INCHES_A_NAME * len(names)), 4.6)
     axes = drawn.add_subplot()
     groups = {group["name"]: group for group in document["groups"]}
     if figure["curve"] is None:
@@ -44,6 +46,9 @@ def chart(document: Mapping[str, Any], figure: Mapping[str, Any]) -> Any:
         axes.set_yscale("log")
     axes.set_xlabel(_escaped(_NAMES.get(figure["x"]["of"], figure["x"]["label"])))
     axes.set_ylabel(figure["y"]["label"])
+    if names:
+        axes.set_xticks(range(len(names)), map(_escaped, names), rotation=90, fontsize=7)
+        axes.margins(x=1.5 / (len(names) + 1))
     axes.set_title(_escaped(figure["title"]), loc="left", fontsize=12)
     plain_axes(axes)
     handles, labels = axes.get_legend_handles_labels()
@@ -94,6 +99,15 @@ def _draw_series(axes: Any, figure: Mapping, groups: Mapping) -> None:
                 axes.annotate(_escaped(series["name"]), (xs[0], ys[0]), **offset)
             continue
         colour = groups[series["group"]]["light"] if series["group"] else "#8c8c8c"
+        if series["style"] == "stems":
+            lows, highs = [p["low"] for p in points], [p["high"] for p in points]
+            axes.vlines(xs, lows, highs, color="#8c8c8c", linewidth=1, zorder=1)
+            continue
+        if series["style"] == "bars":
+            style = {"color": colour, "edgecolor": "white", "linewidth": 0.6}
+            axes.bar(xs, ys, series["width"], label=_escaped(series["name"]), **style)
+            axes.yaxis.get_major_locator().set_params(integer=True)  # they count
+            continue
         if series["style"] == "dots":
             axes.plot(xs, ys, "o", color=colour, markersize=3, alpha=0.6)
             continue

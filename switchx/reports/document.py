@@ -14,6 +14,7 @@ import numpy as np
 import switchx
 from switchx.reports import comparison, fits
 from switchx.reports.colours import colours, dashes
+from switchx.reports.each_task import by_task, summaries, task_figures
 from switchx.reports.figures import Figure, figures, time_figures
 from switchx.reports.fits import laws_of
 from switchx.reports.groups import Estimate, Group, grouped
@@ -58,6 +59,7 @@ def of_comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     made["runs"] = [_run(run, groups, {}) for run in runs]
     made["differences"] = [dataclasses.asdict(one) for one in comparison.settings_that_differ(runs)]
     made["equal_steps"] = comparison.losses_at_equal_steps(groups)
+    _add_tasks(made, groups)
     names = [run.name for run in runs]
     title = (
         " and ".join(names) if len(names) == 2 else f"{names[0]} and {len(names) - 1} other runs"
@@ -90,6 +92,8 @@ def _document(
         "laws": [fits.plain(law) for law in fitted],
         "differences": [],
         "equal_steps": [],
+        "tasks": [],
+        "tasks_together": [],
         "left_out": [
             {**one._asdict(), "is_run": False} for one in [*no_speed_up, *not_drawn, *not_fitted]
         ],
@@ -102,6 +106,18 @@ def _document(
             "left_out": [{**one._asdict(), "is_run": False} for one in no_time],
         },
     }
+
+
+def _add_tasks(made: dict[str, Any], groups: Sequence[Group]) -> None:
+    """What is said of each task of a mixture."""
+    results = by_task(groups) if len(groups) > 1 else []
+    for one in task_figures(results):
+        if isinstance(one, LeftOut):
+            made["left_out"].append({**one._asdict(), "is_run": False})
+        else:
+            made["figures"].append(_figure(one))
+    made["tasks"] = [dataclasses.asdict(one) for one in results]
+    made["tasks_together"] = [dataclasses.asdict(one) for one in summaries(results)]
 
 
 def _groups(groups: Sequence[Group], by_experts: bool) -> list[dict[str, Any]]:

@@ -52,12 +52,14 @@ class Axis:
     Attributes:
       of: of curves: "step", "tokens", "flops" or "seconds"; else "".
       choices: what else it can be, by the reader's choice.
+      names: what stands at 0, 1, ... in the place of numbers.
     """
 
     label: str
     log: bool = False
     of: str = ""
     choices: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +75,14 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Points as `dots`, `points`, `means` with intervals, a `line`, or a `band` between ends."""
+    """Points as `dots`, `points`, `means` with intervals, a `line`, or a `band` between ends; as
+    `stems` from low to high; as `bars` of a width from 0."""
 
     name: str
     style: str
     points: tuple[Point, ...]
     group: str | None = None
+    width: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

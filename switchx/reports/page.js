@@ -72,6 +72,7 @@
     else { a -= pad; b += pad; }
     const at = (v) => from + ((f(v) - a) / (b - a)) * (to - from);
     at.ticks = log && b - a > 0.35 ? logTicks(a, b) : niceTicks(log ? 10 ** a : a, log ? 10 ** b : b, log);
+    at.bottom = from;
     at.has = (v) => Number.isFinite(v) && (!log || v > 0);
     return at;
   };
@@ -99,12 +100,14 @@
     const { figure, plot } = view;
     const width = Math.max(plot.clientWidth, 260), narrow = width < 520;
     const height = Math.round(Math.min(Math.max(width * 0.56, 240), 460));
-    const edge = { left: 62, right: 16, top: 14, bottom: 46 };
+    const names = figure.x.names, longest = Math.min(Math.max(0, ...names.map((n) => n.length)), 24);
+    const edge = { left: 62, right: 16, top: 14, bottom: 46 + longest * 6 };
     const series = seriesOf(figure, view.of);
     const points = series.flatMap((s) => s.points);
     const levels = figure.levels.filter((l) => shown(l.group));
-    const heights = points.flatMap((p) => [p.y, p.low, p.high].filter((v) => v !== null && v !== undefined)).concat(levels.map((l) => l.y));
-    const x = scale(points.map((p) => p.x), view.xlog, edge.left, width - edge.right, figure.curve === null ? 0.05 : 0.01);
+    const heights = points.flatMap((p) => [p.y, p.low, p.high].filter((v) => v !== null && v !== undefined)).concat(levels.map((l) => l.y), series.some((s) => s.style === "bars") ? [0] : []);
+    const widths = series.flatMap((s) => s.points.flatMap((p) => [p.x - (s.width || 0) / 2, p.x + (s.width || 0) / 2]));
+    const x = scale(names.length ? [-0.8, names.length - 0.2] : widths, view.xlog, edge.left, width - edge.right, names.length ? 0 : figure.curve === null ? 0.05 : 0.01);
     const y = scale(heights, view.ylog, height - edge.bottom, edge.top, 0.04);
     plot.querySelector("svg")?.remove();
     const svg = make(plot, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", tabindex: 0, "aria-label": figure.title + ". Arrow keys go from point to point." });
@@ -136,13 +139,20 @@
   };
 
   const axes = (svg, x, y, width, height, edge, figure, view, narrow) => {
-    let ticks = x.ticks;
+    const names = figure.x.names, every = Math.ceil((12 * names.length) / (width - edge.left - edge.right));
+    for (const [n, name] of names.entries()) {
+      if (n % every) continue;
+      const at = `translate(${x(n) + 4} ${height - edge.bottom + 8}) rotate(-90)`;
+      make(svg, "text", { class: "tick", transform: at, "text-anchor": "end" }, name.length > 24 ? name.slice(0, 23) + "…" : name);
+    }
+    let ticks = names.length ? [] : x.ticks;
     while (ticks.length > (narrow ? 5 : 9)) ticks = ticks.filter((_, i) => i % 2 === 0);
     for (const t of ticks) {
       make(svg, "line", { class: "grid", x1: x(t), x2: x(t), y1: edge.top, y2: height - edge.bottom });
       make(svg, "text", { class: "tick", x: x(t), y: height - edge.bottom + 18, "text-anchor": "middle" }, number(t));
     }
-    for (const t of y.ticks) {
+    const counts = figure.series.some((s) => s.style === "bars");
+    for (const t of y.ticks.filter((t) => !counts || Number.isInteger(t))) {
       make(svg, "line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(t), y2: y(t) });
       make(svg, "text", { class: "tick", x: edge.left - 7, y: y(t) + 4, "text-anchor": "end" }, number(t));
     }
@@ -167,6 +177,17 @@
       if (series.style === "line" && series.name && spots.length) view.lines.push([series.name, spots[0]]);
       return { node, spots: series.style === "curve" ? spots : [] };
     }
+    if (series.style === "stems") {
+      for (const s of spots) make(node, "path", { class: "bar", d: `M${s.px} ${y(s.low)}V${y(s.high)}` });
+      return { node, spots: [] };
+    }
+    if (series.style === "bars") {
+      for (const s of spots) {
+        const [left, right] = [x(s.x - series.width / 2), x(s.x + series.width / 2)], bottom = y.has(0) ? y(0) : y.bottom;
+        make(node, "rect", { x: left + 0.5, y: s.py, width: Math.max(right - left - 1, 0.5), height: Math.max(bottom - s.py, 0) });
+      }
+      return { node, spots };
+    }
     for (const s of spots) {
       if (s.low !== null && s.low !== undefined) make(node, "path", { class: "bar", d: `M${s.px} ${y(s.low)}V${y(s.high)}M${s.px - 4} ${y(s.low)}h8M${s.px - 4} ${y(s.high)}h8` });
       make(node, "circle", { cx: s.px, cy: s.py, r: { means: 5, points: 4 }[series.style] || 2.5 });
@@ -186,7 +207,8 @@
     view.tip.replaceChildren();
     make(view.tip, "b", {}, spot.name);
     const label = view.figure.curve === null ? view.figure.x.label : NAMES[view.of];
-    make(view.tip, "span", {}, `${label}: ${number(spot.x, 6)}`);
+    const names = view.figure.x.names;
+    make(view.tip, "span", {}, `${label}: ${names.length ? names[spot.x] : number(spot.x, 6)}`);
     make(view.tip, "span", {}, `${view.figure.y.label}: ${number(spot.y, 5)}` + (spot.low === null || spot.low === undefined ? "" : ` (${number(spot.low)} to ${number(spot.high)})`));
     const box = view.plot.clientWidth, ratio = box / view.plot.querySelector("svg").viewBox.baseVal.width;
     const left = spot.px * ratio, beyond = left > box / 2;
@@ -239,7 +261,7 @@
       for (const other of choices) press(other, other === pressed);
       draw(view);
     }));
-    for (const axis of ["x", "y"])
+    for (const axis of figure.x.names.length ? ["y"] : ["x", "y"])
       toggle(bar, `${axis} logarithmic`, view[axis + "log"], (on, button) => { view[axis + "log"] = on; press(button, on); draw(view); });
     view.tip = make(plot, "div", { class: "tip", role: "status", hidden: "" });
     plot.addEventListener("pointermove", (event) => follow(view, event));

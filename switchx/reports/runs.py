@@ -23,6 +23,7 @@ from switchx.training.config import RunConfig
 from switchx.training.freezing import step_flops
 from switchx.training.run_reader import metric_rows
 
+_OF_TASK = "validation/"  # how a split begins that is of one task
 _AT_ONCE = 16  # directories, which may lie in a bucket
 
 
@@ -76,6 +77,7 @@ class RunRecord:
         layers, in even shares) and `dead` (share of experts below DEAD_LOAD of an even share).
       seconds_per_step: of its own training rate, the median over rows: interruptions, pauses and
         the compiler have no part in it; None where no rate was measured.
+      tasks: the validation loss of each task of a mixture that was evaluated alone.
     """
 
     name: str
@@ -87,6 +89,7 @@ class RunRecord:
     start: Mapping[str, Any]
     curves: Mapping[str, Curve]
     seconds_per_step: float | None
+    tasks: Mapping[str, Curve] = dataclasses.field(default_factory=dict)
 
     @property
     def steps_done(self) -> int:
@@ -171,6 +174,7 @@ def read_run(name: str, model_dir: storage.AnyPath) -> RunRecord:
         start=_json(directory / "start.json"),
         curves=_curves(rows, model),
         seconds_per_step=_seconds_per_step(rows),
+        tasks=_tasks(rows),
     )
 
 
@@ -214,6 +218,13 @@ def _curves(rows: list[dict[str, Any]], model: ModelConfig) -> dict[str, Curve]:
         for name in ("most_used", "dead"):
             found[name] = Curve(*curve(reduced, "train", name))
     return {name: one for name, one in found.items() if len(one.steps)}
+
+
+def _tasks(rows: list[dict[str, Any]]) -> dict[str, Curve]:
+    """By the names of the tasks."""
+    splits = dict.fromkeys(s for row in rows if (s := row["split"]).startswith(_OF_TASK))
+    found = {split: Curve(*curve(rows, split, "loss")) for split in splits}
+    return {split.removeprefix(_OF_TASK): one for split, one in found.items() if len(one.steps)}
 
 
 def _of_load(row: dict[str, Any]) -> dict[str, float]:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from switchx.reports.each_task import AT_LEAST
 from switchx.reports.groups import EXPERTS, SEED
 
 _INTERVALS = "Intervals are 95 % ones by Student's t over seeds, of ratios in their logarithms."
@@ -73,6 +74,8 @@ def tables(document: Mapping[str, Any]) -> list[Table]:
         found.append(_speed_ups("speed-ups", document, document["speed_ups"]))
     if document["over_larger"]:
         found.append(_speed_ups("over-larger", document, document["over_larger"]))
+    if document["tasks"]:
+        found += [_tasks_together(document), _tasks(document)]
     timed = _time(document)
     found += [timed] if timed else []
     if document["laws"]:
@@ -154,6 +157,53 @@ def _speed_ups(id_: str, document: Mapping[str, Any], found: Sequence[Mapping]) 
             )
         )
     return Table(id_, title, caption, head, tuple(rows))
+
+
+def _tasks_together(document: Mapping[str, Any]) -> Table:
+    """A row for each configuration but the first."""
+    head: tuple[str, ...] = ("configuration", "baseline", "tasks", "better in", "mean gain")
+    head += ("mean speed-up", f"at least {AT_LEAST:g}\u00d7", "never reached in")
+    rows = tuple(
+        (
+            Cell(one["group"]),
+            Cell(one["baseline"]),
+            count(one["tasks"]),
+            count(one["better"]),
+            Cell(f"{one['mean_gain']:+.4f}", one["mean_gain"]),
+            _times(one["mean_speed_up"]),
+            Cell(f"{one['at_least']:.0%}", one["at_least"]),
+            count(one["tasks"] - one["reached"]),
+        )
+        for one in document["tasks_together"]
+    )
+    caption = (
+        "Each task counts as one. Gains are nats per token at the end; speed-ups are in steps to "
+        "the loss at which the baseline ends on a task, their mean over those that came to it."
+    )
+    return Table("tasks-together", "All tasks together", caption, head, rows)
+
+
+def _tasks(document: Mapping[str, Any]) -> Table:
+    several = len(document["tasks_together"]) > 1
+    head: tuple[str, ...] = ("task", *(("configuration",) if several else ()))
+    head += ("baseline's loss", "loss", "gain", "own steps", "speed-up in steps")
+    rows = tuple(
+        (
+            Cell(one["task"]),
+            *((Cell(one["group"]),) if several else ()),
+            Cell(f"{one['baseline_loss']:.4f}", one["baseline_loss"]),
+            Cell(f"{one['loss']:.4f}", one["loss"]),
+            Cell(f"{one['gain']:+.4f}", one["gain"]),
+            Cell("not reached") if one["own_steps"] is None else count(round(one["own_steps"])),
+            _times(one["speed_up"]),
+        )
+        for one in document["tasks"]
+    )
+    return Table("tasks", "Each task", "The most gained first.", head, rows)
+
+
+def _times(speed_up: float | None) -> Cell:
+    return Cell("not reached") if speed_up is None else Cell(f"{speed_up:.2f}\u00d7", speed_up)
 
 
 def _time(document: Mapping[str, Any]) -> Table | None:

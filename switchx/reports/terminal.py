@@ -9,7 +9,16 @@ from switchx.reports.runs import LeftOut
 from switchx.reports.tables import Table, tables
 
 _MOST = 3  # runs that are left out, of which each is named
-_SHOWN = ("differences", "equal-steps", "losses", "speed-ups", "over-larger", "time", "laws")
+_SHOWN = (
+    "differences",
+    "equal-steps",
+    "losses",
+    "speed-ups",
+    "over-larger",
+    "tasks-together",
+    "time",
+    "laws",
+)
 
 
 def lines(document: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,10 @@ SMALL = [
     "--gin.TRAIN_STEPS=2",
     "--model_dir=run",
 ]
-MIXTURE = "--gin.MIXTURE_OR_TASK_NAME='own_mixture'"
+MIXTURE = (
+    "--gin.MIXTURE_OR_TASK_NAME='both'",
+    "--gin.MIXTURE_TASKS={'own_branching': 1, 'own_shouting': 2}",
+)
 EACH = "--gin.EVAL_EACH_TASK=True"
 
 
@@ -38,7 +41,7 @@ def switchx(capsys, *argv):
 @pytest.fixture
 def trained(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "run", switchx(capsys, "train", *SMALL, MIXTURE, EACH).err
+    return tmp_path / "run", switchx(capsys, "train", *SMALL, *MIXTURE, EACH).err
 
 
 def of(values):
@@ -57,12 +60,13 @@ def test_each_task_as_if_it_were_evaluated_alone(trained, capsys):
         assert f"step {step}: validation loss of each task\n  {losses}\n" in said
     assert (run / "tensorboard" / "validation" / TASKS[0]).is_dir()
 
-    found = json.loads(switchx(capsys, "eval", *SMALL, MIXTURE, EACH, "--json").out)
+    found = json.loads(switchx(capsys, "eval", *SMALL, *MIXTURE, EACH, "--json").out)
     assert of(found) == pytest.approx(of(rows[2, "validation"]), rel=1e-6)
     assert sorted(found["tasks"]) == TASKS
     task = TASKS[1]
     name = f"--gin.MIXTURE_OR_TASK_NAME='{task}'"
-    alone = json.loads(switchx(capsys, "eval", *SMALL, name, EACH, "--json").out)
+    alone = (name, "--gin.MIXTURE_TASKS=None", EACH, "--json")
+    alone = json.loads(switchx(capsys, "eval", *SMALL, *alone).out)
     assert "tasks" not in alone
     assert of(found["tasks"][task]) == of(alone)
     assert of(rows[2, f"validation/{task}"]) == pytest.approx(of(alone), rel=1e-6)

@@ -21,6 +21,9 @@ ROOT = Path(__file__).parents[2]
 OTHER = {
     "MIXTURE_OR_TASK_NAME": "python_docs_span_corruption",
     "MIXTURE_OR_TASK_MODULE": "tests.data.own_tasks",
+    "MIXTURE_TASKS": {"python_docs_span_corruption": 2.0},
+    "MIXTURE_MAXIMUM": 10,
+    "MIXTURE_STARTS": {"python_docs_span_corruption": 5},
     "TASK_FEATURE_LENGTHS": {"inputs": 64, "targets": 64},
     "VOCABULARY": "python_docs",
     "SCHEDULE": "linear",

@@ -15,12 +15,18 @@ def _texts(split, shuffle_files, seed=None):
 
 
 def _add(
-    name, dataset_fn=_texts, splits=("train", "validation"), features=None, steps=(), metrics=()
+    name,
+    dataset_fn=_texts,
+    splits=("train", "validation"),
+    features=None,
+    steps=(),
+    metrics=(),
+    examples=None,
 ):
     feature = seqio.Feature(seqio.ByteVocabulary(100))
     seqio.TaskRegistry.add(
         name,
-        source=seqio.FunctionDataSource(dataset_fn, splits),
+        source=seqio.FunctionDataSource(dataset_fn, splits, num_input_examples=examples),
         preprocessors=[*steps, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
         output_features=features or {"inputs": feature, "targets": feature},
         metric_fns=list(metrics),
@@ -29,6 +35,16 @@ def _add(
 
 def _nothing(split, shuffle_files, seed=None):
     return _texts(split, shuffle_files).take(0)
+
+
+def _numbered(word, count):
+    """Examples that say which task they are of, and which of it."""
+
+    def texts(split, shuffle_files, seed=None):
+        dataset = tf.data.Dataset.from_tensor_slices([f"{word} {i}" for i in range(count)])
+        return dataset.map(lambda text: {"inputs": text, "targets": text})
+
+    return texts
 
 
 def _with_gaps(split, shuffle_files, seed=None):
@@ -53,6 +69,8 @@ def accuracy(targets, predictions):
 
 _add("own_shouting")
 _add("own_scored", metrics=[accuracy])
+_add("own_many", _numbered("many", 64), examples={"train": 64, "validation": 64})
+_add("own_few", _numbered("few", 4), examples={"train": 4, "validation": 4})
 _add("own_branching", steps=[_needs_autograph])
 _add("own_without_validation", splits=("train",))
 _add("own_only_validation", splits=("validation",))

@@ -43,6 +43,7 @@ def make_run(
     until=None,
     rate=10.0,
     began=1e9,
+    tasks=None,
     **changed,
 ):
     """Writes a run directory of format 1.
@@ -52,6 +53,7 @@ def make_run(
       every: steps between evaluations.
       until: the last step measured, of a run that goes on.
       rate: steps a second.
+      tasks: of a mixture, the speed of learning each.
       changed: settings.
     """
     path = Path(path)
@@ -64,7 +66,7 @@ def make_run(
         text.replace("MODEL_DIR = 'run'", f"MODEL_DIR = {str(path)!r}")
     )
     with (path / "metrics.jsonl").open("w") as file:
-        for row in rows(experts, speed, until or steps, every, rate, began):
+        for row in rows(experts, speed, until or steps, every, rate, began, tasks or {}):
             file.write(json.dumps(row) + "\n")
     return path
 
@@ -82,7 +84,7 @@ def config(experts, steps, every, changed):
     return settings.load(settings.Request((model,), bindings, model_dir="run")).resolved
 
 
-def rows(experts, speed, last, every, rate, began):
+def rows(experts, speed, last, every, rate, began, tasks):
     for step in range(every // 5, last + 1, every // 5):
         row = {"step": step, "time": began + step / rate}
         of_experts = {}
@@ -98,3 +100,5 @@ def rows(experts, speed, last, every, rate, began):
         yield {**row, "split": "train", **train, **of_experts}
         if step % every == 0:
             yield {**row, "split": "validation", "loss": loss(step, speed), "unigram_entropy": 6.0}
+            for task, own in tasks.items():
+                yield {**row, "split": f"validation/{task}", "loss": loss(step, own)}

@@ -28,31 +28,68 @@ class Places:
     record_R: np.ndarray
 
 
+class _Turns:
+    """How tasks take turns at given rates: a table of slots, over and over."""
+
+    def __init__(self, rate_T: np.ndarray, key: np.ndarray) -> None:
+        """rate_T: 0 of a task that does not take part; key: which order of the slots."""
+        takes_part_T = rate_T > 0
+        count = int(takes_part_T.sum())
+        self._share_T = np.zeros(len(rate_T), np.int64)
+        self._share_T[takes_part_T] = 1 if count == 1 else shares(rate_T[takes_part_T], _SLOTS)
+        in_turn = np.repeat(np.arange(len(rate_T)), self._share_T)
+        slots = len(in_turn)
+        self._task_S = in_turn[permute(np.arange(slots), slots, key)]
+        by_task_S = np.argsort(self._task_S, kind="stable")
+        begin_T = np.cumsum(self._share_T) - self._share_T
+        self._rank_S = np.zeros(slots, np.int64)
+        self._rank_S[by_task_S] = np.arange(slots) - np.repeat(begin_T, self._share_T)
+
+    def of(self, turn_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whose these turns are, counted from 0, and how many that task had before each."""
+        round_R, slot_R = np.divmod(turn_R, len(self._task_S))
+        task_R = self._task_S[slot_R]
+        return task_R, round_R * self._share_T[task_R] + self._rank_S[slot_R]
+
+    def given(self, turns: int) -> np.ndarray:
+        """How many of the first so many turns each task has."""
+        rounds, rest = divmod(turns, len(self._task_S))
+        counts_T = np.bincount(self._task_S[:rest], minlength=len(self._share_T))
+        return rounds * self._share_T + counts_T
+
+
 class Order:
     """The order of a mixture: each task's records in an order of their own for each epoch.
 
     Tasks take turns by a fixed table, so the m-th example of a task stands at a place that is
-    computed, not counted to.
+    computed, not counted to. Where tasks join late there is a table from each joining on.
     """
 
-    def __init__(self, lengths: Sequence[int], rates: Sequence[float], seed: int | None) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        rates: Sequence[float],
+        seed: int | None,
+        firsts: Sequence[int] | None = None,
+    ) -> None:
         """lengths: records of each task; rates: how often they come, on any common scale; seed:
-        None goes through each task from its start, to evaluate on."""
+        None goes through each task from its start, to evaluate on; firsts: the example of the run
+        before which none of a task comes, None is 0 for all."""
         self._length_T, self._seed = np.array(lengths), seed
-        self._share_T = np.array([1]) if len(lengths) == 1 else shares(rates, _SLOTS)
-        in_turn = np.repeat(np.arange(len(lengths)), self._share_T)
-        slots = len(in_turn)
-        self._task_S = in_turn[permute(np.arange(slots), slots, key_of(_SLOT, seed or 0))]
-        self._rank_S = np.zeros(slots, np.int64)
-        for task in range(len(lengths)):
-            own_S = self._task_S == task
-            self._rank_S[own_S] = np.arange(own_S.sum())
+        first_T = np.zeros(len(lengths), np.int64) if firsts is None else np.array(firsts)
+        self._first_P = np.unique(np.append(first_T, 0))
+        self._turns: list[_Turns] = []
+        self._before_PT = np.zeros((len(self._first_P), len(lengths)), np.int64)
+        for phase, first in enumerate(self._first_P):
+            rate_T = np.where(first_T <= first, rates, 0.0)
+            self._turns.append(_Turns(rate_T, key_of(_SLOT, seed or 0, *[phase] * (phase > 0))))
+            if phase:
+                given_T = self._turns[phase - 1].given(int(first - self._first_P[phase - 1]))
+                self._before_PT[phase] = self._before_PT[phase - 1] + given_T
 
     def places(self, example_R: np.ndarray) -> Places:
         """Where to find these examples of the run, counted from 0."""
-        turn_R, slot_R = np.divmod(example_R, len(self._task_S))
-        task_R = self._task_S[slot_R]
-        index_R = turn_R * self._share_T[task_R] + self._rank_S[slot_R]
+        task_R, index_R = self._tasks(example_R)
         epoch_R, record_R = np.divmod(index_R, self._length_T[task_R])
         if self._seed is None:
             return Places(task_R, epoch_R, record_R)
@@ -61,6 +98,17 @@ class Order:
             key_R = key_of(_ORDER, self._seed, task, epoch_R[own_R])
             record_R[own_R] = permute(record_R[own_R], int(self._length_T[task]), key_R)
         return Places(task_R, epoch_R, record_R)
+
+    def _tasks(self, example_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Whose these examples are, and how many of that task come before each."""
+        task_R, index_R = np.zeros((2, len(example_R)), np.int64)
+        phase_R = np.searchsorted(self._first_P, example_R, side="right") - 1
+        for phase in np.unique(phase_R):
+            own_R = phase_R == phase
+            found_R, rank_R = self._turns[phase].of(example_R[own_R] - self._first_P[phase])
+            task_R[own_R] = found_R
+            index_R[own_R] = self._before_PT[phase][found_R] + rank_R
+        return task_R, index_R
 
     def each_once(self, rows: int) -> Iterator[Places]:
         """All records once, so many at a time; without a seed.
@@ -96,7 +144,7 @@ def _in_first_epoch(pair_R2: np.ndarray) -> Places:
     return Places(pair_R2[:, 0], np.zeros(len(pair_R2), np.int64), pair_R2[:, 1])
 
 
-def shares(rates: Sequence[float], total: int) -> np.ndarray:
+def shares(rates: Sequence[float] | np.ndarray, total: int) -> np.ndarray:
     """`total` cut into whole numbers in proportion to rates, by largest remainders; none is 0."""
     exact_T = np.array(rates) / np.sum(rates) * (total - len(rates))
     share_T = np.floor(exact_T).astype(np.int64)

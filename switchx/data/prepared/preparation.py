@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import seqio
@@ -55,9 +55,13 @@ def prepare(
     if shards is not None and shards < 1:
         raise UserError(f"--shards={shards} is no whole number of at least 1: give one.")
     checks.check_settings(dataclasses.replace(config, prepared_dir=None), splits)
-    provider = checks.check_task(config, splits)
+    provider = checks.check_task(dataclasses.replace(config, mixture_starts=None), splits)
     tasks = sorted(seqio.get_subtasks(provider), key=lambda task: task.name)
-    preparations = [_Preparation(task, config, splits, shards) for task in tasks]
+    preparations = [
+        _Preparation(task, config, own, shards)
+        for task in tasks
+        if (own := [split for split in splits if split in task.splits])  # all but in a mixture
+    ]
     todo = [preparation for preparation in preparations if preparation.info is None]
     with contextlib.ExitStack() as locks:
         for preparation in todo:
@@ -66,12 +70,23 @@ def prepare(
         _run(todo, beam_flags)
         for preparation in todo:
             preparation.finish()
-    if isinstance(provider, seqio.Mixture):
-        rates = {task.name: float(provider.get_rate(task)) for task in tasks}
-        folder = set_plan.folder_of(config.prepared_dir, provider.name)
-        text = json.dumps({"rates": rates}, indent=1) + "\n"
-        storage.write_whole(folder / set_plan.MIXTURE_FILE, text)
-    return [preparation.info for preparation in preparations if preparation.info is not None]
+    found = [preparation.info for preparation in preparations if preparation.info is not None]
+    parts = [provider]
+    if config.mixture_tasks is not None:  # of it gin has the rates, of those in it nobody
+        parts = [lookup.find_provider(config.of_task(name)) for name in config.names]
+    for part in parts:
+        if isinstance(part, seqio.Mixture):
+            _describe(part, config.prepared_dir, {info.plan.task for info in found})
+    return found
+
+
+def _describe(mixture: seqio.Mixture, directory: str, prepared: Collection[str]) -> None:
+    """Writes how often the tasks of a registered mixture come, of those that have sets."""
+    tasks = sorted(mixture.tasks, key=lambda task: task.name)
+    rates = {t.name: float(mixture.get_rate(t)) for t in tasks if t.name in prepared}
+    folder = set_plan.folder_of(directory, mixture.name)
+    text = json.dumps({"rates": rates}, indent=1) + "\n"
+    storage.write_whole(folder / set_plan.MIXTURE_FILE, text)
 
 
 class _Preparation:
@@ -84,17 +99,10 @@ class _Preparation:
     def __init__(
         self, task: Any, config: DataConfig, splits: Sequence[str], shards: int | None
     ) -> None:
-        for split in splits:
-            if split not in task.splits:
-                raise UserError(
-                    f"--splits={','.join(splits)} names {split!r}, and {task.name!r} has the "
-                    f"splits {', '.join(sorted(task.splits))}: name some of these."
-                )
         self._task, self._config = task, config
         self._url = str(set_plan.folder_of(str(config.prepared_dir), task.name))
         counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
-        named = dataclasses.replace(config, mixture_or_task_name=task.name)
-        vocabulary = lookup.open_vocabulary(named, task)
+        vocabulary = lookup.open_vocabulary(config.of_task(task.name), task)
         self.plan = cutting.plan_of(task, config, vocabulary, counts)
         self._sources = sources.facts(task, splits)
         self.info = self._there()

@@ -55,7 +55,7 @@ def write_shard(job: ShardJob) -> None:
     """
     if finished(job) is not None:
         return
-    config = dataclasses.replace(job.config, mixture_or_task_name=job.plan.task)
+    config = job.config.of_task(job.plan.task)
     task = lookup.find_provider(config)
     reading = Reading()
     records = records_of(task, job.plan, job.split, job.shard, reading)

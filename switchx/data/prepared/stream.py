@@ -5,25 +5,23 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from switchx import storage
 from switchx.data.batches import Batch, watched
 from switchx.data.config import DataConfig, check_values
-from switchx.data.prepared import set_plan, shard_copies
+from switchx.data.prepared import shard_copies
 from switchx.data.prepared.counter_random import key_of
 from switchx.data.prepared.order import Order, Places
 from switchx.data.prepared.reader import RecordCounter, SplitReader
 from switchx.data.prepared.rows import empty_batch, fill
 from switchx.data.prepared.set_plan import SetInfo
+from switchx.data.prepared.sets import rates, set_folder, set_infos
 from switchx.data.prepared.shard_copies import Copies
 from switchx.data.prepared.shards import RemoteShards
-from switchx.data.streamed.position import check_settings, damaged
-from switchx.data.tasks import lookup
-from switchx.errors import UserError
+from switchx.data.streamed.position import check_settings, damaged, mixture_settings
+from switchx.data.tasks.rates import starts_of
 
 # Against slow storage; more than there are cores would only take turns on them.
 READING_THREADS = min(8, os.cpu_count() or 1)
@@ -39,10 +37,11 @@ class PreparedSets:
 
     def __init__(self, config: DataConfig, split: str, name: str | None = None) -> None:
         """Raises UserError where a set is missing, damaged or was cut with other settings."""
-        name = name or config.mixture_or_task_name
         self.counter = RecordCounter(config.max_broken_share)
-        self.rates = list(rates(config, name).values())
-        self.infos = set_infos(config, name)
+        infos, own = set_infos(config, name), rates(config, name)
+        self.infos = [info for info in infos if split in info.shards] or infos[:1]
+        self.tasks = [info.plan.task for info in self.infos]
+        self.rates = [own[task] for task in self.tasks]
         folders = [set_folder(config, info.plan.task) for info in self.infos]
         self.readers = [
             SplitReader(folder, info, split, self.counter)
@@ -120,8 +119,9 @@ class PreparedStream:
         self._config = config
         self._sets = PreparedSets(config, "train")
         self._shards = tuple(shards)
-        self._settings = settings_of(config, self._sets.infos)
-        self._order = Order(self._sets.lengths, self._sets.rates, config.seed)
+        self._settings = settings_of(config, set_infos(config))
+        self._began_with = config.batch_size  # by which the steps of MIXTURE_STARTS are examples
+        self._order = self._ordered()
         self._copies = copies_of(config, self._sets)
         self._next = 0  # example of the run, of all shards
         self._iterator: Iterator[Batch] | None = None  # from the first batch on
@@ -141,13 +141,17 @@ class PreparedStream:
 
     def state(self) -> dict[int, bytes]:
         content = {"format": _FORMAT, "identity": self._settings, "example": self._next}
+        if self._config.mixture_starts:
+            content["batch_size"] = self._began_with
         return {shard: json.dumps(content).encode() for shard in self._shards}
 
     def restore(self, states: Mapping[int, bytes]) -> None:
-        found = {example_of(states[shard], self._settings) for shard in self._shards}
+        found = {place_of(states[shard], self._settings) for shard in self._shards}
         if len(found) != 1:
             raise damaged("its shards stand at different examples")
-        self._next, self._iterator = found.pop(), None
+        (self._next, began_with), self._iterator = found.pop(), None
+        self._began_with = began_with or self._config.batch_size
+        self._order = self._ordered()
 
     def report(self) -> dict[str, int]:
         counter = self._sets.counter
@@ -158,6 +162,13 @@ class PreparedStream:
     def close(self) -> None:
         self._iterator = iter(())
         self._copies.stop()
+
+    def _ordered(self) -> Order:
+        """The order of the run's examples: a function of its settings alone, and how it began."""
+        config, sets = self._config, self._sets
+        steps = starts_of(config.mixture_starts, sets.tasks, config.mixture_or_task_name)
+        firsts = [step * self._began_with for step in steps]
+        return Order(sets.lengths, sets.rates, config.seed, firsts)
 
     def _read_ahead(self) -> Iterator[Batch]:
         import grain
@@ -198,69 +209,22 @@ def evaluation_batches(config: DataConfig, name: str | None = None) -> Iterator[
         yield {name: np.pad(x, ((0, missing), (0, 0))) for name, x in batch.items()}
 
 
-def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:
-    """The sets of a task or mixture, in the order of its rates.
-
-    Raises:
-      UserError: one is missing, damaged or was cut with other settings.
-    """
-    default = config.vocabulary == "default"
-    wanted = None if default else lookup.open_vocabulary(config).digest
-    infos = []
-    for task in rates(config, name):
-        info = set_plan.read_info(set_folder(config, task), task)
-        set_plan.check_same(info.plan, config, wanted)
-        infos.append(info)
-    return infos
-
-
-def rates(config: DataConfig, name: str | None = None) -> dict[str, float]:
-    """The tasks behind a name in PREPARED_DIR, and how often each comes: {name: 1.0} of a task.
-
-    Raises:
-      UserError: the description of the mixture is damaged.
-    """
-    name = name or config.mixture_or_task_name
-    path = set_folder(config, name) / set_plan.MIXTURE_FILE
-    content = storage.read_if_there(path, "PREPARED_DIR", set_plan.MAX_BYTES)
-    if content is None:
-        return {name: 1.0}
-    try:
-        found = json.loads(content)["rates"]
-        there = {str(task): float(rate) for task, rate in found.items() if float(rate) > 0}
-        if not there or not np.isfinite(list(there.values())).all():
-            raise ValueError("no rate above 0")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(
-            f"{str(path)!r} is damaged ({type(error).__name__}): run `switchx data prepare` again."
-        ) from error
-    return there
-
-
-def evaluated_tasks(config: DataConfig) -> list[str]:
-    """The tasks of a prepared mixture; none of what is no mixture."""
-    tasks = list(rates(config))
-    return [] if tasks == [config.mixture_or_task_name] else tasks
-
-
-def set_folder(config: DataConfig, name: str) -> Path:
-    """Where a task's set lies, or a mixture's description."""
-    return set_plan.folder_of(str(config.prepared_dir), name)
-
-
 def settings_of(config: DataConfig, infos: Sequence[SetInfo]) -> dict[str, Any]:
     """What a position is only valid for: the order is the same for any batch and any shards."""
     sets = [json.dumps(rates(config)), *(info.text(with_sources=False) for info in infos)]
     digest = hashlib.sha256("".join(sets).encode()).hexdigest()
     return {
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
+        **mixture_settings(config),
         "PREPARED_DIR": [config.prepared_dir, digest[:16]],
         "SEED": config.seed,
     }
 
 
-def example_of(state: bytes, settings: Mapping[str, Any]) -> int:
-    """The example of the run that a position stands before.
+def place_of(state: bytes, settings: Mapping[str, Any]) -> tuple[int, int | None]:
+    """The example of the run that a position stands before, and the batch that the run began with.
+
+    The batch's size is None where no task joins late.
 
     Raises:
       UserError: the position is damaged, or of other settings.
@@ -268,9 +232,12 @@ def example_of(state: bytes, settings: Mapping[str, Any]) -> int:
     try:
         content = json.loads(state)
         saved, number = dict(content["identity"]), content["example"]
+        began_with = content.get("batch_size")
         if content["format"] != _FORMAT or not isinstance(number, int) or number < 0:
+            raise ValueError
+        if began_with is not None and (not isinstance(began_with, int) or began_with < 1):
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise damaged("it is not one of prepared data") from error
     check_settings(saved, settings)
-    return number
+    return number, began_with

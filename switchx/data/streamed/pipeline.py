@@ -9,7 +9,7 @@ import seqio
 import tensorflow as tf
 
 from switchx.data.config import FEATURES, DataConfig
-from switchx.data.tasks import lookup, registry
+from switchx.data.tasks import mixing, registry
 from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.json_texts import LineCounter
 from switchx.data.tasks.table_source import TableSource
@@ -18,18 +18,22 @@ from switchx.errors import UserError, first_line
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
 
 
-def endless(provider: Any, config: DataConfig, shard: int) -> tf.data.Dataset:
+def endless(provider: Any, config: DataConfig, shard: int, block: int) -> tf.data.Dataset:
     """The rows of one shard of the train split without end, shuffled and corrupted each epoch.
 
     A shard is some of the source's files, or where there are fewer of them some of its examples.
+
+    Args:
+      block: rows of it in a step, by which MIXTURE_STARTS counts.
     """
+    provider = mixing.joining(provider, config, block)
     info = seqio.ShardInfo(shard, config.shards) if config.shards > 1 else None
     return _rows(provider, config, "train", config.seed, shuffle=True, num_epochs=None, shard=info)
 
 
 def one_pass(provider: Any, config: DataConfig, split: str) -> tf.data.Dataset:
     """The rows of a split once, in order; of a mixture those of all its tasks, taking turns."""
-    provider = lookup.to_the_end(provider)
+    provider = mixing.to_the_end(provider)
     rows = _rows(provider, config, split, _EVAL_SEED, shuffle=False, num_epochs=1)
     return rows.with_options(reproducible())
 

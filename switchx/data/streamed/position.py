@@ -26,6 +26,7 @@ _CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
 _ROWS_FILE = re.compile(r"rows\.([a-z_]+)\.npy")
 _MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
 _ANEW = "start the data anew with --gin.RESET_DATA=True, or choose another MODEL_DIR"
+_WHERE_NOT_SAVED = {"MIXTURE_TEMPERATURE": 1.0}  # in positions of earlier versions; else None
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -58,6 +59,7 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
     """Those of `settings_of` that are known without the vocabulary."""
     return {
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
+        **mixture_settings(config),
         "PREPARED_DIR": None,
         "C4_JSON_TRAIN": _json_files(config),
         "TASK_FEATURE_LENGTHS": dict(sorted(config.feature_lengths.items())),
@@ -68,17 +70,29 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
     }
 
 
+def mixture_settings(config: DataConfig) -> dict[str, Any]:
+    """Those of a mixture, which decide the order of streamed and of prepared data."""
+    return {
+        "MIXTURE_TASKS": config.mixture_rates or None,
+        "MIXTURE_TEMPERATURE": config.mixture_temperature,
+        "MIXTURE_MAXIMUM": config.mixture_maximum,
+        "MIXTURE_STARTS": dict(config.mixture_starts) if config.mixture_starts else None,
+    }
+
+
 def _json_files(config: DataConfig) -> list[str] | None:
     """The glob with a digest of the files' names and bytes, wherever they lie.
 
     None where other files are read, and for all of mC4, whose listing takes its time.
     """
-    language = names.JSON_LINES.get(config.mixture_or_task_name)
     glob = json_files.globs(config).get("train")
-    if language is None or not glob or config.mixture_or_task_name == names.MC4_JSON_MIXTURE:
+    languages = [names.JSON_LINES[name] for name in config.names if name in names.JSON_LINES]
+    if not languages or not glob or names.MC4_JSON_MIXTURE in config.names:
         return None
-    found = json_files.check_there(json_files.check(glob, "train", language), "train")
-    files = sorted((path.rsplit("/", 1)[-1], size) for path, size in found.items())
+    files = []
+    for language in languages:
+        found = json_files.check_there(json_files.check(glob, "train", language), "train")
+        files += sorted((path.rsplit("/", 1)[-1], size) for path, size in found.items())
     return [glob, hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]]
 
 
@@ -171,7 +185,7 @@ def damaged(why: str) -> UserError:
 def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises UserError for the first setting whose value is not the one saved."""
     for setting, value in wanted.items():
-        there = saved.get(setting)
+        there = saved.get(setting, _WHERE_NOT_SAVED.get(setting))
         if _deciding(there) == _deciding(value):
             continue
         # With another vocabulary the parameters mean something else too.

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import dataclasses
 import tempfile
 import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -156,7 +155,7 @@ class _Shard:
         self._iterator = iter(())
 
     def _build(self) -> tf.data.Dataset:
-        rows = pipeline.endless(self._provider, self._config, self._number)
+        rows = pipeline.endless(self._provider, self._config, self._number, self._block)
         blocks = rows.batch(self._block, drop_remainder=True)
         return blocks.prefetch(_PREFETCHED_BLOCKS).with_options(pipeline.reproducible())
 
@@ -188,7 +187,7 @@ def evaluation_batches(config: DataConfig, task: str | None = None) -> Iterator[
     """
     check_values(config)
     if task is not None:
-        config = dataclasses.replace(config, mixture_or_task_name=task)
+        config = config.of_task(task)
     provider = lookup.find_provider(config)
     sources.check_sources(provider, config, ["validation"])
     batches = pipeline.one_pass(provider, config, "validation").batch(config.rows_per_eval_batch)

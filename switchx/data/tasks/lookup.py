@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import functools
 import importlib
 import importlib.util
 import sys
@@ -28,12 +27,13 @@ def find_provider(config: DataConfig) -> Any:
     """Returns the seqio Task or Mixture of a config, with its vocabulary and data folder applied.
 
     Raises:
-      UserError: there is none of that name, its module cannot be imported, or it lacks features.
+      UserError: there is none of that name, its module cannot be imported, it lacks features, or
+        its tasks do not go together.
     """
     load_tensorflow()
     import seqio
 
-    from switchx.data.tasks import registry
+    from switchx.data.tasks import mixing, registry
 
     registry.register(config)
     _import_task_module(config.task_module)
@@ -46,7 +46,9 @@ def find_provider(config: DataConfig) -> Any:
             task.source.ensure()
         if isinstance(task.source, seqio.TfdsDataSource) and config.tfds_data_dir:
             task.source.tfds_dataset.override_data_dir(storage.expanded(config.tfds_data_dir))
-    return _revoiced(provider, config)
+    provider = _revoiced(provider, config)
+    mixing.check_vocabularies(provider, config)
+    return provider
 
 
 def open_vocabulary(config: DataConfig, provider: Any = None) -> Vocabulary:
@@ -103,18 +105,35 @@ def _working_folder_on_path() -> Iterator[None]:
 def _named(config: DataConfig) -> Any:
     import seqio
 
-    name = config.mixture_or_task_name
+    for name in config.names:
+        _check_registered(name, config)
+    if config.mixture_tasks is None:
+        return seqio.get_mixture_or_task(config.mixture_or_task_name)
+    if config.mixture_or_task_name in _all_names():
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} is registered with seqio, and "
+            "MIXTURE_TASKS makes a mixture of that name: give it one of its own, or set "
+            "MIXTURE_TASKS=None for what is registered."
+        )
+    from switchx.data.tasks import mixing
+
+    return mixing.made_by_gin(config)
+
+
+def _check_registered(name: str, config: DataConfig) -> None:
     # The tasks of t5 take time to import: only where the name may be one of them.
     advice_on_t5 = "" if name in _all_names() or _import_t5() else T5
     known = _all_names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         advice = f"near it are {_listed(close)}" if close else "no name is near it"
+        given = f"MIXTURE_OR_TASK_NAME={name!r}"
+        if config.mixture_tasks is not None:
+            given = f"MIXTURE_TASKS names {name!r}, which"
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME={name!r} is not registered with seqio; {advice}, and "
-            f"MIXTURE_OR_TASK_MODULE names a module that registers your own{advice_on_t5}."
+            f"{given} is not registered with seqio; {advice}, and MIXTURE_OR_TASK_MODULE names a "
+            f"module that registers your own{advice_on_t5}."
         )
-    return seqio.get_mixture_or_task(name)
 
 
 def _import_t5() -> bool:
@@ -196,39 +215,12 @@ def _changed(provider: Any, change: Callable[[Any], Any]) -> Any:
     """
     import seqio
 
+    from switchx.data.tasks import mixing
+
     if isinstance(provider, seqio.Task):
         return change(provider)
     tasks = provider.tasks
     own = [change(task) for task in tasks]
     if own == tasks or not any(own):
         return provider
-    rated = [
-        (changed, functools.partial(_rate, provider, task))
-        for task, changed in zip(tasks, own, strict=True)
-        if changed is not None
-    ]
-    return seqio.Mixture(provider.name, rated, sample_fn=provider._sample_fn)
-
-
-def to_the_end(provider: Any) -> Any:
-    """A task, or a mixture that goes on where one of its tasks has no more; seqio's stops there.
-
-    One that samples in a way of its own is left as it is.
-    """
-    import seqio
-
-    sample = getattr(provider, "_sample_fn", None)
-    if not isinstance(sample, functools.partial) or "stop_on_empty_dataset" not in sample.keywords:
-        return provider
-    rates = [functools.partial(_rate, provider, task) for task in provider.tasks]
-    going_on = functools.partial(sample, stop_on_empty_dataset=False)
-    tasks = list(zip(provider.tasks, rates, strict=True))
-    return seqio.Mixture(provider.name, tasks, sample_fn=going_on)
-
-
-def _rate(mixture: Any, task: Any, changed: Any) -> float:
-    """How often a task comes, asked when it is needed: it may count the task's examples."""
-    rate = mixture.rate_per_task_name.get(task.name)
-    if callable(rate) and not mixture._sub_mixtures:  # it counts those that are read
-        return float(rate(changed))
-    return float(mixture.get_rate(task))
+    return mixing.sampled(provider, provider._sample_fn, own)

@@ -111,9 +111,9 @@ def _register_mc4(config: DataConfig) -> None:
         )
         _replace(names.tfds_task(language), tfds_source, vocabulary)
         _replace(names.json_task(language), json_source, vocabulary)
-    if config.mixture_or_task_name == names.MC4_TFDS_MIXTURE:
+    if names.MC4_TFDS_MIXTURE in config.names:
         _replace_mixture(names.MC4_TFDS_MIXTURE, _tfds_documents(config))
-    if config.mixture_or_task_name == names.MC4_JSON_MIXTURE:
+    if names.MC4_JSON_MIXTURE in config.names:
         _replace_mixture(names.MC4_JSON_MIXTURE, _json_bytes())
 
 

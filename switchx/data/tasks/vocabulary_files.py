@@ -15,7 +15,8 @@ from switchx.data.tensorflow_loader import load_tensorflow, within_limit
 def chosen(config: DataConfig) -> str:
     """VOCABULARY, with 'default' resolved for the tasks of this package."""
     if config.vocabulary == "default":
-        return names.VOCABULARIES.get(config.mixture_or_task_name, "default")
+        found = {names.VOCABULARIES.get(name, "default") for name in config.names}
+        return found.pop() if len(found) == 1 else "default"
     return config.vocabulary
 
 

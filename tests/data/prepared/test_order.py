@@ -87,3 +87,29 @@ def test_shares_are_exact():
     share = shares(rates, 2**18)
     assert share.sum() == 2**18
     assert np.abs(share / 2**18 - rates / rates.sum()).max() < 107 / 2**18
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_tasks_that_join_late(seed):
+    """Before its first example a task has none; behind it all go by their rates, epochs go on."""
+    lengths, rates, firsts = [50, 20, 9], [2.0, 1.0, 1.0], [0, 700, 1500]
+    order = Order(lengths, rates, seed, firsts)
+    found = places(order, 6000)
+    for begin, end, shares_there in (
+        (0, 700, (1, 0, 0)),
+        (700, 1500, (2 / 3, 1 / 3, 0)),
+        (1500, 6000, (1 / 2, 1 / 4, 1 / 4)),
+    ):
+        tasks = [task for task, _, _ in found[begin:end]]
+        for task, share in enumerate(shares_there):
+            assert tasks.count(task) / len(tasks) == pytest.approx(share, abs=0.08 * (share % 1))
+    for task, length in enumerate(lengths):
+        own = [(e, r) for t, e, r in found if t == task]
+        assert [e for e, _ in own] == [i // length for i in range(len(own))]
+        assert sorted(r for e, r in own if e == 1) == list(range(length))
+    asked = np.array([1499, 3, 701, 700, 5999, 699])
+    some = order.places(asked)
+    for row, example in enumerate(asked):
+        assert (some.task_R[row], some.epoch_R[row], some.record_R[row]) == found[example]
+    before = Order(lengths, rates, seed, [0, 700, 10**9])  # what is to come changes nothing
+    assert places(before, 1500) == found[:1500]
