@@ -68,8 +68,8 @@ def test_all_languages_together(languages):
 def test_the_figures(found, languages):
     by_id = {figure["id"]: figure for figure in languages["figures"]}
     losses = by_id["tasks-losses"]
-    assert losses["x"]["names"][0] == "af"  # the lowest speeds are those of the highest losses
-    assert sorted(losses["x"]["names"]) == sorted(n.replace("-", "_") for n in names.LANGUAGES)
+    codes = dict(zip(TASKS, (code.replace("-", "_") for code in names.LANGUAGES), strict=True))
+    assert losses["x"]["names"] == [codes[one["task"]] for one in languages["tasks"]]
     series = {one["name"]: one for one in losses["series"] if one["style"] == "points"}
     assert list(series) == ["dense", "switch"]
     for one, result in enumerate(languages["tasks"]):
@@ -116,4 +116,4 @@ def test_the_page_draws_them(found, languages, tmp_path):
     by_id = {figure["id"]: figure for figure in languages["figures"]}
     assert bars == len(by_id["tasks-speed-ups"]["series"][0]["points"])
     assert dots == 2 * 107
-    assert set(ticks) > {"af"}
+    assert by_id["tasks-losses"]["x"]["names"][0] in ticks
