@@ -101,7 +101,8 @@ def test_each_parameters_products_and_those_of_attention_are_all_flops(config):
         product_flops(config, name, leaf.size, 16, 8)
         for name, leaf in named(Model.of(config).shapes).items()
     )
-    of_attention = config.num_layers * (16**2 + 8**2 + 16 * 8) * config.num_heads * config.d_kv
+    lengths = config.encoder.num_layers * 16**2 + config.decoder.num_layers * (8**2 + 16 * 8)
+    of_attention = lengths * config.num_heads * config.d_kv
     assert found + 2 * of_attention == forward_flops(config, 16, 8)
 
 
