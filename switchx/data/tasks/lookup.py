@@ -176,11 +176,22 @@ def _check_features(provider: Any, config: DataConfig) -> None:
         )
 
 
+def _metric_functions(task: Any) -> list[Any]:
+    """A task's metric functions; seqio tells what each of them takes by its arguments' names."""
+    try:
+        return list(task.metric_fns)
+    except ValueError as error:
+        raise UserError(
+            f"the task {task.name!r} has a metric function that seqio does not know how to call: "
+            f"{first_line(error)}"
+        ) from error
+
+
 def _check_t5(provider: Any, config: DataConfig) -> None:
     """The metrics of the paper's tasks are t5's: better said now than at the first score."""
     import seqio
 
-    functions = [f for task in seqio.get_subtasks(provider) for f in task.metric_fns]
+    functions = [f for task in seqio.get_subtasks(provider) for f in _metric_functions(task)]
     needed = [f for f in functions if getattr(f, "__module__", "") == t5_metrics.__name__]
     if needed and importlib.util.find_spec("t5") is None:
         raise UserError(
