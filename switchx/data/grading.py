@@ -21,7 +21,7 @@ from switchx.data.config import DataConfig
 from switchx.data.grades import ANSWER_SCORES, PREDICT, SCORE, Grade, long_targets, plain
 from switchx.data.streamed import pipeline
 from switchx.data.tasks import lookup, sources
-from switchx.errors import UserError, first_line
+from switchx.errors import first_line
 
 _NEEDS = {
     ModelOutputType.PREDICTION: {PREDICT},
