@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from switchx import storage
 from switchx.data import check_settings, eval_batches, preflight, train_stream, vocabulary
-from switchx.data.streamed import position
-from switchx.data.tasks import lookup, table_files
+from switchx.data.streamed import pipeline, position
+from switchx.data.tasks import lookup, table_files, task_files
 from switchx.data.tasks.table_fields import Field, Places
 from switchx.errors import UserError
 
@@ -69,6 +70,29 @@ def test_a_stream_goes_on_from_its_position(own):
     other = dataclasses.replace(own, task_fields={**FIELDS, "inputs": "q"})
     with pytest.raises(UserError, match=r"TASK_FIELDS=.*RESET_DATA"):
         train_stream(other).restore(state)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])  # Parquet and JSON lines
+def test_reading_goes_on_behind_the_row_of_a_position(own, split, tmp_path):
+    """Without a shuffle in between, of more rows than TensorFlow reads ahead and saves."""
+    many = [{**row, "q": f"what is {n}?"} for n in range(300) for row in ROWS[:1]]
+    write_parquet(tmp_path / "train-0.parquet", many)
+    write_json(tmp_path / "dev.jsonl", many)
+
+    def begun():
+        rows = task_files.own_source(own).get_dataset(split, shuffle=False)
+        inputs = rows.map(lambda row: row["inputs"])
+        iterator = iter(inputs.with_options(pipeline.reproducible()))
+        return iterator, tf.train.Checkpoint(iterator=iterator)
+
+    iterator, checkpoint = begun()
+    for _ in range(3):
+        next(iterator)
+    saved = checkpoint.write(str(tmp_path / "position"))
+    resumed, checkpoint = begun()
+    checkpoint.read(saved).assert_consumed()
+    left = [text.numpy().decode() for text in resumed]
+    assert left == [f"what is {n}? of: it, 0" for n in range(3, 300)]
 
 
 def test_a_position_of_other_files_is_refused(own, tmp_path):
