@@ -62,7 +62,7 @@ RUN |= {"C4_JSON_TRAIN": "*", "C4_JSON_VALIDATION": "*", "START_FROM": "run"}
 # Of inputs and targets, where they are not those of pretraining.
 LENGTHS = {
     "quickstart": (64, 14),
-    "laptop_experts": (64, 14),
+    "laptop_experts": (16, 112),
     "finetune_demo": (64, 4),
     "finetune_laptop": (128, 32),
     "finetune_glue": (512, 84),
