@@ -109,8 +109,9 @@ def test_the_newest_the_best_and_the_wanted_checkpoints_stay(tmp_path):
     run = run_config(**SMALL, keep_checkpoints=2, checkpoint_steps=(1, 9))
     setup = Setup.of(run, make_mesh(run.mesh))
     state, checkpoints = setup.init(), checkpoints_of(tmp_path, setup)
-    for step, loss in [(1, 3.0), (2, 1.0), (3, 2.0), (4, 2.5), (5, None)]:
+    losses = [{"loss": loss} for loss in (3.0, 1.0, 2.0, 2.5)]
+    for step, found in enumerate([*losses, None], 1):
         at = type(state)(state.step + step, state.params, state.opt_state)
-        checkpoints.save(at, {0: b"0"}, loss)
+        checkpoints.save(at, {0: b"0"}, found)
     checkpoints.close()
     assert saved_steps(tmp_path) == [1, 2, 4, 5]

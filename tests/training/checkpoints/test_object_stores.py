@@ -74,7 +74,8 @@ def save(directory, setup, states, losses=()):
         for state, loss in itertools.zip_longest(states, losses):
             step = int(state.step)
             position = {0: b"position %d" % step}
-            checkpoints.save(state, position, loss, History(step, (step / 7,)))
+            found = None if loss is None else {"loss": loss}
+            checkpoints.save(state, position, found, History(step, (step / 7,)))
             checkpoints.wait()
 
 
