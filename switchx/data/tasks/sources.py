@@ -10,7 +10,7 @@ import seqio
 
 from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.tasks import json_files, names, published, table_source, task_files
+from switchx.data.tasks import given_files, json_files, names, published, task_files
 from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.table_source import TableSource
 from switchx.data.tensorflow_loader import within_limit
@@ -140,7 +140,7 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 def _setting(source: Any, split: str) -> str:
     is_table = isinstance(source, TableSource)
-    return table_source.setting_of(split) if is_table else json_files.SETTINGS[split]
+    return given_files.setting_of(split) if is_table else json_files.SETTINGS[split]
 
 
 def _file(path: str, size: int | None, hashes: Mapping[str, str]) -> tuple[str, list[Any]]:

@@ -11,7 +11,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from switchx import storage
-from switchx.data.tasks import table_files, task_files
+from switchx.data.tasks import table_files
+from switchx.data.tasks.given_files import check_there, setting_of
 from switchx.data.tasks.table_fields import Field, Places
 from switchx.data.tasks.table_files import Row
 from switchx.errors import UserError
@@ -64,7 +65,7 @@ class TableSource(seqio.FileDataSource):
 
     def check(self, split: str) -> None:
         """Reads the first example of a split; UserError where no file is there, or not that."""
-        task_files.check_there(self.patterns[split], split, self._origin)
+        check_there(self.patterns[split], split, self._origin)
         for path in self.list_shards(split)[:1]:
             for row in self._readers[path].rows():
                 self._places[split].values(row)
@@ -94,11 +95,6 @@ class TableSource(seqio.FileDataSource):
         values = row or {}
         arrays = [_array(values.get(name), field) for name, field in self._fields.items()]
         return [np.bool_(row is not None), *arrays]
-
-
-def setting_of(split: str) -> str:
-    """What names the files of a split."""
-    return f"TASK_FILES[{split!r}]"
 
 
 class _Reader:

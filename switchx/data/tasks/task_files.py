@@ -13,6 +13,7 @@ from typing import Any
 from switchx import storage
 from switchx.data.config import DataConfig
 from switchx.data.tasks import names, published
+from switchx.data.tasks.given_files import check_there, setting_of
 from switchx.errors import UserError
 
 CONFIG = "{config}"
@@ -55,31 +56,6 @@ def check_given(config: DataConfig, splits: Sequence[str]) -> None:
             )
         if is_own:
             check_there(pattern(config, split, ""), split)
-
-
-def check_there(found: str, split: str, source: str | None = None) -> dict[str, int]:
-    """The files of a glob and their bytes.
-
-    Args:
-      source: a glob of such files where they are published, if that is known.
-
-    Raises:
-      UserError: there is none.
-    """
-    setting = f"TASK_FILES[{split!r}]"
-    files = storage.list_files(found, setting)
-    if files:
-        return files
-    come_from = f"; this set is published as {source!r}" if source else ""
-    if storage.names_in(found, setting):
-        raise UserError(
-            f"{setting}={found!r} is a folder: give a glob of its files, as in "
-            f"'{found.rstrip('/')}/*.parquet'{come_from}."
-        )
-    raise UserError(
-        f"{setting}={found!r} matches no file: give a glob of Parquet or JSON-lines files"
-        f"{come_from}."
-    )
 
 
 def identity(config: DataConfig) -> dict[str, Any]:
@@ -212,7 +188,7 @@ def _table(
     origin: str | None = None,
 ) -> Any:
     from switchx.data.tasks.table_fields import Places
-    from switchx.data.tasks.table_source import TableSource, setting_of
+    from switchx.data.tasks.table_source import TableSource
 
     places = {
         split: Places(fields, config.task_fields or {}, known or {}, setting_of(split))

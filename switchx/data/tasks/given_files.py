@@ -1,0 +1,34 @@
+"""The files that TASK_FILES names, as they are found and as errors name them."""
+
+from switchx import storage
+from switchx.errors import UserError
+
+
+def setting_of(split: str) -> str:
+    """What names the files of a split."""
+    return f"TASK_FILES[{split!r}]"
+
+
+def check_there(found: str, split: str, source: str | None = None) -> dict[str, int]:
+    """The files of a glob and their bytes.
+
+    Args:
+      source: a glob of such files where they are published, if that is known.
+
+    Raises:
+      UserError: there is none.
+    """
+    setting = setting_of(split)
+    files = storage.list_files(found, setting)
+    if files:
+        return files
+    come_from = f"; this set is published as {source!r}" if source else ""
+    if storage.names_in(found, setting):
+        raise UserError(
+            f"{setting}={found!r} is a folder: give a glob of its files, as in "
+            f"'{found.rstrip('/')}/*.parquet'{come_from}."
+        )
+    raise UserError(
+        f"{setting}={found!r} matches no file: give a glob of Parquet or JSON-lines files"
+        f"{come_from}."
+    )
