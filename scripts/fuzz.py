@@ -174,7 +174,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.data.prepared import record_index, records, set_plan, sets
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
-    from switchx.data.tasks import lines, vocabularies
+    from switchx.data.tasks import lines, sentence_pieces
     from switchx.data.tasks.json_texts import LineCounter
 
     arrays = [np.arange(50), np.arange(7)]
@@ -264,7 +264,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     proto.trainer_spec.pad_id, proto.trainer_spec.eos_id, proto.trainer_spec.unk_id = 0, 1, 2
 
     def vocabulary(content: bytes) -> Any:
-        return vocabularies.SentencePieces(content, name="x").encode_blanks("a b <extra_id_0>")
+        return sentence_pieces.SentencePieces(content, name="x").encode_blanks("a b <extra_id_0>")
 
     yield "vocabulary", Parser([proto.SerializeToString()], vocabulary)
 

@@ -15,7 +15,7 @@ from switchx.errors import UserError
 if TYPE_CHECKING:
     from switchx.data.grading import GradedTask
     from switchx.data.prepared.set_plan import SetInfo
-    from switchx.data.tasks.vocabulary_files import Ids
+    from switchx.data.tasks.ids import Ids
 
 __all__ = [
     "Batch",
@@ -62,7 +62,7 @@ def check_objective(config: DataConfig) -> None:
 
 
 def known_ids(config: DataConfig) -> "Ids | None":
-    """How many ids a config's vocabulary has, and which end a sequence; None where unknown yet.
+    """What the ids of a config's vocabulary are; None where unknown yet.
 
     Raises:
       UserError: a vocabulary that lies here cannot be read.

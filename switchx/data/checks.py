@@ -8,9 +8,9 @@ from typing import Any
 
 from switchx.data.config import SPLITS, DataConfig, check_values
 from switchx.data.tasks import json_files, lookup, names, task_files, vocabulary_files
+from switchx.data.tasks.ids import Ids
 from switchx.data.tasks.objectives import check_span_lengths, spans_of
 from switchx.data.tasks.rates import check_scaled
-from switchx.data.tasks.vocabulary_files import Ids
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
@@ -78,7 +78,7 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
     if ids is not None:
         lengths = config.feature_lengths
         for name in own:
-            check_span_lengths(lengths, *spans_of(name), ids.sentinels, config.vocabulary)
+            check_span_lengths(lengths, *spans_of(name), ids.sentinels.count, config.vocabulary)
 
 
 def known_ids(config: DataConfig) -> Ids | None:
@@ -97,7 +97,7 @@ def known_ids(config: DataConfig) -> Ids | None:
         plans = [info.plan for info in set_infos(config)]
     except UserError:  # it is said where the set is read
         return None
-    return Ids(max(plan.vocab_size for plan in plans), 0, plans[0].eos_id)
+    return Ids.as_t5(max(plan.vocab_size for plan in plans), 0, plans[0].eos_id)
 
 
 def check_task(config: DataConfig, splits: Sequence[str]) -> Any:

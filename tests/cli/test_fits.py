@@ -81,7 +81,7 @@ def test_data_without_a_model_needs_none_that_fits(command, tmp_path):
 def test_what_is_known_of_a_vocabulary_is_true(choice):
     config = DataConfig("a", {"inputs": 64, "targets": 16}, 1, vocabulary=choice)
     words = vocabulary(config)
-    assert known_ids(config) == (words.size, words.sentinels, words.eos_id)
+    assert known_ids(config) == words.ids
 
 
 def test_what_is_known_of_t5s_own():

@@ -99,7 +99,8 @@ def _note(record: Record | None, plan: SetPlan, report: SplitReport) -> None:
         (tokens,) = record
         _, spans = plan.corruption.counts(max(len(tokens), 2))
         report.short += len(tokens) < plan.cut
-        report.sentinels += int(np.count_nonzero(tokens > plan.corruption.first_sentinel - spans))
+        number = (tokens.astype(np.int64) - plan.corruption.first_sentinel) * plan.corruption.step
+        report.sentinels += int(np.count_nonzero((number >= 0) & (number < spans)))
 
 
 def _file_problem(path: Path, facts: ShardFacts) -> str | None:

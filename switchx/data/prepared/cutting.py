@@ -59,6 +59,7 @@ def plan_of(
         add_eos=[_ends(task, "inputs"), _ends(task, "targets")],
         pack=config.pack,
         shards=dict(shards),
+        sentinels=None if vocabulary.ids.is_t5s else list(vocabulary.ids.sentinels.row),
     )
 
 

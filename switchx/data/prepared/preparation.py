@@ -140,7 +140,7 @@ class _Preparation:
             there = _parsed(begun)
             self._check_same(there.get("plan", {}), there.get("sources", {}))
         storage.remove_unfinished(self._url)
-        text = json.dumps({"plan": dataclasses.asdict(self.plan), "sources": self._sources})
+        text = json.dumps({"plan": self.plan.as_written, "sources": self._sources})
         storage.write_whole(notes_of(self._url, _BEGUN), text)
 
     def finish(self) -> None:
@@ -175,12 +175,12 @@ class _Preparation:
         if content is None:
             return None
         info = set_plan.parse_info(content, f"{self._url}/{set_plan.FILE}")
-        self._check_same(dataclasses.asdict(info.plan), info.sources)
+        self._check_same(info.plan.as_written, info.sources)
         return info
 
     def _check_same(self, plan: dict[str, Any], made_of: Any) -> None:
         """Raises UserError where what is there is of another plan or other sources."""
-        wanted = json.loads(json.dumps(dataclasses.asdict(self.plan)))
+        wanted = json.loads(json.dumps(self.plan.as_written))
         there = json.loads(json.dumps(plan))
         if there.get("vocabulary") != wanted["vocabulary"]:
             raise UserError(

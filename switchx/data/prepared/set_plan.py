@@ -40,6 +40,8 @@ class SetPlan:
       add_eos: whether a corrupted row ends with end of sequence, in inputs and targets.
       pack: whether a record of examples holds several.
       shards: number of shards of each split.
+      sentinels: the first one's id and the step to the next; None, and not written, where they are
+        a vocabulary's last ids, as T5's.
     """
 
     task: str
@@ -53,6 +55,15 @@ class SetPlan:
     add_eos: Sequence[bool]
     pack: bool
     shards: Mapping[str, int]
+    sentinels: Sequence[int] | None = None
+
+    @property
+    def as_written(self) -> dict[str, Any]:
+        """Its settings by name, as set.json has them."""
+        settings = dataclasses.asdict(self)
+        if self.sentinels is None:
+            del settings["sentinels"]
+        return settings
 
     @property
     def dtype(self) -> str:
@@ -61,8 +72,9 @@ class SetPlan:
 
     @property
     def corruption(self) -> SpanCorruption:
-        """How rows are corrupted; T5's sentinels are a vocabulary's last ids."""
-        return SpanCorruption(self.density, self.mean_span, self.vocab_size - 1)
+        """How rows are corrupted."""
+        first, step = self.sentinels or (self.vocab_size - 1, -1)
+        return SpanCorruption(self.density, self.mean_span, first, step)
 
     def file(self, split: str, shard: int) -> str:
         """A shard's file name. Names are made, never read: they cannot lead elsewhere."""
@@ -105,7 +117,7 @@ class SetInfo:
         """The content of set.json; without its sources it says no more than what the set gives."""
         content = {
             "format": _FORMAT,
-            "plan": dataclasses.asdict(self.plan),
+            "plan": self.plan.as_written,
             "shards": {s: [dataclasses.asdict(f) for f in of] for s, of in self.shards.items()},
         }
         if self.sources and with_sources:
@@ -191,8 +203,16 @@ def check_plan(plan: SetPlan) -> None:
         raise ValueError("add_eos")
     if plan.cut is not None:
         _check_corruption(plan, plan.cut)
+    if plan.sentinels is not None:
+        _check_sentinels(plan.sentinels, plan.vocab_size)
     if not all(re.fullmatch(r"\w+", split) for split in plan.shards):
         raise ValueError("shards")
+
+
+def _check_sentinels(sentinels: Sequence[int], vocab_size: int) -> None:
+    first, step = sentinels
+    if not 0 < first < vocab_size or step not in (-1, 1):
+        raise ValueError("sentinels")
 
 
 def _check_corruption(plan: SetPlan, cut: int) -> None:

@@ -62,7 +62,8 @@ def write_shard(job: ShardJob) -> None:
     with pipeline.reporting_errors(task, config):
         try:
             with storage.whole_file(f"{job.url}/{job.file}") as path:
-                facts = _write(path, job, _reporting(records, reading, job), reading)
+                unknown_id = task.output_features["targets"].vocabulary.unk_id
+                facts = _write(path, job, _reporting(records, reading, job), reading, unknown_id)
             text = json.dumps(dataclasses.asdict(facts))
             storage.write_whole(notes_of(job.url, facts_name(job)), text)
         except RunError as error:
@@ -101,7 +102,11 @@ def progress_name(job: ShardJob) -> str:
 
 
 def _write(
-    path: Path, job: ShardJob, records: Iterator[list[np.ndarray]], reading: Reading
+    path: Path,
+    job: ShardJob,
+    records: Iterator[list[np.ndarray]],
+    reading: Reading,
+    unknown_id: int | None,
 ) -> ShardFacts:
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -114,7 +119,7 @@ def _write(
             writer.write(encode(arrays, job.plan.dtype, salt))
             count += 1
             tokens += sum(map(len, arrays))
-            unknown += sum(int(np.count_nonzero(array == _UNKNOWN)) for array in arrays)
+            unknown += sum(int(np.count_nonzero(array == unknown_id)) for array in arrays)
         writer.close()
     except RuntimeError as error:  # what its C++ side makes of a full disk
         raise OSError(0, str(error).partition(";")[0]) from error
@@ -122,9 +127,6 @@ def _write(
     return ShardFacts(
         count, reading.documents, reading.text_bytes, tokens, unknown, size, digest, salt
     )
-
-
-_UNKNOWN = 2  # T5's id of what a vocabulary has no piece for
 
 
 def _reporting(

@@ -18,12 +18,14 @@ class SpanCorruption:
     Attributes:
       density: share of the tokens that are taken out.
       mean_span: tokens in a span, on average.
-      first_sentinel: the id that stands for a row's first span; the others count down from it.
+      first_sentinel: the id that stands for a row's first span.
+      step: from a sentinel to the next; T5's count down.
     """
 
     density: float
     mean_span: float
     first_sentinel: int
+    step: int = -1
 
     def counts(self, length: int) -> tuple[int, int]:
         """Tokens taken out of a row of `length`, and in how many spans."""
@@ -61,7 +63,8 @@ class SpanCorruption:
         """The rows with a sentinel for each run of `gone`; all rows must lose as many alike."""
         begins_RN = gone_RN.copy()
         begins_RN[:, 1:] &= ~gone_RN[:, :-1]
-        sentinel_RN = self.first_sentinel + 1 - np.cumsum(begins_RN, axis=1, dtype=np.int32)
+        number_RN = np.cumsum(begins_RN, axis=1, dtype=np.int32) - 1
+        sentinel_RN = self.first_sentinel + self.step * number_RN
         filled_RN = np.where(begins_RN, sentinel_RN, token_RN)
         return filled_RN[begins_RN | ~gone_RN].reshape(len(token_RN), -1)
 

@@ -216,7 +216,7 @@ def _revoiced(provider: Any, config: DataConfig) -> Any:
     from switchx.data.tasks import seqio_vocabularies
 
     chosen = None if config.vocabulary == "default" else seqio_vocabularies.from_config(config)
-    return _changed(provider, lambda task: seqio_vocabularies.with_vocabulary(task, chosen))
+    return _changed(provider, lambda task: seqio_vocabularies.with_vocabulary(task, chosen, config))
 
 
 def _changed(provider: Any, change: Callable[[Any], Any]) -> Any:

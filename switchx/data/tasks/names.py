@@ -55,7 +55,7 @@ PUBLIC_MODELS = {
     "t5": "gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model",
     "mt5": "gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model",
 }
-# Ids and sentinels of these files, whose end of sequence is 1: known without reading them.
+# How many ids and sentinels these files have, numbered as T5 does: known without reading them.
 PUBLIC_IDS = {"t5": (32_100, 100), "mt5": (250_100, 100)}
 # Known without asking seqio.
 VOCABULARIES = {

@@ -1,7 +1,6 @@
 """Between our vocabularies and those of seqio, which tokenise inside TensorFlow."""
 
 import dataclasses
-import functools
 import hashlib
 from typing import Any
 
@@ -10,21 +9,60 @@ import tensorflow_text
 
 from switchx.data.config import DataConfig
 from switchx.data.tasks import names, vocabulary_files
-from switchx.data.tasks.span_corruption import span_settings
-from switchx.data.tasks.vocabularies import EXTRA_IDS, Bytes, Vocabulary, parse_model, text_only
+from switchx.data.tasks.ids import Ids
+from switchx.data.tasks.sentence_pieces import SentencePieces, parse_model
+from switchx.data.tasks.span_corruption import as_ours, span_settings
+from switchx.data.tasks.vocabularies import EXTRA_IDS, Bytes, Vocabulary
 
 
-class TextPieces(seqio.SentencePieceVocabulary):
-    """A SentencePiece vocabulary whose sentinels come from an objective and never from text."""
+class OurPieces(seqio.SentencePieceVocabulary):
+    """A SentencePiece model with our ids, whatever those of its file are.
+
+    Attributes:
+      text_alone: whether no text makes a sentinel: these come from an objective alone.
+    """
+
+    def __init__(self, own: Any, config: DataConfig, text_alone: bool) -> None:
+        """own: seqio's vocabulary of the same file."""
+        super().__init__(
+            own.sentencepiece_model_file, own.extra_ids, own._normalizer_spec_overrides
+        )
+        self.text_alone = text_alone
+        self._config = config
+
+    @property
+    def _opened(self) -> SentencePieces:
+        """Read when it is needed: a task of a mixture may never be asked for."""
+        return vocabulary_files.open_model(
+            self.sentencepiece_model_file, self._config, self.extra_ids
+        )
+
+    @property
+    def ids(self) -> Ids:
+        """Our numbers of it."""
+        return self._opened.ids
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._opened.processor
+
+    @property
+    def sp_model(self) -> bytes:
+        return self._opened.with_blanks
 
     @property
     def tf_tokenizer(self) -> Any:
-        return tensorflow_text.SentencepieceTokenizer(model=_text_only(self.sp_model))
+        model = self._opened.of_text if self.text_alone else self._opened.with_blanks
+        if self._normalizer_spec_overrides is not None:
+            model = _normalized(model, self._normalizer_spec_overrides)
+        return tensorflow_text.SentencepieceTokenizer(model=model)
 
 
-@functools.lru_cache(maxsize=4)
-def _text_only(model: bytes) -> bytes:
-    return bytes(text_only(parse_model(model, "")).SerializeToString())
+def _normalized(model: bytes, overrides: Any) -> bytes:
+    proto = parse_model(model)
+    proto.normalizer_spec.MergeFrom(overrides)
+    proto.denormalizer_spec.MergeFrom(overrides)
+    return bytes(proto.SerializeToString())
 
 
 class TaskVocabulary(Vocabulary):
@@ -32,9 +70,8 @@ class TaskVocabulary(Vocabulary):
 
     def __init__(self, vocabulary: Any) -> None:
         self._vocabulary = vocabulary
-        self.size = vocabulary.vocab_size
-        self.sentinels = vocabulary.extra_ids
-        self.eos_id = -1 if vocabulary.eos_id is None else vocabulary.eos_id
+        eos, unknown = (-1 if i is None else i for i in (vocabulary.eos_id, vocabulary.unk_id))
+        self.ids = Ids.as_t5(vocabulary.vocab_size, vocabulary.extra_ids, eos, unknown)
         identity = f"{type(vocabulary).__name__} {vocabulary} {self.size}"
         self.digest = hashlib.sha256(identity.encode()).hexdigest()
 
@@ -71,25 +108,34 @@ def to_plain(vocabulary: Any, config: DataConfig) -> Vocabulary:
     return TaskVocabulary(vocabulary)
 
 
-def with_vocabulary(task: Any, vocabulary: Any | None) -> Any:
+def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> Any:
     """The task with a vocabulary in the place of its own, or its own where that is None.
 
     Where spans are corrupted, sentinels come from there alone. Another task may write them into
     its text on purpose.
     """
     changed = {}
+    corrupts, steps = span_settings(task) is not None, task.preprocessors
     for name, feature in task.output_features.items():
         own = feature.vocabulary if vocabulary is None else vocabulary
-        if type(own) is seqio.SentencePieceVocabulary and span_settings(task) is not None:
-            own = _as_text_pieces(own)
+        if type(own) is seqio.SentencePieceVocabulary:
+            numbered_so = _is_t5s(own, config)
+            if corrupts and not numbered_so:
+                steps = [as_ours(step, task.name) for step in task.preprocessors]
+            if corrupts or not numbered_so:
+                own = OurPieces(own, config, text_alone=corrupts)
         if own is not feature.vocabulary:
             changed[name] = dataclasses.replace(feature, vocabulary=own)
     if not changed:
         return task
-    return task.replace(output_features={**task.output_features, **changed})
+    features = {**task.output_features, **changed}
+    return task.replace(output_features=features, preprocessors=steps)
 
 
-def _as_text_pieces(vocabulary: Any) -> TextPieces:
-    pieces = TextPieces.__new__(TextPieces)
-    pieces.__setstate__(vocabulary.__getstate__())
-    return pieces
+def _is_t5s(vocabulary: Any, config: DataConfig) -> bool:
+    """Whether seqio's own reading of a file has our ids; of a public one it is known."""
+    path = vocabulary.sentencepiece_model_file
+    if path in names.PUBLIC_MODELS.values():
+        return True
+    ids = vocabulary_files.open_model(path, config, vocabulary.extra_ids).ids
+    return ids.is_t5s and ids.eos == vocabulary.eos_id

@@ -5,6 +5,7 @@ of the same seed, as a test holds; it stands here because the package `t5` requi
 packages that unpack over seqio and tensorflow-datasets. `spans` has the same for prepared sets.
 """
 
+import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
+from switchx.data.tasks.ids import Ids, Sentinels
 from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, span_lengths
+from switchx.errors import UserError
 
 CHUNK = 65_536  # of a longer document one part is drawn
 DOCUMENTS_IN_A_ROW = 128  # are joined before they are cut
@@ -30,14 +33,15 @@ def span_corruption(
     Args:
       dataset: documents, tokenized, without an end of sequence.
       sequence_length: tokens in a row of 'inputs' and of 'targets', the end of sequence included.
-      output_features: their vocabulary's last ids are the sentinels.
+      output_features: their vocabulary has the sentinels; of one that does not say where, they are
+        the last ids.
       noise_density: share of the tokens that is cut out.
       mean_noise_span_length: tokens in a span, on average.
     """
     needs = span_lengths(sequence_length["inputs"], noise_density, mean_noise_span_length)
     if sequence_length["targets"] < needs.targets:
         raise ValueError(f"targets have {sequence_length['targets']} tokens, not {needs.targets}")
-    sentinel = output_features["targets"].vocabulary.vocab_size - 1
+    sentinels = sentinels_of(output_features["targets"].vocabulary)
 
     @seqio.map_over_dataset(num_seeds=1)
     def corrupted(row: Mapping[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -45,8 +49,8 @@ def span_corruption(
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
         noise = _noise_mask(tf.size(tokens), noise_density, mean_noise_span_length, seeds[:2])
         return {
-            "inputs": _with_sentinels(tokens, noise, sentinel),
-            "targets": _with_sentinels(tokens, ~noise, sentinel),
+            "inputs": _with_sentinels(tokens, noise, sentinels),
+            "targets": _with_sentinels(tokens, ~noise, sentinels),
         }
 
     return corrupted(_rows(_joined(_chunks(_not_empty(dataset))), needs.tokens))
@@ -67,6 +71,32 @@ def span_settings(task: Any) -> tuple[float, float] | None:
             density = chosen.get("noise_density", NOISE_DENSITY)
             return density, chosen.get("mean_noise_span_length", MEAN_SPAN)
     return None
+
+
+def sentinels_of(vocabulary: Any) -> Sentinels:
+    """The sentinels of a seqio vocabulary: T5's but where it says otherwise."""
+    ids: Ids = getattr(vocabulary, "ids", None) or Ids.as_t5(vocabulary.vocab_size, 0)
+    return ids.sentinels
+
+
+def as_ours(step: Any, task: str) -> Any:
+    """A preprocessor; ours in the place of t5's span corruption, which takes the last ids for
+    sentinels.
+
+    Raises:
+      UserError: it is t5's, with settings that ours has not.
+    """
+    if not is_span_corruption(step) or getattr(step, "func", step) is span_corruption:
+        return step
+    settings = getattr(step, "keywords", {})
+    others = settings.keys() - {"noise_density", "mean_noise_span_length"}
+    if others:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={task!r} corrupts spans by t5's function with {min(others)!r}, "
+            "and its vocabulary's sentinels are not its last ids, where that function takes them "
+            "from: give a vocabulary that ends with them, or a task without that setting."
+        )
+    return functools.partial(span_corruption, **settings)
 
 
 def _not_empty(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -121,12 +151,13 @@ def _parts(items: tf.Tensor, parts: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.math.segment_sum(tf.ones_like(part), part)
 
 
-def _with_sentinels(tokens: tf.Tensor, cut: tf.Tensor, last_id: int) -> tf.Tensor:
-    """Each run of tokens that are cut becomes one sentinel: the last id, the one before, ..."""
+def _with_sentinels(tokens: tf.Tensor, cut: tf.Tensor, sentinels: Sentinels) -> tf.Tensor:
+    """Each run of tokens that are cut becomes one sentinel: the first, the next, ..."""
     follows_a_cut = tf.pad(cut[:-1], [[1, 0]])
     first = cut & ~follows_a_cut
-    sentinels = last_id + 1 - tf.cumsum(tf.cast(first, tokens.dtype))
-    return tf.boolean_mask(tf.where(first, sentinels, tokens), ~(cut & follows_a_cut))
+    number = tf.cumsum(tf.cast(first, tokens.dtype)) - 1
+    own = sentinels.first + sentinels.step * number
+    return tf.boolean_mask(tf.where(first, own, tokens), ~(cut & follows_a_cut))
 
 
 def _int(x: Any) -> tf.Tensor:

@@ -3,12 +3,13 @@
 import functools
 import hashlib
 import os
-from typing import NamedTuple
 
 from switchx import storage
 from switchx.data.config import DataConfig
 from switchx.data.tasks import corpus, names
-from switchx.data.tasks.vocabularies import Bytes, SentencePieces, Vocabulary
+from switchx.data.tasks.ids import Ids
+from switchx.data.tasks.sentence_pieces import SentencePieces
+from switchx.data.tasks.vocabularies import Bytes, Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow, within_limit
 
 
@@ -32,14 +33,6 @@ def open_chosen(config: DataConfig) -> Vocabulary | None:
     return Bytes() if choice == "bytes" else open_model(model_path(config, choice), config)
 
 
-class Ids(NamedTuple):
-    """What numbers a vocabulary has: ids in all, sentinels among them, the end of sequence."""
-
-    size: int
-    sentinels: int
-    eos_id: int
-
-
 def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
     """The ids of the vocabulary that a config names; None where it has to be built or asked for.
 
@@ -51,12 +44,10 @@ def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
     """
     choice = chosen(config)
     if choice in names.PUBLIC_IDS:
-        return Ids(*names.PUBLIC_IDS[choice], eos_id=1)
+        return Ids.as_t5(*names.PUBLIC_IDS[choice])
     here = fetched or not storage.is_remote(choice)
     vocabulary = open_chosen(config) if here and opens_at_once(config) else None
-    if vocabulary is None:
-        return None
-    return Ids(vocabulary.size, vocabulary.sentinels, vocabulary.eos_id)
+    return None if vocabulary is None else vocabulary.ids
 
 
 def opens_at_once(config: DataConfig) -> bool:

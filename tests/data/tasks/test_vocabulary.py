@@ -1,16 +1,14 @@
 """Plain vocabularies give the ids of seqio's, and sentinels survive both ways."""
 
-import io
-import re
-
 import pytest
 import sentencepiece
 
 from switchx.data import vocabulary
-from switchx.data.tasks.vocabularies import Bytes, SentencePieces
+from switchx.data.tasks.vocabularies import Bytes
 from switchx.errors import UserError
 
 from ..conftest import docs_config
+from .pieces import model_with
 
 TEXTS = [
     "Returns the sum of two arrays, element by element.",
@@ -99,19 +97,6 @@ def test_bytes_decode_what_is_not_text():
     assert Bytes().decode([3 + 0xFF, 3 + ord("a"), 2]) == "\ufffda\ufffd"
 
 
-def model_with(**special: int) -> bytes:
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([f"some words and {n} more" for n in range(200)]),
-        model_writer=model,
-        vocab_size=50,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        **special,
-    )
-    return model.getvalue()
-
-
 def test_a_model_of_the_users_own(tmp_path):
     path = tmp_path / "my.model"
     path.write_bytes(model_with(pad_id=0, eos_id=1, unk_id=2, bos_id=-1))
@@ -119,32 +104,6 @@ def test_a_model_of_the_users_own(tmp_path):
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size()
     assert words.size == pieces + 100
     assert words.decode(words.encode_blanks("some <extra_id_7> words")) == "some <extra_id_7> words"
-
-
-def test_special_ids_that_do_not_fit_and_the_advice():
-    """A model trained with SentencePiece's defaults; what is advised is tried."""
-    with pytest.raises(UserError, match=r"VOCABULARY='m' has pad id -1.*: give a") as caught:
-        SentencePieces(model_with(), name="m")
-    advised = {name: int(n) for name, n in re.findall(r"(\w+_id)=(-?\d+)", str(caught.value))}
-    assert sorted(advised) == ["bos_id", "eos_id", "pad_id", "unk_id"]
-    assert SentencePieces(model_with(**advised)).eos_id == 1
-
-
-def test_an_end_of_sequence_that_is_not_t5s():
-    words = SentencePieces(model_with(pad_id=0, eos_id=3, unk_id=1, bos_id=2))
-    assert words.eos_id == 3
-    ids = words.encode("some words")
-    assert words.decode([*ids, 3, *ids]) == "some words"
-
-
-def test_only_sentinels_at_the_end_are_counted():
-    """An objective counts down from the last id: what stands elsewhere is no sentinel."""
-    special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    own = [f"<extra_id_{i}>" for i in range(20)]  # SentencePiece puts them at 3 to 22
-    words = SentencePieces(model_with(**special, user_defined_symbols=own))
-    assert (words.added_sentinels, words.sentinels) == (100, 100)
-    assert words.encode_blanks("some <extra_id_19> words").count(words.size - 20) == 1
-    assert not set(range(3, 23)) & set(words.encode("some <extra_id_3> words"))
 
 
 def test_files_that_are_no_vocabulary(tmp_path):
