@@ -1,17 +1,19 @@
-"""switchx data: prepares, shows, checks and times what a model is fed."""
+"""switchx data: prepares, shows, checks and times what a model is fed, and trains vocabularies."""
 
 import argparse
 import importlib
 
+from switchx.cli import data_vocabulary
 from switchx.cli.flags import load_either
 from switchx.errors import UserError
 
-# Each is a module switchx.cli.data_<name> with run(args, settings).
+# Each is a module switchx.cli.data_<name> with run(args, settings); a vocabulary needs no settings.
 ACTIONS = {
     "prepare": "tokenize and cut a task or mixture once, into PREPARED_DIR",
     "show": "print a few examples, corrupted and whole",
     "check": "read every record of a prepared set and say what is wrong",
     "bench": "examples per second, prepared and streamed",
+    "vocabulary": "train a SentencePiece vocabulary on files of text",
 }
 # What these need of a run is its data.
 _NOT_NEEDED = {"TRAIN_STEPS": 1, "NUM_EXPERTS": 1, "MIXTURE_OR_TASK_NAME": ""}
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="bench: how long each (%(default)s)"
     )
+    data_vocabulary.add_arguments(parser)
     parser.epilog = (
         "Needs the data settings of a run alone (--model_dir=RUN: of that run); a model is not "
         "looked at. What follows -- are "
@@ -42,6 +45,12 @@ def run(args: argparse.Namespace) -> int | None:
     """Does one action."""
     if args.beyond and args.action != "prepare":
         raise UserError(f"{args.beyond[0]!r} is for `switchx data prepare` alone.")
+    if args.action == "vocabulary":
+        data_vocabulary.run(args)
+        return None
+    for flag in data_vocabulary.FLAGS:
+        if getattr(args, flag) is not None:
+            raise UserError(f"--{flag} is for `switchx data vocabulary` alone.")
     prepared = args.action != "prepare"
     settings = load_either(args, defaults=_NOT_NEEDED, model=False, prepared=prepared)
     action = importlib.import_module(f"switchx.cli.data_{args.action}")

@@ -22,7 +22,7 @@ from switchx.errors import RunError, UserError
 # Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
 COMMANDS = {
     "train": "train a model; without arguments, a small one on the embedded corpus",
-    "data": "prepare, show, check and time what a model is fed",
+    "data": "prepare, show, check and time what a model is fed; train a vocabulary",
     "eval": "measure a trained model on its validation split",
     "ablate": "measure what each part of a trained model is worth",
     "infer": "fill blanks with a trained model",

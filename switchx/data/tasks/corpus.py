@@ -8,7 +8,6 @@ the installation alone and is kept in a folder named after its fingerprint.
 import concurrent.futures
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import platform
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from switchx import storage
-from switchx.data.tasks import docstrings, source_code
+from switchx.data.tasks import docstrings, source_code, vocabulary_training
 from switchx.data.tasks.names import PYTHON_CODE, PYTHON_CODE_PREFIX, PYTHON_DOCS
 from switchx.errors import UserError
 
@@ -269,22 +268,9 @@ def train_vocabulary(texts: Iterable[str], path: Path, pieces: int) -> int:
     """Trains a SentencePiece model with T5's special ids; returns its number of pieces."""
     import sentencepiece
 
-    model = io.BytesIO()  # not model_prefix: the model would carry the name of a temporary folder
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=_sentences(texts),
-        model_writer=model,
-        vocab_size=pieces,
-        hard_vocab_limit=False,  # a small installation gives fewer pieces
-        byte_fallback=True,  # no text is ever unknown
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        num_threads=4,  # fixed: the sums of each thread decide the last bits of the scores
-        minloglevel=2,
-    )
-    path.write_bytes(model.getvalue())
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+    model = vocabulary_training.train(_sentences(texts), pieces, hard_limit=False)
+    path.write_bytes(model)
+    return int(sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size())
 
 
 def _sentences(texts: Iterable[str]) -> Iterable[str]:
