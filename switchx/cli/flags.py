@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -159,6 +160,8 @@ def _load(args: argparse.Namespace, compared: Mapping[str, bool], *given: Any) -
     from switchx import settings
 
     loaded = settings.load(*given)
+    for line in loaded.theirs:
+        print(f"switchx: {line}", file=sys.stderr)
     args.explained = loaded.gin.explained  # for what refuses its values later
     settings.check_fits(loaded, **compared)
     return loaded

@@ -29,12 +29,18 @@ class Macro:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """@Name(), a dataclass built from its own bindings."""
+    """@Name(), a dataclass built from its own bindings.
+
+    In T5X's files also @scope/module.function() and, not `called`, @module.function.
+    """
 
     name: str
+    scope: str = ""
+    called: bool = True
 
     def __repr__(self) -> str:
-        return f"@{self.name}()"
+        scope = f"{self.scope}/" if self.scope else ""
+        return f"@{scope}{self.name}{'()' if self.called else ''}"
 
 
 REQUIRED = Macro("gin.REQUIRED")  # T5X's mark of a macro that the user has to set
@@ -50,12 +56,14 @@ class Binding:
       origin: where it stands, in words: "--gin.BATCH_SIZE=64" or "my.gin line 3".
       file: the file it was read through, as the caller named it; None where the caller gave the
         setting himself.
+      scope: "train" of train/utils.DatasetConfig.seed, which only T5X's files have.
     """
 
     target: str
     value: Any
     origin: str
     file: str | None = None
+    scope: str = ""
 
     @property
     def is_macro(self) -> bool:
@@ -70,27 +78,83 @@ class Include:
     origin: str
 
 
-def read_text(text: str, name: str) -> Iterator[Binding | Include]:
-    """What a text sets, in its order.
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """A module that a file of T5X names; in it `alias` is a name of `stands_for`.
+
+    `origin` as of a Binding.
+    """
+
+    module: str
+    alias: str
+    stands_for: str
+    written: str
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Wrong:
+    """A mistake, said where all of them are known."""
+
+    sentence: str
+
+
+Part = Binding | Include | Import | Wrong
+
+
+def read_text(text: str, name: str) -> Iterator[Part]:
+    """What a text says, in its order, whoever it is written for; see `own`.
+
+    Names that begin with an imported one are given in full, as t5x.utils.DatasetConfig.
 
     Args:
       name: of the file, for the origins.
 
-    Raises:
-      UserError: a syntax error, or a name that gin can set nothing by.
+    A syntax error is the last of them.
     """
-    for statement, origin in _statements(text, name):
+    modules: dict[str, str] = {}
+    for statement, origin in _statements(text, name, modules):
         if isinstance(statement, config_parser.IncludeStatement):
             yield Include(statement.filename, origin)
-        else:
-            yield from _bindings(statement, origin)
+        elif isinstance(statement, Wrong):
+            yield statement
+        elif isinstance(statement, config_parser.ImportStatement):
+            yield _import(statement, origin, modules)
+        elif isinstance(statement, config_parser.BindingStatement):
+            yield _binding(statement, origin, modules)
+        # What is left begins a block, whose bindings follow as statements of their own.
+
+
+def own(part: Part) -> Binding:
+    """The same, where it sets something of switchx.
+
+    Raises:
+      UserError: it is one of T5X's statements, or sets nothing by its name.
+    """
+    if isinstance(part, Wrong):
+        raise UserError(part.sentence)
+    if isinstance(part, Import):
+        raise UserError(f"{part.origin}: {_import_advice(part)}.")
+    if not isinstance(part, Binding):
+        raise TypeError(part)
+    if part.scope:
+        raise UserError(
+            f"{part.origin}: the scope in {part.scope}/... has no meaning here: leave it out."
+        )
+    name, _, parameter = part.target.rpartition(".")
+    if name:
+        _check_parameter(name, parameter, part.origin)
+    for leaf in leaves(part.value):
+        if isinstance(leaf, Reference) and leaf.name not in CONFIGURABLES:
+            raise UserError(f"{part.origin}: there is no {leaf!r}{near(leaf.name, CONFIGURABLES)}.")
+    return part
 
 
 def read_flag(flag: str) -> Binding:
     """The binding in the "NAME=VALUE" of --gin.NAME=VALUE.
 
     A value that is no literal of Python is taken as a string, so that names and paths need no
-    quotes within the shell's.
+    quotes within the shell's. Whether there is such a setting is seen where it is read (`own`).
     """
     name, _, value = flag.partition("=")
     origin = f"--gin.{name}={value}"
@@ -100,10 +164,9 @@ def read_flag(flag: str) -> Binding:
         if value[:1] in "'\"[({%@":
             raise UserError(f"{origin} is not valid gin ({_reason(error)}).") from error
         statements = _plain_text(name, value, origin)
-    bindings = [binding for statement in statements for binding in _bindings(statement, origin)]
-    if len(bindings) != 1:
+    if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
         raise UserError(f"{origin} is not one setting: write --gin.NAME=VALUE.")
-    return bindings[0]
+    return _binding(statements[0], origin, {})
 
 
 def _plain_text(name: str, value: str, origin: str) -> list[Any]:
@@ -114,20 +177,21 @@ def _plain_text(name: str, value: str, origin: str) -> list[Any]:
         raise UserError(f"{origin} is not one setting: write --gin.NAME=VALUE.") from error
 
 
-def _statements(text: str, name: str) -> Iterator[tuple[Any, str]]:
-    """Statements of a file, each with where it stands."""
+def _statements(text: str, name: str, modules: dict[str, str]) -> Iterator[tuple[Any, str]]:
+    """Statements of a file, each with where it stands; at a syntax error that, and no more."""
     try:
-        for statement in _parse(text):
+        for statement in _parse(text, modules):
             yield statement, f"{name} line {statement.location.line_num}"
-    except RecursionError as error:
-        raise UserError(f"{name} is not valid gin (nested too deeply).") from error
+    except RecursionError:
+        yield Wrong(f"{name} is not valid gin (nested too deeply)."), name
     except (SyntaxError, tokenize.TokenError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
-        raise UserError(f"{name} line {line} is not valid gin ({_reason(error)}).") from error
+        yield Wrong(f"{name} line {line} is not valid gin ({_reason(error)})."), name
 
 
-def _parse(text: str) -> Iterator[Any]:
-    return iter(config_parser.ConfigParser(io.StringIO(text), _Delegate()))
+def _parse(text: str, modules: dict[str, str] | None = None) -> Iterator[Any]:
+    delegate = _Delegate({} if modules is None else modules)
+    return iter(config_parser.ConfigParser(io.StringIO(text), delegate))
 
 
 _NOT_GIN = (SyntaxError, tokenize.TokenError, RecursionError)
@@ -141,40 +205,41 @@ def _reason(error: Exception) -> str:
 class _Delegate(config_parser.ParserDelegate):
     """Turns @ and % into plain values; what they stand for is found out later."""
 
+    def __init__(self, modules: dict[str, str]) -> None:
+        self._modules = modules  # as they are imported further up in the file
+
     def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
-        return Reference(scoped_configurable_name)
+        scope, _, name = scoped_configurable_name.rpartition("/")
+        return Reference(_in_full(name, self._modules), scope, evaluate)
 
     def macro(self, macro_name: str) -> Macro:
         return Macro(macro_name)
 
 
-def _bindings(statement: Any, origin: str) -> Iterator[Binding]:
-    """The binding of a statement, or none; refuses what would set nothing."""
-    if isinstance(statement, config_parser.ImportStatement):
-        raise UserError(f"{origin}: {_import_advice(statement)}.")
-    if isinstance(statement, config_parser.BlockDeclaration):
-        return  # the block's bindings follow as statements of their own
-    if statement.scope:
-        raise UserError(
-            f"{origin}: the scope in {statement.scope}/... has no meaning here: leave it out."
-        )
+def _import(statement: Any, origin: str, modules: dict[str, str]) -> Import:
+    alias = statement.bound_name()
+    # `import a.b` binds a, and names go on as a.b.c.
+    whole = statement.is_from or statement.alias
+    modules[alias] = statement.module if whole else alias
+    return Import(statement.module, alias, modules[alias], statement.format(), origin)
+
+
+def _binding(statement: Any, origin: str, modules: dict[str, str]) -> Binding:
+    target = statement.selector
     if statement.arg_name:
-        _check_parameter(statement.selector, statement.arg_name, origin)
-        yield Binding(f"{statement.selector}.{statement.arg_name}", statement.value, origin)
-    else:
-        yield Binding(statement.selector, statement.value, origin)
-    for part in leaves(statement.value):
-        if isinstance(part, Reference) and part.name not in CONFIGURABLES:
-            raise UserError(f"{origin}: there is no {part!r}{near(part.name, CONFIGURABLES)}.")
+        target = f"{_in_full(target, modules)}.{statement.arg_name}"
+    return Binding(target, statement.value, origin, scope=statement.scope or "")
 
 
-def _import_advice(statement: Any) -> str:
-    advice = f"{statement.format()} has no meaning here, where nothing is registered with gin"
-    if statement.module.startswith("__gin__"):
-        return f"{advice}: leave the line out"
+def _in_full(name: str, modules: dict[str, str]) -> str:
+    first, dot, rest = name.partition(".")
+    return f"{modules.get(first, first)}{dot}{rest}"
+
+
+def _import_advice(part: Import) -> str:
     return (
-        f"{advice}: leave the line out, and name a module that registers seqio tasks with "
-        "MIXTURE_OR_TASK_MODULE"
+        f"{part.written} has no meaning here, but in a file of T5X: `switchx convert-gin` makes "
+        "one of switchx of that, else leave the line out"
     )
 
 

@@ -12,9 +12,10 @@ from switchx.errors import UserError
 from switchx.evaluation.config import ScoreConfig
 from switchx.settings.configurables import SWEEP
 from switchx.settings.gin_files import Reader
-from switchx.settings.gin_syntax import Binding
+from switchx.settings.gin_syntax import Binding, Part, own
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
+from switchx.settings.t5x.translation import is_t5x, lines, translate
 from switchx.training.config import BatchShape, RunConfig, StartConfig
 from switchx.training.run_reader import check_format
 
@@ -85,6 +86,7 @@ class Settings:
       model_dir: where the run's files lie.
       resolved: gin that gives these settings when read as the only gin file.
       gin: the parsed configuration they were made from.
+      theirs: of T5X's files, what their settings are here and what was passed over; lines.
     """
 
     run: RunConfig
@@ -94,6 +96,7 @@ class Settings:
     model_dir: str
     resolved: str
     gin: GinConfig = dataclasses.field(compare=False, repr=False)
+    theirs: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
 
 def load(
@@ -112,13 +115,12 @@ def load(
     Raises:
       UserError: for the first mistake in any of it.
     """
-    bindings = read_files(request, model or {})
+    bindings, theirs = read(request, model or {})
     _refuse_sweep(bindings)
-    bindings += request.bindings
     if request.model_dir is not None:
         origin = f"--model_dir={request.model_dir}"
         bindings.append(Binding(MODEL_DIR, request.model_dir, origin))
-    return of_bindings(bindings, defaults, model)
+    return dataclasses.replace(of_bindings(bindings, defaults, model), theirs=theirs)
 
 
 def of_bindings(
@@ -137,15 +139,44 @@ def of_bindings(
         raise UserError(config.explained(str(error))) from error
 
 
-def read_files(request: Request, model: Mapping[str, Any]) -> list[Binding]:
-    """What configs/base.gin and a request's files set, in this order."""
+def read(request: Request, model: Mapping[str, Any]) -> tuple[list[Binding], tuple[str, ...]]:
+    """All that a request sets, configs/base.gin first and its own settings last.
+
+    Returns:
+      The bindings, and lines on what files of T5X came to.
+    """
     reader = Reader(request.search_paths)
-    bindings = reader.read_file(BASE)
-    bindings += model_bindings(GinConfig.of(bindings), model)
-    for name in request.gin_files or (() if model else (DEFAULT_RUN,)):
-        bindings += reader.read_file(name)
-        bindings += _own_directory(reader, name)
+    base = _base(reader, model)
+    files = [(name, reader.read_parts(name)) for name in _names(request, model)]
+    parts = [part for _, own_parts in files for part in own_parts]
+    if is_t5x(parts):
+        macros = {binding.target for binding in base if binding.is_macro}
+        found = translate(parts, request.bindings, macros)
+        return [*base, *found.bindings], lines(found)
+    return [*base, *_of_files(reader, files), *map(own, request.bindings)], ()
+
+
+def read_files(request: Request, model: Mapping[str, Any]) -> list[Binding]:
+    """What configs/base.gin and a request's files, of switchx, set in this order."""
+    reader = Reader(request.search_paths)
+    files = [(name, reader.read_parts(name)) for name in _names(request, model)]
+    return [*_base(reader, model), *_of_files(reader, files)]
+
+
+def _of_files(reader: Reader, files: list[tuple[str, list[Part]]]) -> list[Binding]:
+    bindings = []
+    for name, parts in files:
+        bindings += [*map(own, parts), *_own_directory(reader, name)]
     return bindings
+
+
+def _base(reader: Reader, model: Mapping[str, Any]) -> list[Binding]:
+    bindings = reader.read_file(BASE)
+    return [*bindings, *model_bindings(GinConfig.of(bindings), model)]
+
+
+def _names(request: Request, model: Mapping[str, Any]) -> tuple[str, ...]:
+    return request.gin_files or (() if model else (DEFAULT_RUN,))
 
 
 def _refuse_sweep(bindings: list[Binding]) -> None:

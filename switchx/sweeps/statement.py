@@ -10,7 +10,7 @@ from switchx.errors import UserError
 from switchx.settings import Binding, Request
 from switchx.settings.configurables import PARAMETERS, SWEEP
 from switchx.settings.gin_files import Reader
-from switchx.settings.gin_syntax import Macro, leaves, near
+from switchx.settings.gin_syntax import Macro, leaves, near, own
 from switchx.settings.gin_values import MODEL_DIR, ONCE, GinConfig
 from switchx.settings.loading import read_files
 from switchx.settings.sweep_config import SweepConfig
@@ -72,7 +72,7 @@ def read(request: Request, sweep_dir: str | None = None) -> Statement:
     """
     file = _file(request)
     bindings = read_files(request, {})
-    flags = tuple(dataclasses.replace(b, file="the command line") for b in request.bindings)
+    flags = tuple(dataclasses.replace(own(b), file="the command line") for b in request.bindings)
     gin = GinConfig.of([*bindings, *flags])
     config: SweepConfig = gin.build(SWEEP)
     if not config.axes:

@@ -106,11 +106,6 @@ def test_no_model(command):
         ("ModelConfig:\nd_model = 8\n", ["my.gin line", "not valid gin"]),
         ("SEED = 1\nTRAIN_STEP = 5\n", ["my.gin line 2: nothing uses TRAIN_STEP:", "TRAIN_STEPS"]),
         ("SwitchConfig:\n  every = 1\n  jiter = 0.0\n", ["my.gin line 3", "SwitchConfig.jitter"]),
-        (
-            "from __gin__ import dynamic_registration\n",
-            ["line 1", "registration has no meaning here"],
-        ),
-        ("import my.tasks\n", ["line 1: import my.tasks", "leave the line out", "TASK_MODULE"]),
         ("include 'other.gin'\n", ["include 'other.gin' (my.gin line 1) was not found"]),
         ("include 'my.gin'\n", ["includes itself"]),
     ],
