@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from switchx.api.by_name import bindings
+from switchx.data.config import ENCODER_ALONE
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
 
@@ -146,6 +147,8 @@ class Run:
     def decoding(self, **choices: Any) -> "DecodingConfig":
         """How to find answers, with the defaults that follow from the run.
 
+        An encoder alone has no more to choose than its batch_size.
+
         Args:
           choices: fields of `switchx.inference.DecodingConfig`; temperature, top_k and top_p.
 
@@ -155,6 +158,13 @@ class Run:
         from switchx.inference import DecodingConfig, Sampling
         from switchx.sharding import batch_shards
 
+        for name, value in choices.items() if self._encoder_alone else ():
+            if name != "batch_size" and (name, value) != ("method", "greedy"):
+                flag = "max_length" if name == "length" else name
+                raise UserError(
+                    f"--{flag}={value} is for what a decoder writes, and {ENCODER_ALONE} finds one "
+                    "token for each blank, in one pass: leave it out."
+                )
         shards = batch_shards(self.mesh)
         names = ("temperature", "top_k", "top_p")
         sampling = Sampling(**{name: choices.pop(name) for name in names if name in choices})
@@ -200,10 +210,14 @@ class Run:
         """The tokens of each answer to encoder tokens, a batch at a time."""
         import jax
 
-        from switchx.inference import predict
+        from switchx.inference import predict, predict_masks
 
-        limit, eos_id = self._lengths["inputs"], self.vocabulary.eos_id
-        found = predict(self.model, self.params, encoded, decoding, limit, eos_id)
+        model, params, limit = self.model, self.params, self._lengths["inputs"]
+        if self._encoder_alone:
+            size = decoding.batch_size
+            found = predict_masks(model, params, encoded, self.vocabulary, size)
+        else:
+            found = predict(model, params, encoded, decoding, limit, self.vocabulary.eos_id)
         for _ in encoded:
             with jax.set_mesh(self.mesh):  # and not while the caller has his turn
                 tokens = next(found)
@@ -216,7 +230,8 @@ class Run:
           targets: as the model would write them: "<extra_id_0> number <extra_id_1> None".
 
         Returns:
-          float32 [B]: natural logarithms, each summed over the target's tokens and its end.
+          float32 [B]: natural logarithms, each summed over the target's tokens and its end; of an
+          encoder alone over the tokens in the blanks, all masked at once.
         """
         import jax
 
@@ -231,7 +246,8 @@ class Run:
         """What the model expects at each position of a target, given those before it.
 
         Returns:
-          float32 [L, V]: row i is over the target's token i; L counts its end of sequence.
+          float32 [L, V]: row i is over the target's token i; L counts its end of sequence. Of an
+          encoder alone L are the text's tokens, its blanks as long as the target has them.
         """
         import jax
 
@@ -318,11 +334,16 @@ class Run:
         )
 
     @property
+    def _encoder_alone(self) -> bool:
+        return self.config.run.model.encoder_alone
+
+    @property
     def _lengths(self) -> dict[str, int]:
         return dict(self.config.data.feature_lengths)
 
     def _batch(self, texts: Sequence[str], targets: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Tokens of pairs, padded to a number of rows that the mesh can share out."""
+        from switchx.inference import in_place
         from switchx.inference.prediction import pad
         from switchx.sharding import batch_shards
 
@@ -331,9 +352,14 @@ class Run:
         rows = _up_to(len(texts), batch_shards(self.mesh))
         eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
         wanted = [[*encode(target), eos] for target in targets]
+        inputs = list(map(self.encode, texts))
+        if self._encoder_alone:
+            pairs = zip(inputs, wanted, strict=True)
+            both = [in_place(tokens, target, self.vocabulary) for tokens, target in pairs]
+            inputs, wanted = [masked for masked, _ in both], [filled for _, filled in both]
         longest = max(map(len, wanted))
-        encoder_token_BM = pad(list(map(self.encode, texts)), rows, self._lengths["inputs"])
-        return encoder_token_BM, pad(wanted, rows, longest)
+        limit = max(map(len, inputs)) if self._encoder_alone else self._lengths["inputs"]
+        return pad(inputs, rows, limit), pad(wanted, rows, longest)
 
 
 def _up_to(count: int, part: int) -> int:

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from switchx.data import DataConfig
+from switchx.data.config import ENCODER_ALONE
 from switchx.errors import UserError
 from switchx.settings import Settings
 
 if TYPE_CHECKING:
     from switchx.data import Batch
+    from switchx.data.grading import GradedTask
     from switchx.evaluation import Scorer
     from switchx.training.state import Setup
 
@@ -29,21 +31,34 @@ def scorer(settings: Settings, setup: "Setup", say: Callable[[str], None]) -> "S
 
     config, scores = settings.data, settings.scores
     decoding = scores.decoding(config.feature_lengths["targets"], config.rows_per_eval_batch)
-    tasks = data.graded_tasks(config, scores.examples)
-    ungraded = data.ungraded_tasks(config) if tasks else {}
+    tasks, answered = _graded(settings, scores.examples)
+    ungraded = answered | data.ungraded_tasks(config) if tasks or answered else {}
     eos_id = data.vocabulary(config).eos_id if tasks else 1
     return evaluation.Scorer(setup, tasks, decoding, eos_id, ungraded, settings.model_dir, say)
 
 
+def _graded(
+    settings: Settings, most: int | None = None
+) -> "tuple[list[GradedTask], dict[str, str]]":
+    """The tasks that a run's model can be scored on, and why others are left out, by name."""
+    from switchx import data
+    from switchx.data.grades import PREDICT
+
+    tasks = data.graded_tasks(settings.data, most)
+    if not settings.run.model.encoder_alone:
+        return tasks, {}
+    why = f"(its metrics need answers, which {ENCODER_ALONE} does not write)"
+    answered = {task.name: why for task in tasks if PREDICT in task.needs}
+    return [task for task in tasks if task.name not in answered], answered
+
+
 def check_scores(settings: Settings) -> None:
     """Raises UserError where BEST_SCORE can be none of the scores that a run will have."""
-    from switchx import data
-
     best = settings.run.trainer.best_score
     if not settings.scores.during_training:
         graded = []
     else:
-        graded = [task.name for task in data.graded_tasks(settings.data)]
+        graded = [task.name for task in _graded(settings)[0]]
     if best == "loss" or (graded and best in _AVERAGES):
         return
     if best.rpartition("/")[0] in graded and not best.endswith("/"):
@@ -71,7 +86,7 @@ def task_batches(
     from switchx import data
 
     found = data.task_eval_batches(config)
-    tasks = data.graded_tasks(config) if settings.scores.during_training else []
+    tasks = _graded(settings)[0] if settings.scores.during_training else []
     for name in (task.name for task in tasks):  # in the same order on all hosts
         if name != config.mixture_or_task_name and name not in found:
             found[name] = functools.partial(data.eval_batches, config, name)

@@ -3,6 +3,7 @@
 Importing this is free; TensorFlow and seqio are imported when a pipeline is built.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -126,6 +127,11 @@ def prepare(
 
 def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     """Returns the endless stream of these shards' rows; UserError where something is missing."""
+    if config.encoder_alone:
+        from switchx.data.masked import MaskedStream, converter
+
+        whole = dataclasses.replace(config, encoder_alone=False)
+        return MaskedStream(train_stream(whole, shards), converter(config, _mask_id(config)))
     if config.prepared_dir is not None:
         from switchx.data.prepared.stream import PreparedStream
 
@@ -136,6 +142,15 @@ def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     from switchx.data.streamed.stream import StreamedStream
 
     return StreamedStream(config, shards)
+
+
+def _mask_id(config: DataConfig) -> int:
+    """The token that stands for what an encoder alone is to find: the first sentinel."""
+    if config.prepared_dir is not None:
+        from switchx.data.prepared.sets import set_infos
+
+        return set_infos(config)[0].plan.corruption.first_sentinel
+    return vocabulary(config).sentinel_id(0)
 
 
 def check_position(config: DataConfig, saved: bytes) -> None:
@@ -164,6 +179,11 @@ def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]
 
     Of one task alone where one is named, as `task_eval_batches` does.
     """
+    if config.encoder_alone:
+        from switchx.data.masked import converter
+
+        whole = dataclasses.replace(config, encoder_alone=False)
+        return map(converter(config, _mask_id(config)), eval_batches(whole, task))
     if config.prepared_dir is not None:
         from switchx.data.prepared.stream import evaluation_batches
 
@@ -240,8 +260,8 @@ def ungraded_tasks(config: DataConfig) -> dict[str, str]:
 def _is_without_metrics(config: DataConfig) -> bool:
     from switchx.data.tasks import names
 
-    own = (n in names.VOCABULARIES and n.endswith("_span_corruption") for n in config.names)
-    if all(own):
+    own = {*names.MASKED, *(n for n in names.SPAN_CORRUPTION if n.endswith("_span_corruption"))}
+    if own.issuperset(config.names):
         return True  # known without asking seqio
     from switchx.data.tensorflow_loader import load_tensorflow
 

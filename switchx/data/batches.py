@@ -1,7 +1,7 @@
 """Batches, and streams of them: what the readers of data have in common."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from switchx.errors import RunError
 # encoder_input_tokens int32 [B, L_inputs]; decoder_target_tokens and decoder_input_tokens int32
 # [B, L_targets]; decoder_loss_weights float32 [B, L_targets]. With PACK also encoder_segment_ids
 # and decoder_segment_ids int32, 1, 2, ... for the examples of a row and 0 for padding; each example
-# begins with the start token 0 in decoder_input_tokens.
+# begins with the start token 0 in decoder_input_tokens. For an encoder alone (masked.py)
+# encoder_target_tokens and encoder_loss_weights are in the place of all that is the decoder's.
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
 
@@ -56,6 +57,12 @@ class Stream(Protocol):
     def close(self) -> None:
         """Stops reading ahead; the stream gives no batch afterwards."""
         ...
+
+
+def targets_of(batch: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Target tokens and their loss weights, of whichever stack the batch has them for."""
+    stack = "decoder" if "decoder_target_tokens" in batch else "encoder"
+    return batch[f"{stack}_target_tokens"], batch[f"{stack}_loss_weights"]
 
 
 def joined(parts: Sequence[Batch]) -> Batch:

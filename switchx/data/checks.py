@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchx.data.config import SPLITS, DataConfig, check_values
+from switchx.data.masked import masked, refusal
 from switchx.data.tasks import json_files, lookup, names, task_files, vocabulary_files
 from switchx.data.tasks.ids import Ids
 from switchx.data.tasks.objectives import check_span_lengths, spans_of
@@ -74,6 +75,8 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
     """
     check_values(config)
     own = [name for name in config.names if name in names.SPAN_CORRUPTION]
+    if config.encoder_alone and own:
+        raise refusal(own[0])
     ids = vocabulary_files.known_ids(config, fetched) if own and not config.prepared_dir else None
     if ids is not None:
         lengths = config.feature_lengths
@@ -117,6 +120,8 @@ def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
     for task in seqio.get_subtasks(provider):
         spans = span_settings(task)
         if spans is not None:
+            if config.encoder_alone:
+                raise refusal(task.name)
             check_span_lengths(
                 config.feature_lengths, *spans, vocabulary.sentinels, config.vocabulary
             )
@@ -146,7 +151,11 @@ def _check_one_example(provider: Any, config: DataConfig, split: str, given: str
     from switchx.data.streamed.pipeline import one_pass, reporting_errors
 
     with reporting_errors(provider, config):
-        found = sum(1 for _ in one_pass(provider, config, split).take(1))
+        rows = list(one_pass(provider, config, split).take(1))
+    found = len(rows)
+    if config.encoder_alone:
+        for row in rows:
+            masked({name: x.numpy()[None] for name, x in row.items()}, mask_id=0, config=config)
     if not found:
         raise UserError(
             f"{given} gives no example for the split {split!r}: its files are empty or hold too "

@@ -13,6 +13,8 @@ from switchx.errors import UserError
 SPLITS = ("train", "validation")
 FEATURES = ("inputs", "targets")
 LONGEST = 2**20  # tokens of a row
+DERIVED = {"derived": True}  # of a field that follows from other settings
+ENCODER_ALONE = "an encoder alone (ModelConfig.num_decoder_layers=0)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,8 @@ class DataConfig:
         each on as many batches; a task that is no mixture has nothing besides.
       timeout: DATA_TIMEOUT, seconds in which a batch must come.
       cache_dir: CACHE_DIR; $SWITCHX_CACHE or ~/.cache/switchx where None.
+      encoder_alone: whether batches are an encoder's alone (masked.py): no setting of its own, but
+        as the model is.
     """
 
     mixture_or_task_name: str
@@ -94,6 +98,7 @@ class DataConfig:
     eval_each_task: bool = False
     timeout: float = 600.0
     cache_dir: str | None = None
+    encoder_alone: bool = dataclasses.field(default=False, metadata=DERIVED)
 
     @property
     def rows_per_eval_batch(self) -> int:
@@ -143,6 +148,8 @@ def check_values(config: DataConfig) -> None:
     check_scaling(config.mixture_temperature, config.mixture_maximum)
     check_starts(config.mixture_starts)
     _check_lengths(config.feature_lengths)
+    if config.encoder_alone:
+        _check_same(config.feature_lengths)
     _check_texts("TASK_FILES", config.task_files, "{'train': '/data/train-*.parquet'}")
     _check_texts("TASK_FIELDS", config.task_fields, "{'inputs': 'question'}")
     _check_positive("BATCH_SIZE", config.batch_size)
@@ -198,6 +205,15 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
                 f"TASK_FEATURE_LENGTHS['{feature}']={lengths[feature]} is too long: give at most "
                 f"{LONGEST}."
             )
+
+
+def _check_same(lengths: Mapping[str, int]) -> None:
+    if lengths["inputs"] != lengths["targets"]:
+        same = {feature: lengths["inputs"] for feature in FEATURES}
+        raise UserError(
+            f"TASK_FEATURE_LENGTHS={dict(lengths)} gives two lengths, and {ENCODER_ALONE} has its "
+            f"targets at the places of its inputs: give one, as in {same}."
+        )
 
 
 def _check_texts(name: str, value: object, example: str) -> None:

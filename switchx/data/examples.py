@@ -4,15 +4,19 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from switchx.data.batches import targets_of
 from switchx.data.tasks.vocabularies import Vocabulary
 
 
 def examples_of(batch: Mapping[str, np.ndarray]) -> Iterator[tuple[list[int], list[int]]]:
     """Inputs and targets of each example, without padding; several of a row that is packed."""
-    inputs_BM, targets_BL = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
-    is_real_BL = batch["decoder_loss_weights"] > 0
+    inputs_BM, (targets_BL, weight_BL) = batch["encoder_input_tokens"], targets_of(batch)
     input_segment_BM = batch.get("encoder_segment_ids", (inputs_BM > 0).astype(np.int32))
-    target_segment_BL = batch.get("decoder_segment_ids", is_real_BL.astype(np.int32))
+    if "encoder_target_tokens" in batch:  # at the places of the inputs, whatever counts of them
+        target_segment_BL = input_segment_BM
+    else:
+        is_real_BL = weight_BL > 0
+        target_segment_BL = batch.get("decoder_segment_ids", is_real_BL.astype(np.int32))
     for row in range(len(targets_BL)):
         for n in range(1, int(target_segment_BL[row].max(initial=0)) + 1):
             inputs = inputs_BM[row][input_segment_BM[row] == n].tolist()

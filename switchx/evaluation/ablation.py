@@ -52,7 +52,7 @@ def parts_of(model: Model) -> list[Part]:
     """
     found = [
         (stack, kind, Part(f"{stack} {layer} {kind}", (matrix,)))
-        for stack in ("encoder", "decoder")
+        for stack in model.config.stacks
         for layer, kind, matrix in _sublayers(model, stack)
     ]
     groups = [

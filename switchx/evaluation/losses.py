@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from switchx import hosts
+from switchx.data.batches import targets_of
 from switchx.data.examples import examples_of
 from switchx.evaluation.averages import averages
 from switchx.evaluation.scores import Scorer
@@ -145,7 +146,7 @@ class Evaluator:
         results, rows, examples, counts = [], [], 0, Counts()
         for batch in batches:
             results.append(jax.device_get(self._step(params, put_batch(batch, self._setup))))
-            rows.append(int((batch["decoder_loss_weights"] > 0).any(axis=1).sum()))
+            rows.append(int((targets_of(batch)[1] > 0).any(axis=1).sum()))
             examples += sum(1 for _ in examples_of(batch))
             counts.add(batch)
             self._read()
@@ -176,7 +177,8 @@ class Counts:
 
     def add(self, batch: HostBatch) -> None:
         """Counts those of a batch."""
-        targets = batch["decoder_target_tokens"][batch["decoder_loss_weights"] > 0]
+        target_BL, weight_BL = targets_of(batch)
+        targets = target_BL[weight_BL > 0]
         count_V = np.bincount(targets, minlength=len(self._count_V))
         count_V[: len(self._count_V)] += self._count_V
         self._count_V = count_V

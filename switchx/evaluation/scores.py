@@ -45,7 +45,7 @@ class Scorer:
     Args:
       decoding: how answers are found; its batch size holds for scoring too.
       eos_id: of the tasks' vocabulary.
-      ungraded: the other tasks, and why they are left out.
+      ungraded: the other tasks, and why they are left out; {} leaves that unsaid.
       model_dir: below which the answers are written; None writes none.
       say: is given a line on each thing that has no score.
     """
@@ -69,7 +69,7 @@ class Scorer:
 
         What a task's metrics raise is said, and costs nothing but their values.
         """
-        if self._tasks and self._ungraded:
+        if self._ungraded:
             names = (f"{name} {why}" for name, why in self._ungraded.items())
             self._say_once(f"tasks without scores: {', '.join(names)}")
         for task in self._tasks:

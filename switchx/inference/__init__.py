@@ -8,6 +8,7 @@ from switchx.inference.beam import beam_search
 from switchx.inference.blanks import Answer, answer, to_tokens
 from switchx.inference.config import DecodingConfig, Sampling
 from switchx.inference.decoding import greedy, sample
+from switchx.inference.masks import in_place, predict_masks
 from switchx.inference.prediction import fill_blanks, predict
 from switchx.inference.routing import Choices, Routing, routing
 from switchx.inference.scoring import logits, score, score_rows
@@ -22,8 +23,10 @@ __all__ = [
     "beam_search",
     "fill_blanks",
     "greedy",
+    "in_place",
     "logits",
     "predict",
+    "predict_masks",
     "routing",
     "sample",
     "score",

@@ -28,7 +28,10 @@ class Choices(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """Of both stacks; with experts in attention, each layer's attention comes first."""
+    """Of both stacks; with experts in attention, each layer's attention comes first.
+
+    The decoder of an encoder alone has no layers.
+    """
 
     encoder: Choices
     decoder: Choices
@@ -74,11 +77,16 @@ def _routing(
 ) -> tuple[Assignment | None, Assignment | None]:
     # A group is a row then, so that [N, G, S, J] is [N, B, L, J].
     lengths = encoder_token_BM.shape[1], decoder_token_BL.shape[1]
-    output = Model.of(config).bind(params)(
+    groupings = Groupings.for_answers(config.switch, *lengths).recorded()
+    module = Model.of(config).bind(params)
+    if config.encoder_alone:
+        output = module.at_inputs(encoder_token_BM, NO_NOISE, groupings=groupings)
+        return output.encoder_N, None
+    output = module(
         encoder_token_BM,
         start_token_first(decoder_token_BL),
         decoder_token_BL > 0,
         NO_NOISE,
-        groupings=Groupings.for_answers(config.switch, *lengths).recorded(),
+        groupings=groupings,
     )
     return output.encoder_N, output.decoder_N

@@ -16,6 +16,7 @@ from switchx.inference.batches import (
     same_shapes,
     whole,
 )
+from switchx.inference.masks import logits_at_inputs
 from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Params
 
 _LEAST_TARGET = 8
@@ -32,7 +33,7 @@ def score_rows(
 
     Args:
       encoder_rows, target_rows: as many of each: token ids, none of them 0. A target without
-        tokens has a score of 0.
+        tokens has a score of 0. For an encoder alone a row has as many tokens as its target.
 
     Returns:
       Natural logarithms, summed over the target's tokens.
@@ -41,6 +42,8 @@ def score_rows(
         raise ValueError(f"{len(encoder_rows)} inputs and {len(target_rows)} targets")
 
     def shape_of(n: int) -> tuple[int, int]:
+        if model.config.encoder_alone:
+            return (bucket(len(encoder_rows[n]), LEAST_INPUT),) * 2
         return bucket(len(target_rows[n]), _LEAST_TARGET), bucket(len(encoder_rows[n]), LEAST_INPUT)
 
     scores = [0.0] * len(target_rows)
@@ -61,6 +64,8 @@ def score(
     target_token_BL: np.ndarray | jax.Array,
 ) -> jax.Array:
     """Log-probability of each target, as decoding would give it token by token.
+
+    Of an encoder alone, that of the target's tokens where the inputs have others: those masked.
 
     Tokens are routed as decoding routes them (`switchx.model.Groupings.for_answers`), not as
     evaluation does: a row's score does not depend on its neighbours.
@@ -83,6 +88,8 @@ def logits(
 ) -> jax.Array:
     """What the model expects at each place of a target, behind what stands before it there.
 
+    Of an encoder alone, what it expects at each of its inputs.
+
     Args:
       encoder_token_BM, target_token_BL: as of `score`.
 
@@ -96,6 +103,8 @@ def logits(
 def _logits(
     config: ModelConfig, params: Params, encoder_token_BM: jax.Array, target_token_BL: jax.Array
 ) -> jax.Array:
+    if config.encoder_alone:
+        return logits_at_inputs(config, params, encoder_token_BM)
     mask_BL = target_token_BL > 0
     groupings = Groupings.for_answers(config.switch, encoder_token_BM.shape[1], mask_BL.shape[1])
     output = Model.of(config).bind(params)(
@@ -111,7 +120,10 @@ def _score(
     logits_BLV = _logits(config, params, encoder_token_BM, target_token_BL)
     logp_BLV = jax.nn.log_softmax(logits_BLV)
     logp_BL = jnp.take_along_axis(logp_BLV, target_token_BL[..., None], axis=-1)[..., 0]
-    return jnp.sum(jnp.where(target_token_BL > 0, logp_BL, 0.0), axis=1)
+    counts_BL = target_token_BL > 0
+    if config.encoder_alone:
+        counts_BL = counts_BL & (target_token_BL != encoder_token_BM)
+    return jnp.sum(jnp.where(counts_BL, logp_BL, 0.0), axis=1)
 
 
 def start_token_first(target_token_BL: jax.Array) -> jax.Array:

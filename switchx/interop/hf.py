@@ -20,6 +20,9 @@ Logits agree to float32 rounding wherever no token is dropped. Where transformer
 - A new model's router is N(0, 1) and its experts N(0, 1 / d_model): nothing is scaled by 0.1.
 - There are no gated experts, so Switch-XXL cannot be represented; nor top-k routing, other
   policies, or experts elsewhere than in layers 1, 1 + n, 1 + 2n and so on, all or none.
+- T5EncoderModel and SwitchTransformersEncoderModel have no logits: a folder without a decoder's
+  tensors is an encoder alone, and its logits are tied where it has no `lm_head.weight`, which
+  switchx adds to an export whose logits are not.
 - T5's tie_word_embeddings=False means "not scaled" since 5.0; whether the logits have a matrix
   of their own is seen from the tensors.
 """
@@ -66,7 +69,8 @@ def open_source(path: str) -> "HFSource":
     tensors.pop(_UNUSED, None)
     _name_table(tensors, tied=config.get("tie_word_embeddings", True) is not False)
     own_logits = _LOGITS in tensors and not _same(tensors, _LOGITS)
-    model = hf_config.read_config(config, str(folder / CONFIG), own_logits)
+    encoder_alone = not any(name.startswith("decoder.") for name in tensors)
+    model = hf_config.read_config(config, str(folder / CONFIG), own_logits, encoder_alone)
     if not model.tied_embeddings and model.switch is None and _TABLE in tensors:
         tensors.setdefault(_LOGITS, tensors[_TABLE])
     for name in STACK_TABLES:

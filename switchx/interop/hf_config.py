@@ -56,12 +56,15 @@ _FREE = {
 }
 
 
-def read_config(config: Mapping[str, Any], file: str, own_logits: bool) -> ModelConfig:
+def read_config(
+    config: Mapping[str, Any], file: str, own_logits: bool, encoder_alone: bool
+) -> ModelConfig:
     """The model that a config.json describes.
 
     Args:
       file: the config's name, for messages.
       own_logits: whether the logits' matrix is a tensor of its own.
+      encoder_alone: whether there is no tensor of a decoder, of which the file says nothing.
 
     Raises:
       UserError: naming the first key whose value switchx has no counterpart of.
@@ -77,12 +80,15 @@ def read_config(config: Mapping[str, Any], file: str, own_logits: bool) -> Model
     for key, accepted, default in _FIXED + (_FIXED_SWITCH if kind == SWITCH else ()):
         if config.get(key, default) not in (accepted, None):
             raise UserError(f"{file}: {key}={config[key]!r} is not supported; {accepted!r} is.")
-    shape = shape_fields(**hf_layers.read(config, file, with_experts=kind == SWITCH))
+    stacks = hf_layers.read(config, file, kind == SWITCH, encoder_alone)
+    shape = shape_fields(**stacks)
     return ModelConfig(
         **sizes,
         **_arguments("ModelConfig", shape),
         activation="relu" if kind == SWITCH else _t5_activation(config, file),
-        tied_embeddings=_tied(config, kind, file, own_logits),
+        tied_embeddings=_tied(config, kind, file, own_logits)
+        if not encoder_alone
+        else not own_logits,
         switch=_switch(config, shape, file) if kind == SWITCH else None,
     )
 
@@ -132,7 +138,7 @@ def model_fields(config: ModelConfig) -> dict[str, Any]:
     if config.switch:
         names = ["num_experts", "top_k"]
         fields |= {f"SwitchConfig.{name}": getattr(config.switch, name) for name in names}
-    return fields | shape_fields(**config.stacks)
+    return fields | shape_fields(config.encoder, config.decoder)
 
 
 def check_exportable(config: ModelConfig) -> None:
@@ -171,24 +177,25 @@ def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1)
         "dropout_rate": config.dropout_rate,
         "layer_norm_epsilon": 1e-6,
         "tie_word_embeddings": config.tied_embeddings,
-        "is_encoder_decoder": True,
+        "is_encoder_decoder": not config.encoder_alone,
         "pad_token_id": 0,
         "eos_token_id": eos_id,
         "decoder_start_token_id": 0,
         "dtype": dtype,
     }
+    what = "EncoderModel" if config.encoder_alone else "ForConditionalGeneration"
     if config.switch is None:
         gated = {ours: theirs for theirs, ours in _T5_ACTIVATIONS.items()}
         return {
             "model_type": T5,
-            "architectures": ["T5ForConditionalGeneration"],
+            "architectures": [f"T5{what}"],
             **common,
             "feed_forward_proj": gated[config.activation],
         }
     switch = config.switch
     return {
         "model_type": SWITCH,
-        "architectures": ["SwitchTransformersForConditionalGeneration"],
+        "architectures": [f"SwitchTransformers{what}"],
         **common,
         "dense_act_fn": "relu",
         "num_experts": switch.num_experts,

@@ -62,8 +62,9 @@ def export(
         _write_json(folder / WEIGHTS_INDEX, _index(names, shards))
     written = write_config(config, longest, dtype, eos_id)
     _write_json(folder / CONFIG, written)
-    ids = {name: written[name] for name in written if name.endswith("_token_id")}
-    _write_json(folder / "generation_config.json", ids)
+    if not config.encoder_alone:
+        ids = {name: written[name] for name in written if name.endswith("_token_id")}
+        _write_json(folder / "generation_config.json", ids)
     return names
 
 

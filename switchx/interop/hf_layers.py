@@ -10,15 +10,17 @@ from switchx.model.shape import StackShape
 _MOST_LAYERS = 10_000  # no model has as many, and each is looked at
 
 
-def read(config: Mapping[str, Any], file: str, with_experts: bool) -> dict[str, StackShape]:
-    """The layers of both stacks.
+def read(
+    config: Mapping[str, Any], file: str, with_experts: bool, encoder_alone: bool
+) -> dict[str, StackShape]:
+    """The layers of both stacks; of an encoder alone the decoder has none.
 
     Raises:
       UserError: naming the first key whose value makes no sense.
     """
     encoder = whole(config, "num_layers", file, None)
-    decoder = encoder
-    if config.get("num_decoder_layers") is not None:
+    decoder = 0 if encoder_alone else encoder
+    if config.get("num_decoder_layers") is not None and not encoder_alone:
         decoder = whole(config, "num_decoder_layers", file, None)
     layers = {"encoder": encoder, "decoder": decoder}
     if not with_experts:

@@ -48,11 +48,11 @@ def pieces(config: ModelConfig) -> Iterator[Piece]:
     # With tie_word_embeddings=False, transformers 5 unties Switch's two stacks from the shared
     # table as well (not T5's) and would make up what it does not find.
     untied = config.switch is not None and not config.tied_embeddings
-    copies = STACK_TABLES if untied else ()
+    copies = STACK_TABLES[: len(config.stacks)] if untied else ()
     yield Piece("shared.weight", ("embedding", "table_VD"), copies=copies)
     if not config.tied_embeddings:
         yield Piece("lm_head.weight", ("embedding", "logits_DV"), transposed=True)
-    for stack in ("encoder", "decoder"):
+    for stack in config.stacks:
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         yield Piece(bias, (f"{stack}_bias", "table_HR"), transposed=True)
         yield Piece(f"{stack}.final_layer_norm.weight", (f"{stack}_norm", "scale_D"))

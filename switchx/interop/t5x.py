@@ -162,7 +162,7 @@ def group_fields(run: RunConfig) -> dict[str, Any]:
         (batch.batch_size, length)
         for batch in (run.batch, run.eval_batch)
         for stack, length in (("encoder", batch.input_length), ("decoder", batch.target_length))
-        if run.model.stacks[stack].num_sparse
+        if stack in run.model.stacks and run.model.stacks[stack].num_sparse
     }
     filled_up = any(pads(B, L, switch.num_experts) for B, L in sizes)
     return {"SwitchConfig.group_padding": "flaxformer"} if filled_up else {}

@@ -177,13 +177,14 @@ class SwitchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A T5 encoder-decoder, dense or switch.
+    """A T5 encoder-decoder, or its encoder alone, dense or switch.
 
     Attributes:
       vocab_size: rows of the embedding, the vocabulary's size rounded up (T5: 32,128).
       d_model, d_ff, d_kv, num_heads: widths; attention's inner width is num_heads * d_kv.
       num_layers: layers of the encoder.
-      num_decoder_layers: layers of the decoder; None: as many.
+      num_decoder_layers: layers of the decoder; None: as many; 0: an encoder alone, with logits at
+        each of its tokens.
       activation: "relu" (T5 1.0, the released Switch models) or "geglu" (T5 1.1).
       tied_embeddings: logits from the embedding, scaled by d_model^-0.5.
       dropout_rate: everywhere but in experts that set their own (macro DROPOUT_RATE).
@@ -228,11 +229,16 @@ class ModelConfig:
                 "experts in attention need at least the precision of the model."
             )
         if self.num_decoder_layers is not None:
-            at_least("ModelConfig.num_decoder_layers", self.num_decoder_layers, 1)
+            at_least("ModelConfig.num_decoder_layers", self.num_decoder_layers, 0)
         if self.switch:
             self._check_sparse(self.switch)
 
     def _check_sparse(self, switch: SwitchConfig) -> None:
+        if self.encoder_alone and switch.decoder_sparse:
+            raise UserError(
+                f"SwitchConfig.decoder_sparse={switch.decoder_sparse!r} with ModelConfig."
+                "num_decoder_layers=0, an encoder alone: leave it out."
+            )
         for name, shape in self.stacks.items():
             if shape.num_sparse and shape.sparse_layers[-1] >= shape.num_layers:
                 raise UserError(
@@ -248,8 +254,14 @@ class ModelConfig:
 
     @property
     def stacks(self) -> dict[str, StackShape]:
-        """Both stacks by name."""
-        return {"encoder": self.encoder, "decoder": self.decoder}
+        """The stacks that there are by name, the one whose outputs become logits last."""
+        both = {"encoder": self.encoder, "decoder": self.decoder}
+        return {name: shape for name, shape in both.items() if shape.num_layers}
+
+    @property
+    def encoder_alone(self) -> bool:
+        """Whether there is no decoder: what needs one refuses."""
+        return self.num_decoder_layers == 0
 
     @property
     def encoder(self) -> StackShape:

@@ -8,10 +8,10 @@ def parameter_count(config: ModelConfig) -> int:
     """Parameters by formula, independent of the code that makes them."""
     c, switch = config, config.switch
     tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.d_model
-    biases = 2 * c.relative_buckets * c.num_heads
+    biases = len(c.stacks) * c.relative_buckets * c.num_heads
     encoder, decoder = c.encoder, c.decoder
     num_layers = encoder.num_layers + decoder.num_layers
-    norms = (2 * encoder.num_layers + 3 * decoder.num_layers + 2) * c.d_model
+    norms = (2 * encoder.num_layers + 3 * decoder.num_layers + len(c.stacks)) * c.d_model
     projection = c.d_model * c.num_heads * c.d_kv
     attention = (encoder.num_layers + 2 * decoder.num_layers) * 4 * projection
     feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
@@ -31,6 +31,8 @@ def parameter_count(config: ModelConfig) -> int:
 
 def forward_flops(config: ModelConfig, input_length: int, target_length: int) -> int:
     """FLOPs of one sequence's forward pass, a multiplication and an addition counted as two.
+
+    Of an encoder alone the logits are at its inputs, and there are no targets' tokens.
 
     Every token through one feed-forward, or attention's projections, per layer for each of its
     `top_k` experts, an extra dense feed-forward where there is one, the logits, and attention's
@@ -52,7 +54,7 @@ def forward_flops(config: ModelConfig, input_length: int, target_length: int) ->
     return 2 * (
         input_length * of_stack(c.encoder, 4)
         + target_length * of_stack(c.decoder, 8)
-        + target_length * c.vocab_size * c.d_model
+        + (input_length if c.encoder_alone else target_length) * c.vocab_size * c.d_model
         + lengths * c.num_heads * c.d_kv
     )
 

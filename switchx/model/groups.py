@@ -35,4 +35,5 @@ def product_flops(
         return 0
     if group == "experts" and config.switch is not None:
         size = size // config.switch.num_experts * config.switch.top_k
-    return 2 * size * (input_length if name.startswith("encoder/") else target_length)
+    of_inputs = config.encoder_alone or name.startswith("encoder/")
+    return 2 * size * (input_length if of_inputs else target_length)

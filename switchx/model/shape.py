@@ -105,6 +105,8 @@ class StackShape:
 
     def _rows(self) -> list[tuple[tuple[bool, ...], int]]:
         """Of each row the block, as `Blocks.sparse`, and how often it repeats."""
+        if not self.num_layers:
+            return []
         if not self.sparse:
             return [((False,), self.num_layers)]
         if isinstance(self.sparse, int):

@@ -1,4 +1,4 @@
-"""The encoder-decoder: embeddings, two stacks, logits."""
+"""The encoder-decoder, or its encoder alone: embeddings, stacks, logits."""
 
 import dataclasses
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from switchx.errors import UserError
 from switchx.model.attention import Kept, RelativePositionBias
 from switchx.model.blocks import (
     DecoderContext,
@@ -36,7 +37,7 @@ class Output:
         grouping asks for them; None for a stack without any.
       encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", its
         rows of blocks by name ("blocks", ...: the ranges of each layer of a block, [N]) and
-        "output", normalised; "logits".
+        "output", normalised; of the last stack "logits".
     """
 
     logits_BLV: jax.Array
@@ -109,7 +110,10 @@ def _resized(x: jax.Array, axis: int, size: int) -> jax.Array:
 
 
 class Transformer(nnx.Module):
-    """T5 with switch layers. Token 0 is padding in the encoder."""
+    """T5 with switch layers. Token 0 is padding in the encoder.
+
+    With ModelConfig.num_decoder_layers=0 there is no decoder: `at_inputs` gives its logits.
+    """
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
@@ -117,6 +121,8 @@ class Transformer(nnx.Module):
         self.encoder_bias = RelativePositionBias(config, True, rngs)
         self.encoder: Stack[EncoderContext] = Stack(config, config.encoder, EncoderLayer, rngs)
         self.encoder_norm = RMSNorm(config, rngs)
+        if config.encoder_alone:
+            return
         self.decoder_bias = RelativePositionBias(config, False, rngs)
         self.decoder: Stack[DecoderContext] = Stack(config, config.decoder, DecoderLayer, rngs)
         self.decoder_norm = RMSNorm(config, rngs)
@@ -176,6 +182,28 @@ class Transformer(nnx.Module):
         ranges = {**_ranges(embedded_BLD, blocks, x_BLD), "logits": Range.of(logits_BLV)}
         return dataclasses.replace(output, encoder_ranges=encoder_ranges, decoder_ranges=ranges)
 
+    def at_inputs(
+        self,
+        token_BL: jax.Array,
+        noise: Noise,
+        segment_BL: jax.Array | None = None,
+        groupings: Groupings | None = None,
+    ) -> Output:
+        """Logits of an encoder alone, of the token that belongs at each place of its inputs.
+
+        Args:
+          token_BL: int32, masks where tokens are to be found.
+          noise, segment_BL, groupings: as of `__call__`.
+        """
+        grouping = (groupings or Groupings.of(self.config.switch, train=not noise.silent)).encoder
+        x_BLD, routed_N, ranges = self.encode(token_BL, grouping, noise.fold(0), segment_BL)
+        logits_BLV = self.embedding.logits(x_BLD)
+        output = _output(logits_BLV, routed_N, None)
+        if not grouping.watched:
+            return output
+        ranges = {**ranges, "logits": Range.of(logits_BLV)}
+        return dataclasses.replace(output, encoder_ranges=ranges)
+
     def _routed(
         self, decoder_token_BL: jax.Array, decoder_mask_BL: jax.Array, grouping: Grouping
     ) -> jax.Array:
@@ -210,7 +238,16 @@ class Transformer(nnx.Module):
         return x_BMD, routed_N, ranges
 
     def read(self, encoder_token_BM: jax.Array) -> Encoded:
-        """Encodes inputs for `decode_step`, routed as answers are."""
+        """Encodes inputs for `decode_step`, routed as answers are.
+
+        Raises:
+          UserError: there is no decoder.
+        """
+        if self.config.encoder_alone:
+            raise UserError(
+                "ModelConfig.num_decoder_layers=0 is an encoder alone, which writes no answers: "
+                "fill single blanks with it (`switchx infer`), or use a model with a decoder."
+            )
         groupings = self._for_answers(encoder_token_BM)
         encoded_BMD, *_ = self.encode(encoder_token_BM, groupings.encoder, NO_NOISE)
         return Encoded(self.decoder.cross_kept(encoded_BMD), encoder_token_BM > 0)

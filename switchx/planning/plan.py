@@ -213,7 +213,8 @@ def _bound(
 
 def settings(run: RunConfig) -> dict[str, Any]:
     """The macros that memory and time depend on, as gin names them."""
-    lengths = {"inputs": run.batch.input_length, "targets": run.batch.target_length}
+    inputs = run.batch.input_length
+    lengths = {"inputs": inputs, "targets": run.batch.target_length or inputs}
     named = {
         "BATCH_SIZE": run.batch.batch_size,
         "TASK_FEATURE_LENGTHS": lengths,

@@ -113,7 +113,7 @@ def _capacity(model: ModelConfig) -> dict[str, dict[str, int]]:
             "eval": expert_capacity(switch, size, train=False),
         }
         for stack, size in sizes.items()
-        if model.stacks[stack].num_sparse
+        if stack in model.stacks and model.stacks[stack].num_sparse
     }
 
 

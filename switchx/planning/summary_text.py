@@ -33,7 +33,7 @@ def _parameters(summary: Summary) -> list[str]:
 
 def _compute(run: RunConfig, summary: Summary) -> list[str]:
     batch = run.batch
-    tokens = f"{batch.input_length} + {batch.target_length} tokens"
+    tokens = " + ".join(str(n) for n in (batch.input_length, batch.target_length) if n) + " tokens"
     forward, step = human(summary.forward_flops), human(summary.step_flops)
     return [
         f"{'FLOPs, forward':<24}{forward + 'FLOPs':>22}  a sequence of {tokens}",

@@ -56,7 +56,7 @@ def _quality(values: dict[str, float]) -> list[str]:
         f"  validation loss     {values['loss']:.4f} nats per token",
         f"  unigram entropy     {values['unigram_entropy']:.4f} nats, "
         "what knowing only the tokens' frequencies gives",
-        f"  accuracy            {values['accuracy']:.1%} of the next tokens",
+        f"  accuracy            {values['accuracy']:.1%} of the target tokens",
     ]
 
 
@@ -100,6 +100,8 @@ def _answer_line(answer: dict[str, Any]) -> str:
 
 def _held_out(run: Run, values: dict[str, float]) -> list[str]:
     """How well the model fills the blanks of validation text, and some of them to look at."""
+    if run.config.run.model.encoder_alone:  # its accuracy is that of single tokens masked
+        return []
     config = run.config.data
     most = _JUDGED_BATCHES if config.eval_batches is None else config.eval_batches
     alone = dataclasses.replace(config, pack=False, eval_batches=most)  # an example in a row

@@ -43,4 +43,5 @@ PARAMETERS = [
     f"{name}.{field.name}"
     for name, cls in CONFIGURABLES.items()
     for field in dataclasses.fields(cls)
+    if not field.metadata.get("derived")
 ]

@@ -10,6 +10,7 @@ from switchx import storage
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
 from switchx.evaluation.config import ScoreConfig
+from switchx.model import ModelConfig
 from switchx.settings.configurables import SWEEP
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding, Part, own
@@ -207,8 +208,9 @@ def _own_directory(reader: Reader, name: str) -> list[Binding]:
 
 
 def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
-    data = config.build("DataConfig")
-    run = _run_config(config, data)
+    data, model = config.build("DataConfig"), config.build("ModelConfig")
+    data = dataclasses.replace(data, encoder_alone=model.encoder_alone)
+    run = _run_config(config, data, model)
     model_dir = config.macro(MODEL_DIR) or _default_model_dir(bindings, data)
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
@@ -222,11 +224,12 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     return Settings(run, data, start, scores, model_dir, header + resolved, config)
 
 
-def _run_config(config: GinConfig, data: DataConfig) -> RunConfig:
+def _run_config(config: GinConfig, data: DataConfig, model: ModelConfig) -> RunConfig:
     check_values(data)
-    lengths = (data.feature_lengths["inputs"], data.feature_lengths["targets"])
+    targets = 0 if model.encoder_alone else data.feature_lengths["targets"]
+    lengths = (data.feature_lengths["inputs"], targets)
     return RunConfig(
-        model=config.build("ModelConfig"),
+        model=model,
         batch=BatchShape(data.batch_size, *lengths, data.shards, data.pack),
         eval_batch=BatchShape(data.rows_per_eval_batch, *lengths, packed=data.pack),
         trainer=config.build("TrainerConfig"),

@@ -20,7 +20,8 @@ def sequence_flops(
     """
     found = train_flops(model, input_length, target_length)
     if "logits" not in counted:
-        found -= 6 * target_length * model.vocab_size * model.d_model
+        tokens = input_length if model.encoder_alone else target_length
+        found -= 6 * tokens * model.vocab_size * model.d_model
     if "router" in counted and model.switch is not None:
         routers = int(model.switch.in_feed_forward) + int(model.switch.in_attention)
         layers = model.encoder.num_sparse * input_length + model.decoder.num_sparse * target_length

@@ -20,14 +20,17 @@ def abstract_batch(shape: BatchShape, setup: Setup) -> Batch:
     sharding = batch_sharding(setup.mesh)
     B, M, L = shape.batch_size, shape.input_length, shape.target_length
     of = lambda length, dtype: jax.ShapeDtypeStruct((B, length), dtype, sharding=sharding)  # noqa: E731
-    batch = {
-        "encoder_input_tokens": of(M, jnp.int32),
-        "decoder_input_tokens": of(L, jnp.int32),
-        "decoder_target_tokens": of(L, jnp.int32),
-        "decoder_loss_weights": of(L, jnp.float32),
-    }
+    batch = {"encoder_input_tokens": of(M, jnp.int32)}
     if shape.packed:
         batch["encoder_segment_ids"] = of(M, jnp.int32)
+    if setup.run.model.encoder_alone:
+        batch["encoder_target_tokens"] = of(M, jnp.int32)
+        batch["encoder_loss_weights"] = of(M, jnp.float32)
+        return batch
+    batch["decoder_input_tokens"] = of(L, jnp.int32)
+    batch["decoder_target_tokens"] = of(L, jnp.int32)
+    batch["decoder_loss_weights"] = of(L, jnp.float32)
+    if shape.packed:
         batch["decoder_segment_ids"] = of(L, jnp.int32)
     return batch
 

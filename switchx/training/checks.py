@@ -74,15 +74,18 @@ def _check_batch(
         _check_filled(run, batch, shards, what, microbatches)
         return
     rows = batch.batch_size // parts
-    for stack, feature, length, size in (
-        ("ENCODER", "inputs", batch.input_length, switch.encoder_group_size),
-        ("DECODER", "targets", batch.target_length, switch.decoder_group_size),
-    ):
-        if stacks[stack.lower()].num_sparse and rows * length % size:
+    of = {
+        "encoder": ("inputs", batch.input_length, switch.encoder_group_size),
+        "decoder": ("targets", batch.target_length, switch.decoder_group_size),
+    }
+    for stack, shape in stacks.items():
+        feature, length, size = of[stack]
+        if shape.num_sparse and rows * length % size:
             raise UserError(
-                f"{stack}_GROUP_SIZE={size} does not divide the {rows * length} tokens that "
-                f"{rows} of {setting}={batch.batch_size} sequences x {length} (TASK_FEATURE_LENGTHS"
-                f"['{feature}']) give each part ({what}): use a divisor, such as {length}."
+                f"{stack.upper()}_GROUP_SIZE={size} does not divide the {rows * length} tokens "
+                f"that {rows} of {setting}={batch.batch_size} sequences x {length} "
+                f"(TASK_FEATURE_LENGTHS['{feature}']) give each part ({what}): use a divisor, such "
+                f"as {length}."
             )
 
 
@@ -97,9 +100,9 @@ def _check_filled(
             "many sequences are computed at a time: leave it at 1."
         )
     lengths = {"encoder": batch.input_length, "decoder": batch.target_length}
-    for stack, length in lengths.items():
-        switch = run.model.switch
-        if switch is None or not run.model.stacks[stack].num_sparse:
+    for stack, shape in run.model.stacks.items():
+        switch, length = run.model.switch, lengths[stack]
+        if switch is None or not shape.num_sparse:
             continue
         whole = Grouping.of(switch, causal=stack == "decoder", train=True)
         own, B, L = whole.of_batch(batch.batch_size, length)

@@ -21,6 +21,7 @@ CONTINUE = "continue"
 class BatchShape:
     """Sequences per step over all devices, tokens per input and per target.
 
+    An encoder alone has its targets at the places of its inputs, and a target_length of 0.
     The rows come in `shards` equal parts (macro DATA_SHARDS), each read by a host that needs it.
     Where they are `packed` (macro PACK), a row holds several examples, and arrays that say which.
     """

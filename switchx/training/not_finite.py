@@ -189,7 +189,7 @@ def _layers(setup: Setup, ranges: dict[str, Any]) -> Iterator[Part]:
             for name in (name for name in PARTS if name in found):
                 yield _part(f"{stack} {number} {name}", found[name], block)
         yield _part(f"{stack} output", of["output"])
-    yield _part("logits", ranges["decoder"]["logits"])
+    yield _part("logits", of["logits"])  # of the last stack
 
 
 def _parameters(setup: Setup, ranges: Params) -> Iterator[Part]:

@@ -82,6 +82,8 @@ BUILT = pytest.mark.parametrize(
         tiny_config(num_layers=3, switch=switch_config(every=3)),
         tiny_config(relative_buckets=16),
         tiny_config(num_layers=5, num_decoder_layers=3),
+        tiny_config(num_decoder_layers=0),
+        tiny_config(num_layers=3, num_decoder_layers=0, tied_embeddings=False, switch=None),
         tiny_config(num_layers=4, switch=switch_config(encoder_sparse=(0, 3), decoder_sparse=())),
         tiny_config(num_layers=8, switch=switch_config(every=4, extra_dense=True)),
         tiny_config(switch=switch_config(experts_in="attention")),

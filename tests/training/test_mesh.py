@@ -72,6 +72,24 @@ def test_every_factorisation_of_eight_devices(sizes, reference):
     assert_same(one_step(smooth_run(mesh=MeshConfig(*sizes)), jax.devices()), reference)
 
 
+def test_an_encoder_alone_on_devices_of_every_axis():
+    def rows(step):
+        whole = batch(step)
+        input_BL = whole["encoder_input_tokens"]
+        weight_BL = (input_BL % 5 == 1).astype(np.float32)
+        return {
+            "encoder_input_tokens": np.where(weight_BL > 0, 255, input_BL).astype(np.int32),
+            "encoder_target_tokens": input_BL,
+            "encoder_loss_weights": weight_BL,
+        }
+
+    changes = {"num_decoder_layers": 0, "d_model": 32, "d_ff": 32, "num_heads": 4}
+    alone = one_step(smooth_run(**changes, mesh=MeshConfig(1, 1, 1)), jax.devices()[:1], rows)
+    shared = smooth_run(**changes, mesh=MeshConfig(2, 2, 2), microbatches=2)
+    assert_same(one_step(shared, jax.devices(), rows), alone)
+    assert alone[0][1]["weight"] == rows(0)["encoder_loss_weights"].sum()
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"microbatches": 2}, {"scan": False}, {"remat": "full"}, {"remat": "dots"}],

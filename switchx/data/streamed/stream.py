@@ -170,7 +170,7 @@ class _Shard:
 
 
 def _count(rows: Batch) -> int:
-    return len(rows["decoder_target_tokens"])
+    return len(rows["encoder_input_tokens"])
 
 
 def _kinds(rows: Batch) -> dict[str, tuple[Any, int]]:

@@ -9,7 +9,12 @@ PYTHON_DOCS = "python_docs_span_corruption"
 PYTHON_CODE = "python_code_span_corruption"
 PYTHON_CODE_PREFIX = "python_code_prefix_lm"
 PREPOSITIONS = "python_docs_prepositions"
-EMBEDDED = (PYTHON_DOCS, PYTHON_CODE, PYTHON_CODE_PREFIX, PREPOSITIONS)
+PYTHON_DOCS_MASKED = "python_docs_masked_lm"
+PYTHON_CODE_MASKED = "python_code_masked_lm"
+EMBEDDED = (
+    *(PYTHON_DOCS, PYTHON_CODE, PYTHON_CODE_PREFIX, PREPOSITIONS),
+    *(PYTHON_DOCS_MASKED, PYTHON_CODE_MASKED),
+)
 C4_TFDS = "c4_v310_span_corruption"
 ENGLISH_TFDS = {
     C4_TFDS: "c4/en:3.1.0",
@@ -17,6 +22,15 @@ ENGLISH_TFDS = {
     "c4_webtextlike_span_corruption": "c4/webtextlike:3.1.0",
 }
 C4_JSON = "c4_json_span_corruption"
+C4_JSON_MASKED = "c4_json_masked_lm"
+C4_TFDS_MASKED = "c4_v310_masked_lm"
+# Of each task that masks tokens, the one of span corruption that reads the same text.
+MASKED = {
+    PYTHON_DOCS_MASKED: PYTHON_DOCS,
+    PYTHON_CODE_MASKED: PYTHON_CODE,
+    C4_TFDS_MASKED: C4_TFDS,
+    C4_JSON_MASKED: C4_JSON,
+}
 MC4_TFDS = "c4/multilingual:3.1.0"
 
 # The names of the splits of c4/multilingual:3.1.0 and of the files in allenai/c4. Hebrew is 'iw',
@@ -46,7 +60,8 @@ def json_task(language: str) -> str:
 
 
 MC4 = frozenset((*MC4_MIXTURES, *map(tfds_task, LANGUAGES), *map(json_task, LANGUAGES)))
-JSON_LINES = {C4_JSON: "", MC4_JSON_MIXTURE: "en"} | {json_task(code): code for code in LANGUAGES}
+JSON_LINES = {C4_JSON: "", C4_JSON_MASKED: "", MC4_JSON_MIXTURE: "en"}
+JSON_LINES |= {json_task(code): code for code in LANGUAGES}
 
 TASK_FILES = "task_files"  # whatever Parquet or JSON lines hold, by TASK_FILES and TASK_FIELDS
 TASK_METRICS = ("accuracy", "bleu", "rouge", "squad", "trivia_qa")  # of the package t5
@@ -67,3 +82,4 @@ VOCABULARIES = {
     **dict.fromkeys(MC4, "mt5"),
 }
 SPAN_CORRUPTION = VOCABULARIES.keys() - {PREPOSITIONS}
+VOCABULARIES |= {name: VOCABULARIES[of] for name, of in MASKED.items()}

@@ -15,6 +15,7 @@ from switchx.data.tasks import (
     corpus,
     downstream,
     json_files,
+    masking,
     names,
     prepositions,
     sources,
@@ -34,6 +35,8 @@ SPAN_CORRUPTION = (
     span_corruption.span_corruption,
     seqio.preprocessors.append_eos_after_trim,
 )
+# The same with 15 % of the tokens masked, for an encoder alone.
+MASKED = (*SPAN_CORRUPTION[:2], masking.mask_tokens, SPAN_CORRUPTION[3])
 # Text to pairs of texts, to token ids.
 PREPOSITIONS = (
     prepositions.blank_prepositions,
@@ -84,6 +87,9 @@ def register(config: DataConfig) -> None:
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)
     _replace(names.C4_JSON, json_source, t5_vocabulary)
+    for name, of in names.MASKED.items():
+        task = seqio.TaskRegistry.get(of)
+        _replace(name, task.source, task.output_features["targets"].vocabulary, MASKED)
     downstream.register(t5_vocabulary, config)
     _register_mc4(config)
 
@@ -165,6 +171,7 @@ def needs_autograph(provider: Any) -> bool:
     return any(
         getattr(step, "func", step) not in _TRACED_AS_WRITTEN
         and not span_corruption.is_span_corruption(step)
+        and not masking.is_masking(step)
         and not isinstance(step, seqio.CacheDatasetPlaceholder)
         for task in seqio.get_subtasks(provider)
         for step in task.preprocessors

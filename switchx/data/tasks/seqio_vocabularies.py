@@ -10,6 +10,7 @@ import tensorflow_text
 from switchx.data.config import DataConfig
 from switchx.data.tasks import names, vocabulary_files
 from switchx.data.tasks.ids import Ids
+from switchx.data.tasks.masking import is_masking
 from switchx.data.tasks.sentence_pieces import SentencePieces, parse_model
 from switchx.data.tasks.span_corruption import as_ours, span_settings
 from switchx.data.tasks.vocabularies import EXTRA_IDS, Bytes, Vocabulary
@@ -111,11 +112,11 @@ def to_plain(vocabulary: Any, config: DataConfig) -> Vocabulary:
 def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> Any:
     """The task with a vocabulary in the place of its own, or its own where that is None.
 
-    Where spans are corrupted, sentinels come from there alone. Another task may write them into
-    its text on purpose.
+    Where spans are corrupted or tokens masked, sentinels come from there alone. Another task may
+    write them into its text on purpose.
     """
     changed = {}
-    corrupts, steps = span_settings(task) is not None, task.preprocessors
+    corrupts, steps = _makes_sentinels(task), task.preprocessors
     for name, feature in task.output_features.items():
         own = feature.vocabulary if vocabulary is None else vocabulary
         if type(own) is seqio.SentencePieceVocabulary:
@@ -130,6 +131,10 @@ def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> An
         return task
     features = {**task.output_features, **changed}
     return task.replace(output_features=features, preprocessors=steps)
+
+
+def _makes_sentinels(task: Any) -> bool:
+    return span_settings(task) is not None or any(map(is_masking, task.preprocessors))
 
 
 def _is_t5s(vocabulary: Any, config: DataConfig) -> bool:

@@ -53,7 +53,12 @@ def span_corruption(
             "targets": _with_sentinels(tokens, ~noise, sentinels),
         }
 
-    return corrupted(_rows(_joined(_chunks(_not_empty(dataset))), needs.tokens))
+    return corrupted(full_rows(dataset, needs.tokens))
+
+
+def full_rows(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
+    """Documents {'targets': token ids}, joined and cut into rows of a length, the last shorter."""
+    return _rows(_joined(_chunks(_not_empty(dataset))), length)
 
 
 def is_span_corruption(step: Any) -> bool:

@@ -72,7 +72,7 @@ def _own_shapes(config: ModelConfig) -> dict[str, Any]:
     if decoder.num_layers != encoder.num_layers:
         own["ModelConfig.num_decoder_layers"] = decoder.num_layers
     if config.switch:
-        for name, shape in config.stacks.items():
+        for name, shape in (("encoder", encoder), ("decoder", decoder)):
             same = shape == StackShape.of(shape.num_layers, config.switch.every)
             # As JSON gives it back.
             said = shape.sparse if isinstance(shape.sparse, int) else list(shape.sparse)

@@ -1,4 +1,4 @@
-"""Pretraining: next-token cross-entropy with the routers' auxiliary losses."""
+"""Pretraining: cross-entropy of the target tokens with the routers' auxiliary losses."""
 
 import dataclasses
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AbstractMesh, Mesh
 
+from switchx.data.batches import targets_of
 from switchx.model import (
     Groupings,
     Model,
@@ -26,7 +27,8 @@ from switchx.training.objectives.outcome import Outcome
 class Pretraining:
     """Cross-entropy, with label smoothing in training, the logits' z-loss and the routers' losses.
 
-    It has no constants.
+    Targets are a decoder's next tokens, or what is masked in the inputs of an encoder alone. It
+    has no constants.
     """
 
     model: Model
@@ -45,7 +47,7 @@ class Pretraining:
 
     def weight(self, batch: dict[str, Any]) -> jax.Array:
         """Target tokens that count."""
-        return jnp.sum(batch["decoder_loss_weights"])
+        return jnp.sum(targets_of(batch)[1])
 
     def __call__(
         self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
@@ -53,8 +55,7 @@ class Pretraining:
         output = self._output(params, batch, noise)
         sums = token_sums(
             output.logits_BLV,
-            batch["decoder_target_tokens"],
-            batch["decoder_loss_weights"],
+            *targets_of(batch),
             0.0 if noise.silent else self.label_smoothing,
             self.z_loss,
         )
@@ -67,7 +68,8 @@ class Pretraining:
         """See Objective."""
         groupings = Groupings.of(self.model.config.switch, train=not noise.silent).watched()
         output = self._output(params, batch, noise, groupings)
-        return {"encoder": output.encoder_ranges, "decoder": output.decoder_ranges}
+        both = {"encoder": output.encoder_ranges, "decoder": output.decoder_ranges}
+        return {stack: both[stack] for stack in self.model.config.stacks}
 
     def _output(
         self,
@@ -76,6 +78,9 @@ class Pretraining:
         noise: Noise,
         groupings: Groupings | None = None,
     ) -> Output:
+        if self.model.config.encoder_alone:
+            tokens, segment_BL = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
+            return self.model.bind(params).at_inputs(tokens, noise, segment_BL, groupings)
         segments = None
         if "encoder_segment_ids" in batch:
             segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
