@@ -174,8 +174,8 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.data.prepared import record_index, records, set_plan, sets
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
-    from switchx.data.tasks import lines, sentence_pieces
-    from switchx.data.tasks.json_texts import LineCounter
+    from switchx.data.tasks import sentence_pieces
+    from switchx.data.tasks.texts import LineCounter, blocks_of
 
     arrays = [np.arange(50), np.arange(7)]
     whole = records.encode(arrays, "<u2", 0)
@@ -244,7 +244,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         def parse(content: bytes) -> Any:
             (folder / name).write_bytes(content)
             counter = LineCounter(1.0)
-            return counter.parse(list(lines.read_lines(str(folder / name), "C4_JSON_TRAIN")), b"x")
+            return [counter.parse(block) for block in blocks_of(str(folder / name), "TEXT_FILES")]
 
         return parse
 

@@ -1,4 +1,4 @@
-"""switchx infer: JSON lines with blanks in, the same lines with the blanks filled out."""
+"""switchx infer: texts with blanks in, JSON lines with the blanks filled out."""
 
 import argparse
 import sys
@@ -8,9 +8,10 @@ from switchx.errors import UserError
 from switchx.terminal import tracked
 
 DESCRIPTION = """\
-Reads JSON lines, each with a "text" whose blanks are <extra_id_0>, <extra_id_1>, ... or __, and
-writes each with what the model makes of it: "output", as it came; "blanks", what it put into
-each; "filled", the text without blanks."""
+Reads lines of text, or JSON lines, a JSON array or Parquet with a "text" in each record, plain or
+compressed. Blanks are <extra_id_0>, <extra_id_1>, ... or __. Writes each as a JSON line with what
+the model makes of it: "output", as it came; "blanks", what it put into each; "filled", the text
+without blanks."""
 
 # Which method a flag belongs to: with another it would do nothing, so it is an error.
 _ONLY = {
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     add = parser.add_argument
     add("--step", type=int, help="checkpoint to use (default: the newest)")
-    add("--input", default="-", metavar="FILE", help="JSON lines (default: -, standard input)")
+    add("--input", default="-", metavar="FILE", help="texts (default: -, standard input)")
     add("--output", default="-", metavar="FILE", help="new file (default: -, standard output)")
     add("--method", default="greedy", choices=("greedy", "sample", "beam"), help="(%(default)s)")
     add("--temperature", type=float, help="sample: divides the logits (1.0)")

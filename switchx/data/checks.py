@@ -8,7 +8,7 @@ from typing import Any
 
 from switchx.data.config import SPLITS, DataConfig, check_values
 from switchx.data.masked import masked, refusal
-from switchx.data.tasks import json_files, lookup, names, task_files, vocabulary_files
+from switchx.data.tasks import lookup, names, task_files, text_files, vocabulary_files
 from switchx.data.tasks.ids import Ids
 from switchx.data.tasks.objectives import check_span_lengths, spans_of
 from switchx.data.tasks.rates import check_scaled
@@ -52,17 +52,16 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
     if "train" in splits:
         check_scaled(config.mixture_rates, config.mixture_temperature, config.mixture_maximum)
     if config.prepared_dir is None:
-        for name in set(config.names) & set(names.JSON_LINES):
-            _check_json_files(name, config, splits)
+        for name in set(config.names) & set(names.TEXT_TASKS):
+            _check_text_files(name, config, splits)
         task_files.check_given(config, splits)
 
 
-def _check_json_files(name: str, config: DataConfig, splits: Sequence[str]) -> None:
-    globs = json_files.globs(config)
+def _check_text_files(name: str, config: DataConfig, splits: Sequence[str]) -> None:
     for split in splits:
-        pattern = json_files.check(globs.get(split), split, names.JSON_LINES[name])
+        found = text_files.check(config, name, split)
         if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
-            json_files.check_there(pattern, split)
+            text_files.check_there(found)
 
 
 def check_objective(config: DataConfig, fetched: bool = False) -> None:
@@ -103,6 +102,19 @@ def known_ids(config: DataConfig) -> Ids | None:
     return Ids.as_t5(max(plan.vocab_size for plan in plans), 0, plans[0].eos_id)
 
 
+def _check_text_is_read(provider: Any, config: DataConfig) -> None:
+    """TEXT_FILES beside another task's name would be trained on by nobody."""
+    import seqio
+
+    read = {task.name for task in seqio.get_subtasks(provider)}
+    if config.text_files and not read.intersection(names.OWN_TEXT):
+        raise UserError(
+            f"TEXT_FILES={dict(config.text_files)!r} is what {names.TEXT!r} reads, and "
+            f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r} is another: name that task, or "
+            "leave TEXT_FILES unset."
+        )
+
+
 def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
     """Returns the task or mixture of a config whose lengths, vocabulary and sources fit.
 
@@ -116,6 +128,7 @@ def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
     from switchx.data.tasks.span_corruption import span_settings
 
     provider = lookup.find_provider(config)
+    _check_text_is_read(provider, config)
     vocabulary = lookup.open_vocabulary(config, provider)
     for task in seqio.get_subtasks(provider):
         spans = span_settings(task)

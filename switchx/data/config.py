@@ -43,9 +43,9 @@ class DataConfig:
         'python_code', 'python_code_1000', 'bytes' or the path of a SentencePiece model.
       task_module: MIXTURE_OR_TASK_MODULE, a Python module that registers seqio tasks when imported.
       tfds_data_dir: TFDS_DATA_DIR, where prepared TFDS datasets lie.
-      task_files: TASK_FILES, globs of the Parquet or JSON-lines files of each split that a task
-        reads in the place of its TFDS dataset; '{config}' stands for the dataset's configuration,
-        as 'cola' of glue.
+      task_files: TASK_FILES, globs of the files of each split, JSON lines, a JSON array or Parquet
+        each, that a task reads in the place of its TFDS dataset; '{config}' stands for the
+        dataset's configuration, as 'cola' of glue.
       task_fields: TASK_FIELDS, where a field of the task lies in these files, if not under its own
         name: a path as 'answers.text', or a text with paths in it as 'question: {question}'.
       task_metrics: TASK_METRICS, of the task 'task_files': names of metrics of the package t5.
@@ -55,8 +55,11 @@ class DataConfig:
         URL may take of the cache folder; 0 makes none.
       pack: PACK, several short examples in a row, which see nothing of each other; examples
         without a token in 'inputs' or in 'targets' are left out.
-      json_train_glob: C4_JSON_TRAIN, the JSON-lines shards of the train split, here or behind a URL
-        of fsspec's: en, realnewslike or any other text, as in
+      text_files: TEXT_FILES, globs of the files of each split that 'text_files_span_corruption'
+        reads, here or behind a URL of fsspec's: text, JSON lines, a JSON array or Parquet each.
+      text_field: TEXT_FIELD, where the text lies in a record of JSON or Parquet, said as
+        TASK_FIELDS does.
+      json_train_glob: C4_JSON_TRAIN, the same of C4's train split: en or realnewslike, as in
         'hf://datasets/allenai/c4/realnewslike/c4-train.*.json.gz'. The mc4_json_ tasks put their
         language in place of '{language}', as in
         'hf://datasets/allenai/c4/multilingual/c4-{language}.*.json.gz'.
@@ -92,6 +95,8 @@ class DataConfig:
     prepared_dir: str | None = None
     prepared_cache_gb: float = 20.0
     pack: bool = False
+    text_files: Mapping[str, str] | None = None
+    text_field: str = "text"
     json_train_glob: str | None = None
     json_validation_glob: str | None = None
     max_broken_share: float = 0.01
@@ -151,6 +156,9 @@ def check_values(config: DataConfig) -> None:
     if config.encoder_alone:
         _check_same(config.feature_lengths)
     _check_texts("TASK_FILES", config.task_files, "{'train': '/data/train-*.parquet'}")
+    _check_texts("TEXT_FILES", config.text_files, "{'train': '/data/*.txt'}")
+    if not isinstance(config.text_field, str) or not config.text_field:
+        raise UserError(f"TEXT_FIELD={config.text_field!r} is no name: give one, as 'text'.")
     _check_texts("TASK_FIELDS", config.task_fields, "{'inputs': 'question'}")
     _check_positive("BATCH_SIZE", config.batch_size)
     if config.eval_batch_size is not None:

@@ -1,64 +1,75 @@
-"""JSON lines with texts in, the same lines with answers out."""
+"""Texts in, in any format that training reads; JSON lines with answers out."""
 
 import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from switchx import storage
+from switchx.data import files
 from switchx.errors import UserError
 from switchx.inference.blanks import Answer
 
 Row = dict[str, Any]
 
 
-def read_rows(path: str) -> list[tuple[int, Row]]:
-    """Line number and object of each line that is not blank; of standard input for "-".
+def read_rows(path: str) -> list[tuple[str, Row]]:
+    """Place and fields of each record that is not blank; of standard input for "-".
 
-    A lone surrogate, which no UTF-8 can hold, is read as training reads it: as "?".
+    A line of text is {"text": line}. A lone surrogate, which no UTF-8 can hold, is read as training
+    reads it: as "?".
 
     Raises:
-      UserError: the file cannot be read, has no lines, or has one that is no object with a text.
+      UserError: the file cannot be read, has no records, or has one without a text.
     """
-    stream: Iterable[bytes] = sys.stdin.buffer
-    if path != "-":
-        stream = storage.read_bytes(storage.as_path(path, "--input"), "--input").split(b"\n")
-    rows = [(n, _parse(line, n)) for n, line in enumerate(stream, start=1) if line.strip()]
+    file = _opened(path)
+    rows = [
+        (f"{file.format.unit} {record.number} of --input", _row(file, record))
+        for record in file.read()
+        if not record.is_blank
+    ]
     if not rows:
         raise UserError(f'--input={path} has no lines: give lines such as {{"text": "a __"}}.')
     return rows
 
 
-def _parse(line: bytes, number: int) -> Row:
-    try:
-        row = json.loads(line)
-        row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:  # bytes that are no UTF-8 included
-        raise UserError(f"line {number} of --input is not JSON ({error}).") from error
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+def _opened(path: str) -> files.Records:
+    if path == "-":
+        read1 = sys.stdin.buffer.read1  # type: ignore[union-attr]  # one end of file ends it
+        chunks = iter(lambda: read1(2**20), b"")
+        return files.Records("standard input", "--input", chunks)
+    return files.open_records(os.fspath(storage.as_path(path, "--input")), "--input")
+
+
+def _row(file: files.Records, record: files.Record) -> Row:
+    row = file.values(record)
+    if row is None or not isinstance(row.get("text"), str):
+        there = f" (its fields are {', '.join(map(repr, row))})" if row else ""
         raise UserError(
-            f'line {number} of --input is not an object with a string "text": give one such as '
-            '{"text": "Return the __ of the list."}.'
+            f'{file.format.unit} {record.number} of --input has no "text" that can be read{there}: '
+            'give lines of text, or JSON objects such as {"text": "Return the __ of the list."}.'
         )
-    return row
+    encoded = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace")
+    whole: Row = json.loads(encoded)
+    return whole
 
 
 def encode_rows(
-    rows: Sequence[tuple[int, Row]], encode: Callable[[str], list[int]]
+    rows: Sequence[tuple[str, Row]], encode: Callable[[str], list[int]]
 ) -> list[list[int]]:
     """The tokens of all texts.
 
     Raises:
-      UserError: one cannot be encoded; its line is named.
+      UserError: one cannot be encoded; its place is named.
     """
     tokens = []
-    for number, row in rows:
+    for place, row in rows:
         try:
             tokens.append(encode(row["text"]))
         except UserError as error:
-            raise UserError(f"line {number} of --input: {error}") from error
+            raise UserError(f"{place}: {error}") from error
     return tokens
 
 

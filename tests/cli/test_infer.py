@@ -79,12 +79,16 @@ def test_a_terminal_without_unicode_gets_json_too(infer, monkeypatch):
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
-        (b'{"text": "a"}\nnot json', "line 2 of --input is not JSON"),
-        (b'{"text": "a"}\n\n["text"]', "line 3 of --input is not an object with a string"),
-        (b'{"txt": "a"}', "line 1 of --input is not an object with a string"),
-        (b'{"text": 3}', "line 1 of --input is not an object with a string"),
-        (b'{"text": "\xff"}', "line 1 of --input is not JSON"),
-        (b"[" * 100_000, "line 1 of --input is not JSON"),
+        (b'{"text": "a"}\nnot json', 'line 2 of --input has no "text" that can be read: give'),
+        (b'{"text": "a"}\n\n["text"]', 'line 3 of --input has no "text" that can be read: give'),
+        (
+            b'{"txt": "a"}',
+            "line 1 of --input has no \"text\" that can be read (its fields are 'txt')",
+        ),
+        (b'{"text": 3}', 'line 1 of --input has no "text" that can be read'),
+        (b'{"text": "\xff"}', 'line 1 of --input has no "text" that can be read: give'),
+        (b'[{"text": "a"}, 7]', 'element 2 of --input has no "text" that can be read: give'),
+        (b'[{"text": "a"}, 7', "which begins as a JSON array and is none (at element 2: it ends"),
         (b"\n \n", "has no lines"),
         (b'{"text": "a"}\n{"text": "__ <extra_id_0>"}', "line 2 of --input: the text has blanks"),
         (b'{"text": "<extra_id_900>"}', "line 1 of --input: the blank <extra_id_900> is not in"),

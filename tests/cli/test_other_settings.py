@@ -61,6 +61,8 @@ OTHER = {
     "CACHE_DIR": "elsewhere",
     "C4_JSON_TRAIN": "other.jsonl",
     "C4_JSON_VALIDATION": "other.jsonl",
+    "TEXT_FILES": {"train": "other.jsonl"},
+    "TEXT_FIELD": "content",
     "PREPARED_DIR": "absent",
     "TASK_FILES": {"train": "other.jsonl"},
     "TASK_FIELDS": {"inputs": "text"},

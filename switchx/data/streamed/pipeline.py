@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.tasks import mixing, registry
-from switchx.data.tasks.json_lines import JsonLinesSource
-from switchx.data.tasks.json_texts import LineCounter
 from switchx.data.tasks.table_source import TableSource
+from switchx.data.tasks.text_source import TextSource
+from switchx.data.tasks.texts import LineCounter
 from switchx.errors import UserError, first_line
 
 _EVAL_SEED = 0  # the same blanks in every run, whatever its SEED
@@ -59,9 +59,9 @@ def reproducible() -> tf.data.Options:
 
 
 def line_counters(provider: Any) -> list[LineCounter]:
-    """The counters of a provider's JSON-lines sources."""
+    """The counters of a provider's sources of text."""
     sources = (task.source for task in seqio.get_subtasks(provider))
-    return [source.counter for source in sources if isinstance(source, JsonLinesSource)]
+    return [source.counter for source in sources if isinstance(source, TextSource)]
 
 
 def _failures(provider: Any) -> list[str]:

@@ -9,14 +9,14 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from switchx.data.batches import Batch
 from switchx.data.config import DataConfig
-from switchx.data.tasks import json_files, names, task_files
+from switchx.data.tasks import names, task_files, text_files
 from switchx.errors import UserError
 
 PREFIX = "iterator"
@@ -26,7 +26,8 @@ _CHECKPOINT_FILE = re.compile(r"iterator\.(index|data-\d{5}-of-\d{5})")
 _ROWS_FILE = re.compile(r"rows\.([a-z_]+)\.npy")
 _MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
 _ANEW = "start the data anew with --gin.RESET_DATA=True, or choose another MODEL_DIR"
-_WHERE_NOT_SAVED = {"MIXTURE_TEMPERATURE": 1.0}  # in positions of earlier versions; else None
+# In positions of earlier versions; of other settings None.
+_WHERE_NOT_SAVED = {"MIXTURE_TEMPERATURE": 1.0, "TEXT_FIELD": "text"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -61,7 +62,8 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
         "MIXTURE_OR_TASK_NAME": config.mixture_or_task_name,
         **mixture_settings(config),
         "PREPARED_DIR": None,
-        "C4_JSON_TRAIN": _json_files(config),
+        **_text_files(config),
+        "TEXT_FIELD": config.text_field if names.TEXT_TASKS.keys() & config.names else "text",
         "TASK_FEATURE_LENGTHS": dict(sorted(config.feature_lengths.items())),
         "PACK": config.pack,
         "DATA_SHARDS": config.shards,
@@ -80,19 +82,28 @@ def mixture_settings(config: DataConfig) -> dict[str, Any]:
     }
 
 
-def _json_files(config: DataConfig) -> list[str] | None:
-    """The glob with a digest of the files' names and bytes, wherever they lie.
+def _text_files(config: DataConfig) -> dict[str, list[str] | None]:
+    """The globs with a digest of the files' names and bytes, wherever they lie.
 
     None where other files are read, and for all of mC4, whose listing takes its time.
     """
-    glob = json_files.globs(config).get("train")
-    languages = [names.JSON_LINES[name] for name in config.names if name in names.JSON_LINES]
-    if not languages or not glob or names.MC4_JSON_MIXTURE in config.names:
-        return None
+    of_c4 = [
+        name for name in config.names if name in names.TEXT_TASKS and name not in names.OWN_TEXT
+    ]
+    own = [names.TEXT] if "train" in (config.text_files or {}) else []
+    if names.MC4_JSON_MIXTURE in of_c4 or config.json_train_glob is None:
+        of_c4 = []
+    return {"C4_JSON_TRAIN": _digest(config, of_c4), "TEXT_FILES": _digest(config, own)}
+
+
+def _digest(config: DataConfig, tasks: Sequence[str]) -> list[str] | None:
     files = []
-    for language in languages:
-        found = json_files.check_there(json_files.check(glob, "train", language), "train")
+    for name in tasks:
+        found = text_files.check_there(text_files.check(config, name, "train"))
         files += sorted((path.rsplit("/", 1)[-1], size) for path, size in found.items())
+    if not tasks:
+        return None
+    glob = str(text_files.given(config, tasks[0])["train"].glob)
     return [glob, hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]]
 
 

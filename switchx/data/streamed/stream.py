@@ -15,7 +15,7 @@ from switchx.data.batches import Batch, joined, watch
 from switchx.data.config import DataConfig, check_values
 from switchx.data.streamed import pipeline, position
 from switchx.data.tasks import lookup, sources
-from switchx.data.tasks.json_texts import LineCounter
+from switchx.data.tasks.texts import LineCounter
 from switchx.errors import UserError, first_line
 
 _PREFETCHED_BLOCKS = 2

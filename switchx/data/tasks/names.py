@@ -22,6 +22,9 @@ ENGLISH_TFDS = {
     "c4_webtextlike_span_corruption": "c4/webtextlike:3.1.0",
 }
 C4_JSON = "c4_json_span_corruption"
+TEXT = "text_files_span_corruption"  # whatever text TEXT_FILES names
+TEXT_MASKED = "text_files_masked_lm"
+OWN_TEXT = (TEXT, TEXT_MASKED)
 C4_JSON_MASKED = "c4_json_masked_lm"
 C4_TFDS_MASKED = "c4_v310_masked_lm"
 # Of each task that masks tokens, the one of span corruption that reads the same text.
@@ -30,6 +33,7 @@ MASKED = {
     PYTHON_CODE_MASKED: PYTHON_CODE,
     C4_TFDS_MASKED: C4_TFDS,
     C4_JSON_MASKED: C4_JSON,
+    TEXT_MASKED: TEXT,
 }
 MC4_TFDS = "c4/multilingual:3.1.0"
 
@@ -60,10 +64,11 @@ def json_task(language: str) -> str:
 
 
 MC4 = frozenset((*MC4_MIXTURES, *map(tfds_task, LANGUAGES), *map(json_task, LANGUAGES)))
-JSON_LINES = {C4_JSON: "", C4_JSON_MASKED: "", MC4_JSON_MIXTURE: "en"}
-JSON_LINES |= {json_task(code): code for code in LANGUAGES}
+# Those that read files of text by their globs, and the language of each, where it is in the glob.
+TEXT_TASKS = {TEXT: "", TEXT_MASKED: "", C4_JSON: "", C4_JSON_MASKED: "", MC4_JSON_MIXTURE: "en"}
+TEXT_TASKS |= {json_task(code): code for code in LANGUAGES}
 
-TASK_FILES = "task_files"  # whatever Parquet or JSON lines hold, by TASK_FILES and TASK_FIELDS
+TASK_FILES = "task_files"  # whatever rows files have, by TASK_FILES and TASK_FIELDS
 TASK_METRICS = ("accuracy", "bleu", "rouge", "squad", "trivia_qa")  # of the package t5
 
 PUBLIC_MODELS = {
@@ -78,7 +83,7 @@ VOCABULARIES = {
     PYTHON_CODE: "python_code",
     PYTHON_CODE_PREFIX: "python_code_1000",
     PREPOSITIONS: "python_docs",
-    **dict.fromkeys((*ENGLISH_TFDS, C4_JSON), "t5"),
+    **dict.fromkeys((*ENGLISH_TFDS, C4_JSON, TEXT), "t5"),
     **dict.fromkeys(MC4, "mt5"),
 }
 SPAN_CORRUPTION = VOCABULARIES.keys() - {PREPOSITIONS}

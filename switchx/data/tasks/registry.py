@@ -14,16 +14,16 @@ from switchx.data.config import DataConfig
 from switchx.data.tasks import (
     corpus,
     downstream,
-    json_files,
     masking,
     names,
     prepositions,
     sources,
     span_corruption,
     task_files,
+    text_files,
 )
-from switchx.data.tasks.json_lines import JsonLinesSource
 from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, spans_of
+from switchx.data.tasks.text_source import TextSource
 from switchx.data.tasks.vocabularies import EXTRA_IDS
 
 SHUFFLED_ROWS = 1_000  # rows of a batch are drawn from so many, on top of the order of the files
@@ -77,7 +77,6 @@ def register(config: DataConfig) -> None:
     Called again with another config, they are replaced: a mixture of the user's can name them.
     """
     t5_vocabulary = _public_vocabulary("t5")
-    json_source = JsonLinesSource(json_files.globs(config), config.max_broken_share)
     for recipe in corpus.RECIPES.values():
         model = str(corpus.locate(config.cache_path, recipe=recipe).vocabulary_path)
         vocabulary = seqio.SentencePieceVocabulary(model, EXTRA_IDS)
@@ -86,7 +85,8 @@ def register(config: DataConfig) -> None:
             _register_prepositions(EmbeddedSource(config, recipe, "00000-*"), vocabulary)
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)
-    _replace(names.C4_JSON, json_source, t5_vocabulary)
+    for name in (names.TEXT, names.C4_JSON):
+        _replace(name, _text_source(config, name), t5_vocabulary)
     for name, of in names.MASKED.items():
         task = seqio.TaskRegistry.get(of)
         _replace(name, task.source, task.output_features["targets"].vocabulary, MASKED)
@@ -109,18 +109,21 @@ def _register_mc4(config: DataConfig) -> None:
     for language in names.LANGUAGES:
         splits = {"train": language, "validation": f"{language}-validation"}
         tfds_source = seqio.TfdsDataSource(tfds_name=names.MC4_TFDS, splits=splits)
-        json_source = JsonLinesSource(
-            json_files.globs(config),
-            config.max_broken_share,
-            language=language,
-            cycle_length=1,  # a mixture of all has 107 files open as it is
-        )
+        json_source = _text_source(config, names.json_task(language))
         _replace(names.tfds_task(language), tfds_source, vocabulary)
         _replace(names.json_task(language), json_source, vocabulary)
     if names.MC4_TFDS_MIXTURE in config.names:
         _replace_mixture(names.MC4_TFDS_MIXTURE, _tfds_documents(config))
     if names.MC4_JSON_MIXTURE in config.names:
         _replace_mixture(names.MC4_JSON_MIXTURE, _json_bytes())
+
+
+def _text_source(config: DataConfig, name: str) -> TextSource:
+    language = names.TEXT_TASKS[name]
+    given = {split: of.of(language) for split, of in text_files.given(config, name).items()}
+    # A mixture of all languages has 107 files open as it is.
+    cycle_length = {"cycle_length": 1} if language else {}
+    return TextSource(given, config.text_field, config.max_broken_share, **cycle_length)
 
 
 def _tfds_documents(config: DataConfig) -> dict[str, int]:
@@ -142,7 +145,7 @@ def _json_bytes() -> dict[str, int]:
     sizes = {}
     for name in map(names.json_task, names.LANGUAGES):
         source = seqio.TaskRegistry.get(name).source
-        if "train" in source.patterns and (found := source.sizes("train")):
+        if "train" in source.given and (found := source.sizes("train")):
             sizes[name] = sum(found.values())
     return sizes
 

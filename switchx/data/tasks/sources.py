@@ -10,9 +10,9 @@ import seqio
 
 from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.tasks import given_files, json_files, names, published, task_files
-from switchx.data.tasks.json_lines import JsonLinesSource
+from switchx.data.tasks import given_files, names, published, task_files, text_files
 from switchx.data.tasks.table_source import TableSource
+from switchx.data.tasks.text_source import TextSource
 from switchx.data.tensorflow_loader import within_limit
 from switchx.errors import UserError
 
@@ -20,10 +20,9 @@ from switchx.errors import UserError
 def check_sources(provider: Any, config: DataConfig, splits: Sequence[str]) -> None:
     """Raises UserError for the first task of a provider whose data or split is missing."""
     for task in seqio.get_subtasks(provider):
-        if isinstance(task.source, JsonLinesSource):
-            for split, pattern in task.source.patterns.items():
-                if split in splits:
-                    json_files.check_there(pattern, split)
+        if isinstance(task.source, TextSource):
+            for split in filter(task.source.given.get, splits):
+                text_files.check_there(task.source.given[split])
         elif isinstance(task.source, TableSource):
             for split in filter(task.source.patterns.get, splits):
                 task.source.check(split)
@@ -127,8 +126,9 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
         if isinstance(source, seqio.TfdsDataSource):
             name = source.tfds_dataset.name or task.name
             found[split] = {f"{_tfds_folder(source)}/{name}": source.num_input_examples(split)}
-        elif isinstance(source, JsonLinesSource | TableSource):
-            hashes = storage.list_hashes(source.patterns[split], _setting(source, split))
+        elif isinstance(source, TextSource | TableSource):
+            setting, glob = _given(source, split)
+            hashes = storage.list_hashes(glob, setting)
             found[split] = dict(_file(*f, hashes) for f in source.sizes(split).items())
         elif task.name in names.EMBEDDED:  # its folder is named after all that decides it
             paths = map(Path, source.list_shards(split))
@@ -138,9 +138,11 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _setting(source: Any, split: str) -> str:
-    is_table = isinstance(source, TableSource)
-    return given_files.setting_of(split) if is_table else json_files.SETTINGS[split]
+def _given(source: Any, split: str) -> tuple[str, str]:
+    """The setting that named the files of a split, and its glob."""
+    if isinstance(source, TextSource):
+        return source.given[split].setting, str(source.given[split].glob)
+    return given_files.setting_of(split), source.patterns[split]
 
 
 def _file(path: str, size: int | None, hashes: Mapping[str, str]) -> tuple[str, list[Any]]:

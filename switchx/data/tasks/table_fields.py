@@ -6,7 +6,7 @@ row is a path ('answers.text'; of a list, the part of each item), or a text with
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from switchx.data.tasks.table_files import Row
@@ -76,9 +76,7 @@ class Places:
     @property
     def columns(self) -> set[str]:
         """The first part of every path: no others are needed of a row."""
-        texts = [path for paths in self._paths.values() for path in paths]
-        paths = [found for text in texts for found in _BRACES.findall(text) or [text]]
-        return {part for path in paths for part in (path, path.split(".")[0])}
+        return columns_of(path for paths in self._paths.values() for path in paths)
 
     def values(self, row: Row) -> dict[str, Any]:
         """The value of each field in a row; an optional one that is not there is left out.
@@ -89,7 +87,7 @@ class Places:
         found = {}
         for name, field in self._fields.items():
             value = self._find(row.values, name)
-            if value is not _Missing:
+            if value is not Missing:
                 found[name] = self._checked(row, name, field, value)
             elif not field.optional:
                 raise self._missing(row, name)
@@ -97,15 +95,15 @@ class Places:
 
     def _find(self, values: Mapping[str, Any], name: str) -> Any:
         for path in self._paths[name]:
-            value = _formatted(values, path) if _BRACES.search(path) else _at(values, path)
-            if value is not _Missing:
+            value = found_at(values, path)
+            if value is not Missing:
                 return value
-        return _Missing
+        return Missing
 
     def _checked(self, row: Row, name: str, field: Field, value: Any) -> Any:
         items = value if field.many and isinstance(value, list) else [value]
         checked = [_as_kind(item, field) for item in items]
-        if _Missing in checked:
+        if Missing in checked:
             shown = repr(value)[:80]
             which = f", one of {', '.join(map(repr, field.labels))}" if field.labels else ""
             raise UserError(
@@ -127,8 +125,19 @@ class Places:
         return f"{path!r}" if path == name.replace("/", ".") else f"{path!r} for {name!r}"
 
 
-class _Missing:
+class Missing:
     """What is not there, or not what it should be: None may be a value."""
+
+
+def columns_of(paths: Iterable[str]) -> set[str]:
+    """The names of the columns in which paths, or texts with paths in braces, begin."""
+    single = [found for path in paths for found in _BRACES.findall(path) or [path]]
+    return {part for path in single for part in (path, path.split(".")[0])}
+
+
+def found_at(values: Mapping[str, Any], path: str) -> Any:
+    """What lies at a path of a row, or the text that has paths in braces; Missing if nothing."""
+    return _formatted(values, path) if _BRACES.search(path) else _at(values, path)
 
 
 def _at(value: Any, path: str) -> Any:
@@ -138,17 +147,17 @@ def _at(value: Any, path: str) -> Any:
     part, _, rest = path.partition(".")
     if isinstance(value, list):
         items = [_at(item, path) for item in value]
-        return _Missing if _Missing in items else items
+        return Missing if Missing in items else items
     if not rest or not isinstance(value, Mapping) or part not in value:
-        return _Missing
+        return Missing
     return _at(value[part], rest)
 
 
 def _formatted(values: Mapping[str, Any], text: str) -> Any:
     """A text with its paths replaced by what lies there, joined by commas where it is a list."""
     found = {path: _at(values, path) for path in _BRACES.findall(text)}
-    if _Missing in found.values():
-        return _Missing
+    if Missing in found.values():
+        return Missing
 
     def replaced(match: re.Match[str]) -> str:
         value = found[match[1]]
@@ -159,18 +168,18 @@ def _formatted(values: Mapping[str, Any], text: str) -> Any:
 
 
 def _as_kind(value: Any, field: Field) -> Any:
-    """A value as its field's kind; _Missing where it is none."""
+    """A value as its field's kind; Missing where it is none."""
     if field.kind == "label":
         return _as_label(value, field)
     if field.kind == "text":
         if isinstance(value, bool | int | float):
             return str(value)
-        return value if isinstance(value, str) else _Missing
+        return value if isinstance(value, str) else Missing
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return _Missing
+        return Missing
     if field.kind == "number":
         return float(value)
-    return int(value) if float(value).is_integer() else _Missing
+    return int(value) if float(value).is_integer() else Missing
 
 
 def _as_label(value: Any, field: Field) -> Any:
@@ -179,7 +188,7 @@ def _as_label(value: Any, field: Field) -> Any:
         return _UNLABELLED
     if isinstance(value, bool | str):
         word = dict(field.also).get(str(value), str(value))
-        return field.labels.index(word) if word in field.labels else _Missing
+        return field.labels.index(word) if word in field.labels else Missing
     if isinstance(value, int) and _UNLABELLED <= value < len(field.labels):
         return value
-    return _Missing
+    return Missing

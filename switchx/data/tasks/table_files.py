@@ -1,19 +1,14 @@
-"""The rows of a file of labelled examples, Parquet or JSON lines, told apart by how it begins.
+"""The rows of a file of labelled examples: what JSON lines, a JSON array or Parquet hold.
 
 Nothing here needs TensorFlow. A row is a dict of what JSON knows: text, numbers, lists, dicts.
 """
 
-import contextlib
-import json
-from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
-from switchx import storage
-from switchx.data.tasks.lines import CutLine, read_lines
-from switchx.errors import UserError, first_line
+from switchx.data.files import TEXT, CutLine, Record, Records, open_records
+from switchx.errors import UserError
 
-_PARQUET = b"PAR1"
-_ROWS = 128  # of a Parquet file that are held at once
 _EXCERPT = 60
 
 
@@ -31,7 +26,7 @@ class Row(NamedTuple):
     fields: tuple[str, ...]
 
 
-def rows(path: str, setting: str, columns: Iterable[str] = ()) -> Iterator[Row]:
+def rows(path: str, setting: str, columns: Collection[str] = ()) -> Iterator[Row]:
     """Yields the rows of a file in their order.
 
     Args:
@@ -41,82 +36,33 @@ def rows(path: str, setting: str, columns: Iterable[str] = ()) -> Iterator[Row]:
       UserError: the file cannot be read, or holds something else, in the name of the setting that
         led there.
     """
-    with contextlib.closing(storage.open_to_seek(path, setting)) as file:
-        if file.read(len(_PARQUET)) == _PARQUET:
-            yield from _parquet(file, path, setting, set(columns))
-            return
-    yield from _json_lines(path, setting)
+    file = open_records(path, setting)
+    for record in file.read(columns):
+        if record.is_blank:
+            continue
+        values = None if file.format is TEXT else file.values(record)
+        if values is None:
+            raise UserError(
+                f"{setting} leads to {file.place(record)}, which {_what_it_is(file, record)}: "
+                "give JSON lines, one object of an example's fields in each, a JSON array of "
+                "such, or Parquet."
+            )
+        yield Row(file.place(record), values, file.fields(values))
 
 
 def count(path: str, setting: str) -> int:
-    """How many rows a file has: a Parquet file says it, JSON lines are counted.
+    """How many rows a file has: a Parquet file says it, others are counted.
 
     Raises:
       UserError: as `rows`.
     """
-    with contextlib.closing(storage.open_to_seek(path, setting)) as file:
-        if file.read(len(_PARQUET)) == _PARQUET:
-            with _parquet_errors(path, setting):
-                return int(_open_parquet(file).metadata.num_rows)
-    return sum(1 for line in read_lines(path, setting) if line.strip())
+    return open_records(path, setting).count()
 
 
-def _parquet(file: BinaryIO, path: str, setting: str, columns: set[str]) -> Iterator[Row]:
-    number = 0
-    with _parquet_errors(path, setting):
-        parquet = _open_parquet(file)
-        names = tuple(parquet.schema_arrow.names)
-        chosen = [name for name in names if not columns or name in columns]
-        for batch in parquet.iter_batches(_ROWS, columns=chosen or list(names)):
-            for values in batch.to_pylist():
-                number += 1
-                yield Row(f"row {number} of {path!r}", values, names)
-
-
-def _open_parquet(file: BinaryIO) -> Any:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.ParquetFile(file)
-
-
-@contextlib.contextmanager
-def _parquet_errors(path: str, setting: str) -> Iterator[None]:
-    """Within, what pyarrow makes of a damaged or strange file becomes one sentence."""
-    try:
-        yield
-    except (UserError, GeneratorExit):
-        raise
-    except Exception as error:  # pyarrow's own, and OSError, ValueError, UnicodeDecodeError
-        raise UserError(
-            f"{setting} leads to {path!r}, a Parquet file that cannot be read "
-            f"({first_line(error)}): give a whole copy of it, or its rows as JSON lines."
-        ) from error
-
-
-def _json_lines(path: str, setting: str) -> Iterator[Row]:
-    for number, line in enumerate(read_lines(path, setting), 1):
-        if not line.strip():
-            continue
-        place = f"line {number} of {path!r}"
-        values = None if isinstance(line, CutLine) else _parsed(line)
-        if not isinstance(values, dict):
-            raise UserError(
-                f"{setting} leads to {place}, which {_what_it_is(line, values)}: give JSON lines, "
-                "one object of an example's fields in each, or Parquet."
-            )
-        yield Row(place, values, tuple(values))
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _what_it_is(line: bytes, values: Any) -> str:
-    if isinstance(line, CutLine):
+def _what_it_is(file: Records, record: Record) -> str:
+    if isinstance(record.content, CutLine):
         return "is too long"
-    if isinstance(values, list):
-        return "is a JSON array where each line is to be an object"
-    return f"is no JSON object ({line[:_EXCERPT].decode('utf-8', 'replace')!r})"
+    shown = record.content
+    if isinstance(shown, bytes):
+        shown = shown[:_EXCERPT].decode("utf-8", "replace")
+    return f"is no JSON object ({str(shown)[:_EXCERPT]!r})"

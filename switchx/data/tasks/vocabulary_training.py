@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from switchx.data.tasks.json_texts import LineCounter, blocks_of
+from switchx.data.tasks.texts import LineCounter, blocks_of
 from switchx.errors import UserError
 
 MOST_FILES = 64  # that a sample is read from, evenly spaced
@@ -34,15 +34,14 @@ def sample(
     """
     counter = LineCounter(max_broken_share=0.01)
     spaced = files[:: -(-len(files) // MOST_FILES)]
-    readers = [(path, blocks_of(path, setting)) for path in spaced]
+    readers = [blocks_of(path, setting) for path in spaced]
     while readers:
-        for reader in list(readers):
-            path, blocks = reader
+        for blocks in list(readers):
             block = next(blocks, None)
             if block is None:
-                readers.remove(reader)
+                readers.remove(blocks)
                 continue
-            for text in counter.parse(block, path.encode()):
+            for text in counter.parse(block):
                 tick(len(text))
                 most_bytes -= len(text)
                 yield text.decode()

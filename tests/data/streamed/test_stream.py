@@ -46,9 +46,9 @@ from tests.data.conftest import digest, docs_config
 from switchx.data import DataConfig, train_stream
 from switchx.data.tensorflow_loader import load_tensorflow
 load_tensorflow()
-from switchx.data.tasks import json_texts, registry
-parse = json_texts.LineCounter.parse
-json_texts.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
+from switchx.data.tasks import registry, texts
+parse = texts.LineCounter.parse
+texts.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
 registry.SHUFFLED_ROWS = 20
 for config, state in zip(sys.argv[1::2], sys.argv[2::2]):
     stream = train_stream(eval(config))

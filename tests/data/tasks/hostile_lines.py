@@ -55,14 +55,14 @@ CASES = {"endless_line": endless_line, "one_character": one_character, "bomb": b
 
 def main(case: str, path: Path, longest: int) -> None:
     write(path, case)
-    from switchx.data.tasks import lines
-    from switchx.data.tasks.json_texts import LineCounter, blocks_of
+    from switchx.data.files import lines
+    from switchx.data.tasks.texts import LineCounter, blocks_of
 
     lines.MAX_LINE_BYTES = longest * MEGABYTE
     counter = LineCounter(1.0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     blocks = blocks_of(str(path), "C4_JSON_TRAIN")
-    sizes = [len(text) for block in blocks for text in counter.parse(block, b"")]
+    sizes = [len(text) for block in blocks for text in counter.parse(block)]
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000  # from KiB
     result = {"sizes": sizes, "lines": counter.lines, "broken": counter.broken, "megabytes": grown}
     print(json.dumps(result))

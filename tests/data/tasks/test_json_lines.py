@@ -53,25 +53,34 @@ def test_broken_lines_are_counted_exactly(shards):
     assert source.counter.broken == len(broken)  # an empty text is a text
 
 
+def block(*lines):
+    """The lines of a file that begins with a good one, behind that one."""
+    from switchx.data.files import Record, Records
+    from switchx.data.tasks.texts import Block
+
+    records = [Record(number, line, len(line)) for number, line in enumerate(lines, 2)]
+    return Block(Records("shard", "X", iter([record("good").encode()])), records)
+
+
 def test_every_kind_of_broken_line():
-    from switchx.data.tasks.json_texts import LineCounter
+    from switchx.data.tasks.texts import LineCounter
 
     counter = LineCounter(1.0)
     lines = [line.encode("utf-8", "surrogateescape") for line in [*BROKEN, "[" * 100_000]]
-    texts = counter.parse([*lines, record("good").encode()], b"file")
+    texts = counter.parse(block(*lines, record("good").encode()))
     assert texts.tolist() == [b"good"]
     assert (counter.lines, counter.broken) == (len(BROKEN) + 2, len(BROKEN) + 1)
 
 
 def test_share_is_judged_from_a_thousand_lines_on():
-    from switchx.data.tasks.json_texts import LineCounter
+    from switchx.data.tasks.texts import LineCounter
 
     counter = LineCounter(0.01)
     good = record("good").encode()
-    counter.parse([b"{first bad"] + [good] * 8, b"shard")  # 1 in 9: too early to judge
-    counter.parse([b"bad"] * 9 + [good] * 982, b"shard")  # 10 in 1,000: allowed
+    counter.parse(block(b"{first bad", *[good] * 8))  # 1 in 9: too early to judge
+    counter.parse(block(*[b"bad"] * 9, *[good] * 982))  # 10 in 1,000: allowed
     with pytest.raises(UserError, match=r"MAX_BROKEN_LINES=0.01 but 11 of 1001 .*'\{first bad'"):
-        counter.parse([b"bad"], b"shard")
+        counter.parse(block(b"bad"))
     assert counter.failure is not None
 
 
@@ -109,7 +118,7 @@ def test_damaged_compression(shards, tmp_path):
 def test_globs(shards, tmp_path):
     config = shards(map(record, sentences(40)))
     preflight(config)
-    with pytest.raises(UserError, match=r"C4_JSON_TRAIN is not set: give the JSON-lines shards"):
+    with pytest.raises(UserError, match=r"C4_JSON_TRAIN is not set: give the shards"):
         preflight(dataclasses.replace(config, json_train_glob=None))
     with pytest.raises(UserError, match=r"C4_JSON_VALIDATION is not set: .*c4-validation"):
         preflight(dataclasses.replace(config, json_validation_glob=None))

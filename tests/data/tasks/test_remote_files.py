@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from switchx.data import eval_batches, train_stream
-from switchx.data.tasks import lines
+from switchx.data.files import open_records
 from switchx.errors import UserError
 from switchx.storage import reading
 from tests.storage.conftest import flaky  # noqa: F401  (a fixture)
@@ -63,10 +63,11 @@ def test_training_stops_with_one_sentence(remote_config):
         next(stream)
 
 
-def test_text_that_is_not_json_lines(monkeypatch):
+def test_lines_of_text(monkeypatch):
     """Lines are split as a plain reading would, wherever the chunks end."""
     data = b"one\r\n\n" + json.dumps({"text": "x" * 50}).encode() + b"\nlast"
     fsspec.filesystem("memory").pipe_file("/data/lines", data)
     for size in (1, 2, 7, 1000):
         monkeypatch.setattr(reading, "REMOTE_CHUNK", size)
-        assert list(lines.read_lines("memory://data/lines", "X")) == data.split(b"\n")
+        found = [record.content for record in open_records("memory://data/lines", "X").read()]
+        assert found == data.split(b"\n")

@@ -257,9 +257,9 @@ def test_where_a_field_is_found():
 FOREIGN = {
     "cut": (b"PAR1" + b"\0" * 40, r"'.*x', a Parquet file that cannot be read \("),
     "text": (b"a,b\n1,2\n", r"line 1 of '.*x', which is no JSON object \('a,b'\): give JSON lines"),
-    "array": (b'[{"a": 1}]', "line 1 of '.*x', which is a JSON array where each line is to be"),
+    "array": (b'[{"a": 1}, 7]', r"element 2 of '.*x', which is no JSON object \('7'\)"),
     "number": (b"\n7\n", r"line 2 of '.*x', which is no JSON object \('7'\)"),
-    "arrow": (b"ARROW1\0\0", "'.*x', which is Arrow"),
+    "arrow": (b"ARROW1\0\0", "'.*x', which is an Arrow file: give it as Parquet or JSON lines"),
 }
 
 

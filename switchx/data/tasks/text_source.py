@@ -1,4 +1,4 @@
-"""A seqio source of JSON-lines shards."""
+"""A seqio source of files of text, whatever their format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,37 +8,39 @@ import seqio
 import tensorflow as tf
 
 from switchx import storage
-from switchx.data.tasks import json_files
-from switchx.data.tasks.json_texts import Blocks, LineCounter
+from switchx.data.tasks.text_files import Given
+from switchx.data.tasks.texts import Blocks, LineCounter
 from switchx.errors import UserError
 
 
-class JsonLinesSource(seqio.FileDataSource):
-    """Yields {'text': string} from JSON-lines files, plain or compressed.
+class TextSource(seqio.FileDataSource):
+    """Yields {'text': string} from text, JSON lines, JSON arrays and Parquet, plain or compressed.
 
     A file is read block by block in Python, and TensorFlow only counts the blocks: that count is
     what a saved position holds, and going to it reads the file from its beginning to there.
+
+    Attributes:
+      counter: of the records that were read.
+      given: the setting and glob of each split.
+      field: where the text lies in a record.
     """
 
     def __init__(
         self,
-        globs: Mapping[str, str],
+        given: Mapping[str, Given],
+        field: str,
         max_broken_share: float,
-        language: str = "",
         cycle_length: int = 16,
     ) -> None:
-        """globs: of each split; language: takes the place of '{language}' in them."""
-        self.counter = LineCounter(max_broken_share)
-        self.language = language
-        self.globs = dict(globs)
-        self.patterns = {
-            split: json_files.of_language(glob, language) for split, glob in globs.items()
-        }
-        self._blocks = Blocks()
+        """given: of each split; those without a glob are not there."""
+        self.counter = LineCounter(max_broken_share, field)
+        self.given = {split: found for split, found in given.items() if found.glob}
+        self.field = field
+        self._blocks = Blocks(field)
         self._settings: dict[str, str] = {}  # of each file that was listed
         super().__init__(
             read_file_fn=self._read_file,
-            split_to_filepattern=self.patterns,
+            split_to_filepattern={split: found.glob for split, found in self.given.items()},
             cycle_length=cycle_length,
         )
 
@@ -47,8 +49,8 @@ class JsonLinesSource(seqio.FileDataSource):
 
     def sizes(self, split: str) -> dict[str, int]:
         """The files of a split, by name, and the bytes of each."""
-        setting = json_files.SETTINGS.get(split, split)
-        found = storage.list_files(self.patterns[split], setting)
+        setting, glob = self.given[split]
+        found = storage.list_files(str(glob), setting)
         self._settings.update(dict.fromkeys(found, setting))
         return found
 
@@ -77,12 +79,12 @@ class JsonLinesSource(seqio.FileDataSource):
         except UserError as error:
             self.counter.failure = self.counter.failure or str(error)
             raise
-        return self.counter.parse(block, path), np.bool_(bool(block))
+        return self.counter.parse(block), np.bool_(bool(block.records))
 
     def _end_of_pass(self, split: str) -> tf.Tensor:
         def judge() -> np.ndarray:
-            setting = json_files.SETTINGS.get(split, split)
-            self.counter.finish_pass(f"{setting}={self.patterns[split]!r}")
+            setting, glob = self.given[split]
+            self.counter.finish_pass(f"{setting}={glob!r}")
             return np.array(b"", dtype=object)
 
         return tf.ensure_shape(tf.numpy_function(judge, [], tf.string), [])

@@ -1,9 +1,6 @@
-"""The lines of a text file, plain or compressed, local or remote, in bounded memory."""
+"""The lines of a text, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
-
-from switchx import storage
-from switchx.data.tasks import file_formats
 
 MAX_LINE_BYTES = 256 * 2**20  # C4's longest are about a megabyte
 _KEPT_BYTES = 240  # of a longer line
@@ -13,17 +10,8 @@ class CutLine(bytes):
     """The beginning of a line that is too long to be held."""
 
 
-def read_lines(path: str, setting: str) -> Iterator[bytes]:
-    """Yields the lines of a file without their ends; a CutLine beyond MAX_LINE_BYTES.
-
-    Raises:
-      UserError: the file cannot be read, is of a format that is not read or is damaged, in the name
-        of the setting that led there.
-    """
-    yield from _split(file_formats.plain(storage.chunks(path, setting), path, setting))
-
-
-def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the lines of a text without their ends; a CutLine beyond MAX_LINE_BYTES."""
     begun = _BegunLine()
     for chunk in chunks:
         first, *others = chunk.split(b"\n")

@@ -1,0 +1,81 @@
+"""Where the tasks of one's own text find their files; known and checked without TensorFlow."""
+
+from typing import NamedTuple
+
+from switchx import storage
+from switchx.data.config import DataConfig
+from switchx.data.tasks import names
+from switchx.errors import UserError
+
+LANGUAGE = "{language}"
+_SPLITS = ("train", "validation")
+
+
+class Given(NamedTuple):
+    """What the user gave of a split's files: the setting's name and its glob, None where unset."""
+
+    setting: str
+    glob: str | None
+
+    def of(self, language: str) -> "Given":
+        """The same of one language; '' stands for a task without."""
+        if not language or self.glob is None:
+            return self
+        return self._replace(glob=self.glob.replace(LANGUAGE, language))
+
+
+def given(config: DataConfig, task: str) -> dict[str, Given]:
+    """The files of each split that a task of text reads, as they are given for all languages."""
+    if task in names.OWN_TEXT:
+        globs = config.text_files or {}
+        of_split = {split: Given(f"TEXT_FILES[{split!r}]", globs.get(split)) for split in _SPLITS}
+    else:
+        of_split = {
+            "train": Given("C4_JSON_TRAIN", config.json_train_glob),
+            "validation": Given("C4_JSON_VALIDATION", config.json_validation_glob),
+        }
+    return {
+        split: of._replace(glob=storage.expanded(of.glob) if of.glob else None)
+        for split, of in of_split.items()
+    }
+
+
+def check(config: DataConfig, task: str, split: str) -> Given:
+    """What is given of the files of a split, if there can be such files.
+
+    Raises:
+      UserError: there is no glob, or none that tells languages apart.
+    """
+    language = names.TEXT_TASKS[task]
+    found = given(config, task).get(split, Given(split, None))
+    if not found.glob and task in names.OWN_TEXT:
+        raise UserError(
+            f"TEXT_FILES={None if config.text_files is None else dict(config.text_files)!r} names "
+            f"no files for {split!r}: give their glob, as in {{'train': '/data/train/*', "
+            "'validation': '/data/validation.txt'}."
+        )
+    if not found.glob:
+        raise UserError(
+            f"{found.setting} is not set: give the shards of the {split} split, as in "
+            f"'/data/c4/en/c4-{split}.*-of-*.json.gz'."
+        )
+    if language and LANGUAGE not in found.glob:
+        raise UserError(
+            f"{found.setting}={found.glob!r} names no '{LANGUAGE}': put that where the files' "
+            "names have the language, as in '/data/c4/multilingual/c4-{language}.*.gz'."
+        )
+    return found.of(language)
+
+
+def check_there(found: Given) -> dict[str, int]:
+    """The files that a glob matches and their bytes; UserError where there is none."""
+    setting, pattern = found.setting, str(found.glob)
+    files = storage.list_files(pattern, setting)
+    if not files and storage.names_in(pattern, setting):
+        raise UserError(
+            f"{setting}={pattern!r} is a folder: give a glob of its files, as in "
+            f"'{pattern.rstrip('/')}/*'."
+        )
+    if not files:
+        raise UserError(f"{setting}={pattern!r} matches no file: give a glob that does.")
+    return files
