@@ -115,7 +115,7 @@ def inputs(count: int, longest: int, vocabulary: int) -> Answers:
 def describe_step(config: ModelConfig, M: int, L: int, B: int) -> None:
     """What a step needs of a place with M input tokens and L of its answer, on average."""
     D, T, N = config.d_model, config.num_heads * config.d_kv, config.decoder.num_layers
-    gates = 3 if config.activation == "geglu" else 2
+    gates = 3 if config.gated else 2
     weights = N * (6 * D * T + gates * D * config.d_ff) + D * config.vocab_size
     kept = 2 * N * T * (M + L)
     print(

@@ -327,7 +327,7 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
     import msgpack
     import numpy as np
 
-    from switchx.interop import hf, hf_config, safetensors, t5x_index
+    from switchx.interop import hf_config, hf_files, safetensors, t5x_index
 
     path = folder / "model.safetensors"
     entries = [safetensors.Entry(n, np.dtype("float32"), (2, 3)) for n in ("a", "b")]
@@ -347,7 +347,9 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     def read_config(content: bytes) -> Any:
         (folder / "config.json").write_bytes(content)
-        return hf_config.read_config(hf.read_json(folder / "config.json"), "config.json", False)
+        return hf_config.read_config(
+            hf_files.read_json(folder / "config.json"), "config.json", False
+        )
 
     texts = [json.dumps(c).encode() for c in (config, switch)]
     yield "config.json", Parser(texts, read_config)

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     settings = _settings(args, source)
     check_run(settings.run, make_mesh(settings.run.mesh))
     _check_vocabulary(settings)
+    for note in source.notes:
+        print(note)
     step = (source.step or 0) if args.step is None else args.step
     with storage.new_place(settings.model_dir, "--model_dir") as directory:
         origin = {"from": args.kind, "path": args.input}

@@ -1,7 +1,8 @@
-"""Models of transformers' `switch_transformers` and `t5`: a folder of safetensors and config.json.
+"""Models of transformers' T5 family: a folder of safetensors and config.json.
 
-Logits agree to float32 rounding wherever no token is dropped. Where transformers (its code at
-5.23.0) computes something else than the paper and switchx do:
+T5 1.0 and 1.1, flan, ByT5, UL2, mT5, UMT5 and Switch Transformers. Logits agree to float32 rounding
+wherever no token is dropped. Where transformers (its code at 5.23.0) computes something else than
+the paper and switchx do:
 
 - Capacity is `expert_capacity` slots per expert and row (64 in the published configs), in
   training and evaluation, whatever the number of tokens or experts; padding is routed too and
@@ -23,12 +24,10 @@ Logits agree to float32 rounding wherever no token is dropped. Where transformer
 - T5EncoderModel and SwitchTransformersEncoderModel have no logits: a folder without a decoder's
   tensors is an encoder alone, and its logits are tied where it has no `lm_head.weight`, which
   switchx adds to an export whose logits are not.
-- T5's tie_word_embeddings=False means "not scaled" since 5.0; whether the logits have a matrix
-  of their own is seen from the tensors.
+- tie_word_embeddings=False means "not scaled" since 5.0 (`hf_families.scales_logits`); whether the
+  logits have a matrix of their own is seen from the tensors.
 """
 
-import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,19 +38,17 @@ import numpy as np
 from switchx import storage
 from switchx.errors import UserError
 from switchx.interop import hf_config
-from switchx.interop.hf_names import STACK_TABLES, Piece, leaf, pieces
-from switchx.interop.safetensors import Tensor, read_header
+from switchx.interop.hf_files import CONFIG, read_json, read_tensors
+from switchx.interop.hf_names import LOGITS, STACK_TABLES, TABLE, Piece, leaf, pieces
+from switchx.interop.safetensors import Tensor
 from switchx.interop.source import Index, build, check_finite
 from switchx.model import ModelConfig, Params
 
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-
-_TABLE, _LOGITS = "shared.weight", "lm_head.weight"
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # none that leaves the folder
 # In old T5 folders; transformers ignores it too.
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+_WITHIN = "transformer."  # what T5ForSequenceClassification puts before the model's names
+# Of T5ForSequenceClassification, ...TokenClassification and ...QuestionAnswering.
+_HEADS = ("classification_head.", "classifier.", "qa_outputs.")
 
 
 def open_source(path: str) -> "HFSource":
@@ -67,20 +64,18 @@ def open_source(path: str) -> "HFSource":
     config = read_json(folder / CONFIG)
     tensors = read_tensors(folder)
     tensors.pop(_UNUSED, None)
-    _name_table(tensors, tied=config.get("tie_word_embeddings", True) is not False)
-    own_logits = _LOGITS in tensors and not _same(tensors, _LOGITS)
+    tensors = {name.removeprefix(_WITHIN): tensor for name, tensor in tensors.items()}
+    heads = sorted(name for name in tensors if name.startswith(_HEADS))
+    for name in heads:
+        del tensors[name]
+    own_logits = _one_table(tensors, folder)
     encoder_alone = not any(name.startswith("decoder.") for name in tensors)
     model = hf_config.read_config(config, str(folder / CONFIG), own_logits, encoder_alone)
-    if not model.tied_embeddings and model.switch is None and _TABLE in tensors:
-        tensors.setdefault(_LOGITS, tensors[_TABLE])
-    for name in STACK_TABLES:
-        if name in tensors and not _same(tensors, name):
-            raise UserError(f"{folder}: {name} differs from {_TABLE}; switchx has one embedding.")
-        tensors.pop(name, None)
-    if model.tied_embeddings:
-        tensors.pop(_LOGITS, None)
     _check_names(model, tensors, folder)
-    return HFSource(model, tensors)
+    notes = []
+    if heads:
+        notes.append(f"left out, since switchx has no such head: {', '.join(heads)}")
+    return HFSource(model, tensors, notes)
 
 
 class HFSource:
@@ -92,8 +87,8 @@ class HFSource:
 
     step = None
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor]):
-        self.model_fields = hf_config.model_fields(config)
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], notes: list[str]):
+        self.model_fields, self.notes = hf_config.model_fields(config), notes
         self.config, self._tensors = config, tensors
 
     def params(self, abstract: Params) -> Params:
@@ -140,18 +135,29 @@ class HFSource:
             )
 
 
-def _name_table(tensors: dict[str, Tensor], tied: bool) -> None:
-    """Gives the embedding its own name where it is saved under one of its copies' names alone."""
-    for name in (*STACK_TABLES, *([_LOGITS] if tied else [])):
-        if _TABLE not in tensors and name in tensors:
-            tensors[_TABLE] = tensors[name]
+def _one_table(tensors: dict[str, Tensor], folder: Path) -> bool:
+    """Leaves the embedding under its own name alone, whichever of its names it has in the files.
+
+    Returns:
+      Whether the logits have a matrix of their own.
+    """
+    there = [name for name in (TABLE, *STACK_TABLES, LOGITS) if name in tensors]
+    if not there:
+        return False  # `_check_names` says so
+    first, *others = there
+    table = tensors[TABLE] = tensors[first]
+    own_logits = LOGITS in others and not _same(tensors[LOGITS], table)
+    for name in others:
+        if name in STACK_TABLES and not _same(tensors[name], table):
+            raise UserError(f"{folder}: {name} differs from {first}; switchx has one embedding.")
+    for name in STACK_TABLES if own_logits else (*STACK_TABLES, LOGITS):
+        tensors.pop(name, None)
+    return own_logits
 
 
-def _same(tensors: Mapping[str, Tensor], name: str) -> bool:
+def _same(tensor: Tensor, table: Tensor) -> bool:
     """Whether a tensor is a copy of the embedding."""
-    if _TABLE not in tensors or tensors[name].shape != tensors[_TABLE].shape:
-        return False
-    return np.array_equal(tensors[name].read(), tensors[_TABLE].read())
+    return tensor.shape == table.shape and np.array_equal(tensor.read(), table.read())
 
 
 def _check_names(config: ModelConfig, tensors: Mapping[str, Tensor], folder: Path) -> None:
@@ -165,52 +171,3 @@ def _check_names(config: ModelConfig, tensors: Mapping[str, Tensor], folder: Pat
         raise UserError(
             f"{folder} has a tensor {min(left)[:200]!r}{more}, which {CONFIG} does not ask for."
         )
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder's files, by name."""
-    if storage.is_file(folder / WEIGHTS, "--input"):
-        return read_header(folder / WEIGHTS)
-    if not storage.is_file(folder / WEIGHTS_INDEX, "--input"):
-        raise UserError(
-            f"{folder} holds neither {WEIGHTS} nor {WEIGHTS_INDEX}; other formats may run code "
-            "when read, so save the model with transformers' save_pretrained first."
-        )
-    named = read_json(folder / WEIGHTS_INDEX).get("weight_map")
-    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
-        raise UserError(f"{folder / WEIGHTS_INDEX} has no weight_map from tensors to files.")
-    tensors: dict[str, Tensor] = {}
-    for name in sorted(set(named.values())):
-        if not _FILE_NAME.fullmatch(name):
-            raise UserError(f"{folder / WEIGHTS_INDEX}: {name[:200]!r} is not a name of a file.")
-        found = read_header(folder / name)
-        wrong = [tensor for tensor in found if named.get(tensor) != name]
-        if wrong:
-            raise UserError(
-                f"{folder / name} has {wrong[0][:200]!r}, not named in {WEIGHTS_INDEX}."
-            )
-        tensors |= found
-    for name in named:
-        # Released indexes name copies of the embedding that no file has (flan-t5-xl's do).
-        if name not in tensors and name not in STACK_TABLES:
-            raise UserError(
-                f"{folder / named[name]} has no {name[:200]!r}, as {WEIGHTS_INDEX} says."
-            )
-    return tensors
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
-    content = storage.read_if_there(path, "--input")
-    if content is None:
-        raise UserError(
-            f"--input leads to {str(path)!r}, which is not there: name a folder that transformers' "
-            "save_pretrained wrote."
-        )
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({str(error)[:200]}).") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object.")
-    return value

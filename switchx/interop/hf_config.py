@@ -1,4 +1,4 @@
-"""config.json of transformers' `switch_transformers` and `t5`, to and from a ModelConfig."""
+"""config.json of transformers' T5 family, to and from a ModelConfig."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,10 +6,19 @@ from typing import Any
 
 from switchx.errors import UserError
 from switchx.interop import hf_layers
+from switchx.interop.hf_families import (
+    KINDS,
+    SWITCH,
+    T5,
+    UMT5,
+    kind_of,
+    read_activation,
+    scales_logits,
+    write_activation,
+    write_logits,
+)
 from switchx.interop.source import shape_fields
 from switchx.model import ModelConfig, SwitchConfig
-
-SWITCH, T5 = "switch_transformers", "t5"
 
 # Fields that transformers has under another name and meaning the same.
 _SIZES = {
@@ -21,7 +30,12 @@ _SIZES = {
     "relative_buckets": "relative_attention_num_buckets",
     "relative_max_distance": "relative_attention_max_distance",
 }
-_T5_ACTIVATIONS = {"relu": "relu", "gated-gelu": "geglu"}
+
+_CLASSES = {
+    SWITCH: "SwitchTransformers",
+    T5: "T5",
+    UMT5: "UMT5",
+}
 
 # What we have one value for: key, that value, transformers' default.
 _FIXED = (
@@ -30,7 +44,6 @@ _FIXED = (
     ("layer_norm_epsilon", 1e-6, 1e-6),
 )
 _FIXED_SWITCH = (
-    ("dense_act_fn", "relu", "relu"),
     ("router_bias", False, False),
     ("router_dtype", "float32", "float32"),
 )
@@ -70,8 +83,8 @@ def read_config(
       UserError: naming the first key whose value switchx has no counterpart of.
     """
     kind = config.get("model_type")
-    if kind not in (SWITCH, T5):
-        raise UserError(f"{file}: model_type={kind!r} is not one of {SWITCH}, {T5}.")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{file}: model_type={kind!r} is not one of {', '.join(KINDS)}.")
     defaults: dict[str, int] = {"relative_buckets": 32, "relative_max_distance": 128}
     sizes: dict[str, Any] = {
         ours: hf_layers.whole(config, theirs, file, defaults.get(ours))
@@ -82,41 +95,17 @@ def read_config(
             raise UserError(f"{file}: {key}={config[key]!r} is not supported; {accepted!r} is.")
     stacks = hf_layers.read(config, file, kind == SWITCH, encoder_alone)
     shape = shape_fields(**stacks)
+    # An encoder alone has no logits in transformers. None says no more than tied_embeddings does.
+    scaled = not own_logits if encoder_alone else scales_logits(config, kind)
     return ModelConfig(
         **sizes,
         **_arguments("ModelConfig", shape),
-        activation="relu" if kind == SWITCH else _t5_activation(config, file),
-        tied_embeddings=_tied(config, kind, file, own_logits)
-        if not encoder_alone
-        else not own_logits,
+        activation=read_activation(config, kind, file),
+        tied_embeddings=not own_logits,
+        scale_logits=None if scaled == (not own_logits) else scaled,
+        bias_per_layer=kind == UMT5,
         switch=_switch(config, shape, file) if kind == SWITCH else None,
     )
-
-
-def _t5_activation(config: Mapping[str, Any], file: str) -> str:
-    named = config.get("feed_forward_proj", "relu")
-    if not isinstance(named, str) or named not in _T5_ACTIVATIONS:
-        accepted = ", ".join(_T5_ACTIVATIONS)
-        raise UserError(f"{file}: feed_forward_proj={named!r} is not one of {accepted}.")
-    return _T5_ACTIVATIONS[named]
-
-
-def _tied(config: Mapping[str, Any], kind: str, file: str, own_logits: bool) -> bool:
-    """Ours are tied and scaled by d_model^-0.5, or neither.
-
-    In transformers 5, T5's tie_word_embeddings says only whether logits are scaled, and is
-    saved as scale_decoder_outputs: a T5 1.1 made there is tied and not scaled. To us that is a
-    matrix of its own with the same numbers.
-    """
-    scaled = config.get("tie_word_embeddings", True) is not False
-    if kind == T5:
-        scaled = config.get("scale_decoder_outputs", scaled) is not False
-    if scaled and own_logits:
-        raise UserError(
-            f"{file} ties logits to the embedding, but lm_head.weight differs from "
-            "shared.weight: set tie_word_embeddings to false if the logits are not scaled."
-        )
-    return scaled
 
 
 def _switch(config: Mapping[str, Any], shape: Mapping[str, Any], file: str) -> SwitchConfig:
@@ -132,7 +121,7 @@ def _arguments(owner: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_fields(config: ModelConfig) -> dict[str, Any]:
     """What config.json decides, by gin parameters (`switchx.interop.Source.model_fields`)."""
-    names = [*_SIZES, "activation", "tied_embeddings"]
+    names = [*_SIZES, "activation", "tied_embeddings", "scale_logits", "bias_per_layer"]
     fields: dict[str, Any] = {"ModelConfig.switch": config.switch is not None}
     fields |= {f"ModelConfig.{name}": getattr(config, name) for name in names}
     if config.switch:
@@ -146,10 +135,15 @@ def check_exportable(config: ModelConfig) -> None:
     switch = config.switch
     if switch is None:
         return
-    if config.activation != "relu":
+    if config.gated:
         raise UserError(
             f"ModelConfig.activation={config.activation!r}: transformers has no gated experts, "
             "so this model cannot be exported to it."
+        )
+    if config.bias_per_layer:
+        raise UserError(
+            "ModelConfig.bias_per_layer=True: transformers' models with experts have one relative "
+            "bias per stack, so this model cannot be exported to it."
         )
     hf_layers.check_exportable(config, switch)
     for field in dataclasses.fields(switch):
@@ -170,13 +164,15 @@ def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1)
         nothing, as our decoding drops nothing. It has no groups and no capacity factor.
       eos_id: end of sequence of the vocabulary.
     """
+    kind = kind_of(config)
     common = {
         **{theirs: getattr(config, ours) for ours, theirs in _SIZES.items()},
         "num_layers": config.encoder.num_layers,
         "num_decoder_layers": config.decoder.num_layers,
+        **write_activation(config.activation, kind),
         "dropout_rate": config.dropout_rate,
         "layer_norm_epsilon": 1e-6,
-        "tie_word_embeddings": config.tied_embeddings,
+        **write_logits(config, kind),
         "is_encoder_decoder": not config.encoder_alone,
         "pad_token_id": 0,
         "eos_token_id": eos_id,
@@ -185,19 +181,16 @@ def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1)
     }
     what = "EncoderModel" if config.encoder_alone else "ForConditionalGeneration"
     if config.switch is None:
-        gated = {ours: theirs for theirs, ours in _T5_ACTIVATIONS.items()}
         return {
-            "model_type": T5,
-            "architectures": [f"T5{what}"],
+            "model_type": kind,
+            "architectures": [_CLASSES[kind] + what],
             **common,
-            "feed_forward_proj": gated[config.activation],
         }
     switch = config.switch
     return {
         "model_type": SWITCH,
-        "architectures": [f"SwitchTransformers{what}"],
+        "architectures": [_CLASSES[SWITCH] + what],
         **common,
-        "dense_act_fn": "relu",
         "num_experts": switch.num_experts,
         "expert_capacity": longest,
         **hf_layers.write(config),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from switchx.interop.hf import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from switchx.interop.hf_config import check_exportable, write_config
+from switchx.interop.hf_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from switchx.interop.hf_names import Path as ParamPath
 from switchx.interop.hf_names import Piece, pieces
 from switchx.interop.safetensors import DTYPES, Entry, write_file

@@ -8,6 +8,7 @@ from switchx.model import ModelConfig, Params
 
 Path = tuple[str, ...]
 
+TABLE, LOGITS = "shared.weight", "lm_head.weight"
 STACK_TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 
 
@@ -44,26 +45,36 @@ def leaf(params: Params, path: Path) -> Any:
 
 
 def pieces(config: ModelConfig) -> Iterator[Piece]:
-    """All tensors of a model: `switch_transformers` with switch layers, `t5` without."""
-    # With tie_word_embeddings=False, transformers 5 unties Switch's two stacks from the shared
-    # table as well (not T5's) and would make up what it does not find.
-    untied = config.switch is not None and not config.tied_embeddings
-    copies = STACK_TABLES[: len(config.stacks)] if untied else ()
-    yield Piece("shared.weight", ("embedding", "table_VD"), copies=copies)
+    """All tensors of a model: `switch_transformers` with switch layers, `t5` or `umt5` without."""
+    # With tie_word_embeddings=False, which to transformers 5 says that logits are not scaled, it
+    # unties Switch's two stacks from the shared table as well (not T5's) and would make up what it
+    # does not find; transformers 4 would do so with the logits' matrix.
+    copies: tuple[str, ...] = ()
+    if not config.scaled_logits:
+        copies = STACK_TABLES[: len(config.stacks)] if config.switch is not None else ()
+        copies += (LOGITS,) if config.tied_embeddings else ()
+    yield Piece(TABLE, ("embedding", "table_VD"), copies=copies)
     if not config.tied_embeddings:
-        yield Piece("lm_head.weight", ("embedding", "logits_DV"), transposed=True)
+        yield Piece(LOGITS, ("embedding", "logits_DV"), transposed=True)
     for stack in config.stacks:
-        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        yield Piece(bias, (f"{stack}_bias", "table_HR"), transposed=True)
+        if not config.bias_per_layer:
+            yield Piece(_bias(stack, 0), (f"{stack}_bias", "table_HR"), transposed=True)
         yield Piece(f"{stack}.final_layer_norm.weight", (f"{stack}_norm", "scale_D"))
         for number in range(config.stacks[stack].num_layers):
             yield from _layer(config, stack, number)
+
+
+def _bias(stack: str, number: int) -> str:
+    return f"{stack}.block.{number}.layer.0.SelfAttention.relative_attention_bias.weight"
 
 
 def _layer(config: ModelConfig, stack: str, number: int) -> Iterator[Piece]:
     shape = config.stacks[stack]
     blocks, layer, block = shape.place(number)
     path: Path = (stack, blocks, f"layer_{layer}")
+    if config.bias_per_layer:
+        table = (*path, "attention_bias", "table_HR")
+        yield Piece(_bias(stack, number), table, (block,), True)
     sublayers = [("SelfAttention", "attention", "attention_norm")]
     if stack == "decoder":
         sublayers.append(("EncDecAttention", "cross_attention", "cross_norm"))
@@ -84,7 +95,7 @@ def _layer(config: ModelConfig, stack: str, number: int) -> Iterator[Piece]:
 
 def _dense(config: ModelConfig, prefix: str, path: Path, block: int) -> Iterator[Piece]:
     names = {"wi": "wi_DF", "wo": "wo_FD"}
-    if config.activation == "geglu":
+    if config.gated:
         names = {"wi_0": "gate_DF", "wi_1": "wi_DF", "wo": "wo_FD"}
     kind = "mlp" if config.switch else "DenseReluDense"
     for theirs, ours in names.items():

@@ -22,10 +22,12 @@ class Source(Arrays, Protocol):
         "SwitchConfig.num_experts". "ModelConfig.switch" is always there, True or False. Gin may
         say the same again, but nothing else.
       step: steps it was trained for, or None if it does not say.
+      notes: what to say to whoever imports it, a line each.
     """
 
     model_fields: dict[str, Any]
     step: int | None
+    notes: list[str]
 
 
 def shape_fields(encoder: StackShape, decoder: StackShape) -> dict[str, Any]:

@@ -56,6 +56,7 @@ class T5XSource:
         self._stacks = stack_shapes(shapes)
         self.model_fields: dict[str, Any] = model_fields(shapes, self._stacks)
         self.step: int | None = self._read_step()
+        self.notes: list[str] = []
 
     def params(self, abstract: Params) -> Params:
         """Every parameter; a device reads its own slices alone."""

@@ -46,6 +46,8 @@ def model_fields(shapes: Shapes, stacks: Mapping[str, StackShape]) -> dict[str, 
         "num_heads": num_heads,
         "activation": "geglu" if gated else "relu",
         "tied_embeddings": "decoder/logits_dense/kernel" not in shapes,
+        "scale_logits": None,
+        "bias_per_layer": False,
         "relative_buckets": buckets,
         "switch": bool(sparse),
     }

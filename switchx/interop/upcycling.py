@@ -50,10 +50,11 @@ class Upcycled:
 
     model_fields: dict[str, Any]
     step: int | None
+    notes: list[str]
 
     def __init__(self, run: RunConfig, mesh: Mesh, dense: Params, step: int):
         """`dense` lies on `mesh`, on which the switch model of `run` is made; `step` goes on."""
-        self.model_fields, self.step = {}, step
+        self.model_fields, self.notes, self.step = {}, [], step
         self._run, self._mesh, self._dense = run, mesh, dense
 
     def params(self, abstract: Params) -> Params:

@@ -226,7 +226,7 @@ attend.defvjp(_attend_fwd, _attend_bwd)
 
 
 class RelativePositionBias(nnx.Module):
-    """One learned bias per head and bucket of distance, shared by a stack's layers (T5)."""
+    """One learned bias per head and bucket of distance, of a stack's layers (T5) or one (UMT5)."""
 
     def __init__(self, config: ModelConfig, bidirectional: bool, rngs: nnx.Rngs):
         self.config = config
@@ -246,6 +246,15 @@ class RelativePositionBias(nnx.Module):
         )
         bias_HW = self.table_HR[...][:, bucket]
         return _toeplitz(bias_HW, L, M)
+
+    def of_kept(self, position_B: jax.Array, room: int, hypotheses: int) -> jax.Array:
+        """float32 [B, H, 1, room P]: from tokens at these positions to what is kept of P
+        hypotheses, see Kept."""
+        age_BC = jnp.maximum(position_B[:, None] - jnp.arange(room), 0)
+        # Of a query as old as the room is wide to the first key: by age.
+        bias_HC = self(room, 1)[..., 0]
+        bias_BHC = bias_HC[:, age_BC].swapaxes(0, 1)
+        return jnp.repeat(bias_BHC, hypotheses, axis=-1)[:, :, None]
 
 
 def _toeplitz(diagonal_HW: jax.Array, L: int, M: int) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.attention import Attention, Kept
+from switchx.model.attention import Attention, Kept, RelativePositionBias
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import Experts
@@ -23,13 +23,13 @@ class EncoderContext:
     """What every encoder block sees.
 
     Attributes:
-      bias_HLM: self-attention's relative bias.
+      bias_HLM: self-attention's relative bias; None where each layer has its own.
       visible_BLM: bool, which positions self-attention may see; B and L may be 1.
       mask_BL: bool, real tokens, for routing.
       grouping: how switch layers route them.
     """
 
-    bias_HLM: jax.Array
+    bias_HLM: jax.Array | None
     visible_BLM: jax.Array
     mask_BL: jax.Array
     grouping: Grouping
@@ -54,14 +54,15 @@ class StepContext:
 
     Attributes:
       position_B: int32, where each row's tokens stand.
-      bias_BH1M: self-attention's relative bias of the kept tokens.
+      bias_BH1M: self-attention's relative bias of the kept tokens; None where each layer has its
+        own.
       visible_BPM: bool, which of them each hypothesis may see.
       encoder_visible_B1M: bool, which encoder tokens may be seen.
       grouping: how switch layers route.
     """
 
     position_B: jax.Array
-    bias_BH1M: jax.Array
+    bias_BH1M: jax.Array | None
     visible_BPM: jax.Array
     encoder_visible_B1M: jax.Array
     grouping: Grouping
@@ -119,6 +120,19 @@ def _residual(config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: No
     return constrain(x_BLD, "batch", None, "embed")
 
 
+def _own_bias(
+    config: ModelConfig, bidirectional: bool, rngs: nnx.Rngs
+) -> RelativePositionBias | None:
+    return RelativePositionBias(config, bidirectional, rngs) if config.bias_per_layer else None
+
+
+def _bias(
+    own: RelativePositionBias | None, context: EncoderContext, x_BLD: jax.Array
+) -> jax.Array | None:
+    """Self-attention's relative bias in a layer: its own where it has one."""
+    return context.bias_HLM if own is None else own(x_BLD.shape[1], x_BLD.shape[1])
+
+
 def _self_attention(
     config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs
 ) -> Attention | ExpertAttention:
@@ -135,6 +149,7 @@ class EncoderLayer(nnx.Module):
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
         self.attention = _self_attention(config, switch, rngs)
+        self.attention_bias = _own_bias(config, True, rngs)
         self.feed_forward = FeedForwardSublayer(config, switch, rngs)
 
     def __call__(
@@ -145,7 +160,8 @@ class EncoderLayer(nnx.Module):
         with jax.named_scope("attention"):
             h_BLD = self.attention_norm(x_BLD)
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
+            bias_HLM = _bias(self.attention_bias, context, x_BLD)
+            h_BLD = self.attention(query, key, value, bias_HLM, context.visible_BLM, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         ranges = _of_attention(grouping, h_BLD, routed)
         x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
@@ -160,6 +176,7 @@ class DecoderLayer(nnx.Module):
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
         self.attention = _self_attention(config, switch, rngs)
+        self.attention_bias = _own_bias(config, False, rngs)
         self.cross_norm = RMSNorm(config, rngs)
         self.cross_attention = Attention(config, rngs)
         self.feed_forward = FeedForwardSublayer(config, switch, rngs)
@@ -174,7 +191,8 @@ class DecoderLayer(nnx.Module):
             if grouping.filling is not None:  # what sees nothing sees padding's zeros too
                 h_BLD = h_BLD * mask_BL[..., None].astype(h_BLD.dtype)
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            h_BLD = self.attention(query, key, value, context.bias_HLM, context.visible_BLM, at)
+            bias_HLM = _bias(self.attention_bias, context, x_BLD)
+            h_BLD = self.attention(query, key, value, bias_HLM, context.visible_BLM, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         ranges = _of_attention(grouping, h_BLD, routed)
         with jax.named_scope("cross_attention"):
@@ -206,6 +224,10 @@ class DecoderLayer(nnx.Module):
         query, key, value, _ = self.attention.of_itself(h_BPD, mask_BP, context.grouping, NO_NOISE)
         own_N = own_N.extended(number, context.position_B, key, value)
         own, bias_BH1M = own_N.of_block(number), context.bias_BH1M
+        if self.attention_bias is not None:
+            P = x_BPD.shape[1]
+            room = own.key_BHMK.shape[2] // P
+            bias_BH1M = self.attention_bias.of_kept(context.position_B, room, P)
         h_BPD = self.attention.to_kept(query, own, bias_BH1M, context.visible_BPM)
         x_BPD = _residual(self.config, x_BPD, h_BPD, NO_NOISE)
         query = self.cross_attention.queries(self.cross_norm(x_BPD))

@@ -3,6 +3,7 @@
 import dataclasses
 
 from switchx.errors import UserError
+from switchx.model.activations import ACTIVATIONS, is_gated
 from switchx.model.checks import above_zero, at_least, one_of, only, rate, sparse_layers
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import (
@@ -16,7 +17,6 @@ from switchx.model.routing import (
 )
 from switchx.model.shape import Sparse, StackShape
 
-ACTIVATIONS = ("relu", "geglu")
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
 GROUP_PADDING = ("none", "flaxformer")
@@ -185,13 +185,17 @@ class ModelConfig:
       num_layers: layers of the encoder.
       num_decoder_layers: layers of the decoder; None: as many; 0: an encoder alone, with logits at
         each of its tokens.
-      activation: "relu" (T5 1.0, the released Switch models) or "geglu" (T5 1.1).
-      tied_embeddings: logits from the embedding, scaled by d_model^-0.5.
+      activation: "relu" (T5 1.0, the released Switch models), "geglu" (T5 1.1, mT5), or another
+        of activations.py.
+      tied_embeddings: whether the logits' matrix is the embedding.
+      scale_logits: whether logits are scaled by d_model^-0.5; None: where embeddings are tied.
       dropout_rate: everywhere but in experts that set their own (macro DROPOUT_RATE).
       init_scale: s of the feed-forward, expert and router initializers, a normal truncated
         at two standard deviations of sqrt(s / fan_in). The paper lowers it to 0.1.
       dtype: of computation; parameters, router and loss are float32 (macro DTYPE).
       relative_buckets, relative_max_distance: T5's relative position bias.
+      bias_per_layer: whether each layer has a relative position bias of its own (UMT5), not each
+        stack one.
       remat: what the backward pass computes again instead of keeping it: "none", "dots"
         (all but products with parameters), "full" (each block from its input).
       scan: run identical blocks as one compiled loop, so compile time does not grow with depth.
@@ -207,11 +211,13 @@ class ModelConfig:
     num_decoder_layers: int | None = None
     activation: str = "relu"
     tied_embeddings: bool = True
+    scale_logits: bool | None = None
     dropout_rate: float = 0.0
     init_scale: float = 1.0
     dtype: str = "bfloat16"
     relative_buckets: int = 32
     relative_max_distance: int = 128
+    bias_per_layer: bool = False
     remat: str = "none"
     scan: bool = True
     switch: SwitchConfig | None = None
@@ -220,6 +226,8 @@ class ModelConfig:
         for name in ("vocab_size", "d_model", "d_ff", "d_kv", "num_heads", "num_layers"):
             at_least(f"ModelConfig.{name}", getattr(self, name), 1)
         one_of("ModelConfig.activation", self.activation, ACTIVATIONS)
+        one_of("ModelConfig.scale_logits", self.scale_logits, (None, False, True))
+        one_of("ModelConfig.bias_per_layer", self.bias_per_layer, (False, True))
         one_of("DTYPE", self.dtype, DTYPES)
         one_of("REMAT", self.remat, REMAT_POLICIES)
         rate("DROPOUT_RATE", self.dropout_rate)
@@ -251,6 +259,16 @@ class ModelConfig:
                 "leaves no layer with experts: set SwitchConfig.every to at most the number of "
                 "layers, or ModelConfig.switch=None for a dense model."
             )
+
+    @property
+    def gated(self) -> bool:
+        """Whether feed-forwards have a gate, and so a third matrix."""
+        return is_gated(self.activation)
+
+    @property
+    def scaled_logits(self) -> bool:
+        """Whether logits are scaled by d_model^-0.5."""
+        return self.tied_embeddings if self.scale_logits is None else self.scale_logits
 
     @property
     def stacks(self) -> dict[str, StackShape]:

@@ -8,13 +8,14 @@ def parameter_count(config: ModelConfig) -> int:
     """Parameters by formula, independent of the code that makes them."""
     c, switch = config, config.switch
     tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.d_model
-    biases = len(c.stacks) * c.relative_buckets * c.num_heads
     encoder, decoder = c.encoder, c.decoder
     num_layers = encoder.num_layers + decoder.num_layers
+    tables_HR = num_layers if c.bias_per_layer else len(c.stacks)
+    biases = tables_HR * c.relative_buckets * c.num_heads
     norms = (2 * encoder.num_layers + 3 * decoder.num_layers + len(c.stacks)) * c.d_model
     projection = c.d_model * c.num_heads * c.d_kv
     attention = (encoder.num_layers + 2 * decoder.num_layers) * 4 * projection
-    feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
+    feed_forward = (3 if c.gated else 2) * c.d_model * c.d_ff
     dense = num_layers * feed_forward
     if switch is None:
         return tables + biases + norms + attention + dense
@@ -41,7 +42,7 @@ def forward_flops(config: ModelConfig, input_length: int, target_length: int) ->
     """
     c, switch = config, config.switch
     projection = c.d_model * c.num_heads * c.d_kv
-    feed_forward = (3 if c.activation == "geglu" else 2) * c.d_model * c.d_ff
+    feed_forward = (3 if c.gated else 2) * c.d_model * c.d_ff
     difference = _sparse_difference(switch, feed_forward, projection) if switch else 0
 
     def of_stack(shape: StackShape, projections: int) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
+from switchx.model.activations import ACTIVATIONS
 from switchx.model.config import ModelConfig
 from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
@@ -24,7 +25,7 @@ class Experts(nnx.Module):
         self.config = config
         into = truncated_normal(config.init_scale, D)
         axes = self.kernel_axes
-        if config.activation == "geglu":
+        if config.gated:
             self.gate_EDF = parameter(rngs, into, (E, D, F), axes["gate_EDF"])
         self.wi_EDF = parameter(rngs, into, (E, D, F), axes["wi_EDF"])
         outof = truncated_normal(config.init_scale, F)
@@ -33,7 +34,7 @@ class Experts(nnx.Module):
     @property
     def kernel_axes(self) -> dict[str, tuple[str, ...]]:
         into: dict[str, tuple[str, ...]] = {"wi_EDF": ("expert", "embed", "mlp")}
-        if self.config.activation == "geglu":
+        if self.config.gated:
             into["gate_EDF"] = into["wi_EDF"]
         return into | {"wo_EFD": ("expert", "mlp", "embed")}
 
@@ -44,22 +45,21 @@ class Experts(nnx.Module):
             for name, axes in self.kernel_axes.items()
         }
 
-    @staticmethod
     def compute(
+        self,
         kernels: dict[str, jax.Array],
         x: jax.Array,
         product: Product,
         drop: Callable[[jax.Array], jax.Array],
     ) -> jax.Array:
-        """relu(x wi) wo, or (gelu(x gate) * (x wi)) wo, of every expert on its rows.
+        """f(x wi) wo, or (f(x gate) * (x wi)) wo, of every expert on its rows.
 
         Args:
           kernels, x, product: see ExpertNetworks.
           drop: dropout of the interim activations (the paper's expert dropout).
         """
+        function = ACTIVATIONS[self.config.activation].function
         h = product(x, kernels["wi_EDF"])
-        if "gate_EDF" in kernels:
-            h = jax.nn.gelu(product(x, kernels["gate_EDF"])) * h
-        else:
-            h = jax.nn.relu(h)
+        gated = "gate_EDF" in kernels
+        h = function(product(x, kernels["gate_EDF"])) * h if gated else function(h)
         return product(drop(h), kernels["wo_EFD"])

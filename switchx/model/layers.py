@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from switchx.model.activations import ACTIVATIONS
 from switchx.model.config import ModelConfig
 from switchx.model.noise import Noise, dropout
 from switchx.sharding import constrain, gathered
@@ -76,13 +77,13 @@ class RMSNorm(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """relu(x wi) wo, or (gelu(x wi_gate) * (x wi)) wo, without biases."""
+    """f(x wi) wo, or (f(x gate) * (x wi)) wo, without biases; f is the model's activation."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         D, F = config.d_model, config.d_ff
         self.config = config
         into = truncated_normal(config.init_scale, D)
-        if config.activation == "geglu":
+        if config.gated:
             self.gate_DF = parameter(rngs, into, (D, F), ("embed", "mlp"))
         self.wi_DF = parameter(rngs, into, (D, F), ("embed", "mlp"))
         outof = truncated_normal(config.init_scale, F)
@@ -90,17 +91,18 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BLD: jax.Array, noise: Noise) -> jax.Array:
         h_BLF = project(x_BLD, self.wi_DF[...], ("embed", "mlp"))
-        if self.config.activation == "geglu":
-            h_BLF = jax.nn.gelu(project(x_BLD, self.gate_DF[...], ("embed", "mlp"))) * h_BLF
+        function = ACTIVATIONS[self.config.activation].function
+        if self.config.gated:
+            h_BLF = function(project(x_BLD, self.gate_DF[...], ("embed", "mlp"))) * h_BLF
         else:
-            h_BLF = jax.nn.relu(h_BLF)
+            h_BLF = function(h_BLF)
         h_BLF = dropout(h_BLF, self.config.dropout_rate, noise, shared_axis=1)
         h_BLF = constrain(h_BLF, "batch", None, "mlp")
         return project(h_BLF, self.wo_FD[...], ("mlp", "embed"))
 
 
 class Embedding(nnx.Module):
-    """Token embedding N(0, 1), and the logits, tied (scaled by d_model^-0.5) or not."""
+    """Token embedding N(0, 1), and the logits: tied or not, scaled by d_model^-0.5 or not."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         V, D = config.vocab_size, config.d_model
@@ -118,8 +120,9 @@ class Embedding(nnx.Module):
     @jax.named_scope("logits")
     def logits(self, x_BLD: jax.Array) -> jax.Array:
         """[B, L, D] to float32 logits [B, L, V]."""
-        if self.config.tied_embeddings:
+        if self.config.scaled_logits:
             x_BLD = x_BLD * jnp.asarray(self.config.d_model**-0.5, x_BLD.dtype)
+        if self.config.tied_embeddings:
             weights = gathered(self.table_VD[...].astype(x_BLD.dtype), ("vocab", "embed"))
             equation = "bld,vd->blv"
         else:

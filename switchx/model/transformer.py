@@ -118,12 +118,13 @@ class Transformer(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
         self.config = config
         self.embedding = Embedding(config, rngs)
-        self.encoder_bias = RelativePositionBias(config, True, rngs)
+        shared = not config.bias_per_layer
+        self.encoder_bias = RelativePositionBias(config, True, rngs) if shared else None
         self.encoder: Stack[EncoderContext] = Stack(config, config.encoder, EncoderLayer, rngs)
         self.encoder_norm = RMSNorm(config, rngs)
         if config.encoder_alone:
             return
-        self.decoder_bias = RelativePositionBias(config, False, rngs)
+        self.decoder_bias = RelativePositionBias(config, False, rngs) if shared else None
         self.decoder: Stack[DecoderContext] = Stack(config, config.decoder, DecoderLayer, rngs)
         self.decoder_norm = RMSNorm(config, rngs)
 
@@ -164,7 +165,7 @@ class Transformer(nnx.Module):
             visible_BLL = visible_BLL & decoder_mask_BL[..., None]
             encoder_visible_BLM = encoder_visible_BLM & decoder_mask_BL[..., None]
         context = DecoderContext(
-            bias_HLM=self.decoder_bias(L, L),
+            bias_HLM=None if self.decoder_bias is None else self.decoder_bias(L, L),
             visible_BLM=visible_BLL,
             mask_BL=self._routed(decoder_token_BL, decoder_mask_BL, groupings.decoder),
             grouping=groupings.decoder,
@@ -228,7 +229,8 @@ class Transformer(nnx.Module):
         visible_BMM = real_BM[:, None]
         if segment_BM is not None:
             visible_BMM = _same_segment(segment_BM, segment_BM)
-        context = EncoderContext(self.encoder_bias(M, M), visible_BMM, real_BM, grouping)
+        bias_HMM = None if self.encoder_bias is None else self.encoder_bias(M, M)
+        context = EncoderContext(bias_HMM, visible_BMM, real_BM, grouping)
         embedded_BMD = self._embed(token_BM, noise)
         x_BMD, routed_N, blocks = self.encoder(embedded_BMD, context, noise)
         x_BMD = self._finish(self.encoder_norm(x_BMD), noise)
@@ -278,13 +280,12 @@ class Transformer(nnx.Module):
         )
         visible_B1C = (place_C <= position_B[:, None])[:, None]
         visible_BPCP = visible_B1C[..., None] & (writer_BPC[..., None] == jnp.arange(P))
-        age_BC = jnp.maximum(position_B[:, None] - place_C, 0)
-        # Of a query as old as the room is wide to the first key: by age.
-        bias_HC = self.decoder_bias(written.room, 1)[..., 0]
-        bias_BHC = bias_HC[:, age_BC].swapaxes(0, 1)
+        bias_BH1M = None
+        if self.decoder_bias is not None:
+            bias_BH1M = self.decoder_bias.of_kept(position_B, written.room, P)
         context = StepContext(
             position_B=position_B,
-            bias_BH1M=jnp.repeat(bias_BHC, P, axis=-1)[:, :, None],
+            bias_BH1M=bias_BH1M,
             visible_BPM=visible_BPCP.reshape(B, P, -1),
             encoder_visible_B1M=encoded.mask_BM[:, None],
             grouping=self._for_answers(encoded.mask_BM).decoder,

@@ -109,7 +109,7 @@ def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
         groups = num_groups(B, L, grouping.size)
         held = switch.num_experts * (grouping.capacity or 0)
         slots += stack.num_sparse * groups * (held - grouping.size * switch.top_k)
-    kernels = 3 if config.activation == "geglu" else 2
+    kernels = 3 if config.gated else 2
     per_slot = kernels * config.d_model * config.d_ff * switch.in_feed_forward
     per_slot += 2 * config.d_model * config.num_heads * config.d_kv * switch.in_attention
     return 3 * 2 * per_slot * slots

@@ -24,8 +24,8 @@ from switchx.training.step import gradients, split_rows
 _ORDER = (
     *("embedding", "encoder_bias", "encoder", "encoder_norm"),
     *("decoder_bias", "decoder", "decoder_norm"),
-    *("attention_norm", "attention", "cross_norm", "cross_attention", "feed_forward"),
-    *("norm", "switch", "router", "experts", "dense"),
+    *("attention_norm", "attention", "attention_bias", "cross_norm", "cross_attention"),
+    *("feed_forward", "norm", "switch", "router", "experts", "dense"),
 )
 
 

@@ -51,7 +51,7 @@ def check_varied(answers: list[np.ndarray]) -> None:
     assert len(np.unique(every, axis=0)) > len(answers)
 
 
-@pytest.mark.parametrize("kind", ["t5", "t5_1_1", "switch"])
+@pytest.mark.parametrize("kind", ["t5", "t5_1_1", "switch", "umt5"])
 @pytest.mark.parametrize("padded", [False, True])
 def test_greedy(kind, padded):
     answers = []

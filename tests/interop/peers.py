@@ -37,26 +37,33 @@ _SIZES = dict(
     num_heads=4,
     decoder_start_token_id=0,
 )
+_V1_1 = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+# Kinds of the T5 family: the classes' stem, what the config says, and whether the logits have a
+# matrix of their own. byt5: a deep encoder, and attention whose width is not d_model.
+_T5: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "t5": ("T5", {}, False),
+    "t5_1_1": ("T5", dict(_V1_1, num_decoder_layers=2), True),
+    "byt5": ("T5", dict(_V1_1, num_layers=6, num_decoder_layers=2, d_kv=6), True),
+    "ul2": ("T5", dict(feed_forward_proj="gated-silu", tie_word_embeddings=False), True),
+    "mt5": ("MT5", {}, True),
+    "umt5": ("UMT5", dict(num_decoder_layers=3), True),
+}
 # switch_c: as the largest released one, the logits' matrix its own and the layers as transformers
 # publishes them: all sparse in the encoder, fewer and none sparse in the decoder.
-KINDS = ("t5", "t5_1_1", "switch", "switch_c")
+KINDS = (*_T5, "switch", "switch_c")
 
 
 @functools.cache
 def peer(kind: str, seed: int = 0, vocab: int = VOCAB) -> Any:
     """A model of transformers whose every parameter matters, norms and bias tables included."""
     torch.manual_seed(seed)
-    if kind.startswith("t5"):
-        v1_1 = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
-        config = transformers.T5Config(
-            vocab_size=vocab,
-            **_SIZES,
-            num_decoder_layers=2 if kind == "t5_1_1" else 4,
-            **(v1_1 if kind == "t5_1_1" else {}),
-        )
-        model = transformers.T5ForConditionalGeneration(config)
-        if kind == "t5_1_1":  # transformers 5 ties what it makes anew
-            model.lm_head.weight = torch.nn.Parameter(torch.randn(vocab, 16))
+    if kind in _T5:
+        stem, settings, own_logits = _T5[kind]
+        settings = {"vocab_size": vocab, **_SIZES, **settings}
+        config = getattr(transformers, f"{stem}Config")(**settings)
+        model = getattr(transformers, f"{stem}ForConditionalGeneration")(config)
+        if own_logits:  # transformers 5 ties what it makes anew
+            model.lm_head.weight = torch.nn.Parameter(torch.randn(vocab, config.d_model))
     else:
         layers = 4 if kind == "switch_c" else 2
         more = 1 if kind == "switch" else 0  # a depth that is no multiple of the period

@@ -61,7 +61,7 @@ def logits(model) -> np.ndarray:
         return model(input_ids=token_BL, decoder_input_ids=token_BL).logits.numpy()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ul2"])
 def test_there_and_back(command, tmp_path, kind):
     source, output = save(peer(kind), tmp_path / "from [1]"), tmp_path / "to * ä%41"
     imported(command, source, "a run#%41 [1]")
@@ -69,7 +69,9 @@ def test_there_and_back(command, tmp_path, kind):
     assert_bitwise(tensors(output), tensors(source))
     there, back = (json.loads((f / "config.json").read_text()) for f in (source, output))
     ours_alone = {"expert_capacity", "dropout_rate", "router_aux_loss_coef", "router_z_loss_coef"}
-    ours_alone |= {"tie_word_embeddings"}  # of T5: see hf_config._tied
+    ours_alone |= {"tie_word_embeddings"}  # of T5: see hf_families.scales_logits
+    if kind == "mt5":  # which is a T5 1.1 of another vocabulary
+        ours_alone |= {"model_type", "architectures", "scale_decoder_outputs"}
     assert {k: v for k, v in back.items() if k not in ours_alone} == {
         k: v for k, v in there.items() if k in back and k not in ours_alone
     }
@@ -221,8 +223,10 @@ def copy(saved, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "changes", "parts"),
     [
-        ("t5", {"model_type": "bert"}, ["model_type='bert'", "switch_transformers, t5"]),
-        ("t5", {"feed_forward_proj": "gated-silu"}, ["feed_forward_proj='gated-silu'", "relu"]),
+        ("t5", {"model_type": "bert"}, ["model_type='bert'", "switch_transformers, t5, mt5"]),
+        ("t5", {"dense_act_fn": "tanh"}, ["dense_act_fn='tanh'", "relu, gelu, gelu_new"]),
+        ("t5", {"is_gated_act": True}, ["no tensor", "wi_0"]),
+        ("t5", {"model_type": "umt5"}, ["no tensor", "block.1.layer.0.SelfAttention.relative_att"]),
         ("t5", {"num_decoder_layers": 5}, ["no tensor decoder.block.4"]),
         ("t5", {"num_decoder_layers": "2"}, ["num_decoder_layers='2'", "whole number"]),
         ("t5", {"layer_norm_epsilon": 1e-5}, ["layer_norm_epsilon=1e-05"]),
@@ -232,7 +236,7 @@ def copy(saved, tmp_path):
         ("t5", {"num_layers": 5, "num_decoder_layers": 5}, ["no tensor encoder.block.4"]),
         ("t5", {"num_layers": 10**15, "num_decoder_layers": 10**15}, ["no tensor encoder.block.4"]),
         ("t5", {"num_layers": 2, "num_decoder_layers": 2}, ["has a tensor", "and 4"]),
-        ("switch", {"dense_act_fn": "gelu"}, ["dense_act_fn='gelu'", "'relu' is"]),
+        ("switch", {"dense_act_fn": "quick_gelu"}, ["dense_act_fn='quick_gelu'", "relu, gelu"]),
         ("switch", {"router_bias": True}, ["router_bias=True"]),
         ("switch", {"router_dtype": "bfloat16"}, ["router_dtype='bfloat16'"]),
         ("switch", {"num_experts": 8}, ["no tensor", "expert_4"]),
@@ -257,14 +261,6 @@ def test_stacks_with_embeddings_of_their_own(command, copy):
     safetensors.numpy.save_file(found, folder / "model.safetensors")
     line = import_refused(command, folder)
     assert "encoder.embed_tokens.weight differs from shared.weight" in line
-
-
-def test_logits_scaled_by_a_matrix_of_their_own(command, copy):
-    folder = copy("switch")
-    found = tensors(folder)
-    found["lm_head.weight"] = found["shared.weight"] + 1
-    safetensors.numpy.save_file(found, folder / "model.safetensors")
-    assert "lm_head.weight differs" in import_refused(command, folder)
 
 
 def test_a_vocabulary_with_more_ids_than_rows(command, copy):
@@ -369,6 +365,8 @@ def test_files_that_are_missing_or_damaged(command, copy, tmp_path):
     assert "cut short" in import_refused(command, folder)
     weights.unlink()
     assert "holds neither model.safetensors" in import_refused(command, folder)
+    weights.with_name("pytorch_model.bin.index.json").write_text("{}")
+    assert "a pickle, which may run code" in import_refused(command, folder)
     (folder / "config.json").write_text("{")
     assert "is not JSON" in import_refused(command, folder)
     (folder / "config.json").unlink()

@@ -77,6 +77,8 @@ def test_the_sizes_are_those_of_the_checkpoint(switch_tiny):
         "ModelConfig.activation": "relu",
         "ModelConfig.tied_embeddings": True,
         "ModelConfig.relative_buckets": 32,
+        "ModelConfig.scale_logits": None,
+        "ModelConfig.bias_per_layer": False,
         "ModelConfig.switch": True,
         "SwitchConfig.num_experts": 4,
         "SwitchConfig.every": 2,

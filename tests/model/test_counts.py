@@ -81,6 +81,7 @@ BUILT = pytest.mark.parametrize(
         tiny_config(activation="geglu", tied_embeddings=False, num_layers=6),
         tiny_config(num_layers=3, switch=switch_config(every=3)),
         tiny_config(relative_buckets=16),
+        tiny_config(num_layers=5, num_decoder_layers=3, bias_per_layer=True, activation="swiglu"),
         tiny_config(num_layers=5, num_decoder_layers=3),
         tiny_config(num_decoder_layers=0),
         tiny_config(num_layers=3, num_decoder_layers=0, tied_embeddings=False, switch=None),

@@ -1,6 +1,7 @@
 """Normalisation, feed-forward, embedding and initial values, against their formulas."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import pytest
 from flax import nnx
 
 from switchx.model import NO_NOISE, Model
+from switchx.model.activations import ACTIVATIONS
+from switchx.model.experts import Experts
 from switchx.model.layers import Embedding, FeedForward, RMSNorm
 from tests.helpers import init, jit, noise, tiny_config, with_switch
 from tests.model import oracle
@@ -28,14 +31,57 @@ def test_rms_norm(dtype):
     np.testing.assert_allclose(np.array(found, np.float64), expected, rtol=tolerance)
 
 
-@pytest.mark.parametrize("activation", ["relu", "geglu"])
+def _by_erf(x):
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+# Each by its formula, and whether it is gated.
+FORMULAS = {
+    "relu": (lambda x: np.maximum(x, 0), False),
+    "gelu_tanh": (oracle.gelu, False),
+    "gelu_erf": (_by_erf, False),
+    "silu": (lambda x: x / (1 + np.exp(-x)), False),
+    "reglu": (lambda x: np.maximum(x, 0), True),
+    "geglu": (oracle.gelu, True),
+    "geglu_erf": (_by_erf, True),
+    "swiglu": (lambda x: x / (1 + np.exp(-x)), True),
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_feed_forward(activation):
-    layer = FeedForward(tiny_config(activation=activation), nnx.Rngs(params=0))
-    names = ["wi_DF", "wo_FD"] + ["gate_DF"] * (activation == "geglu")
-    weights = {name: np.array(getattr(layer, name)[...], float) for name in names}
+    """A dense one, and as one of two experts."""
+    config = tiny_config(activation=activation)
+    layer, experts = (make(config) for make in (_dense, _two_experts))
+    function, gated = FORMULAS[activation]
     x = 3 * np.random.default_rng(0).normal(size=(2, 3, 16))
-    expected = oracle.feed_forward(x, **weights)
-    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32), NO_NOISE), expected, atol=1e-4)
+
+    def expected(x, wi, wo, gate=None):
+        assert (gate is not None) == gated
+        return (function(x @ wi) if gate is None else function(x @ gate) * (x @ wi)) @ wo
+
+    def kernels(of, suffixes):
+        found = {name: getattr(of, f"{name}_{suffix}", None) for name, suffix in suffixes.items()}
+        return {name: np.array(p[...], float) for name, p in found.items() if p is not None}
+
+    found = layer(jnp.asarray(x, jnp.float32), NO_NOISE)
+    dense = kernels(layer, {"wi": "DF", "wo": "FD", "gate": "DF"})
+    np.testing.assert_allclose(found, expected(x, **dense), atol=2e-5)
+
+    def product(x_END, kernel_EDF):
+        return jnp.einsum("end,edf->enf", x_END, kernel_EDF)
+
+    found = experts.compute(experts.kernels(), jnp.asarray(x, jnp.float32), product, lambda h: h)
+    stacked = kernels(experts, {"wi": "EDF", "wo": "EFD", "gate": "EDF"})
+    np.testing.assert_allclose(found, expected(x, **stacked), atol=2e-5)
+
+
+def _dense(config):
+    return FeedForward(config, nnx.Rngs(params=0))
+
+
+def _two_experts(config):
+    return Experts(config, 2, nnx.Rngs(params=0))
 
 
 def test_feed_forward_dropout_shares_its_mask_along_the_length():

@@ -31,6 +31,8 @@ _SHAPE_FIELDS = (
 UNSAID: dict[str, Any] = {
     "ModelConfig.num_decoder_layers": None,
     "ModelConfig.relative_max_distance": 128,
+    "ModelConfig.scale_logits": None,
+    "ModelConfig.bias_per_layer": False,
     "SwitchConfig.experts_in": "feed_forward",
     "SwitchConfig.extra_dense": False,
     "SwitchConfig.encoder_sparse": None,
@@ -69,6 +71,8 @@ def _own_shapes(config: ModelConfig) -> dict[str, Any]:
     """What is set of a stack alone; None where it says what holds for both, and so as before."""
     encoder, decoder = config.encoder, config.decoder
     own: dict[str, Any] = {"ModelConfig.num_decoder_layers": None}
+    if config.scaled_logits == config.tied_embeddings:
+        own["ModelConfig.scale_logits"] = None
     if decoder.num_layers != encoder.num_layers:
         own["ModelConfig.num_decoder_layers"] = decoder.num_layers
     if config.switch:
