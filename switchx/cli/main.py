@@ -32,10 +32,11 @@ COMMANDS = {
     "compare": "what sets runs apart, in their settings and in their curves",
     "import": "make a run of a model that another program trained",
     "export": "write a trained model for another program",
+    "convert-gin": "write gin files of T5X as one of switchx",
     "upcycle": "make the start of a switch model of a trained dense one",
 }
 COMPUTE = ("train", "eval", "ablate", "infer")
-NO_JAX = ("data", "info")  # the other commands open its devices
+NO_JAX = ("data", "info", "convert-gin")  # the other commands open its devices
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -90,7 +91,7 @@ def _dispatch(argv: list[str], own: bool) -> int:
     if not argv or argv[0] not in COMMANDS:
         _overview().parse_args(argv or ["--help"])
         return 0
-    module = f"{argv[0]}_" if keyword.iskeyword(argv[0]) else argv[0]
+    module = f"{argv[0]}_" if keyword.iskeyword(argv[0]) else argv[0].replace("-", "_")
     command = importlib.import_module(f"switchx.cli.{module}")
     parser = Parser(prog=f"switchx {argv[0]}", description=f"{COMMANDS[argv[0]].capitalize()}.")
     add_common_arguments(parser)

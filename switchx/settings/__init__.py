@@ -4,7 +4,7 @@ from switchx.settings.changes import changed_settings
 from switchx.settings.fitting import check_fits
 from switchx.settings.forks import check_fork
 from switchx.settings.gin_syntax import Binding, read_flag
-from switchx.settings.loading import Request, Settings, load
+from switchx.settings.loading import Request, Settings, converted, load
 
 __all__ = [
     "Binding",
@@ -13,6 +13,7 @@ __all__ = [
     "changed_settings",
     "check_fits",
     "check_fork",
+    "converted",
     "load",
     "read_flag",
 ]

@@ -16,6 +16,7 @@ from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding, Part, own
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
+from switchx.settings.t5x import writing
 from switchx.settings.t5x.translation import is_t5x, lines, translate
 from switchx.training.config import BatchShape, RunConfig, StartConfig
 from switchx.training.run_reader import check_format
@@ -50,6 +51,14 @@ class Request:
         """The run's directory where the caller names it himself."""
         by_gin = [binding.value for binding in self.bindings if binding.target == MODEL_DIR]
         return self.model_dir if self.model_dir is not None else (by_gin or [None])[-1]
+
+    @property
+    def flags(self) -> tuple[Binding, ...]:
+        """What wins over files, the run's directory last."""
+        if self.model_dir is None:
+            return self.bindings
+        origin = f"--model_dir={self.model_dir}"
+        return (*self.bindings, Binding(MODEL_DIR, self.model_dir, origin))
 
     def of_run(self) -> "Request":
         """The same, with the configuration that a run saved where no file is named.
@@ -118,9 +127,6 @@ def load(
     """
     bindings, theirs = read(request, model or {})
     _refuse_sweep(bindings)
-    if request.model_dir is not None:
-        origin = f"--model_dir={request.model_dir}"
-        bindings.append(Binding(MODEL_DIR, request.model_dir, origin))
     return dataclasses.replace(of_bindings(bindings, defaults, model), theirs=theirs)
 
 
@@ -151,10 +157,27 @@ def read(request: Request, model: Mapping[str, Any]) -> tuple[list[Binding], tup
     files = [(name, reader.read_parts(name)) for name in _names(request, model)]
     parts = [part for _, own_parts in files for part in own_parts]
     if is_t5x(parts):
-        macros = {binding.target for binding in base if binding.is_macro}
-        found = translate(parts, request.bindings, macros)
+        found = translate(parts, request.flags, base)
         return [*base, *found.bindings], lines(found)
-    return [*base, *_of_files(reader, files), *map(own, request.bindings)], ()
+    return [*base, *_of_files(reader, files), *map(own, request.flags)], ()
+
+
+def converted(request: Request) -> tuple[str, list[str]]:
+    """What files of T5X are as one of switchx, and what of them was passed over.
+
+    Raises:
+      UserError: they are none of T5X's, or ask for what switchx does not have.
+    """
+    reader = Reader(request.search_paths)
+    base = reader.read_file(BASE)
+    parts = [part for name in request.gin_files for part in reader.read_parts(name)]
+    if not is_t5x(parts):
+        for part in parts:
+            own(part)
+        named = ", ".join(request.gin_files)
+        raise UserError(f"{named} is switchx's already: there is nothing to convert.")
+    found = translate(parts, request.flags, base)
+    return writing.text(found, base, request.gin_files), found.notes
 
 
 def read_files(request: Request, model: Mapping[str, Any]) -> list[Binding]:

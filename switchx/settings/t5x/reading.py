@@ -15,8 +15,7 @@ from switchx.settings.t5x.names import SHORT_NAMES, short_name, why_none
 from switchx.settings.t5x.rows import DiffersError
 from switchx.settings.t5x.table import NAMES, TABLE
 
-_BY_T5X = "T5X's default"
-_THEIR_FOLDERS = ("t5x/", "flaxformer/")
+BY_T5X = "T5X's default"
 _SAYS_IT = "--gin.{}=... says what is to be trained here"
 
 
@@ -64,8 +63,8 @@ class Reading:
 
     def put(self, target: str, value: Any, use: Use | None) -> None:
         """Sets one of our macros or parameters to what a use comes to."""
-        origin = use.binding.origin if use and use.binding else _BY_T5X
-        file = use.binding.file if use and use.binding else _BY_T5X
+        origin = use.binding.origin if use and use.binding else BY_T5X
+        file = use.binding.file if use and use.binding else BY_T5X
         before = self.chosen.get(target)
         if before is not None and before.value != value and target not in self.decided:
             self.refuse(
@@ -97,7 +96,7 @@ def shown(use: Use) -> str:
 def _said(use: Use | None, why: str) -> str:
     if use is None:
         return f"{why}."
-    where = use.binding.origin if use.binding else _BY_T5X
+    where = use.binding.origin if use.binding else BY_T5X
     said = repr(use.value) if use.parameter == "@" else shown(use)
     return f"{where}: {said}: {why}."
 

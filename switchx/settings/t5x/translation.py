@@ -7,6 +7,7 @@ from typing import Any
 from switchx.errors import UserError
 from switchx.settings.configurables import CONFIGURABLES, PARAMETERS
 from switchx.settings.gin_syntax import (
+    REQUIRED,
     Binding,
     Import,
     Macro,
@@ -20,12 +21,10 @@ from switchx.settings.t5x import model_rules, run_rules
 from switchx.settings.t5x.config import Config
 from switchx.settings.t5x.files import KNOWN
 from switchx.settings.t5x.names import SHORT_NAMES, aliases_of, full_name, short_name, why_none
-from switchx.settings.t5x.reading import Reading, read
+from switchx.settings.t5x.reading import BY_T5X, Reading, read
 from switchx.settings.t5x.table import LIBRARIES, NAMES, SCRIPTS, parameters_of
 
-_BY_T5X = "T5X's default"
 _THEIR_FOLDERS = ("t5x/", "flaxformer/")
-_SAYS_IT = "--gin.{}=... says what is to be trained here"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +56,13 @@ def _is_theirs(part: Part, aliases: dict[str, str]) -> bool:
     return bool(part.scope) or any(each in NAMES or why_none(each) for each in found)
 
 
-def translate(parts: Sequence[Part], flags: Sequence[Binding], known: set[str]) -> Translation:
+def translate(
+    parts: Sequence[Part], flags: Sequence[Binding], base: Sequence[Binding]
+) -> Translation:
     """What files of T5X and the caller's flags come to.
 
     Args:
-      known: the macros of switchx.
+      base: what configs/base.gin sets.
 
     Raises:
       UserError: what would change what is trained and has no equal, all of it.
@@ -69,6 +70,7 @@ def translate(parts: Sequence[Part], flags: Sequence[Binding], known: set[str]) 
     ours = [part for part in parts if isinstance(part, Binding) and _is_ours(part)]
     theirs = [part for part in parts if not _is_ours(part)]
     asked, left = _flags(theirs, flags)
+    known = {b.target for b in base if b.is_macro} | _named_macros([*ours, *left])
     config = Config.of([*theirs, *asked])
     _refuse_scripts(config)
     uses = config.uses()
@@ -85,7 +87,19 @@ def translate(parts: Sequence[Part], flags: Sequence[Binding], known: set[str]) 
     _say_unused(reading, unused, sorted({*known, *_named_macros(theirs)}))
     if reading.refusals:
         raise UserError(_refusal(list(dict.fromkeys(reading.refusals))))
-    return Translation([*reading.chosen.values(), *given], list(dict.fromkeys(reading.notes)))
+    chosen = [b for b in reading.chosen.values() if not _goes_without_saying(b, base)]
+    return Translation([*chosen, *given], list(dict.fromkeys(reading.notes)))
+
+
+def _goes_without_saying(binding: Binding, base: Sequence[Binding]) -> bool:
+    """What T5X takes where nobody says anything, and switchx too."""
+    if binding.origin != BY_T5X:
+        return False
+    there = {b.target: b.value for b in base}
+    if binding.is_macro:
+        return there.get(binding.target, REQUIRED) == binding.value
+    cls, _, field = binding.target.partition(".")
+    return getattr(CONFIGURABLES[cls], field, REQUIRED) == binding.value
 
 
 def _flags(theirs: Sequence[Part], flags: Sequence[Binding]) -> tuple[list[Binding], list[Binding]]:

@@ -1,0 +1,96 @@
+"""A translation as a gin file of switchx that stands on its own."""
+
+import textwrap
+from collections.abc import Sequence
+
+from switchx.settings.gin_syntax import REQUIRED, Binding, Macro, leaves
+from switchx.settings.t5x.files import KNOWN
+from switchx.settings.t5x.translation import Translation
+
+_WIDTH = 100
+_RUN = ("MODEL_DIR",)  # that no parameter refers to
+_SECTIONS = {
+    "DataConfig": "data",
+    "TrainerConfig": "the run",
+    "StartConfig": "the start",
+    "ScoreConfig": "the tasks' own scores",
+    "OptimizerConfig": "optimizer",
+    "MeshConfig": "mesh",
+    "ModelConfig": "model",
+    "SwitchConfig": "experts",
+}
+
+
+def text(translation: Translation, base: Sequence[Binding], names: Sequence[str]) -> str:
+    """The file: a section for each part of a run, macros before parameters.
+
+    Args:
+      base: what configs/base.gin sets.
+      names: of the files that it was made of.
+    """
+    last = {binding.target: binding for binding in translation.bindings}
+    order = {binding.target: i for i, binding in enumerate(base)}
+    kept = sorted(last.values(), key=lambda binding: order.get(binding.target, len(order)))
+    lines = _head(kept, translation.notes, names)
+    owners = _owners([*base, *kept])
+    own = [b for b in kept if b.is_macro and b.target not in owners and b.target not in _RUN]
+    if own:
+        lines += ["# ---- macros of its own ----", *map(_line, own), ""]
+    for name, title in _SECTIONS.items():
+        in_it = [b for b in kept if _owner(b, owners) == name]
+        macros = [_line(b) for b in in_it if b.is_macro]
+        parameters = [f"  {_line(b, b.target.partition('.')[2])}" for b in in_it if not b.is_macro]
+        block = [f"{name}:", *parameters] if parameters else []
+        if in_it:
+            between = [""] if macros and block else []
+            lines += [f"# ---- {title} ----", *macros, *between, *block, ""]
+    return "\n".join(lines)
+
+
+def _head(kept: Sequence[Binding], notes: Sequence[str], names: Sequence[str]) -> list[str]:
+    said = (
+        f"Made by `switchx convert-gin` of {', '.join(names)}: the same run, in switchx's words. "
+        "Behind each setting stands the place that it comes from."
+    )
+    lines = _comment(said, "# ")
+    missing = [b.target for b in kept if b.value == REQUIRED]
+    if missing:
+        lines += ["#", "# Required to be set:", *(f"#   - {name}" for name in missing)]
+    if notes:
+        lines += ["#", "# Passed over, since it does not change what is trained:"]
+        lines += [line for note in notes for line in _comment(note, "#   - ")]
+    return [*lines, ""]
+
+
+def _comment(said: str, first: str) -> list[str]:
+    later = "#" + " " * (len(first) - 1)
+    return textwrap.wrap(
+        said,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _owners(bindings: Sequence[Binding]) -> dict[str, str]:
+    """The dataclass that each macro gives a value to."""
+    return {
+        leaf.name: binding.target.partition(".")[0]
+        for binding in bindings
+        if not binding.is_macro
+        for leaf in leaves(binding.value)
+        if isinstance(leaf, Macro)
+    }
+
+
+def _owner(binding: Binding, owners: dict[str, str]) -> str | None:
+    if binding.target in _RUN:
+        return "TrainerConfig"
+    return owners.get(binding.target) if binding.is_macro else binding.target.partition(".")[0]
+
+
+def _line(binding: Binding, name: str | None = None) -> str:
+    place = " ".join(binding.origin.removesuffix(KNOWN).split())
+    return f"{name or binding.target} = {binding.value!r}  # {place}"
