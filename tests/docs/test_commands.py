@@ -62,7 +62,7 @@ def check_switchx(words):
         assert words == ["--help"]
         return
     command = importlib.import_module(
-        f"switchx.cli.{words[0]}{'_' if keyword.iskeyword(words[0]) else ''}"
+        f"switchx.cli.{words[0].replace('-', '_')}{'_' if keyword.iskeyword(words[0]) else ''}"
     )
     assert words[0] in COMMANDS
     parser = Parser(prog=f"switchx {words[0]}")

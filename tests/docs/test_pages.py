@@ -82,3 +82,14 @@ def test_what_t5x_users_are_told_to_use_exists():
             assert name in macros, name
         for name in re.findall(r"`(\w+Config\.\w+)[`=]", cell):
             assert name in PARAMETERS, name
+
+
+def test_the_tables_of_t5x_have_all_that_is_read():
+    from switchx.settings.t5x.table import TABLE
+
+    told = " ".join(row[1] for row in rows("from_t5x.md"))
+    for name, found in TABLE.items():
+        for parameter, row in found.items():
+            said = row if parameter == "@" else {row.ours} - {None}
+            for ours in set(said) - {"ModelConfig.switch"}:
+                assert re.search(rf"`{ours}[`=]", told), f"{name}.{parameter}: {ours}"

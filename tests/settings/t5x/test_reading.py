@@ -162,13 +162,13 @@ from t5x import models
 MIXTURE_OR_TASK_NAME = 'a_task'
 TASK_FEATURE_LENGTHS = {'inputs': 64, 'targets': 16}
 TRAIN_STEPS = 1_020_000
-INITIAL_CHECKPOINT_PATH = 'gs://a/t5_1_1_base/checkpoint_1000000'
+INITIAL_CHECKPOINT_PATH = '/a/t5_1_1_base/checkpoint_1000000'
 models.EncoderDecoderModel.predict_batch_with_aux.num_decodes = 4
 """
 
 
 def test_fine_tuning_starts_from_the_import_and_leaves_out_the_steps_before(read):
-    with pytest.raises(Exception, match="switchx import --from=t5x --input=gs://a/t5_1_1_base/"):
+    with pytest.raises(Exception, match="switchx import --from=t5x --input=/a/t5_1_1_base/"):
         read(FINETUNE)
     found = read(FINETUNE, "--gin.START_FROM=runs/imported")
     assert (found.start.from_run, found.start.step) == ("runs/imported", "continue")
@@ -187,7 +187,7 @@ def test_steps_before_a_checkpoint_of_no_number_have_to_be_said(read):
     with pytest.raises(Exception, match="relative_steps=N"):
         read(text)
     found = read(text, "--gin.train_script.train.relative_steps=50")
-    assert (found.run.trainer.train_steps, found.start.from_run) == (50, "gs://a/t5_1_1_base")
+    assert (found.run.trainer.train_steps, found.start.from_run) == (50, "/a/t5_1_1_base")
 
 
 def test_what_is_used_and_what_is_passed_over_is_shown_with_its_place(read):
