@@ -26,7 +26,9 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
         from switchx.data.prepared.stream import PreparedSets
 
         for split in splits:
-            PreparedSets(config, split)
+            for info in PreparedSets(config, split).infos:
+                if config.encoder_alone and info.plan.cut is not None:
+                    raise refusal(info.plan.task)
         return
     if config.mixture_starts and config.pack and "train" in splits:
         raise UserError(

@@ -31,6 +31,7 @@ def predict_masks(
     sentinels = _sentinels(vocabulary)
     never_V = np.zeros(model.config.vocab_size, bool)
     never_V[[*sentinels, vocabulary.pad_id, vocabulary.eos_id]] = True
+    never_V[vocabulary.size :] = True
     for numbers in in_batches(range(len(rows)), batch_size):
         own = [rows[n] for n in numbers]
         M = bucket(max(map(len, own)), LEAST_INPUT)

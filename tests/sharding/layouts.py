@@ -23,6 +23,11 @@ from switchx.training.step import abstract_batch
 FOLDER = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parents[2]
 
+ENCODER_ALONE = {
+    "ModelConfig.num_decoder_layers": 0,
+    "MIXTURE_OR_TASK_NAME": "c4_v310_masked_lm",
+    "TASK_FEATURE_LENGTHS": {"inputs": 512, "targets": 512},
+}
 # Name: model, and sizes of replica, data, expert and model; "fully" for fully sharded state.
 LAYOUTS: dict[str, tuple[str, tuple[int, int, int, int], bool]] = {
     "t5_base.data_8": ("t5_base", (1, 8, 1, 1), False),
@@ -30,6 +35,7 @@ LAYOUTS: dict[str, tuple[str, tuple[int, int, int, int], bool]] = {
     "switch_base_128.data_2_expert_64": ("switch_base_128", (1, 2, 64, 1), False),
     "switch_xxl_128.data_4_expert_32_model_2.fully": ("switch_xxl_128", (1, 4, 32, 2), True),
     "switch_c_2048.replica_2_expert_256": ("switch_c_2048", (2, 1, 256, 1), False),
+    "switch_base_16.data_2_expert_4_model_2.encoder": ("switch_base_16", (1, 2, 4, 2), False),
     "switch_c_2048_hf.data_2_expert_8_model_2": ("switch_c_2048_hf", (1, 2, 8, 2), False),
 }
 
@@ -38,6 +44,7 @@ def layout(name: str) -> dict[str, Any]:
     """The parameters, optimizer state and activations of one of LAYOUTS."""
     model, sizes, fully_sharded = LAYOUTS[name]
     values = {"FULLY_SHARDED": fully_sharded, "TFDS_DATA_DIR": None}
+    values |= ENCODER_ALONE if name.endswith(".encoder") else {}
     values |= {f"MESH_{a.upper()}": n for a, n in zip(MESH_AXES, sizes, strict=True)}
     asked = Request(
         gin_files=(f"configs/models/{model}.gin", "configs/runs/pretrain_c4.gin"),
@@ -70,7 +77,10 @@ def activations(setup: Setup) -> list[str]:
     def forward(params: Any, batch: Any) -> Any:
         rows = jax.numpy.arange(setup.run.batch.batch_size, dtype=jax.numpy.uint32)
         noise = Noise.for_rows(0, jax.numpy.int32(0), rows)
-        output = setup.model.bind(params)(
+        module = setup.model.bind(params)
+        if setup.run.model.encoder_alone:
+            return module.at_inputs(batch["encoder_input_tokens"], noise).logits_BLV
+        output = module(
             batch["encoder_input_tokens"],
             batch["decoder_input_tokens"],
             batch["decoder_target_tokens"] > 0,

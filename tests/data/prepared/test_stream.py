@@ -242,3 +242,27 @@ def test_a_cut_file_is_judged_before_anything_is_read(config, tmp_path, capfd):
         PreparedStream(cut)
     PreparedStream(dataclasses.replace(cut, max_broken_share=0.9))
     assert "records are lost in " in capfd.readouterr().err
+
+
+def test_an_encoder_alone_is_fed_from_a_set_too(tmp_path):
+    """Packed examples, masked when they were prepared."""
+    lengths = {"inputs": 32, "targets": 32}
+    made = json_config(
+        tmp_path, mixture_or_task_name="c4_json_masked_lm", feature_lengths=lengths, pack=True
+    )
+    data.prepare(made)
+    alone = dataclasses.replace(made, encoder_alone=True)
+    mask = data.vocabulary(made).sentinel_id(0)
+    whole = data.eval_batches(made)
+    for batch, of_both in zip(data.eval_batches(alone), whole, strict=True):
+        weight_BL, input_BL = batch["encoder_loss_weights"], batch["encoder_input_tokens"]
+        np.testing.assert_array_equal(weight_BL > 0, input_BL == mask)
+        target_BL = batch["encoder_target_tokens"]
+        np.testing.assert_array_equal(target_BL, of_both["decoder_target_tokens"])
+        np.testing.assert_array_equal((target_BL != input_BL), weight_BL > 0)
+        np.testing.assert_array_equal(batch["encoder_segment_ids"], of_both["encoder_segment_ids"])
+    assert 0 < weight_BL.sum() < weight_BL.size
+    state = data.train_stream(alone).state()
+    stream = data.train_stream(alone)
+    stream.restore(state)
+    assert next(stream).keys() == batch.keys()
