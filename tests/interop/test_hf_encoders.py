@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import switchx
 from switchx.interop.hf import open_source
 from switchx.model import NO_NOISE, Groupings, Model
 from tests.helpers import jit
+from tests.inference.helpers import log_softmax
 from tests.interop.peers import abstract, peer, roomy, save, torch, transformers
 from tests.interop.test_hf_command import RUN, assert_bitwise, exported, tensors
 from tests.interop.test_hf_logits import ATOL, tokens
@@ -81,3 +83,22 @@ def test_logits_of_their_own_come_back(command, tmp_path):
     )
     assert set(report["unexpected_keys"]) == {"lm_head.weight"}
     assert not report["missing_keys"]
+
+    # Asked: one token for each blank, and what no encoder does is refused by its flag.
+    (tmp_path / "in").write_text('{"text": "a __ b"}\n{"text": "__, __"}\n')
+    answered = command("infer", "--model_dir=run", "--input=in")
+    assert answered.status == 0, answered.err
+    lines = [json.loads(line) for line in answered.out.splitlines()]
+    assert [len(line["blanks"]) for line in lines] == [1, 2]
+    refused = command("infer", "--model_dir=run", "--input=in", "--method=beam")
+    assert refused.status == 2
+    assert "--method=beam is for what a decoder writes" in refused.err
+    run = switchx.Run(tmp_path / "run")
+    choices = ["<extra_id_0>x", "<extra_id_0>yz"]
+    scores_B = run.score(["a __ b"] * 2, choices)
+    for choice, score in zip(choices, scores_B, strict=True):
+        text = choice.removeprefix("<extra_id_0>")
+        logp_LV = log_softmax(run.logits("a __ b", choice))
+        tokens_of = run.vocabulary.encode(f"a {text} b")
+        at = range(2, 2 + len(text))
+        np.testing.assert_allclose(score, sum(logp_LV[i, tokens_of[i]] for i in at), rtol=1e-5)
