@@ -15,7 +15,7 @@ WORDS = Characters(alphabet="abcdefgh")
 CONFIG = answering_config(vocab_size=WORDS.size + 2, num_decoder_layers=0)
 MODEL, PARAMS = Model.of(CONFIG), lively(CONFIG)
 MASK = WORDS.sentinel_id(0)
-TEXTS = ["ab<extra_id_0>defgh", "<extra_id_0>bc<extra_id_1>", "h<extra_id_1>", "abc"]
+TEXTS = ["ab<extra_id_0>defg", "<extra_id_0>bc<extra_id_1>", "h<extra_id_1>", "abc"]
 
 
 @functools.cache
