@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int | None:
         if getattr(args, flag) is not None:
             raise UserError(f"--{flag} is for `switchx data vocabulary` alone.")
     prepared = args.action != "prepare"
-    settings = load_either(args, defaults=_NOT_NEEDED, model=False, prepared=prepared)
+    settings = load_either(args, defaults=_NOT_NEEDED, model=False, prepared=prepared, asked=True)
     action = importlib.import_module(f"switchx.cli.data_{args.action}")
     status: int | None = action.run(args, settings)
     return status

@@ -1,7 +1,10 @@
 """switchx data vocabulary: trains a SentencePiece vocabulary on a sample of one's own text."""
 
 import argparse
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,16 +44,17 @@ def run(args: argparse.Namespace) -> None:
     pieces = _pieces(args, training.LEAST_SIZE)
     began = time.monotonic()
     with Progress(None, "bytes") as progress:
-        texts = training.sample(files, "--input", args.sample_mb * _MB, progress.advance)
-        read = list(training.sentences(texts))
+        sample = training.Sample(files, "--input", args.sample_mb * _MB)
+        read = list(training.sentences(sample.texts(progress.advance)))
     size = sum(len(sentence.encode()) for sentence in read)
+    left_out = f", {sample.broken:,} records without text" if sample.broken else ""
     print(
-        f"{size / _MB:,.1f} MB of text from {min(len(files), training.MOST_FILES)} of {len(files)} "
-        f"files, at most --sample_mb={args.sample_mb}; training ...",
+        f"{size / _MB:,.1f} MB of text (--sample_mb={args.sample_mb}) from {len(sample.files)} of "
+        f"{len(files)} files{left_out}; training ...",
         flush=True,
     )
     try:
-        model = training.train(read, pieces)
+        model = _watched(lambda: training.train(read, pieces))
     except training.SizeError as error:
         raise _other_size(args, error) from error
     storage.write_whole(path, training.with_sentinels(model, args.sentinels))
@@ -59,6 +63,24 @@ def run(args: argparse.Namespace) -> None:
         f"{time.monotonic() - began:.0f} s; train with a ModelConfig.vocab_size of at least "
         f"{args.size} and\n  --gin.VOCABULARY={str(path)!r}"
     )
+
+
+def _watched(call: Callable[[], bytes]) -> bytes:
+    """What a call returns that takes minutes and says nothing; ctrl-C ends the waiting."""
+    future: Future[bytes] = Future()
+
+    def answer() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # raised again where the result is asked for
+            future.set_exception(error)
+
+    threading.Thread(target=answer, daemon=True).start()
+    with Progress(None, "seconds") as progress:
+        while not future.done():
+            wait([future], timeout=1.0)
+            progress.advance()
+    return future.result()
 
 
 def _output(given: str | None) -> Path:

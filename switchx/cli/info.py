@@ -5,9 +5,10 @@ import dataclasses
 import json
 
 from switchx.cli.flags import load_either
+from switchx.data.tasks.names import NO_TASK
 
 # What a run needs and its figures do not depend on, or hardly.
-NOT_NEEDED = {"MIXTURE_OR_TASK_NAME": "any", "TRAIN_STEPS": 1, "TFDS_DATA_DIR": None}
+NOT_NEEDED = {"MIXTURE_OR_TASK_NAME": NO_TASK, "TRAIN_STEPS": 1, "TFDS_DATA_DIR": None}
 NOT_NEEDED |= {"C4_JSON_TRAIN": None, "C4_JSON_VALIDATION": None}
 
 
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from switchx.planning import summary_text
     from switchx.planning.summary import Summary, refusal
 
-    settings = load_either(args, defaults=NOT_NEEDED)
+    settings = load_either(args, defaults=NOT_NEEDED, asked=True)
     summary, problem = Summary.of(settings.run), refusal(settings.run)
     if args.json:
         print(json.dumps(dataclasses.asdict(summary) | {"problem": problem}, indent=2))

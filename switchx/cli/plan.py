@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from switchx.planning import environment
 
     environment.prepare()
-    settings = load_either(args, defaults=NOT_NEEDED)
+    settings = load_either(args, defaults=NOT_NEEDED, asked=True)
     return (_fit if args.fit else _plan)(args, settings)
 
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
             bindings=(read_flag("ModelConfig.switch=@SwitchConfig()"), *asked.bindings),
         )
     )
-    check_fits(settings)
+    check_fits(settings, asked=True)
     check_sizes(dense, settings.run.model, args.from_dir)
     mesh = make_mesh(settings.run.mesh)
     check_run(settings.run, mesh)

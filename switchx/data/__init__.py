@@ -23,6 +23,7 @@ __all__ = [
     "DataConfig",
     "Stream",
     "Vocabulary",
+    "asked_ids",
     "check_objective",
     "check_position",
     "check_settings",
@@ -71,6 +72,19 @@ def known_ids(config: DataConfig) -> "Ids | None":
     from switchx.data import checks
 
     return checks.known_ids(config)
+
+
+def asked_ids(config: DataConfig) -> "Ids | None":
+    """What a task of the user's says of its vocabulary, which TensorFlow takes seconds to tell.
+
+    None where it cannot be asked here, or is none that alone knows it.
+
+    Raises:
+      UserError: it needs more sentinels at these lengths than there are.
+    """
+    from switchx.data import checks
+
+    return checks.asked_ids(config)
 
 
 def vocabulary(config: DataConfig) -> Vocabulary:

@@ -117,6 +117,23 @@ def _check_text_is_read(provider: Any, config: DataConfig) -> None:
         )
 
 
+def asked_ids(config: DataConfig) -> Ids | None:
+    """See `switchx.data.asked_ids`."""
+    others = config.mixture_or_task_name in (names.NO_TASK, "") or config.prepared_dir is not None
+    if others or vocabulary_files.chosen(config) != "default":
+        return None
+    load_tensorflow()
+    from switchx.data.tasks import seqio_vocabularies
+
+    try:
+        provider = lookup.find_provider(config)
+        ids = seqio_vocabularies.ids_of(provider.output_features["targets"].vocabulary, config)
+    except UserError:  # it is said where its data is read
+        return None
+    _check_spans(provider, ids, config)
+    return ids
+
+
 def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
     """Returns the task or mixture of a config whose lengths, vocabulary and sources fit.
 
@@ -124,26 +141,30 @@ def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
       UserError: one of them does not; nothing has been read but the vocabulary.
     """
     load_tensorflow()
-    import seqio
-
     from switchx.data.tasks import mixing, sources
-    from switchx.data.tasks.span_corruption import span_settings
 
     provider = lookup.find_provider(config)
     _check_text_is_read(provider, config)
-    vocabulary = lookup.open_vocabulary(config, provider)
+    _check_spans(provider, lookup.open_vocabulary(config, provider).ids, config)
+    sources.check_sources(provider, config, splits)
+    if "train" in splits:
+        mixing.join_steps(provider, config)
+    return provider
+
+
+def _check_spans(provider: Any, ids: Ids, config: DataConfig) -> None:
+    """Raises UserError where a task cannot corrupt rows of these lengths with these sentinels."""
+    import seqio
+
+    from switchx.data.tasks.span_corruption import span_settings
+
     for task in seqio.get_subtasks(provider):
         spans = span_settings(task)
         if spans is not None:
             if config.encoder_alone:
                 raise refusal(task.name)
-            check_span_lengths(
-                config.feature_lengths, *spans, vocabulary.sentinels, config.vocabulary
-            )
-    sources.check_sources(provider, config, splits)
-    if "train" in splits:
-        mixing.join_steps(provider, config)
-    return provider
+            sentinels = ids.sentinels.count
+            check_span_lengths(config.feature_lengths, *spans, sentinels, config.vocabulary)
 
 
 def _probe(provider: Any) -> Any:

@@ -11,19 +11,27 @@ from switchx.training.checks import check_vocabulary
 
 
 def check_fits(
-    settings: Settings, model: bool = True, objective: bool = True, prepared: bool = True
+    settings: Settings,
+    model: bool = True,
+    objective: bool = True,
+    prepared: bool = True,
+    asked: bool = False,
 ) -> None:
     """Raises UserError where two settings contradict each other, as far as is known in moments.
 
-    What has to be fetched, built or asked of seqio is compared when it is there.
+    What has to be fetched or built is compared when it is there.
 
     Args:
       model: whether the model is one that the caller chose.
       objective: whether the caller reads data, rather than texts of his own.
       prepared: whether PREPARED_DIR is read; else what is to be prepared there.
+      asked: whether a task that alone knows its vocabulary is asked for it, which takes TensorFlow;
+        else the caller compares when he has it.
     """
     config = settings.data if prepared else dataclasses.replace(settings.data, prepared_dir=None)
     ids = data.known_ids(config) if model else None
+    if ids is None and model and asked:
+        ids = data.asked_ids(config)
     if ids is not None:
         check_vocabulary(settings.run.model.vocab_size, ids.size)
     if objective:

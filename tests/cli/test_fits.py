@@ -67,6 +67,19 @@ def test_every_command_says_it_and_makes_nothing(command, tmp_path, name, case):
     assert list(tmp_path.iterdir()) == [text]
 
 
+@pytest.mark.parametrize("name", ["plan", "info", "show"])
+def test_a_task_that_alone_knows_its_vocabulary_is_asked(command, name):
+    own = ["--gin.MIXTURE_OR_TASK_MODULE=tests.data.own_tasks", "--gin.TRAIN_STEPS=1"]
+    base = [*COMMANDS[name], "--gin_file=configs/models/tiny_switch.gin", *own]
+    rows = ["--gin.MIXTURE_OR_TASK_NAME=own_shouting", "--gin.ModelConfig.vocab_size=300"]
+    outcome = command(*base, *rows, LENGTHS)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1), outcome
+    assert "ModelConfig.vocab_size=300 is less than the 359 ids" in outcome.err
+    long = "--gin.TASK_FEATURE_LENGTHS={'inputs': 1024, 'targets': 1024}"
+    outcome = command(*base, "--gin.MIXTURE_OR_TASK_NAME=own_longer_spans", long)
+    assert "sentinels and VOCABULARY='default' has 100" in outcome.err
+
+
 def test_data_without_a_model_needs_none_that_fits(command, tmp_path):
     """Where no model was named, that of the quickstart is none of the user's."""
     given = [

@@ -16,6 +16,7 @@ from switchx.data.config import DataConfig
 from switchx.data.tasks import names, t5_metrics, task_files
 
 Example = Mapping[str, Any]
+OWN: set[str] = set()  # names of those that are registered
 _UNKNOWN = "<unk>"  # the target of an example without a label, as t5 has it
 _NLI = ("entailment", "neutral", "contradiction")
 
@@ -147,6 +148,7 @@ def _add(
 ) -> None:
     if isinstance(source, str):
         source = seqio.TfdsDataSource(tfds_name=source, splits=dict(splits) if splits else None)
+    OWN.add(name)
     if name in seqio.TaskRegistry.names():
         seqio.TaskRegistry.remove(name)
     feature = seqio.Feature(vocabulary=vocabulary, add_eos=True)

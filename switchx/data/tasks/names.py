@@ -68,6 +68,8 @@ MC4 = frozenset((*MC4_MIXTURES, *map(tfds_task, LANGUAGES), *map(json_task, LANG
 TEXT_TASKS = {TEXT: "", TEXT_MASKED: "", C4_JSON: "", C4_JSON_MASKED: "", MC4_JSON_MIXTURE: "en"}
 TEXT_TASKS |= {json_task(code): code for code in LANGUAGES}
 
+NO_TASK = "any"  # stands for one where a command needs none
+
 TASK_FILES = "task_files"  # whatever rows files have, by TASK_FILES and TASK_FIELDS
 TASK_METRICS = ("accuracy", "bleu", "rouge", "squad", "trivia_qa")  # of the package t5
 

@@ -8,11 +8,12 @@ import seqio
 import tensorflow_text
 
 from switchx.data.config import DataConfig
-from switchx.data.tasks import names, vocabulary_files
+from switchx.data.tasks import downstream, names, vocabulary_files
 from switchx.data.tasks.ids import Ids
 from switchx.data.tasks.masking import is_masking
 from switchx.data.tasks.sentence_pieces import SentencePieces, parse_model
 from switchx.data.tasks.span_corruption import as_ours, span_settings
+from switchx.data.tasks.table_source import TableSource
 from switchx.data.tasks.vocabularies import EXTRA_IDS, Bytes, Vocabulary
 
 
@@ -109,22 +110,32 @@ def to_plain(vocabulary: Any, config: DataConfig) -> Vocabulary:
     return TaskVocabulary(vocabulary)
 
 
+def ids_of(vocabulary: Any, config: DataConfig) -> Ids:
+    """What the ids of a task's own seqio vocabulary are; of a public one without reading it."""
+    path = getattr(vocabulary, "sentencepiece_model_file", None)
+    public = {of: name for name, of in names.PUBLIC_MODELS.items()}
+    if path in public:
+        return Ids.as_t5(*names.PUBLIC_IDS[public[path]])
+    return to_plain(vocabulary, config).ids
+
+
 def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> Any:
     """The task with a vocabulary in the place of its own, or its own where that is None.
 
-    Where spans are corrupted or tokens masked, sentinels come from there alone. Another task may
-    write them into its text on purpose.
+    Where spans are corrupted or tokens masked, sentinels come from there alone, and from the texts
+    of our own tasks and of tables none. Another task may write them on purpose.
     """
     changed = {}
-    corrupts, steps = _makes_sentinels(task), task.preprocessors
+    text_alone = _takes_text_as_it_is(task)
+    corrupts, steps = span_settings(task) is not None, task.preprocessors
     for name, feature in task.output_features.items():
         own = feature.vocabulary if vocabulary is None else vocabulary
         if type(own) is seqio.SentencePieceVocabulary:
             numbered_so = _is_t5s(own, config)
             if corrupts and not numbered_so:
                 steps = [as_ours(step, task.name) for step in task.preprocessors]
-            if corrupts or not numbered_so:
-                own = OurPieces(own, config, text_alone=corrupts)
+            if text_alone or not numbered_so:
+                own = OurPieces(own, config, text_alone)
         if own is not feature.vocabulary:
             changed[name] = dataclasses.replace(feature, vocabulary=own)
     if not changed:
@@ -133,8 +144,12 @@ def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> An
     return task.replace(output_features=features, preprocessors=steps)
 
 
-def _makes_sentinels(task: Any) -> bool:
-    return span_settings(task) is not None or any(map(is_masking, task.preprocessors))
+def _takes_text_as_it_is(task: Any) -> bool:
+    makes_sentinels = span_settings(task) is not None or any(map(is_masking, task.preprocessors))
+    if makes_sentinels or task.name in downstream.OWN:
+        return True
+    # t5's tasks that begin a target with a sentinel say so in their names.
+    return isinstance(task.source, TableSource) and "sentinel" not in task.name
 
 
 def _is_t5s(vocabulary: Any, config: DataConfig) -> bool:

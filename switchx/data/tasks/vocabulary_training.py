@@ -19,35 +19,48 @@ _TOO_LARGE = re.compile(r"set it to a value <= (\d+)")
 _TOO_SMALL = re.compile(r"required_chars. (\d+) vs (\d+)")
 
 
-def sample(
-    files: Sequence[str], setting: str, most_bytes: int, tick: Callable[[int], Any]
-) -> Iterator[str]:
-    """Yields texts of some files, a block of each in turn, until they have so many bytes.
+class Sample:
+    """Texts of some files, a block of each in turn, until they have so many bytes.
 
     The same files give the same texts.
 
-    Args:
-      tick: is told the bytes of the texts, as they come.
-
-    Raises:
-      UserError: a file cannot be read, or holds no text.
+    Attributes:
+      files: those that are read.
     """
-    counter = LineCounter(max_broken_share=0.01)
-    spaced = files[:: -(-len(files) // MOST_FILES)]
-    readers = [blocks_of(path, setting) for path in spaced]
-    while readers:
-        for blocks in list(readers):
-            block = next(blocks, None)
-            if block is None:
-                readers.remove(blocks)
-                continue
-            for text in counter.parse(block):
-                tick(len(text))
-                most_bytes -= len(text)
-                yield text.decode()
-                if most_bytes <= 0:
-                    return
-    counter.finish_pass(setting)
+
+    def __init__(self, files: Sequence[str], setting: str, most_bytes: int) -> None:
+        self.files = files[:: -(-len(files) // MOST_FILES)]
+        self._setting, self._left = setting, most_bytes
+        self._counter = LineCounter(max_broken_share=1.0)
+
+    @property
+    def broken(self) -> int:
+        """Records without a text, which were passed over."""
+        return self._counter.broken
+
+    def texts(self, tick: Callable[[int], Any]) -> Iterator[str]:
+        """Yields the texts, once.
+
+        Args:
+          tick: is told the bytes of each.
+
+        Raises:
+          UserError: a file cannot be read, or none holds text.
+        """
+        readers = [blocks_of(path, self._setting) for path in self.files]
+        while readers:
+            for blocks in list(readers):
+                block = next(blocks, None)
+                if block is None:
+                    readers.remove(blocks)
+                    continue
+                for text in self._counter.parse(block):
+                    tick(len(text))
+                    yield text.decode()
+                    self._left -= len(text)
+                    if self._left <= 0:
+                        return
+        self._counter.finish_pass(self._setting)
 
 
 def sentences(texts: Iterable[str]) -> Iterator[str]:
