@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> None:
     settings = load_run(args, reads_data=False)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)
-    ids = data.known_ids(settings.data)
-    eos_id = ids.eos if ids else 1  # T5's, where only the task knows
+    ids = data.known_ids(settings.data, fetched=True) or data.asked_ids(settings.data)
+    eos_id = ids.eos if ids else 1  # T5's, where the task cannot be asked here
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
     folder, arrays, step = checkpoints.saved_params(model, settings.model_dir, args.step)
     saved = SavedParams(folder, arrays)

@@ -63,15 +63,18 @@ def check_objective(config: DataConfig) -> None:
     checks.check_objective(config)
 
 
-def known_ids(config: DataConfig) -> "Ids | None":
+def known_ids(config: DataConfig, fetched: bool = False) -> "Ids | None":
     """What the ids of a config's vocabulary are; None where unknown yet.
+
+    Args:
+      fetched: whether a vocabulary at a URL is read for it.
 
     Raises:
       UserError: a vocabulary that lies here cannot be read.
     """
     from switchx.data import checks
 
-    return checks.known_ids(config)
+    return checks.known_ids(config, fetched)
 
 
 def asked_ids(config: DataConfig) -> "Ids | None":

@@ -85,16 +85,16 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
             check_span_lengths(lengths, *spans_of(name), ids.sentinels.count, config.vocabulary)
 
 
-def known_ids(config: DataConfig) -> Ids | None:
+def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
     """The ids of what a config trains on, a prepared set's where that is to say it.
 
-    None where they are not known without fetching, building or asking seqio.
+    None where they are not known without building, asking seqio or, unless `fetched`, fetching.
 
     Raises:
       UserError: a vocabulary that lies here cannot be read.
     """
     if config.prepared_dir is None or config.vocabulary != "default":
-        return vocabulary_files.known_ids(config)
+        return vocabulary_files.known_ids(config, fetched)
     from switchx.data.prepared.sets import set_infos
 
     try:
