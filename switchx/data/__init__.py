@@ -93,9 +93,15 @@ def asked_ids(config: DataConfig) -> "Ids | None":
 def vocabulary(config: DataConfig) -> Vocabulary:
     """Returns a config's vocabulary; for the tasks of this package without importing TensorFlow.
 
+    That of prepared data lies beside them, and is meant where VOCABULARY is left at 'default'.
+
     Raises:
       UserError: it is not there or cannot be read.
     """
+    if config.prepared_dir is not None and config.vocabulary == "default":
+        from switchx.data.prepared import sets
+
+        return sets.vocabulary(config)
     from switchx.data.tasks.lookup import open_vocabulary
 
     return open_vocabulary(config)

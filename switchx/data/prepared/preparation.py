@@ -18,6 +18,7 @@ from switchx.data.prepared.progress import Progress
 from switchx.data.prepared.set_plan import PREPARING, SetInfo
 from switchx.data.prepared.shard_writer import ShardJob, finished, notes_of, write_shard
 from switchx.data.tasks import lookup, sources
+from switchx.data.tasks.sentence_pieces import SentencePieces
 from switchx.errors import RunError, UserError
 
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
@@ -102,8 +103,8 @@ class _Preparation:
         self._task, self._config = task, config
         self._url = str(set_plan.folder_of(str(config.prepared_dir), task.name))
         counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
-        vocabulary = lookup.open_vocabulary(config.of_task(task.name), task)
-        self.plan = cutting.plan_of(task, config, vocabulary, counts)
+        self._vocabulary = lookup.open_vocabulary(config.of_task(task.name), task)
+        self.plan = cutting.plan_of(task, config, self._vocabulary, counts)
         self._sources = sources.facts(task, splits)
         self.info = self._there()
 
@@ -144,7 +145,7 @@ class _Preparation:
         storage.write_whole(notes_of(self._url, _BEGUN), text)
 
     def finish(self) -> None:
-        """Writes set.json.
+        """Writes set.json, after the vocabulary where that is a file.
 
         Raises:
           RunError: a shard is not whole.
@@ -161,6 +162,9 @@ class _Preparation:
                     f"MIXTURE_OR_TASK_NAME={self.plan.task!r} gives no example for the split "
                     f"{split!r}: its files are empty or hold too little text."
                 )
+        if isinstance(self._vocabulary, SentencePieces):
+            path = f"{self._url}/{set_plan.VOCABULARY_FILE}"
+            storage.write_whole(path, self._vocabulary.file)
         self.info = SetInfo(self.plan, shards, self._sources)
         storage.write_whole(f"{self._url}/{set_plan.FILE}", self.info.text())
         storage.remove(f"{self._url}/{PREPARING}")

@@ -17,6 +17,7 @@ from switchx.errors import UserError
 
 FILE = "set.json"
 MIXTURE_FILE = "mixture.json"
+VOCABULARY_FILE = "vocabulary.model"  # the SentencePiece model that its text was tokenized with
 PREPARING = "preparing"  # a folder that is there until the set is whole
 _FORMAT = 1
 _LONGEST = 2**16  # tokens of a row

@@ -12,6 +12,8 @@ from switchx.data.prepared import set_plan
 from switchx.data.prepared.set_plan import SetInfo, SetPlan
 from switchx.data.tasks import lookup
 from switchx.data.tasks.rates import BY_EXAMPLES, by_examples, no_number_of
+from switchx.data.tasks.sentence_pieces import SentencePieces
+from switchx.data.tasks.vocabularies import Bytes, Vocabulary
 from switchx.errors import UserError
 
 
@@ -30,6 +32,26 @@ def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:
         infos.append(info)
     _check_one_vocabulary([info.plan for info in infos], config)
     return infos
+
+
+def vocabulary(config: DataConfig) -> Vocabulary:
+    """The vocabulary that a config's sets were prepared with, where VOCABULARY leaves it to them.
+
+    Raises:
+      UserError: a set is missing, or its vocabulary is nowhere to be found.
+    """
+    plan = set_infos(config)[0].plan
+    path = set_folder(config, plan.task) / set_plan.VOCABULARY_FILE
+    model = storage.read_if_there(path, "PREPARED_DIR", set_plan.MAX_BYTES)
+    near = Bytes() if model is None else SentencePieces(model, name=str(path))
+    for opened in (lambda: near, lambda: lookup.open_vocabulary(config)):  # which may be far away
+        found = opened()
+        if (found.digest, found.size) == (plan.vocabulary, plan.vocab_size):
+            return found
+    raise UserError(
+        f"VOCABULARY='default' is not what the set of {plan.task!r} in PREPARED_DIR "
+        f"{config.prepared_dir!r} was prepared with, and none lies there: name the one that was."
+    )
 
 
 def _check_one_vocabulary(plans: Sequence[SetPlan], config: DataConfig) -> None:

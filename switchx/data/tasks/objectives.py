@@ -74,5 +74,6 @@ def check_span_lengths(
     if needs.spans > sentinels:
         raise UserError(
             f"{given} is too long, as {inputs} inputs take {needs.spans} sentinels and "
-            f"VOCABULARY={vocabulary!r} has {sentinels}: give fewer inputs."
+            f"VOCABULARY={vocabulary!r} has {sentinels}: give fewer inputs, or a vocabulary with "
+            "more sentinels."
         )

@@ -20,6 +20,7 @@ class SentencePieces(Vocabulary):
     """A SentencePiece model.
 
     Attributes:
+      file: the bytes of the model as it came.
       processor: SentencePiece's, of the model with all that was added, in the order of our ids.
       with_blanks: the bytes of that model.
       of_text: the same model, which makes no sentinel of any text.
@@ -32,6 +33,7 @@ class SentencePieces(Vocabulary):
         Args:
           extra_ids: sentinels that are added; None adds them where the model has none.
         """
+        self.file = model
         proto = parse_model(model, name)
         file_pad = _padding(proto)
         self.added_sentinels = _num_to_add(proto) if extra_ids is None else extra_ids

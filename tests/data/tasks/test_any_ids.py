@@ -104,6 +104,8 @@ def test_a_task_trains_on_the_text_and_counts_the_unknown(config, tmp_path, prep
     if prepared:
         config = dataclasses.replace(config, prepared_dir=str(tmp_path / "sets"))
         data.prepare(config, ["validation"])
+        config = dataclasses.replace(config, vocabulary="default")  # which is the set's
+        assert data.vocabulary(config).ids == words.ids
     rows, unknown = [], 0
     for batch in data.eval_batches(config):
         unknown += np.sum(
