@@ -87,8 +87,7 @@ def _output(given: str | None) -> Path:
     if given is None:
         raise UserError("--output is required: name a new file, as words.model, or a folder.")
     path = storage.as_path(given, "--output")
-    path = path if path.suffix == ".model" else path / _FILE
-    return storage.check_new(path, "--output")
+    return storage.check_new(path if given.endswith(".model") else path / _FILE, "--output")
 
 
 def _files(globs: list[str]) -> list[str]:

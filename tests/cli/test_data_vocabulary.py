@@ -8,6 +8,7 @@ import re
 import pytest
 import sentencepiece
 
+from switchx import storage
 from switchx.data.tasks import vocabulary_training
 from switchx.data.tasks.sentence_pieces import SentencePieces
 from switchx.errors import UserError
@@ -59,6 +60,19 @@ def test_a_vocabulary_and_its_ids(train, tmp_path):
     assert "--output='words.model' exists already" in refused.err
     assert train("--size=380", "--sentinels=20", output="few.model").status == 0
     assert SentencePieces((tmp_path / "few.model").read_bytes()).sentinels == 20
+
+
+def test_in_a_bucket(gs, train, command, tmp_path):
+    folder = gs.folder()
+    for name in ("a.jsonl", "b.json.gz"):
+        storage.write_whole(f"{folder}/{name}", (tmp_path / name).read_bytes())
+    given = [f"--input={folder}/*.json*", f"--output={folder}/v", "--size=380"]
+    outcome = command("data", "vocabulary", *given)
+    assert (outcome.status, train("--size=380").status) == (0, 0), outcome
+    assert f"--gin.VOCABULARY='{folder}/v/sentencepiece.model'" in outcome.out
+    there = storage.read_bytes(f"{folder}/v/sentencepiece.model", "VOCABULARY")
+    assert there == (tmp_path / "words.model").read_bytes()
+    assert "exists already" in command("data", "vocabulary", *given).err
 
 
 @pytest.mark.parametrize("size", [359, 365, 100_000])
