@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("vocabulary")
     add = group.add_argument
     add("--input", action="append", metavar="GLOB", help="files of text; repeat for several")
+    add("--text_field", default="text", metavar="NAME", help="of JSON and Parquet (%(default)s)")
     add("--size", type=int, metavar="N", help="ids in all, sentinels among them, such as 32100")
     add("--output", metavar="PATH", help=f"a new .model file, or a folder for {_FILE}")
     add("--sentinels", type=int, default=100, metavar="N", help="(%(default)s)")
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     pieces = _pieces(args, training.LEAST_SIZE)
     began = time.monotonic()
     with Progress(None, "bytes") as progress:
-        sample = training.Sample(files, "--input", args.sample_mb * _MB)
+        sample = training.Sample(files, args.text_field, args.sample_mb * _MB)
         read = list(training.sentences(sample.texts(progress.advance)))
     size = sum(len(sentence.encode()) for sentence in read)
     left_out = f", {sample.broken:,} records without text" if sample.broken else ""

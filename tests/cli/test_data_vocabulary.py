@@ -108,14 +108,16 @@ def test_a_sample_takes_of_each_file_in_turn(tmp_path):
         path = tmp_path / f"{name}.jsonl"
         path.write_text("\n".join(json.dumps({"text": f"{name} {i:03}"}) for i in range(500)))
         paths.append(str(path))
-    sample = vocabulary_training.Sample(paths, "--input", 5 * 800)
+    sample = vocabulary_training.Sample(paths, "text", 5 * 800)
     texts = list(sample.texts(lambda size: None))
     assert len(texts) == 800
     of = ["".join(text[0] for text in texts).count(name) for name in "abc"]
     assert min(of) > 250
-    (tmp_path / "d.jsonl").write_text('{"words": 1}\n')
-    other = vocabulary_training.Sample([str(tmp_path / "d.jsonl")], "--input", 9)
-    with pytest.raises(UserError, match="--input has no text"):
+    (tmp_path / "d.jsonl").write_text('{"words": "one"}\n')
+    other = vocabulary_training.Sample([str(tmp_path / "d.jsonl")], "words", 9)
+    assert list(other.texts(lambda size: None)) == ["one"]
+    other = vocabulary_training.Sample([str(tmp_path / "d.jsonl")], "text", 9)
+    with pytest.raises(UserError, match=r"--text_field='text' is in none.*fields are 'words'"):
         list(other.texts(lambda size: None))
 
 

@@ -32,13 +32,18 @@ class LineCounter:
     tf.data calls it from its own threads, ahead of the batches that are asked for.
     """
 
-    def __init__(self, max_broken_share: float, field: str = "text") -> None:
-        """field: where the text lies, as TASK_FIELDS says it; a line of text is taken as it is."""
+    def __init__(
+        self, max_broken_share: float, field: str = "text", setting: str = "TEXT_FIELD"
+    ) -> None:
+        """field: where the text lies, as TASK_FIELDS says it; a line of text is taken as it is.
+
+        setting: what gave the field, as errors name it.
+        """
         self.lines = 0
         self.broken = 0
         self.texts = 0
         self.failure: str | None = None  # why the pipeline stopped, in one sentence
-        self._field = field
+        self._field, self._setting = field, setting
         self._max_broken_share = max_broken_share
         self._first_broken = ""
         self._lock = threading.Lock()
@@ -100,7 +105,7 @@ class LineCounter:
         if all(found_at(values, self._field) is Missing for values in found):
             fields = ", ".join(map(repr, file.fields(found[0])[:12]))
             self._stop(
-                f"TEXT_FIELD={self._field!r} is in none of the first {len(found)} "
+                f"{self._setting}={self._field!r} is in none of the first {len(found)} "
                 f"{file.format.unit}s of {file.path!r}, whose fields are {fields}: name the one "
                 "that holds the text."
             )

@@ -28,10 +28,11 @@ class Sample:
       files: those that are read.
     """
 
-    def __init__(self, files: Sequence[str], setting: str, most_bytes: int) -> None:
+    def __init__(self, files: Sequence[str], field: str, most_bytes: int) -> None:
+        """field: where the text lies in a record of JSON or Parquet."""
         self.files = files[:: -(-len(files) // MOST_FILES)]
-        self._setting, self._left = setting, most_bytes
-        self._counter = LineCounter(max_broken_share=1.0)
+        self._field, self._left = field, most_bytes
+        self._counter = LineCounter(1.0, field, "--text_field")
 
     @property
     def broken(self) -> int:
@@ -47,7 +48,7 @@ class Sample:
         Raises:
           UserError: a file cannot be read, or none holds text.
         """
-        readers = [blocks_of(path, self._setting) for path in self.files]
+        readers = [blocks_of(path, "--input", self._field) for path in self.files]
         while readers:
             for blocks in list(readers):
                 block = next(blocks, None)
@@ -60,7 +61,7 @@ class Sample:
                     self._left -= len(text)
                     if self._left <= 0:
                         return
-        self._counter.finish_pass(self._setting)
+        self._counter.finish_pass("--input")
 
 
 def sentences(texts: Iterable[str]) -> Iterator[str]:
