@@ -13,9 +13,8 @@ def model_with(**settings: object) -> bytes:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXTS),
         model_writer=model,
-        vocab_size=60,
         hard_vocab_limit=False,
         minloglevel=2,
-        **settings,
+        **{"vocab_size": 60, **settings},
     )
     return model.getvalue()
