@@ -30,12 +30,18 @@ class LayerRouting(NamedTuple):
         decoder what it reads there: the start token, then the target without its end.
       gate_LJ: float32, the weight of the expert's output; 0 where it is not kept.
       kept_LJ: bool, whether the expert took the token.
+      likely_LK, prob_LK: int32 and float32, the likeliest experts by the router and their
+        probabilities, the last the runner-up.
+      entropy_L: float32, of the router's distribution, nats.
     """
 
     name: str
     expert_LJ: np.ndarray
     gate_LJ: np.ndarray
     kept_LJ: np.ndarray
+    likely_LK: np.ndarray
+    prob_LK: np.ndarray
+    entropy_L: np.ndarray
 
 
 class Run:
@@ -331,6 +337,33 @@ class Run:
             self._step,
             self.config.data.eval_batches,
             data.num_examples(whole),
+        )
+
+    def inspect(
+        self, texts: Sequence[str] = (), tasks: Sequence[str] = (), earlier: int | None = None
+    ) -> dict[str, Any]:
+        """What the experts do with texts, as numbers: what `switchx inspect` shows, unrounded.
+
+        Args:
+          texts: paths of plain text, each a source of its own.
+          tasks: names of tasks or mixtures, whose validation split is read. Without either, each
+            task of the run's own mixture, or its task.
+          earlier: the step of a checkpoint to compare with; None is those there are.
+
+        Returns:
+          What docs/inspect.md describes.
+        """
+        from switchx import evaluation
+        from switchx.api.inspecting import sources
+
+        self._check_model()
+        return evaluation.inspect(
+            self.config.run,
+            self.config.model_dir,
+            sources(self.config, texts, tasks),
+            self.vocabulary,
+            self._step,
+            earlier,
         )
 
     @property

@@ -25,6 +25,7 @@ COMMANDS = {
     "data": "prepare, show, check and time what a model is fed; train a vocabulary",
     "eval": "measure a trained model on its validation split",
     "ablate": "measure what each part of a trained model is worth",
+    "inspect": "what each expert of a trained model does, as a page",
     "infer": "fill blanks with a trained model",
     "info": "parameters, FLOPs and memory of a configuration",
     "plan": "what a run needs on chips that are not here: memory, network, time",
@@ -35,7 +36,7 @@ COMMANDS = {
     "convert-gin": "write gin files of T5X as one of switchx",
     "upcycle": "make the start of a switch model of a trained dense one",
 }
-COMPUTE = ("train", "eval", "ablate", "infer")
+COMPUTE = ("train", "eval", "ablate", "inspect", "infer")
 NO_JAX = ("data", "info", "convert-gin")  # the other commands open its devices
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it

@@ -14,9 +14,11 @@ from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
+    from switchx import storage
     from switchx.data.grading import GradedTask
     from switchx.data.prepared.set_plan import SetInfo
     from switchx.data.tasks.ids import Ids
+    from switchx.data.texts import Text
 
 __all__ = [
     "Batch",
@@ -33,7 +35,9 @@ __all__ = [
     "num_examples",
     "preflight",
     "prepare",
+    "read_text",
     "task_eval_batches",
+    "text_batches",
     "train_stream",
     "ungraded_tasks",
     "vocabulary",
@@ -232,6 +236,28 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
         from switchx.data.tasks.lookup import evaluated_tasks
 
     return {task: functools.partial(eval_batches, config, task) for task in evaluated_tasks(config)}
+
+
+def read_text(path: "storage.AnyPath", setting: str) -> "Text":
+    """Reads a file of plain text; of a long one even parts: see `switchx.data.texts`.
+
+    Raises:
+      UserError: it cannot be read, is not UTF-8, or holds no text.
+    """
+    from switchx.data import texts
+
+    return texts.read_text(path, setting)
+
+
+def text_batches(text: "Text", config: DataConfig) -> list[Batch]:
+    """The evaluation batches of a text, corrupted as in pretraining, without TensorFlow.
+
+    Raises:
+      UserError: as `vocabulary`, or the lengths have no room for a row of text.
+    """
+    from switchx.data import texts
+
+    return texts.text_batches(text, config, vocabulary(config))
 
 
 def num_examples(config: DataConfig, task: str | None = None) -> int | None:

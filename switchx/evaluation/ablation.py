@@ -1,7 +1,7 @@
 """What each part of a trained model is worth: its validation loss with that part taken out."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from switchx.evaluation.losses import Evaluator, MakeBatches, opened
 from switchx.model import Model, Params
 from switchx.terminal import Progress
 from switchx.training.config import RunConfig
+from switchx.training.metrics import layer_names
 
 # A sublayer adds what its last matrix gives to the residual stream: with zeros there it is gone,
 # its router's choices and losses stay.
@@ -23,14 +24,25 @@ _LAST_MATRICES = {
     "experts": ("feed_forward", "switch", "experts", "wo_EFD"),
 }
 _FEED_FORWARD = ("feed-forward", "experts")
+# What an expert makes of its tokens: without the last matrix of its feed-forward these have the
+# residual alone, without its projections a query, key and value of zeros, as those without room.
+_OF_AN_EXPERT = {
+    "attention": (("attention", "switch", "experts"), ("query_EDT", "key_value_EDT")),
+    "feed_forward": (("feed_forward", "switch", "experts"), ("wo_EFD",)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """The last matrix of a sublayer: a parameter's path and the block, its first index there."""
+    """The last matrix of a sublayer: a parameter's path and the block, its first index there.
+
+    Attributes:
+      expert: whose matrix alone it is, its second index; None of all.
+    """
 
     path: tuple[str, ...]
     block: int
+    expert: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +80,34 @@ def parts_of(model: Model) -> list[Part]:
     return parts
 
 
+def experts_of(model: Model) -> list[list[Part]]:
+    """Of each layer that has experts, in the order of `layer_names`, each of them alone."""
+    switch = model.config.switch
+    if switch is None:
+        return []
+    kinds = [
+        kind
+        for kind, there in (
+            ("attention", switch.in_attention),
+            ("feed_forward", switch.in_feed_forward),
+        )
+        if there
+    ]
+    names = iter(layer_names(model.config))
+    found = []
+    for stack, shape in model.config.stacks.items():
+        for layer in shape.sparse_layers:
+            blocks, within, block = shape.place(layer)
+            for kind in kinds:
+                path, matrices = _OF_AN_EXPERT[kind]
+                whole, name = (stack, blocks, f"layer_{within}", *path), next(names)
+                found.append([
+                    Part(f"{name} expert {e}", tuple(Matrix((*whole, m), block, e) for m in matrices))
+                    for e in range(switch.num_experts)
+                ])
+    return found
+
+
 def _sublayers(model: Model, stack: str) -> Iterator[tuple[int, str, Matrix]]:
     shape = model.config.stacks[stack]
     for layer in range(shape.num_layers):
@@ -87,22 +127,35 @@ def _at(params: Params, path: tuple[str, ...]) -> Any:
 def without(params: Params, part: Part) -> Params:
     """The parameters with zeros in place of a part's matrices; all others are the same arrays."""
     for matrix in part.matrices:
-        params = _without(params, matrix.path, matrix.block)
+        params = _without(params, matrix.path, matrix)
     return params
 
 
-def _without(params: Params, path: tuple[str, ...], block: int) -> Params:
+def _without(params: Params, path: tuple[str, ...], matrix: Matrix) -> Params:
     name, *rest = path
-    changed = _zeroed(params[name], block) if not rest else _without(params[name], (*rest,), block)
-    return {**params, name: changed}
+    within = params[name]
+    return {**params, name: _without(within, (*rest,), matrix) if rest else _zeroed(within, matrix)}
 
 
-def _zeroed(weights_N: jax.Array, block: int) -> jax.Array:
+def _zeroed(weights_N: jax.Array, matrix: Matrix) -> jax.Array:
     """Chosen and not multiplied by 0, which would keep what is not finite; lies where it lay."""
-    shape = (-1,) + (1,) * (weights_N.ndim - 1)
-    out_N = (np.arange(len(weights_N)) == block).reshape(shape)
+    out = np.arange(len(weights_N)) == matrix.block
+    if matrix.expert is not None:
+        out = out[:, None] & (np.arange(weights_N.shape[1]) == matrix.expert)
+    out = out.reshape(out.shape + (1,) * (weights_N.ndim - out.ndim))
     choose = jax.jit(jnp.where, out_shardings=weights_N.sharding)
-    return choose(out_N, jnp.zeros((), weights_N.dtype), weights_N)
+    return choose(out, jnp.zeros((), weights_N.dtype), weights_N)
+
+
+def losses_without(
+    evaluator: Evaluator, params: Params, parts: Sequence[Part]
+) -> tuple[float, list[float]]:
+    """The whole model's loss, and that without each part.
+
+    Parameters are arguments of the compiled evaluation: it is compiled once for all of them.
+    """
+    whole = evaluator(params)[0]["loss"]
+    return whole, [evaluator(without(params, part))[0]["loss"] for part in parts]
 
 
 def ablate(
@@ -115,8 +168,7 @@ def ablate(
 ) -> dict[str, Any]:
     """The validation loss of a checkpoint, whole and with each of its parts taken out.
 
-    Parameters are arguments of the compiled evaluation: it is compiled once for all of them. Shows
-    how many batches were read.
+    Shows how many batches were read.
 
     Args:
       step: of the checkpoint; None is the newest.
@@ -131,8 +183,7 @@ def ablate(
     batches = limit and limit * (1 + len(parts))
     with Progress(batches, "batches", shown=hosts.is_first()) as progress:
         evaluator = Evaluator(setup, make_batches, limit=limit, total=total, read=progress.advance)
-        whole = evaluator(params)[0]["loss"]
-        losses = [evaluator(without(params, part))[0]["loss"] for part in parts]
+        whole, losses = losses_without(evaluator, params, parts)
     rows = [
         {"part": part.name, "loss": loss, "nats": loss - whole}
         for part, loss in zip(parts, losses, strict=True)

@@ -9,7 +9,9 @@ import numpy as np
 
 from switchx.errors import UserError
 from switchx.inference.scoring import start_token_first
-from switchx.model import NO_NOISE, Assignment, Groupings, Model, ModelConfig, Params
+from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Output, Params, SwitchConfig
+
+Array = np.ndarray | jax.Array
 
 
 class Choices(NamedTuple):
@@ -20,11 +22,18 @@ class Choices(NamedTuple):
       gate_NBLJ: float32, the weight of its output; 0 where it is not kept.
       kept_NBLJ: bool; False for padding, for a second choice that the policy does not want, and,
         where experts choose (choice j is expert j then), for a token that the expert did not take.
+      likely_NBLK: int32, the likeliest experts by the router: one more than a token chooses, if
+        there are so many; the last is the runner-up.
+      prob_NBLK: float32, their probabilities.
+      entropy_NBL: float32, of the router's distribution, nats.
     """
 
-    expert_NBLJ: np.ndarray
-    gate_NBLJ: np.ndarray
-    kept_NBLJ: np.ndarray
+    expert_NBLJ: Array
+    gate_NBLJ: Array
+    kept_NBLJ: Array
+    likely_NBLK: Array
+    prob_NBLK: Array
+    entropy_NBL: Array
 
 
 class Routing(NamedTuple):
@@ -58,35 +67,68 @@ def routing(
             "ModelConfig.switch=None is a dense model, which routes nothing: use one with experts."
         )
     tokens = tuple(map(jnp.asarray, (encoder_token_BM, decoder_token_BL)))
-    stacks = _routing(model.config, params, *tokens)
-    return Routing(*(_choices(*both) for both in zip(stacks, tokens, strict=True)))
-
-
-def _choices(stack: Assignment | None, token_BL: jax.Array) -> Choices:
-    if stack is None:  # a stack without experts: no layers
-        shape = (0, *token_BL.shape, 1)
-        return Choices(
-            np.zeros(shape, np.int32), np.zeros(shape, np.float32), np.zeros(shape, bool)
-        )
-    return Choices(*jax.device_get((stack.expert_GSJ, stack.gate_GSJ, stack.kept_GSJ)))
+    return jax.device_get(_routing(model.config, params, *tokens))
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _routing(
     config: ModelConfig, params: Params, encoder_token_BM: jax.Array, decoder_token_BL: jax.Array
-) -> tuple[Assignment | None, Assignment | None]:
-    # A group is a row then, so that [N, G, S, J] is [N, B, L, J].
+) -> Routing:
     lengths = encoder_token_BM.shape[1], decoder_token_BL.shape[1]
-    groupings = Groupings.for_answers(config.switch, *lengths).recorded()
+    groupings = Groupings.for_answers(config.switch, *lengths)
     module = Model.of(config).bind(params)
     if config.encoder_alone:
-        output = module.at_inputs(encoder_token_BM, NO_NOISE, groupings=groupings)
-        return output.encoder_N, None
+        output = module.at_inputs(encoder_token_BM, NO_NOISE, groupings=groupings.recorded())
+        return recorded(config.switch, groupings, output, encoder_token_BM.shape, lengths[1])
     output = module(
         encoder_token_BM,
         start_token_first(decoder_token_BL),
         decoder_token_BL > 0,
         NO_NOISE,
-        groupings=groupings,
+        groupings=groupings.recorded(),
     )
-    return output.encoder_N, output.decoder_N
+    return recorded(config.switch, groupings, output, encoder_token_BM.shape, lengths[1])
+
+
+def recorded(
+    switch: SwitchConfig | None,
+    groupings: Groupings,
+    output: Output,
+    encoder_shape: tuple[int, ...],
+    target_length: int,
+) -> Routing:
+    """What a forward pass recorded, token by token; to be called within jit.
+
+    Args:
+      groupings: of that pass.
+      encoder_shape: of its encoder's tokens, [B, M].
+    """
+    B, M = encoder_shape
+    top_k = 1 if switch is None else switch.top_k
+    stacks = [
+        (groupings.encoder, output.encoder_N, output.encoder_probs_NGSE, M),
+        (groupings.decoder, output.decoder_N, output.decoder_probs_NGSE, target_length),
+    ]
+    found = []
+    for grouping, assignment, probs_NGSE, L in stacks:
+        if assignment is None or probs_NGSE is None:  # a stack without experts: no layers
+            found.append(_nothing(B, L))
+            continue
+        _, rows, length = grouping.of_batch(B, L)
+        arrays = assignment.expert_GSJ, assignment.gate_GSJ, assignment.kept_GSJ, probs_NGSE
+        # Groups are rows of the batch one behind the other, or of what it was filled up to.
+        expert, gate, kept, probs = (
+            x.reshape(len(x), rows, length, x.shape[-1])[:, :B, :L] for x in arrays
+        )
+        entropy_NBL = -jnp.sum(jax.scipy.special.xlogy(probs, probs), axis=-1)
+        prob_NBLK, likely_NBLK = jax.lax.top_k(probs, min(top_k + 1, probs.shape[-1]))
+        found.append(Choices(expert, gate, kept, likely_NBLK, prob_NBLK, entropy_NBL))
+    return Routing(*found)
+
+
+def _nothing(B: int, L: int) -> Choices:
+    def empty(dtype: type, *last: int) -> np.ndarray:
+        return np.zeros((0, B, L, *last), dtype)
+
+    whole, real = empty(np.int32, 1), empty(np.float32, 1)
+    return Choices(whole, real, empty(bool, 1), whole, real, empty(np.float32))

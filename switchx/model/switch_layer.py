@@ -35,7 +35,7 @@ class Grouping:
       dispatcher: how they get there.
       filling: how a batch is filled up first; `size` is then the most tokens, and `capacity` is not
         used. None: not at all.
-      recorded: whether layers return their assignments.
+      recorded: whether layers return their assignments, and their routers' distributions.
       watched: whether layers return the ranges of what they compute, those without experts too.
     """
 
@@ -133,7 +133,7 @@ class Groupings:
         return cls(encoder, Grouping.for_answers(config, target_length, causal=True))
 
     def recorded(self) -> "Groupings":
-        """The same, their layers returning assignments."""
+        """The same, their layers returning assignments and distributions."""
         stacks = self.encoder, self.decoder
         return Groupings(*(dataclasses.replace(stack, recorded=True) for stack in stacks))
 
@@ -149,13 +149,14 @@ class Routed:
     """What routing did in one layer.
 
     Attributes:
-      assignment: where its grouping is recorded, else None.
+      assignment, probs_GSE: where its grouping is recorded, else None; the router's distribution.
       ranges: of "router" (its logits) and "experts" (their outputs, combined), where its grouping
         is watched.
     """
 
     stats: RoutingStats
     assignment: Assignment | None
+    probs_GSE: jax.Array | None
     ranges: Ranges
 
 
@@ -207,7 +208,8 @@ class SwitchLayer(nnx.Module):
         ranges = {}
         if grouping.watched:
             ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}
-        routed = Routed(stats, assignment if grouping.recorded else None, ranges)
+        record = (assignment, tokens.probs()) if grouping.recorded else (None, None)
+        routed = Routed(stats, *record, ranges)
         return y_GSD.reshape(B, L, y_GSD.shape[-1]), routed
 
     def _filled_up(

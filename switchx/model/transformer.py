@@ -35,6 +35,7 @@ class Output:
       stats_N: statistics of all switch layers, [N, ...], the encoder's first; None if it is dense.
       encoder_N, decoder_N: assignments of each stack's switch layers, [N, G, S, J], where the
         grouping asks for them; None for a stack without any.
+      encoder_probs_NGSE, decoder_probs_NGSE: their routers' distributions, alike.
       encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", its
         rows of blocks by name ("blocks", ...: the ranges of each layer of a block, [N]) and
         "output", normalised; of the last stack "logits".
@@ -44,6 +45,8 @@ class Output:
     stats_N: RoutingStats | None
     encoder_N: Assignment | None = None
     decoder_N: Assignment | None = None
+    encoder_probs_NGSE: jax.Array | None = None
+    decoder_probs_NGSE: jax.Array | None = None
     encoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
     decoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -316,11 +319,12 @@ def _output(logits_BLV: jax.Array, encoder_N: Routed | None, decoder_N: Routed |
     if not stacks:
         return Output(logits_BLV, None)
     stats_N = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(each.stats for each in stacks))
-    return Output(logits_BLV, stats_N, _recorded(encoder_N), _recorded(decoder_N))
-
-
-def _recorded(routed_N: Routed | None) -> Assignment | None:
-    return None if routed_N is None else routed_N.assignment
+    pairs = [
+        (None, None) if stack is None else (stack.assignment, stack.probs_GSE)
+        for stack in (encoder_N, decoder_N)
+    ]
+    (encoder, encoder_probs), (decoder, decoder_probs) = pairs
+    return Output(logits_BLV, stats_N, encoder, decoder, encoder_probs, decoder_probs)
 
 
 def _same_segment(segment_BL: jax.Array, other_BM: jax.Array) -> jax.Array:

@@ -47,7 +47,7 @@ def fill(
         own = np.flatnonzero(length_R == length)
         token_RN = np.stack([tokens_of[i] for i in own])
         inputs_RI, targets_RT = plan.corruption.corrupt(token_RN, key_R[own])
-        _put_rows(batch, rows[own], _ended(inputs_RI, plan, 0), _ended(targets_RT, plan, 1))
+        put_rows(batch, rows[own], _ended(inputs_RI, plan, 0), _ended(targets_RT, plan, 1))
 
 
 def _ended(token_RN: np.ndarray, plan: SetPlan, feature: int) -> np.ndarray:
@@ -56,9 +56,10 @@ def _ended(token_RN: np.ndarray, plan: SetPlan, feature: int) -> np.ndarray:
     return np.pad(token_RN, ((0, 0), (0, 1)), constant_values=plan.eos_id)
 
 
-def _put_rows(
-    batch: Batch, rows: np.ndarray, inputs_RI: np.ndarray, targets_RT: np.ndarray
+def put_rows(
+    batch: Batch, rows: np.ndarray | slice, inputs_RI: np.ndarray, targets_RT: np.ndarray
 ) -> None:
+    """Writes examples of one length each into some rows: inputs [R, I], targets [R, T]."""
     I, T = inputs_RI.shape[1], targets_RT.shape[1]
     batch["encoder_input_tokens"][rows, :I] = inputs_RI
     batch["decoder_target_tokens"][rows, :T] = targets_RT

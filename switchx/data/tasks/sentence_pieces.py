@@ -59,6 +59,15 @@ class SentencePieces(Vocabulary):
         # The pieces begin with a space: without one, '<extra_id_0>' is seven ordinary pieces.
         return list(self.processor.encode(re.sub(r"\s*(<extra_id_\d+>)", r" \1", text)))
 
+    def _piece(self, token: int) -> str:
+        known = token if 0 <= token < self.size else self.ids.unknown
+        piece = str(self.processor.id_to_piece(known))
+        if _SENTINEL_PIECE.fullmatch(piece):
+            return piece.removeprefix("▁")
+        if self.processor.is_byte(known) and piece < "<0x80>":
+            return chr(int(piece[1:-1], 16))
+        return piece.replace("▁", " ")
+
     def _decode(self, ids: list[int]) -> str:
         known = [i if 0 <= i < self.size else self.ids.unknown for i in ids]
         return str(self.processor.decode(known))

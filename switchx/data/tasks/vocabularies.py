@@ -67,6 +67,15 @@ class Vocabulary(abc.ABC):
                 kept.append(token)
         return self._decode(kept)
 
+    def piece(self, token: int) -> str:
+        """What one token adds to a text, a space before it included; of a control id its name."""
+        if token in (self.pad_id, self.eos_id):
+            return "<pad>" if token == self.pad_id else "</s>"
+        return self._piece(token)
+
+    def _piece(self, token: int) -> str:
+        return self._decode([token])
+
     @abc.abstractmethod
     def _decode(self, ids: list[int]) -> str:
         """Text of ids without pad or end of sequence; an id past the size is unknown text."""

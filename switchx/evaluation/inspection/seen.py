@@ -1,0 +1,146 @@
+"""What became of every token of some batches, in every layer, as evaluation routes them."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from switchx.inference.routing import Choices, Routing, recorded
+from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Params, Segments
+from switchx.training.batches import HostBatch, put_batch
+from switchx.training.metrics import layer_names
+from switchx.training.state import Setup
+
+_EXAMPLES = 2**20  # more than a batch holds
+
+
+class Seen(NamedTuple):
+    """The T tokens of a stack, padding left out, row by row.
+
+    Attributes:
+      name: "encoder" or "decoder".
+      layers: names of those with experts.
+      token_T: int32, what is read there.
+      next_T: int32, what comes next there: in the decoder what is to be written; 0 at an end.
+      example_T: int64, one number for each example, the same in either stack.
+      source_T: int64.
+      nats_T: float32, the loss of what is to be written; zeros in the encoder.
+      choices: N layers x T tokens: [N, T, J], [N, T, K], [N, T]; see `Choices`.
+      experts_choose: whether choice j is expert j.
+    """
+
+    name: str
+    layers: list[str]
+    token_T: np.ndarray
+    next_T: np.ndarray
+    example_T: np.ndarray
+    source_T: np.ndarray
+    nats_T: np.ndarray
+    choices: Choices
+    experts_choose: bool
+
+    @property
+    def main_NT(self) -> np.ndarray:
+        """int, the expert of each token's first choice, whether it had room or not.
+
+        Where experts choose, the one of the largest gate; -1 where none took the token.
+        """
+        if not self.experts_choose:
+            return np.asarray(self.choices.expert_NBLJ[..., 0])
+        best_NT = np.argmax(self.choices.gate_NBLJ, axis=-1)
+        return np.where(self.choices.kept_NBLJ.any(axis=-1), best_NT, -1)
+
+    @property
+    def dropped_NT(self) -> np.ndarray:
+        """bool, no expert took the token."""
+        return ~self.choices.kept_NBLJ.any(axis=-1)
+
+    def load(self, layer: int, experts: int) -> np.ndarray:
+        """float64 [E], each expert's share of the choices that asked for room, as `load_E` is.
+
+        A choice after the first that found none cannot be told from one that was not wanted.
+        """
+        asked_TJ = np.array(self.choices.kept_NBLJ[layer])
+        if not self.experts_choose:
+            asked_TJ[:, 0] = True
+        count_E = np.bincount(self.choices.expert_NBLJ[layer][asked_TJ], minlength=experts)
+        return count_E / max(count_E.sum(), 1)
+
+
+def look(setup: Setup, params: Params, sources: Sequence[Sequence[HostBatch]]) -> list[Seen]:
+    """Runs a model over the batches of each source; returns its encoder and its decoder.
+
+    Its groups, capacities and drops are those of evaluation.
+    """
+    columns: tuple[list, list] = ([], [])
+    passed = 0
+    for number, batches in enumerate(sources):
+        for batch in batches:
+            with jax.set_mesh(setup.mesh):
+                found = _pass(setup.model.config, params, put_batch(batch, setup))
+            routing, nats_BL = jax.device_get(found)
+            for column, part in zip(columns, _stacks(batch, routing, nats_BL), strict=True):
+                token_T, next_T, example_T, nats_T, choices = part
+                example_T, source_T = example_T + passed * _EXAMPLES, np.full(len(token_T), number)
+                column.append([token_T, next_T, example_T, source_T, nats_T, choices])
+            passed += 1
+    config = setup.model.config
+    return [_joined(config, name, c) for name, c in zip(config.stacks, columns, strict=True)]
+
+
+def _joined(config: ModelConfig, stack: str, column: Sequence[Sequence[Any]]) -> Seen:
+    *of_tokens, of_layers = zip(*column, strict=True)
+    choices = Choices(*(np.concatenate(x, axis=1) for x in zip(*of_layers, strict=True)))
+    layers = [layer for layer in layer_names(config) if layer.startswith(stack)]
+    chosen = config.switch is not None and config.switch.encoder_routing == "experts_choose"
+    tokens = map(np.concatenate, of_tokens)
+    return Seen(stack, layers, *tokens, choices, chosen and stack == "encoder")
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _pass(config: ModelConfig, params: Params, batch: dict) -> tuple[Routing, jax.Array]:
+    encoder_BM, target_BL = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+    segments = None
+    if "encoder_segment_ids" in batch:
+        segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
+    groupings = Groupings.of(config.switch, train=False)
+    output = Model.of(config).bind(params)(
+        encoder_BM,
+        batch["decoder_input_tokens"],
+        target_BL > 0,
+        NO_NOISE,
+        segments,
+        groupings.recorded(),
+    )
+    logp_BLV = jax.nn.log_softmax(output.logits_BLV)
+    nats_BL = -jnp.take_along_axis(logp_BLV, target_BL[..., None], axis=-1)[..., 0]
+    shape = encoder_BM.shape
+    return recorded(config.switch, groupings, output, shape, target_BL.shape[1]), nats_BL
+
+
+def _stacks(batch: HostBatch, routing: Routing, nats_BL: np.ndarray) -> Iterator[tuple]:
+    """Of the encoder and the decoder: the columns of `Seen` without the source, examples from 0."""
+    read_BM, target_BL = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+    segments = [batch.get(f"{stack}_segment_ids") for stack in ("encoder", "decoder")]
+    next_BM = _one_on(read_BM)
+    if segments[0] is not None:
+        next_BM = np.where(_one_on(segments[0]) == segments[0], next_BM, 0)
+    most = max((int(s.max(initial=1)) for s in segments if s is not None), default=1)
+    stacks = [
+        (read_BM, next_BM, read_BM > 0, np.zeros(read_BM.shape, np.float32)),
+        (batch["decoder_input_tokens"], target_BL, target_BL > 0, nats_BL),
+    ]
+    for (token_BL, after_BL, real_BL, own_BL), segment_BL, choices in zip(
+        stacks, segments, routing, strict=True
+    ):
+        number_BL = np.zeros(token_BL.shape, int) if segment_BL is None else segment_BL - 1
+        example_BL = np.arange(len(token_BL))[:, None] * most + number_BL
+        of_tokens = (x_BL[real_BL] for x_BL in (token_BL, after_BL, example_BL, own_BL))
+        yield (*of_tokens, Choices(*(x[:, real_BL] for x in choices)))
+
+
+def _one_on(x_BM: np.ndarray) -> np.ndarray:
+    return np.pad(x_BM, ((0, 0), (0, 1)))[:, 1:]
