@@ -101,10 +101,15 @@ def experts_of(model: Model) -> list[list[Part]]:
             for kind in kinds:
                 path, matrices = _OF_AN_EXPERT[kind]
                 whole, name = (stack, blocks, f"layer_{within}", *path), next(names)
-                found.append([
-                    Part(f"{name} expert {e}", tuple(Matrix((*whole, m), block, e) for m in matrices))
-                    for e in range(switch.num_experts)
-                ])
+                found.append(
+                    [
+                        Part(
+                            f"{name} expert {e}",
+                            tuple(Matrix((*whole, m), block, e) for m in matrices),
+                        )
+                        for e in range(switch.num_experts)
+                    ]
+                )
     return found
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
@@ -82,14 +81,8 @@ def write_row(row: Row, answer: Answer, stream: TextIO) -> None:
 
 def check_output(path: str) -> None:
     """Raises UserError where `writing` would lose something or fail."""
-    if path == "-":
-        return
-    target = storage.check_new(path, "--output")
-    if storage.is_remote(target):
-        return
-    folder = target.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--output={path} cannot be written: {folder} must be a writable folder.")
+    if path != "-":
+        storage.check_new_file(path, "--output")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Where a trained model sends each token of given texts."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from switchx.errors import UserError
 from switchx.inference.scoring import start_token_first
 from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Output, Params, SwitchConfig
 
-Array = np.ndarray | jax.Array
+Array = Any  # of NumPy, or within jit of JAX
 
 
 class Choices(NamedTuple):

@@ -208,8 +208,9 @@ class SwitchLayer(nnx.Module):
         ranges = {}
         if grouping.watched:
             ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}
-        record = (assignment, tokens.probs()) if grouping.recorded else (None, None)
-        routed = Routed(stats, *record, ranges)
+        routed = Routed(stats, None, None, ranges)
+        if grouping.recorded:
+            routed = Routed(stats, assignment, tokens.probs(), ranges)
         return y_GSD.reshape(B, L, y_GSD.shape[-1]), routed
 
     def _filled_up(

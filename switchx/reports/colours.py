@@ -6,6 +6,16 @@ from collections.abc import Sequence
 from switchx.reports.groups import Group
 
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2")  # of families, beside each other
+_UNORDERED = [
+    ("#0072b2", "#56a8e0"),
+    ("#d55e00", "#ff9147"),
+    ("#009e73", "#2fcf9f"),
+    ("#b8548f", "#ee9fcd"),
+    ("#b58900", "#f0d24a"),
+    ("#3a9fd6", "#a4dcff"),
+    ("#7a4fb5", "#c0a2f2"),
+    ("#6f6f6f", "#b5b5b5"),
+]
 _DENSE = ("#4d4d4d", "#c9c9c9")
 # Parts of viridis, which is even in lightness, that stand out from white and from black.
 _ON_LIGHT, _ON_DARK = (0.0, 0.8), (0.42, 1.0)
@@ -39,3 +49,22 @@ def _at(share: float) -> tuple[str, str]:
     viridis = matplotlib.colormaps["viridis"]
     light, dark = (low + share * (high - low) for low, high in (_ON_LIGHT, _ON_DARK))
     return to_hex(viridis(light)), to_hex(viridis(dark))
+
+
+def categories(count: int) -> list[tuple[str, str]]:
+    """As many colours, for light and for dark, each unlike its neighbours: of things in no order.
+
+    The first eight are those of Okabe and Ito (2008), darker on light and lighter on dark; more go
+    round the colours by the golden angle, in three lightnesses.
+    """
+    import colorsys
+
+    def turned(n: int, light: float) -> str:
+        part = colorsys.hls_to_rgb((0.07 + n * 0.381966) % 1, light, 0.55)
+        return "#" + "".join(f"{round(255 * x):02x}" for x in part)
+
+    more = (
+        (turned(n, (0.34, 0.44, 0.52)[n % 3]), turned(n, (0.74, 0.64, 0.56)[n % 3]))
+        for n in range(max(count - len(_UNORDERED), 0))
+    )
+    return [*_UNORDERED[:count], *more]

@@ -48,7 +48,7 @@ def of_sweep(
     made = _document(groups, speed_ups, no_speed_up, by_experts=True)
     made["runs"] = [_run(run, groups, varied[run.name]) for run in runs]
     made["left_out"] = [{**one._asdict(), "is_run": True} for one in left_out] + made["left_out"]
-    return _rounded({**made, "kind": "sweep", "title": f"Sweep {name}"})
+    return rounded({**made, "kind": "sweep", "title": f"Sweep {name}"})
 
 
 def of_comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def of_comparison(runs: Sequence[RunRecord]) -> dict[str, Any]:
     title = (
         " and ".join(names) if len(names) == 2 else f"{names[0]} and {len(names) - 1} other runs"
     )
-    return _rounded({**made, "kind": "comparison", "title": title})
+    return rounded({**made, "kind": "comparison", "title": title})
 
 
 def _document(
@@ -192,12 +192,12 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else repr(value)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """The same with floats of six digits, whole ones as such, tuples as lists."""
     if isinstance(value, dict):
-        return {name: _rounded(item) for name, item in value.items()}
+        return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

@@ -30,6 +30,7 @@ from switchx.storage.copying import copy_folder
 from switchx.storage.creating import create_once
 from switchx.storage.directories import (
     check_new,
+    check_new_file,
     check_writable,
     make_directory,
     new_directory,
@@ -85,6 +86,7 @@ __all__ = [
     "as_text",
     "check_bucket",
     "check_new",
+    "check_new_file",
     "check_writable",
     "chunks",
     "copy_folder",

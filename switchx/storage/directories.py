@@ -82,6 +82,21 @@ def check_new(path: AnyPath, setting: str) -> Path:
     return target
 
 
+def check_new_file(path: AnyPath, setting: str) -> Path:
+    """As `check_new`, of a file whose folder must be there, which an object store's need not.
+
+    Raises:
+      UserError: something is there, or nothing can be written there.
+    """
+    target = check_new(path, setting)
+    folder = target.parent
+    if not is_remote(target) and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UserError(
+            f"{setting}={os.fspath(path)} cannot be written: {folder} must be a writable folder."
+        )
+    return target
+
+
 def check_writable(url: AnyPath, setting: str) -> None:
     """Raises UserError where no object can be written at or below a URL; leaves none."""
     probe = as_path(url) / f"{_PROBE}{uuid.uuid4().hex}"

@@ -1,4 +1,4 @@
-"""What do a model's experts do? Every token's way, what it says of each expert, and the loss without."""
+"""What do a model's experts do? Every token's way, what that says, and the loss without each."""
 
 from switchx.evaluation.inspection.inspecting import Source, inspect
 

@@ -1,7 +1,7 @@
-"""What a checkpoint's experts do with some texts, as plain numbers: `switchx inspect` shows them."""
+"""What a checkpoint's experts do with some texts, as plain numbers: see `switchx inspect`."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +29,9 @@ from switchx.training.state import Setup
 FORMAT = 1
 MOST_TOKENS = 100_000  # of both stacks, padding counted, over all sources
 MOST_TAKEN_OUT = 256  # experts, the fullest of each layer
-_TAKEN_OUT_TOKENS = 1_500_000  # evaluated to take experts out, all together
-_SHOWN = 40_000  # tokens times layers of the text that is shown
+_TAKEN_OUT_TOKENS = 1_000_000  # evaluated to take experts out, all together
+_SHOWN = 60_000  # tokens times layers of the text that is shown
+_LEAST_SHOWN, _MOST_SHOWN = 1_500, 6_000
 _MOST_FLOWS, _MOST_EARLIER = 400, 3
 _TRAINING = {"router_entropy": "entropy", "gate_mean": "gate", "dropped_fraction": "dropped"}
 
@@ -193,7 +194,7 @@ def _flows(seen: Sequence[Seen], pieces: Pieces) -> list[dict[str, Any]]:
     found = []
     for stack in seen:
         before, name = pieces.kinds_of(stack.token_T), "kinds"
-        for layer, main_T in zip(stack.layers, stack.main_NT, strict=True):
+        for layer, main_T in zip(stack.layers, stack.main, strict=True):
             rows, others = flows(before, main_T, _MOST_FLOWS)
             found.append(
                 {"stack": stack.name, "from": name, "to": layer, "flows": rows, "others": others}
@@ -212,14 +213,14 @@ def _saturation(
 ) -> list[dict[str, Any]]:
     if not num_experts:
         return []
-    found = []
+    found: list[dict[str, Any]] = []
     for step in earlier:
         split = setup.run.mesh.fully_sharded
         params, _ = restore_params(setup.model, model_dir, setup.mesh, step, split)
         layers = [
             {"name": name, **saturation(now_T, then_T, num_experts)._asdict()}
             for now, then in zip(seen, look(setup, params, read), strict=True)
-            for name, now_T, then_T in zip(now.layers, now.main_NT, then.main_NT, strict=True)
+            for name, now_T, then_T in zip(now.layers, now.main, then.main, strict=True)
         ]
         found.append({"step": step, "layers": layers})
     return found
@@ -237,38 +238,33 @@ def _training(model_dir: str) -> dict[str, Any]:
 def _text(seen: Sequence[Seen], pieces: Pieces) -> list[dict[str, Any]]:
     """Some examples of each source, token by token, as many as a page can hold."""
     layers = max(1, sum(len(stack.layers) for stack in seen))
-    room = _SHOWN // layers
-    by_source: dict[int, list[int]] = {}
-    for source, example in sorted({*zip(seen[-1].source_T.tolist(), seen[-1].example_T.tolist(), strict=True)}):
-        by_source.setdefault(source, []).append(example)
-    found = []
-    for source, examples in by_source.items():
-        left = room // len(by_source)
-        for example in examples:
-            row = {"source": source} | {s.name: _shown(s, example, pieces) for s in seen}
-            left -= sum(len(row[s.name]["pieces"]) for s in seen)
-            if left < 0 and found:
+    room = min(max(_SHOWN // layers, _LEAST_SHOWN), _MOST_SHOWN)
+    numbers = np.unique(seen[-1].source_T)
+    found: list[dict[str, Any]] = []
+    for source in numbers.tolist():
+        left = room // len(numbers)
+        for example in np.unique(seen[-1].example_T[seen[-1].source_T == source]):
+            if left <= 0:
                 break
-            found.append(row)
+            row = {s.name: _shown(s, example, pieces) for s in seen}
+            left -= sum(len(part["pieces"]) for part in row.values())
+            found.append({"source": source, **row})
     return found
 
 
 def _shown(stack: Seen, example: int, pieces: Pieces) -> dict[str, Any]:
     at = np.flatnonzero(stack.example_T == example)
     choices = stack.choices
-    row: Mapping[str, Any] = {"pieces": [pieces.number(token) for token in stack.token_T[at]]}
+    row: dict[str, Any] = {"pieces": [pieces.number(token) for token in stack.token_T[at]]}
     if stack.name == "decoder":
-        row = {
-            **row,
-            "writes": [pieces.number(token) for token in stack.next_T[at]],
-            "nats": [round(float(nats), 2) for nats in stack.nats_T[at]],
-        }
+        row["writes"] = [pieces.number(token) for token in stack.next_T[at]]
+        row["nats"] = [round(float(nats), 2) for nats in stack.nats_T[at]]
     layers = [
         {
-            "expert": stack.main_NT[n][at].tolist(),
+            "expert": stack.main[n][at].tolist(),
             "likely": choices.likely_NBLK[n][at].tolist(),
             "prob": np.round(choices.prob_NBLK[n][at].astype(float), 3).tolist(),
-            "kept": "".join(map(str, (~stack.dropped_NT[n][at]).astype(int))),
+            "kept": "".join(map(str, (~stack.dropped[n][at]).astype(int))),
         }
         for n in range(len(stack.layers))
     ]

@@ -24,7 +24,7 @@ def of_layer(
     seen: Seen, layer: int, pieces: Pieces, sources: Sequence[str], num_experts: int
 ) -> dict[str, Any]:
     """Everything that the tokens of a stack say of one of its layers; see docs/inspect.md."""
-    main_T, choices = seen.main_NT[layer], seen.choices
+    main_T, choices = seen.main[layer], seen.choices
     kind_T = pieces.kinds_of(seen.token_T)
     alike = {
         "token": agreement(main_T, seen.token_T),
@@ -44,7 +44,7 @@ def of_layer(
         "load": load_E.tolist(),
         "gate_mean": _mean(choices.prob_NBLK[layer][:, 0]),
         "entropy": _mean(choices.entropy_NBL[layer]),
-        "dropped": _mean(seen.dropped_NT[layer]),
+        "dropped": _mean(seen.dropped[layer]),
         "same_expert": {name: one._asdict() for name, one in alike.items()},
         "source_by_tokens_alone": by_tokens_alone(expected_SE, tokens_S),
         "load_by_source": [
@@ -66,7 +66,7 @@ def _mean(values: np.ndarray) -> float | None:
 def _expert(
     seen: Seen, layer: int, expert: int, load: float, kind_T: np.ndarray, pieces: Pieces
 ) -> dict[str, Any]:
-    main_T, choices = seen.main_NT[layer], seen.choices
+    main_T, choices = seen.main[layer], seen.choices
     own_T = np.flatnonzero(main_T == expert)
     taken_TJ = choices.kept_NBLJ[layer] & (choices.expert_NBLJ[layer] == expert)
     token, count, of = _tokens(seen.token_T, own_T)
@@ -84,7 +84,7 @@ def _expert(
         "load": load,
         "tokens": len(own_T),
         "gate_mean": _mean(choices.gate_NBLJ[layer][taken_TJ]),
-        "dropped": _mean(seen.dropped_NT[layer][own_T]),
+        "dropped": _mean(seen.dropped[layer][own_T]),
         "nats": None,
         "kinds": kinds.tolist(),
         "typical": rows(typical),

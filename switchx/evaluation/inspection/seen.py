@@ -1,8 +1,9 @@
 """What became of every token of some batches, in every layer, as evaluation routes them."""
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from switchx.training.state import Setup
 _EXAMPLES = 2**20  # more than a batch holds
 
 
-class Seen(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Seen:
     """The T tokens of a stack, padding left out, row by row.
 
     Attributes:
@@ -42,9 +44,9 @@ class Seen(NamedTuple):
     choices: Choices
     experts_choose: bool
 
-    @property
-    def main_NT(self) -> np.ndarray:
-        """int, the expert of each token's first choice, whether it had room or not.
+    @functools.cached_property
+    def main(self) -> np.ndarray:
+        """int [N, T], the expert of each token's first choice, whether it had room or not.
 
         Where experts choose, the one of the largest gate; -1 where none took the token.
         """
@@ -53,9 +55,9 @@ class Seen(NamedTuple):
         best_NT = np.argmax(self.choices.gate_NBLJ, axis=-1)
         return np.where(self.choices.kept_NBLJ.any(axis=-1), best_NT, -1)
 
-    @property
-    def dropped_NT(self) -> np.ndarray:
-        """bool, no expert took the token."""
+    @functools.cached_property
+    def dropped(self) -> np.ndarray:
+        """bool [N, T], no expert took the token."""
         return ~self.choices.kept_NBLJ.any(axis=-1)
 
     def load(self, layer: int, experts: int) -> np.ndarray:
@@ -96,8 +98,9 @@ def _joined(config: ModelConfig, stack: str, column: Sequence[Sequence[Any]]) ->
     choices = Choices(*(np.concatenate(x, axis=1) for x in zip(*of_layers, strict=True)))
     layers = [layer for layer in layer_names(config) if layer.startswith(stack)]
     chosen = config.switch is not None and config.switch.encoder_routing == "experts_choose"
-    tokens = map(np.concatenate, of_tokens)
-    return Seen(stack, layers, *tokens, choices, chosen and stack == "encoder")
+    token_T, next_T, example_T, source_T, nats_T = map(np.concatenate, of_tokens)
+    chosen = chosen and stack == "encoder"
+    return Seen(stack, layers, token_T, next_T, example_T, source_T, nats_T, choices, chosen)
 
 
 @functools.partial(jax.jit, static_argnames="config")
