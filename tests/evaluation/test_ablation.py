@@ -1,13 +1,16 @@
 """Parts are taken out as if the residual connection beside them were all there is."""
 
 import dataclasses
+import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from switchx.evaluation import Evaluator, ablation
 from switchx.model import NO_NOISE, Model, blocks
+from switchx.model.switch_layer import SwitchLayer
 from switchx.sharding import make_mesh
 from switchx.training.objectives import Pretraining
 from switchx.training.state import Setup
@@ -105,6 +108,38 @@ def test_a_loss_is_that_without_the_steps_of_the_part(run, params, evaluated, lo
         kept_K = np.array([name not in out for name in SUBLAYERS], np.float32)
         assert found == pytest.approx(loss_keeping(params, kept_K), rel=1e-5), part.name
         assert abs(found - whole) > 1e-5, part.name
+
+
+def test_without_an_expert_its_tokens_pass_by_the_residual(run, params, evaluated, monkeypatch):
+    """The loss is that of layers whose answer to the expert's tokens is dropped on the way out."""
+    layers = ablation.experts_of(Model.of(run.model))
+    assert [[part.name for part in layer][5] for layer in layers] == [
+        f"{name} expert 5" for name in ("encoder 1", "encoder 3", "decoder 1", "decoder 3")
+    ]
+    objective = Pretraining.of(run, Model.of(dataclasses.replace(run.model, scan=False)))
+    answered, turn = SwitchLayer.__call__, itertools.count()
+
+    def without(layer, x_BLD, mask_BL, grouping, noise):
+        recorded = dataclasses.replace(grouping, recorded=True)
+        y_BLD, routed = answered(layer, x_BLD, mask_BL, recorded, noise)
+        gone_BL1 = (routed.assignment.expert_GSJ == 5).reshape(*mask_BL.shape, 1)
+        return jnp.where(gone_BL1 & (next(turn) == 1), 0.0, y_BLD), routed  # of encoder 3 alone
+
+    monkeypatch.setattr(SwitchLayer, "__call__", without)
+
+    @helpers.jit
+    def sums(params, batch):
+        found = objective(params, None, batch, NO_NOISE).sums
+        return found["cross_entropy"], found["weight"]
+
+    total = sum(np.array(sums(params, batch)) for batch in eval_batches())
+    monkeypatch.undo()
+    whole, (loss,) = ablation.losses_without(evaluated, params, [layers[1][5]])
+    assert loss == pytest.approx(total[0] / total[1], rel=1e-5)
+    assert abs(loss - whole) > 1e-5
+    changed = ablation.without(params, layers[1][5])
+    same = jax.tree.map(lambda new, old: np.sum(np.asarray(new) != old), changed, params)
+    assert sum(jax.tree.leaves(same)) == 32 * 16  # its own last matrix, d_ff x d_model
 
 
 def test_what_is_not_taken_out_is_the_same_array(run, params):

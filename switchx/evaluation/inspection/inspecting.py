@@ -79,9 +79,10 @@ def inspect(
     read = _read(sources, setup)
     seen, pieces = look(setup, params, read), Pieces(vocabulary)
     switch = setup.model.config.switch
-    E = switch.num_experts if switch else 0
     names = [source.name for source in sources]
-    layers = [of_layer(s, n, pieces, names, E) for s in seen for n in range(len(s.layers))]
+    layers = [
+        of_layer(s, n, pieces, names, switch) for s in seen for n in range(len(s.layers)) if switch
+    ]
     loss = _take_out(setup, params, read, layers)
     return {
         "format": FORMAT,
@@ -95,7 +96,7 @@ def inspect(
         "kinds_of_tokens": {s.name: _shares(pieces.kinds_of(s.token_T), len(KINDS)) for s in seen},
         "layers": layers,
         "flows": _flows(seen, pieces),
-        "saturation": _saturation(setup, model_dir, read, seen, compared, E),
+        "saturation": _saturation(setup, model_dir, read, seen, compared),
         "training": _training(model_dir),
         "text": _text(seen, pieces),
         "pieces": pieces.texts,
@@ -209,16 +210,16 @@ def _saturation(
     read: Sequence[Sequence[HostBatch]],
     seen: Sequence[Seen],
     earlier: Sequence[int],
-    num_experts: int,
 ) -> list[dict[str, Any]]:
-    if not num_experts:
+    switch = setup.model.config.switch
+    if switch is None:
         return []
     found: list[dict[str, Any]] = []
     for step in earlier:
         split = setup.run.mesh.fully_sharded
         params, _ = restore_params(setup.model, model_dir, setup.mesh, step, split)
         layers = [
-            {"name": name, **saturation(now_T, then_T, num_experts)._asdict()}
+            {"name": name, **saturation(now_T, then_T, switch.num_experts)._asdict()}
             for now, then in zip(seen, look(setup, params, read), strict=True)
             for name, now_T, then_T in zip(now.layers, now.main, then.main, strict=True)
         ]

@@ -13,6 +13,7 @@ from switchx.evaluation.inspection.agreement import (
 from switchx.evaluation.inspection.kinds import KINDS
 from switchx.evaluation.inspection.pieces import Pieces
 from switchx.evaluation.inspection.seen import Seen
+from switchx.model import SwitchConfig
 
 MOST_DESCRIBED = 64  # experts of a layer, the fullest ones
 LEAST_COUNT = 10  # of a token whose favourite expert is named
@@ -21,10 +22,10 @@ _BEFORE_AND_AFTER = 8  # tokens of a context
 
 
 def of_layer(
-    seen: Seen, layer: int, pieces: Pieces, sources: Sequence[str], num_experts: int
+    seen: Seen, layer: int, pieces: Pieces, sources: Sequence[str], switch: SwitchConfig
 ) -> dict[str, Any]:
     """Everything that the tokens of a stack say of one of its layers; see docs/inspect.md."""
-    main_T, choices = seen.main[layer], seen.choices
+    main_T, choices, num_experts = seen.main[layer], seen.choices, switch.num_experts
     kind_T = pieces.kinds_of(seen.token_T)
     alike = {
         "token": agreement(main_T, seen.token_T),
@@ -36,7 +37,7 @@ def of_layer(
         main_T, seen.token_T, seen.source_T, len(sources), num_experts
     )
     tokens_S = np.bincount(seen.source_T[main_T >= 0], minlength=len(sources))
-    load_E = seen.load(layer, num_experts)
+    load_E = seen.load(layer, switch)
     described = np.argsort(-load_E, kind="stable")[:MOST_DESCRIBED]
     return {
         "name": seen.layers[layer],

@@ -10,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from switchx.inference.routing import Choices, Routing, recorded
-from switchx.model import NO_NOISE, Groupings, Model, ModelConfig, Params, Segments
+from switchx.model import (
+    NO_NOISE,
+    Groupings,
+    Model,
+    ModelConfig,
+    Params,
+    Segments,
+    SwitchConfig,
+)
 from switchx.training.batches import HostBatch, put_batch
 from switchx.training.metrics import layer_names
 from switchx.training.state import Setup
@@ -60,16 +68,24 @@ class Seen:
         """bool [N, T], no expert took the token."""
         return ~self.choices.kept_NBLJ.any(axis=-1)
 
-    def load(self, layer: int, experts: int) -> np.ndarray:
-        """float64 [E], each expert's share of the choices that asked for room, as `load_E` is.
-
-        A choice after the first that found none cannot be told from one that was not wanted.
-        """
-        asked_TJ = np.array(self.choices.kept_NBLJ[layer])
-        if not self.experts_choose:
-            asked_TJ[:, 0] = True
-        count_E = np.bincount(self.choices.expert_NBLJ[layer][asked_TJ], minlength=experts)
+    def load(self, layer: int, switch: SwitchConfig) -> np.ndarray:
+        """float64 [E], each expert's share of the choices that asked for room: see `load_E`."""
+        expert_TJ, asked_TJ = self._asked(layer, switch)
+        count_E = np.bincount(expert_TJ[asked_TJ], minlength=switch.num_experts)
         return count_E / max(count_E.sum(), 1)
+
+    def _asked(self, layer: int, switch: SwitchConfig) -> tuple[np.ndarray, np.ndarray]:
+        """Experts and whether they were asked for room, before any was full; both [T, J]."""
+        choices = self.choices
+        if self.experts_choose:
+            return choices.expert_NBLJ[layer], choices.kept_NBLJ[layer]
+        prob_TJ = choices.prob_NBLK[layer][:, : switch.top_k]
+        gate_TJ = prob_TJ / (prob_TJ.sum(axis=-1, keepdims=True) + 1e-9)
+        asked_TJ = np.full(prob_TJ.shape, switch.second_policy == "always")
+        if switch.second_policy in ("threshold", "random"):  # alike where nothing is drawn
+            asked_TJ = gate_TJ > switch.second_threshold
+        asked_TJ[:, 0] = True
+        return choices.likely_NBLK[layer][:, : switch.top_k], asked_TJ
 
 
 def look(setup: Setup, params: Params, sources: Sequence[Sequence[HostBatch]]) -> list[Seen]:
