@@ -68,10 +68,10 @@
       make(load, "b", { style: `left:${(100 * even) / most}%` });
       const facts = make(card, "dl");
       const fact = (name, value) => { make(facts, "dt", {}, name); make(facts, "dd", {}, value); };
-      fact("load", `${percent(one.load)} of the tokens (even: ${percent(even)})`);
+      fact("load", `${percent(one.load)} of tokens (even: ${percent(even)})`);
       fact("gate", one.gate_mean === null ? "–" : one.gate_mean.toFixed(2));
-      if (one.dropped > 0) fact("turned away", percent(one.dropped));
-      if (one.nats !== null) fact("without it", `loss ${one.nats < 0 ? "−" : "+"}${Math.abs(one.nats).toFixed(4)} nats`);
+      if (one.dropped >= 0.0005) fact("turned away", percent(one.dropped));
+      if (one.nats !== null) fact("without it", Math.abs(one.nats) < 5e-5 ? "the loss is the same" : `loss ${one.nats < 0 ? "−" : "+"}${Math.abs(one.nats).toFixed(4)} nats`);
       const chips = make(card, "div", { class: "chips" });
       for (const [n, count, of] of one.typical.slice(0, 9)) chip(chips, n, count, of);
       const more = make(card, "details");

@@ -15,6 +15,11 @@ from switchx.reports.tables import Cell, Table
 
 _COLOURS = 64  # of experts; further ones take them again
 _MOST_ROWS = 512  # of the table of experts
+_EXPLAINED = (
+    "The encoder reads a text with gaps, the decoder writes what is missing. In a layer with "
+    "experts a router sends each token to one of several small networks, its expert, or to a few. "
+    "Layers count from 0."
+)
 _MEASURES = {
     "token": "the same token",
     "next_token": "the same token next",
@@ -88,6 +93,7 @@ def _layers(document: Mapping[str, Any]) -> list[str]:
         return []
     return [
         '<h2 id="experts">Which expert does what</h2>',
+        f'<p class="soft">{text(_EXPLAINED)}</p>',
         *(
             f'<p class="layer-words" data-layer="{n}"><b>{text(layer["name"])}</b> '
             f"{text(' '.join(layer['words']))}</p>"

@@ -35,7 +35,7 @@ def job(expert: Mapping[str, Any], layer: Mapping[str, Any], document: Mapping[s
     few = sum(count for _, count, _ in expert["typical"][:_FEW]) / expert["tokens"]
     if few >= _OF_FEW and len(expert["typical"]) >= _FEW:
         which = " ".join(piece(document, number) for number, *_ in expert["typical"][:_FEW])
-        return Job(f"A few tokens: {which} are {percent(few)} of what it gets", True)
+        return Job(f"{_FEW} tokens are {percent(few)} of what it gets: {which}", True)
     if share >= _MORE and share >= _TIMES * of_all:
         return Job(f"More {name} than others ({so_many})", True)
     return Job("A bit of everything", False)

@@ -10,7 +10,7 @@ import pytest
 from switchx.evaluation.inspection import agreement as numbers
 from switchx.evaluation.inspection.kinds import KINDS, kind_of
 from switchx.evaluation.inspection.seen import look
-from switchx.sharding import MeshConfig, make_mesh
+from switchx.sharding import make_mesh
 from switchx.training.state import Setup
 from tests import helpers
 from tests.model import routing_oracle as oracle
@@ -21,7 +21,7 @@ FACTOR = 0.75  # of evaluation: full experts in either stack
 
 def made(**switch):
     """A setup whose routers' whole distribution is in `Choices`, and parameters that matter."""
-    run = run_config(mesh=MeshConfig(1, 1, 1), d_model=16, d_ff=16, num_heads=2, num_layers=2)
+    run = run_config(d_model=16, d_ff=16, num_heads=2, num_layers=2)
     model = helpers.with_switch(run.model, eval_capacity_factor=FACTOR, **switch)
     run = dataclasses.replace(run, model=model)
     setup = Setup.of(run, make_mesh(run.mesh))
