@@ -10,6 +10,7 @@ import numpy as np
 from switchx import storage
 from switchx.data.batches import Batch
 from switchx.data.config import DataConfig
+from switchx.data.masked import masked
 from switchx.data.prepared import counter_random
 from switchx.data.prepared.rows import empty_batch, put_rows
 from switchx.data.prepared.spans import SpanCorruption
@@ -82,7 +83,8 @@ def text_batches(text: Text, config: DataConfig, vocabulary: Vocabulary) -> list
       UserError: TASK_FEATURE_LENGTHS has no room for a row with a span.
     """
     density, mean_span = spans_of(config.mixture_or_task_name)
-    corruption = SpanCorruption(density, mean_span, vocabulary.sentinel_id(0))
+    mean_span = 1.0 if config.encoder_alone else mean_span  # each mask stands for one token
+    corruption = SpanCorruption(density, mean_span, *vocabulary.ids.sentinels.row)
     length = _row_length(corruption, config, vocabulary)
     rows = [
         tokens[start : start + length]
@@ -102,6 +104,8 @@ def _row_length(corruption: SpanCorruption, config: DataConfig, vocabulary: Voca
     for length in range(longest, 1, -1):
         noise, spans = corruption.counts(length)
         fits = length - noise + spans < lengths["inputs"] and noise + spans < lengths["targets"]
+        if config.encoder_alone:
+            fits, spans = length < lengths["inputs"], 1
         if fits and spans <= vocabulary.sentinels:
             return length
     raise UserError(
@@ -120,9 +124,12 @@ def _batch(
     batch = empty_batch(config.feature_lengths, config.rows_per_eval_batch, config.pack)
     eos = np.array([[vocabulary.eos_id]], np.int32)
     for n, tokens in enumerate(rows):
-        inputs_RI, targets_RT = corruption.corrupt(
-            np.array([tokens], np.int32), counter_random.key_of(first + n)
-        )
-        ended = (np.concatenate([part, eos], axis=1) for part in (inputs_RI, targets_RT))
+        token_RN, key_R = np.array([tokens], np.int32), counter_random.key_of(first + n)
+        if config.encoder_alone:
+            is_masked_RN = corruption.noise_mask(key_R, len(tokens))
+            pair = np.where(is_masked_RN, corruption.first_sentinel, token_RN), token_RN
+        else:
+            pair = corruption.corrupt(token_RN, key_R)
+        ended = (np.concatenate([part, eos], axis=1) for part in pair)
         put_rows(batch, slice(n, n + 1), *ended)
-    return batch
+    return masked(batch, corruption.first_sentinel, config) if config.encoder_alone else batch

@@ -93,7 +93,7 @@
   let tokens = [];
   const text = () => {
     const place = at("text"), layer = layers[state.layer];
-    const stack = layer ? layer.stack : "decoder";
+    const stack = layer ? layer.stack : doc.text[0].decoder ? "decoder" : "encoder";
     const number = layers.slice(0, state.layer).filter((other) => other.stack === stack).length;
     let source = null;
     tokens = [];
@@ -102,7 +102,7 @@
     for (const row of doc.text) {
       if (row.source !== source) make(place, "h4", {}, doc.sources[(source = row.source)].name);
       const line = make(place, "p"), part = row[stack], of = layer && part.layers[number];
-      const read = layer ? part.pieces : part.writes;
+      const read = layer ? part.pieces : part.writes.map((n, i) => (n < 0 ? part.pieces[i] : n));
       read.forEach((n, i) => {
         const token = make(line, "span", { class: "t" }, shown(n));
         const facts = { node: token, piece: n, i, part, of };
@@ -124,8 +124,8 @@
   };
   const facts = ({ piece, i, part, of, expert, dropped }) => {
     const lines = [`“${named(piece)}”`];
-    if (part.writes && of) lines.push(`to be written: “${named(part.writes[i])}”, ${part.nats[i].toFixed(2)} nats`);
-    if (!of) return [...lines, `${part.nats[i].toFixed(2)} nats`, `behind “${named(part.pieces[i])}”`];
+    if (of && part.writes && part.writes[i] >= 0) lines.push(`to be written: “${named(part.writes[i])}”, ${part.nats[i].toFixed(2)} nats`);
+    if (!of) return [...lines, `${part.nats[i].toFixed(2)} nats`];
     const likely = of.likely[i], prob = of.prob[i], last = likely.length - 1;
     if (expert < 0) lines.push("no expert took it");
     else if (dropped) lines.push(`expert ${expert} was full: it went past`);

@@ -159,7 +159,8 @@ def _model(setup: Setup) -> dict[str, Any]:
 def _source(number: int, source: Source, seen: Sequence[Seen]) -> dict[str, Any]:
     tokens = {s.name: int(np.sum(s.source_T == number)) for s in seen}
     examples = np.unique(np.concatenate([s.example_T[s.source_T == number] for s in seen]))
-    nats = seen[-1].nats_T[seen[-1].source_T == number]
+    last = seen[-1]
+    nats = last.nats_T[(last.source_T == number) & (last.target_T > 0)]
     loss = float(nats.mean()) if len(nats) else None
     found = {"name": source.name, "said": source.said, "examples": len(examples)}
     return {**found, "tokens": tokens, "loss": loss}
@@ -257,8 +258,8 @@ def _shown(stack: Seen, example: int, pieces: Pieces) -> dict[str, Any]:
     at = np.flatnonzero(stack.example_T == example)
     choices = stack.choices
     row: dict[str, Any] = {"pieces": [pieces.number(token) for token in stack.token_T[at]]}
-    if stack.name == "decoder":
-        row["writes"] = [pieces.number(token) for token in stack.next_T[at]]
+    if stack.target_T.any():
+        row["writes"] = [pieces.number(t) if t else -1 for t in stack.target_T[at].tolist()]
         row["nats"] = [round(float(nats), 2) for nats in stack.nats_T[at]]
     layers = [
         {

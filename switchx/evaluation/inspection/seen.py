@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from switchx.data.batches import targets_of
 from switchx.inference.routing import Choices, Routing, recorded
 from switchx.model import (
     NO_NOISE,
@@ -34,10 +35,11 @@ class Seen:
       name: "encoder" or "decoder".
       layers: names of those with experts.
       token_T: int32, what is read there.
-      next_T: int32, what comes next there: in the decoder what is to be written; 0 at an end.
+      next_T: int32, what comes next: in the decoder what is to be written; 0 at an end.
+      target_T: int32, what is to be written there; 0 where nothing is, as in most encoders.
       example_T: int64, one number for each example, the same in either stack.
       source_T: int64.
-      nats_T: float32, the loss of what is to be written; zeros in the encoder.
+      nats_T: float32, the loss of the target; 0 without one.
       choices: N layers x T tokens: [N, T, J], [N, T, K], [N, T]; see `Choices`.
       experts_choose: whether choice j is expert j.
     """
@@ -48,6 +50,7 @@ class Seen:
     next_T: np.ndarray
     example_T: np.ndarray
     source_T: np.ndarray
+    target_T: np.ndarray
     nats_T: np.ndarray
     choices: Choices
     experts_choose: bool
@@ -93,7 +96,8 @@ def look(setup: Setup, params: Params, sources: Sequence[Sequence[HostBatch]]) -
 
     Its groups, capacities and drops are those of evaluation.
     """
-    columns: tuple[list, list] = ([], [])
+    stacks = list(setup.model.config.stacks)
+    columns: list[list] = [[] for _ in stacks]
     passed = 0
     for number, batches in enumerate(sources):
         for batch in batches:
@@ -101,12 +105,12 @@ def look(setup: Setup, params: Params, sources: Sequence[Sequence[HostBatch]]) -
                 found = _pass(setup.model.config, params, put_batch(batch, setup))
             routing, nats_BL = jax.device_get(found)
             for column, part in zip(columns, _stacks(batch, routing, nats_BL), strict=True):
-                token_T, next_T, example_T, nats_T, choices = part
+                token_T, next_T, example_T, *rest = part
                 example_T, source_T = example_T + passed * _EXAMPLES, np.full(len(token_T), number)
-                column.append([token_T, next_T, example_T, source_T, nats_T, choices])
+                column.append([token_T, next_T, example_T, source_T, *rest])
             passed += 1
     config = setup.model.config
-    return [_joined(config, name, c) for name, c in zip(config.stacks, columns, strict=True)]
+    return [_joined(config, name, c) for name, c in zip(stacks, columns, strict=True)]
 
 
 def _joined(config: ModelConfig, stack: str, column: Sequence[Sequence[Any]]) -> Seen:
@@ -114,26 +118,37 @@ def _joined(config: ModelConfig, stack: str, column: Sequence[Sequence[Any]]) ->
     choices = Choices(*(np.concatenate(x, axis=1) for x in zip(*of_layers, strict=True)))
     layers = [layer for layer in layer_names(config) if layer.startswith(stack)]
     chosen = config.switch is not None and config.switch.encoder_routing == "experts_choose"
-    token_T, next_T, example_T, source_T, nats_T = map(np.concatenate, of_tokens)
-    chosen = chosen and stack == "encoder"
-    return Seen(stack, layers, token_T, next_T, example_T, source_T, nats_T, choices, chosen)
+    token_T, next_T, example_T, source_T, target_T, nats_T = map(np.concatenate, of_tokens)
+    return Seen(
+        name=stack,
+        layers=layers,
+        token_T=token_T,
+        next_T=next_T,
+        example_T=example_T,
+        source_T=source_T,
+        target_T=target_T,
+        nats_T=nats_T,
+        choices=choices,
+        experts_choose=chosen and stack == "encoder",
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _pass(config: ModelConfig, params: Params, batch: dict) -> tuple[Routing, jax.Array]:
-    encoder_BM, target_BL = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
-    segments = None
-    if "encoder_segment_ids" in batch:
-        segments = Segments(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
-    groupings = Groupings.of(config.switch, train=False)
-    output = Model.of(config).bind(params)(
-        encoder_BM,
-        batch["decoder_input_tokens"],
-        target_BL > 0,
-        NO_NOISE,
-        segments,
-        groupings.recorded(),
-    )
+    encoder_BM, (target_BL, _) = batch["encoder_input_tokens"], targets_of(batch)
+    segment_BM = batch.get("encoder_segment_ids")
+    groupings, module = Groupings.of(config.switch, train=False), Model.of(config).bind(params)
+    if config.encoder_alone:
+        output = module.at_inputs(encoder_BM, NO_NOISE, segment_BM, groupings.recorded())
+    else:
+        output = module(
+            encoder_BM,
+            batch["decoder_input_tokens"],
+            target_BL > 0,
+            NO_NOISE,
+            None if segment_BM is None else Segments(segment_BM, batch["decoder_segment_ids"]),
+            groupings.recorded(),
+        )
     logp_BLV = jax.nn.log_softmax(output.logits_BLV)
     nats_BL = -jnp.take_along_axis(logp_BLV, target_BL[..., None], axis=-1)[..., 0]
     shape = encoder_BM.shape
@@ -141,24 +156,38 @@ def _pass(config: ModelConfig, params: Params, batch: dict) -> tuple[Routing, ja
 
 
 def _stacks(batch: HostBatch, routing: Routing, nats_BL: np.ndarray) -> Iterator[tuple]:
-    """Of the encoder and the decoder: the columns of `Seen` without the source, examples from 0."""
-    read_BM, target_BL = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
-    segments = [batch.get(f"{stack}_segment_ids") for stack in ("encoder", "decoder")]
+    """Of each stack there is: the columns of `Seen` without the source, examples from 0."""
+    target_BL, weight_BL = targets_of(batch)
+    wanted_BL = np.where(weight_BL > 0, target_BL, 0)
+    read_BM, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
     next_BM = _one_on(read_BM)
-    if segments[0] is not None:
-        next_BM = np.where(_one_on(segments[0]) == segments[0], next_BM, 0)
-    most = max((int(s.max(initial=1)) for s in segments if s is not None), default=1)
-    stacks = [
-        (read_BM, next_BM, read_BM > 0, np.zeros(read_BM.shape, np.float32)),
-        (batch["decoder_input_tokens"], target_BL, target_BL > 0, nats_BL),
-    ]
-    for (token_BL, after_BL, real_BL, own_BL), segment_BL, choices in zip(
-        stacks, segments, routing, strict=True
-    ):
-        number_BL = np.zeros(token_BL.shape, int) if segment_BL is None else segment_BL - 1
-        example_BL = np.arange(len(token_BL))[:, None] * most + number_BL
-        of_tokens = (x_BL[real_BL] for x_BL in (token_BL, after_BL, example_BL, own_BL))
-        yield (*of_tokens, Choices(*(x[:, real_BL] for x in choices)))
+    if segments is not None:
+        next_BM = np.where(_one_on(segments) == segments, next_BM, 0)
+    most = 1 if segments is None else int(segments.max())
+    nothing_BM = np.zeros_like(read_BM)
+    alone = "decoder_input_tokens" not in batch
+    own = (wanted_BL, nats_BL * (wanted_BL > 0)) if alone else (nothing_BM, nothing_BM * 0.0)
+    yield _flat(most, segments, routing.encoder, read_BM > 0, read_BM, next_BM, *own)
+    if not alone:
+        arrays = batch["decoder_input_tokens"], target_BL, target_BL, nats_BL
+        segments = batch.get("decoder_segment_ids")
+        yield _flat(most, segments, routing.decoder, target_BL > 0, *arrays)
+
+
+def _flat(
+    most: int,
+    segment_BL: np.ndarray | None,
+    choices: Choices,
+    real_BL: np.ndarray,
+    token_BL: np.ndarray,
+    next_BL: np.ndarray,
+    *rest_BL: np.ndarray,
+) -> tuple:
+    """The real tokens of a batch; `most`: examples in a row."""
+    number_BL = np.zeros(real_BL.shape, int) if segment_BL is None else segment_BL - 1
+    example_BL = np.arange(len(real_BL))[:, None] * most + number_BL
+    of_tokens = (x_BL[real_BL] for x_BL in (token_BL, next_BL, example_BL, *rest_BL))
+    return (*of_tokens, Choices(*(x[:, real_BL] for x in choices)))
 
 
 def _one_on(x_BM: np.ndarray) -> np.ndarray:
