@@ -46,7 +46,7 @@ def _with_job(
     expert: Mapping[str, Any], layer: Mapping[str, Any], numbers: Mapping[str, Any]
 ) -> dict[str, Any]:
     found = words.job(expert, layer, numbers)
-    return {**expert, "job": found.text, "has_job": found.named}
+    return {**expert, "job": found.text, "has_job": found.clear > 0}
 
 
 def of_training(made: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from switchx.reports.pictures import DEAD_LOAD
 
 # When an expert is said to have a job: shares of its tokens, and how many times those of all.
 _MOSTLY, _MORE, _TIMES = 0.5, 0.2, 1.5
-_FEW, _OF_FEW = 5, 0.25
+_FEW, _OF_FEW, _CLEAREST = 5, 0.25, 4
 # Of the way from chance to certainty: see `strength`.
 _DECIDES, _MATTERS, _HARDLY = 0.45, 0.2, 0.05
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
@@ -16,29 +16,33 @@ _READ, _NEXT = "token", "next_token"
 
 
 class Job(NamedTuple):
-    """What an expert does: a phrase, and whether it names anything at all."""
+    """What an expert does.
+
+    Attributes:
+      clear: how much more of its tokens it is than of all; 0 where nothing can be named.
+    """
 
     text: str
-    named: bool
+    clear: float
 
 
 def job(expert: Mapping[str, Any], layer: Mapping[str, Any], document: Mapping[str, Any]) -> Job:
     """What an expert gets, from the kinds and the tokens that it gets more often than others."""
     if expert["load"] * len(layer["load"]) < DEAD_LOAD or not expert["tokens"]:
-        return Job("Next to nothing: it is hardly ever chosen", False)
+        return Job("Next to nothing: it is hardly ever chosen", 0.0)
     everywhere = document["kinds_of_tokens"][layer["stack"]]
     kinds = zip(document["kinds"], expert["kinds"], everywhere, strict=True)
     name, share, of_all = max(kinds, key=lambda kind: kind[1] - kind[2])
     so_many = f"{percent(share)} of its tokens, {percent(of_all)} of all"
     if share >= _MOSTLY and share >= _TIMES * of_all:
-        return Job(f"Mostly {name} ({so_many})", True)
+        return Job(f"Mostly {name} ({so_many})", share - of_all)
     few = sum(count for _, count, _ in expert["typical"][:_FEW]) / expert["tokens"]
     if few >= _OF_FEW and len(expert["typical"]) >= _FEW:
         which = " ".join(piece(document, number) for number, *_ in expert["typical"][:_FEW])
-        return Job(f"{_FEW} tokens are {percent(few)} of what it gets: {which}", True)
+        return Job(f"{_FEW} tokens are {percent(few)} of what it gets: {which}", few / 2)
     if share >= _MORE and share >= _TIMES * of_all:
-        return Job(f"More {name} than others ({so_many})", True)
-    return Job("A bit of everything", False)
+        return Job(f"More {name} than others ({so_many})", share - of_all)
+    return Job("A bit of everything", 0.0)
 
 
 def strength(agreement: Mapping[str, float | None]) -> float:
@@ -96,8 +100,12 @@ def answer(document: Mapping[str, Any]) -> list[str]:
             "Below are the text that it was given, how surprised it was by each token that it had "
             "to write, and its training.",
         ]
-    jobs = [job(expert, layer, document) for layer in layers for expert in layer["experts"]]
-    named = sum(one.named for one in jobs)
+    jobs = {
+        f"expert {expert['expert']} of {layer['name']}": job(expert, layer, document)
+        for layer in layers
+        for expert in layer["experts"]
+    }
+    named = sum(one.clear > 0 for one in jobs.values())
     if not named:
         said = f"No: none of the {len(jobs)} experts has a job that could be named."
     elif named == len(jobs):
@@ -107,7 +115,18 @@ def answer(document: Mapping[str, Any]) -> list[str]:
             f"{named} of {len(jobs)} experts have a job that can be named, below; the others take "
             "a bit of everything or next to nothing."
         )
-    return [said, *_worth(document), *_drops(document)]
+    return [said, *_clearest(jobs), *_worth(document), *_drops(document)]
+
+
+def _clearest(jobs: Mapping[str, Job]) -> list[str]:
+    order = sorted(jobs, key=lambda name: -jobs[name].clear)
+    said = [f"{name} ({_begun(jobs[name].text)})" for name in order[:_CLEAREST] if jobs[name].clear]
+    return [f"The clearest: {', '.join(said)}."] if said else []
+
+
+def _begun(phrase: str) -> str:
+    """Within a sentence, without what stands in brackets."""
+    return phrase[:1].lower() + phrase[1:].partition(" (")[0]
 
 
 def _worth(document: Mapping[str, Any]) -> list[str]:
