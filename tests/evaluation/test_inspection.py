@@ -1,6 +1,7 @@
 """What is said of experts is what the routing oracle, plain loops and hand-made tokens say."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -10,30 +11,40 @@ import pytest
 from switchx.evaluation.inspection import agreement as numbers
 from switchx.evaluation.inspection.kinds import KINDS, kind_of
 from switchx.evaluation.inspection.seen import look
-from switchx.sharding import make_mesh
+from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.state import Setup
 from tests import helpers
 from tests.model import routing_oracle as oracle
-from tests.training.helpers import INPUTS, TARGETS, batch, packed_batch, run_config
+from tests.training.helpers import BATCH, INPUTS, TARGETS, packed_batch, run_config
 
 FACTOR = 0.75  # of evaluation: full experts in either stack
+BATCHES = [packed_batch(7), packed_batch(8)]
 
 
-def made(**switch):
-    """A setup whose routers' whole distribution is in `Choices`, and parameters that matter."""
-    run = run_config(d_model=16, d_ff=16, num_heads=2, num_layers=2)
+CHOSEN = dict(num_experts=2, encoder_routing="experts_choose")
+
+
+@functools.cache
+def looked(**switch):
+    """Two packed batches, a source each, looked at on one device with parameters that matter.
+
+    With so few experts the routers' whole distribution is in `Choices`.
+    """
+    run = run_config(mesh=MeshConfig(1, 1, 1), d_model=16, d_ff=16, num_heads=2, num_layers=2)
     model = helpers.with_switch(run.model, eval_capacity_factor=FACTOR, **switch)
-    run = dataclasses.replace(run, model=model)
-    setup = Setup.of(run, make_mesh(run.mesh))
+    packed = dataclasses.replace(run.eval_batch, packed=True)
+    run = dataclasses.replace(run, model=model, eval_batch=packed)
+    setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
     params = jax.tree.map(lambda x: x * 10 if x.ndim > 2 else x, helpers.init(run.model, seed=3))
-    return setup, jax.device_put(params, setup.shardings.params)
+    params = jax.device_put(params, setup.shardings.params)
+    return look(setup, params, [[BATCHES[0]], [BATCHES[1]]])
 
 
 @pytest.mark.parametrize(
     ("switch", "encoder", "decoder"),
     [
         (
-            dict(num_experts=2, encoder_routing="experts_choose"),
+            CHOSEN,
             oracle.Policy(experts_choose=True),
             oracle.Policy(),
         ),
@@ -46,14 +57,12 @@ def made(**switch):
     ids=["experts choose and top 1", "top 2 with a threshold"],
 )
 def test_ways_gates_loads_and_drops_are_the_oracles(switch, encoder, decoder):
-    setup, params = made(**switch)
-    batches = [batch(7), batch(8)]
-    E = switch["num_experts"]
+    E, config = switch["num_experts"], helpers.switch_config(**switch)
     fields = (("encoder_input_tokens", INPUTS), ("decoder_target_tokens", TARGETS))
     for seen, policy, (field, size) in zip(
-        look(setup, params, [[batches[0]], [batches[1]]]), (encoder, decoder), fields, strict=True
+        looked(**switch), (encoder, decoder), fields, strict=True
     ):
-        mask_GS = np.concatenate([b[field] for b in batches]) > 0  # a group is a row here
+        mask_GS = np.concatenate([b[field] for b in BATCHES]) > 0  # a group is a row here
         assert len(seen.token_T) == mask_GS.sum()
         assert (seen.source_T == np.repeat([0, 1], [mask_GS[:16].sum(), mask_GS[16:].sum()])).all()
 
@@ -80,7 +89,7 @@ def test_ways_gates_loads_and_drops_are_the_oracles(switch, encoder, decoder):
         np.testing.assert_allclose(choices.gate_NBLJ[0], of_all("gate_SJ"), rtol=1e-5)
         asked_E = np.sum([one.asked_E for one in routed], axis=0)
         expected_E = asked_E / asked_E.sum()
-        np.testing.assert_allclose(seen.load(0, setup.model.config.switch), expected_E)
+        np.testing.assert_allclose(seen.load(0, config), expected_E)
         dropped_T = ~of_all("kept_SJ").any(axis=1)
         np.testing.assert_array_equal(seen.dropped[0], dropped_T)
         assert 0 < dropped_T.sum() < len(dropped_T)
@@ -92,9 +101,7 @@ def test_ways_gates_loads_and_drops_are_the_oracles(switch, encoder, decoder):
 
 
 def test_what_comes_next_ends_with_its_example():
-    setup, params = made(num_experts=2)
-    packed = packed_batch(3)
-    encoder, decoder = look(setup, params, [[packed]])
+    encoder, decoder = looked(**CHOSEN)
     for seen, stack, field in (
         (encoder, "encoder", "encoder_input_tokens"),
         (decoder, "decoder", "decoder_target_tokens"),
@@ -104,11 +111,11 @@ def test_what_comes_next_ends_with_its_example():
             seen.example_T.tolist(), seen.token_T.tolist(), seen.next_T.tolist(), strict=True
         ):
             found.setdefault(example, []).append((token, after))
-        segments = packed[f"{stack}_segment_ids"]
         expected = [
-            packed[field][row][segments[row] == n].tolist()
-            for row in range(len(segments))
-            for n in range(1, segments[row].max() + 1)
+            packed[field][row][packed[f"{stack}_segment_ids"][row] == n].tolist()
+            for packed in BATCHES
+            for row in range(BATCH)
+            for n in range(1, packed[f"{stack}_segment_ids"][row].max() + 1)
         ]
         if stack == "encoder":
             assert [[token for token, _ in pairs] for pairs in found.values()] == expected
