@@ -5,6 +5,7 @@ import json
 import sys
 
 from switchx.cli.flags import load_run
+from switchx.errors import UserError
 
 DEFAULT_OUTPUT = "inspection.html"
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
     from switchx import storage
 
     places = {"--output": args.output} | ({"--json": args.json} if args.json else {})
+    if args.json == args.output:
+        raise UserError(f"--json={args.json} is the --output too: name another file for one.")
     paths = {flag: storage.check_new_file(path, flag) for flag, path in places.items()}
 
     from switchx.api import Run

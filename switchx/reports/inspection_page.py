@@ -224,9 +224,8 @@ def _keys(groups: Sequence[Mapping[str, Any]]) -> list[str]:
 def _tables(document: Mapping[str, Any]) -> list[str]:
     if not document["layers"]:
         return []
-    return [
-        part for table in (_experts(document), _favourites(document)) for part in table_of(table)
-    ]
+    tables = _experts(document), _favourites(document)
+    return [part for table in tables if table.rows for part in table_of(table)]
 
 
 def _experts(document: Mapping[str, Any]) -> Table:

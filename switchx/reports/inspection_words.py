@@ -9,6 +9,7 @@ from switchx.reports.pictures import DEAD_LOAD
 # When an expert is said to have a job: shares of its tokens, and how many times those of all.
 _MOSTLY, _MORE, _TIMES = 0.5, 0.2, 1.5
 _FEW, _OF_FEW, _CLEAREST = 5, 0.25, 4
+_LEAST = 50  # tokens of an expert of which anything is said
 # Of the way from chance to certainty: see `strength`.
 _DECIDES, _MATTERS, _HARDLY = 0.45, 0.2, 0.05
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
@@ -30,19 +31,33 @@ def job(expert: Mapping[str, Any], layer: Mapping[str, Any], document: Mapping[s
     """What an expert gets, from the kinds and the tokens that it gets more often than others."""
     if expert["load"] * len(layer["load"]) < DEAD_LOAD or not expert["tokens"]:
         return Job("Next to nothing: it is hardly ever chosen", 0.0)
+    if expert["tokens"] < _LEAST:
+        return Job(f"Too few tokens to say: {expert['tokens']} of those read here", 0.0)
     everywhere = document["kinds_of_tokens"][layer["stack"]]
     kinds = zip(document["kinds"], expert["kinds"], everywhere, strict=True)
     name, share, of_all = max(kinds, key=lambda kind: kind[1] - kind[2])
     so_many = f"{percent(share)} of its tokens, {percent(of_all)} of all"
     if share >= _MOSTLY and share >= _TIMES * of_all:
         return Job(f"Mostly {name} ({so_many})", share - of_all)
-    few = sum(count for _, count, _ in expert["typical"][:_FEW]) / expert["tokens"]
-    if few >= _OF_FEW and len(expert["typical"]) >= _FEW:
+    few, of_few = _few(expert, layer, document)
+    if few >= max(_OF_FEW, _TIMES * of_few):
         which = " ".join(piece(document, number) for number, *_ in expert["typical"][:_FEW])
-        return Job(f"{_FEW} tokens are {percent(few)} of what it gets: {which}", few / 2)
+        return Job(f"{_FEW} tokens are {percent(few)} of what it gets: {which}", (few - of_few) / 2)
     if share >= _MORE and share >= _TIMES * of_all:
         return Job(f"More {name} than others ({so_many})", share - of_all)
     return Job("A bit of everything", 0.0)
+
+
+def _few(
+    expert: Mapping[str, Any], layer: Mapping[str, Any], document: Mapping[str, Any]
+) -> tuple[float, float]:
+    """The share of its tokens, and of all, that its most typical few are."""
+    typical = expert["typical"][:_FEW]
+    total = sum(source["tokens"][layer["stack"]] for source in document["sources"])
+    if len(typical) < _FEW:
+        return 0.0, 0.0
+    found, everywhere = (sum(row[n] for row in typical) for n in (1, 2))
+    return found / expert["tokens"], everywhere / total
 
 
 def strength(agreement: Mapping[str, float | None]) -> float:

@@ -4,14 +4,23 @@ import contextlib
 import copy
 import io
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from switchx import data, storage
 from switchx.api import Run
 from switchx.cli.main import main
 from switchx.data import texts
+from switchx.evaluation.inspection.kinds import KINDS
+from switchx.evaluation.inspection.layers import of_layer
+from switchx.evaluation.inspection.pieces import Pieces
+from switchx.evaluation.inspection.seen import Seen
+from switchx.inference.routing import Choices
 from switchx.reports import inspection_page
+from switchx.reports import inspection_words as words
+from tests.helpers import switch_config
 from tests.reports import browser
 
 HOSTILE = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
@@ -159,6 +168,49 @@ def test_the_page_fits_a_telephone_and_the_dark(inspected, tmp_path):
         assert (contrast if dark else -contrast) > 0.35
 
 
+@pytest.mark.parametrize("chosen_by", ["lot", "token"])
+def test_words_say_which_expert_does_what_or_that_none_does(chosen_by):
+    """Of tokens whose experts are drawn by lot, and of those where each token has its own."""
+    rng = np.random.default_rng(0)
+    token_T = np.minimum(rng.geometric(0.05, 8000) + 2, 90).astype(np.int32)  # few are frequent
+    expert_T = rng.integers(0, 4, 8000) if chosen_by == "lot" else token_T % 4
+    ones_NT1 = np.ones((1, 8000, 1), np.float32)
+    pair_NTK = np.stack([expert_T, (expert_T + 1) % 4], axis=-1)[None]
+    choices = Choices(
+        expert_T[None, :, None], ones_NT1, ones_NT1 > 0, pair_NTK, ones_NT1 * [[0.9, 0.1]], ones_NT1
+    )
+    zeros_T = np.zeros(8000, int)
+    seen = Seen(
+        "encoder", ["encoder 0"], token_T, np.roll(token_T, -1), zeros_T, zeros_T, zeros_T, zeros_T,
+        choices, False,
+    )  # fmt: skip
+    vocabulary = SimpleNamespace(piece=lambda token: f" w{token}" if token % 3 else f"({token}")
+    pieces = Pieces(vocabulary)
+    layer = of_layer(seen, 0, pieces, ["a"], switch_config())
+    for one in layer["experts"]:
+        one["nats"] = 0.01 * one["expert"]
+    numbers = {
+        "layers": [layer],
+        "sources": [{"name": "a", "tokens": {"encoder": 8000}}],
+        "kinds": list(KINDS),
+        "kinds_of_tokens": {
+            "encoder": np.bincount(pieces.kinds_of(token_T), minlength=len(KINDS)) / 8000
+        },
+        "pieces": pieces.texts,
+        "loss": {"nats": 2.0},
+    }
+    said, sentences = words.answer(numbers), words.of_layer(layer, numbers["sources"])
+    assert said[-1].startswith("The one that is missed most is expert 3 of encoder 0")
+    if chosen_by == "lot":
+        assert said[0] == "No: none of the 4 experts has a job that could be named."
+        assert sentences[0].startswith("Nothing decides")
+    else:
+        assert said[0] == "All 4 experts have a job that can be named, below."
+        assert said[1].startswith("The clearest: expert ")
+        assert sentences[0].startswith("The token decides: two occurrences of the same token go to")
+        assert "in 100 % of cases" in sentences[0]
+
+
 def test_a_long_text_is_sampled_and_said_so(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "MOST_BYTES", 64 * 10)
     written = "".join(f"{n:05}é\n" for n in range(1000))
@@ -182,8 +234,9 @@ def test_a_long_text_is_sampled_and_said_so(tmp_path, monkeypatch):
         (["--text={}/empty.txt"], "empty.txt' holds no text: give a file with some."),
         (["--text={}/latin.txt"], "latin.txt', which is not UTF-8: give a text file."),
         (["--text={}/none.txt"], "none.txt', which cannot be read"),
-        (["--text={}/numbers.txt", "--output={}/numbers.txt"], "numbers.txt' is there"),
+        (["--text={}/numbers.txt", "--output={}/numbers.txt"], "numbers.txt' exists already"),
         (["--text={}/numbers.txt", "--json={}/none/x.json"], "must be a writable folder."),
+        (["--output={}/x", "--json={}/x"], "/x is the --output too: name another file for one."),
         (
             ["--text={}/numbers.txt", "--earlier=3"],
             "--earlier=3 is no checkpoint before step 4 in MODEL_DIR=",
