@@ -370,6 +370,34 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield "T5X index", Parser([msgpack.packb(tree)], index)
 
 
+_THEIRS = b"""
+from __gin__ import dynamic_registration
+import __main__ as train_script
+from t5x import partitioning
+from t5x import utils
+MIXTURE_OR_TASK_NAME = 'a_task'
+TASK_FEATURE_LENGTHS = {'inputs': 512, 'targets': 114}
+TRAIN_STEPS = 1_010_000
+INITIAL_CHECKPOINT_PATH = '/a/checkpoint_1000000'
+START_FROM = '/a/run'
+LOSS_NORMALIZING_FACTOR = 'NUM_REAL_TARGET_TOKENS'
+train_script.train:
+  eval_period = 50
+  random_seed = 7
+train/utils.DatasetConfig.seed = 7
+utils.SaveCheckpointConfig.checkpoint_steps = (5, 10)
+utils.create_learning_rate_scheduler.factors = 'constant * rsqrt_normalized_decay'
+partitioning.PjitPartitioner.model_parallel_submesh = (2, 1, 1, 2)
+"""
+
+
+def _converted(folder: Path, content: bytes) -> Any:
+    from switchx.settings import Request, converted
+
+    (folder / "their.gin").write_bytes(content)
+    return converted(Request((str(folder / "their.gin"),)))
+
+
 def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
     import socket
 
@@ -388,6 +416,13 @@ def _other(folder: Path) -> Iterator[tuple[str, Parser]]:
         return gin_files.Reader([]).read_file(str(folder / "a.gin"))
 
     yield "gin", Parser([path.read_bytes() for path in configs], gin)
+    dense = b"include 't5x/examples/t5/t5_1_1/small.gin'\ninclude 't5x/configs/runs/finetune.gin'"
+    switch = (
+        b"include 'flaxformer/t5x/configs/moe/models/switch_base.gin'\n"
+        b"include 't5x/contrib/moe/configs/runs/finetune.gin'"
+    )
+    theirs = [dense + _THEIRS, switch + _THEIRS]
+    yield "gin of T5X", Parser(theirs, lambda content: _converted(folder, content))
     flags = [b"BATCH_SIZE=64", b"ModelConfig.d_ff={'x': [1, 2.5]}", b"P='/a/b'", b"M=%N"]
     yield "gin flag", Parser(flags, lambda x: read_flag(x.decode(errors="replace")))
     names = [b"v5p-512", b"2xv5e:4x4", b"h100x8", b"cpu:8"]

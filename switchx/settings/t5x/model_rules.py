@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from switchx.settings.gin_syntax import REQUIRED
-from switchx.settings.t5x.reading import Reading
+from switchx.settings.t5x.reading import Reading, are_numbers
 
 _TRAIN = "train.train"
 
@@ -24,7 +24,8 @@ def _mesh(reading: Reading) -> None:
             reading.use(f"{name}.{part}") for part in ("num_partitions", "model_parallel_submesh")
         )
         if tile is not None and tile.value:
-            reading.put("MESH_MODEL", math.prod(tile.value), tile)
+            whole = isinstance(tile.value, list | tuple) and are_numbers(*tile.value)
+            reading.put("MESH_MODEL", math.prod(tile.value) if whole else tile.value, tile)
         elif size is not None and size.value:
             reading.put("MESH_MODEL", size.value, size)
     dims = reading.use("standard_logical_axis_rules.parameter_partitioning_dims")
@@ -147,7 +148,7 @@ def _router_init(reading: Reading) -> None:
     """A router's initial values, normal with a standard deviation; here sqrt(scale / d_model)."""
     widths = reading.chosen.get("ModelConfig.d_model")
     for use in reading.all_uses("normal.stddev", "router_weights"):
-        if use.path[-1] == "kernel_init" and widths and isinstance(widths.value, int):
+        if use.path[-1] == "kernel_init" and widths and are_numbers(widths.value, use.value):
             scale = round(use.value**2 * widths.value, 12)
             reading.put("SwitchConfig.router_init_scale", scale, use)
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from switchx.settings.configurables import CONFIGURABLES
 from switchx.settings.gin_syntax import (
     REQUIRED,
     Binding,
@@ -63,6 +64,9 @@ class Reading:
 
     def put(self, target: str, value: Any, use: Use | None) -> None:
         """Sets one of our macros or parameters to what a use comes to."""
+        if any(isinstance(p, Reference) and p.name not in CONFIGURABLES for p in leaves(value)):
+            self.refuse(use, f"{target} is a plain value here", target)
+            return
         origin = use.binding.origin if use and use.binding else BY_T5X
         file = use.binding.file if use and use.binding else BY_T5X
         before = self.chosen.get(target)
@@ -85,6 +89,11 @@ class Reading:
 
     def note(self, use: Use | None, why: str) -> None:
         self.notes.append(_said(use, why))
+
+
+def are_numbers(*values: Any) -> bool:
+    """Whether it can be computed with them: what a file says may be anything."""
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
 
 
 def shown(use: Use) -> str:
@@ -132,6 +141,8 @@ def _put_same(reading: Reading, use: Use) -> None:
         reading.put(row.ours, row.of(value) if row.of else value, use)
     except DiffersError as why:
         reading.refuse(use, str(why), row.ours)
+    except TypeError:  # of a value that nobody would write
+        reading.refuse(use, f"{row.ours} takes no such value", row.ours)
 
 
 def _is_unset(reading: Reading, use: Use) -> bool:

@@ -4,7 +4,7 @@ import math
 import re
 
 from switchx.settings.gin_syntax import REQUIRED, Macro
-from switchx.settings.t5x.reading import Reading
+from switchx.settings.t5x.reading import Reading, are_numbers
 
 _TRAIN = "train.train"
 _CHECKPOINT = re.compile(r"(?:.*/)?checkpoint_(\d+)/?")
@@ -140,7 +140,8 @@ def _checkpoints(reading: Reading) -> None:
         reading.put("CHECKPOINT_PERIOD", period.value, period)
     steps = reading.use("SaveCheckpointConfig.checkpoint_steps")
     if steps is not None and steps.value:
-        reading.put("CHECKPOINT_STEPS", tuple(steps.value), steps)
+        listed = isinstance(steps.value, list)
+        reading.put("CHECKPOINT_STEPS", tuple(steps.value) if listed else steps.value, steps)
     if keep is None:
         return
     if keep.value is not None:
@@ -191,8 +192,8 @@ def _schedule(reading: Reading) -> None:
         reading.refuse(offset, "rates follow the run's step: see START_STEP", "SCHEDULE")
     reading.put("SCHEDULE", found, factors)
     value = rate.value
-    if "rsqrt_normalized_decay" in parts and value != REQUIRED:
-        value = value * warmup.value**0.5
+    if "rsqrt_normalized_decay" in parts and are_numbers(value, warmup.value):
+        value = value * max(warmup.value, 0) ** 0.5
     reading.put("LEARNING_RATE", value, rate)
     rises = parts != ["constant"]
     reading.put("WARMUP_STEPS", warmup.value if rises else 1, warmup if rises else factors)
