@@ -10,7 +10,7 @@ from typing import Any
 
 from switchx.settings.gin_syntax import Binding
 from switchx.settings.t5x.known_flaxformer import flaxformer, flaxformer_t5, moe
-from switchx.settings.t5x.known_models import GATED, PLAIN, t5
+from switchx.settings.t5x.known_models import GATED, PLAIN, scalable_t5, t5
 from switchx.settings.t5x.known_runs import moe_run, run
 
 KNOWN = ", as switchx knows it"  # how the place of a setting of these files ends
@@ -56,6 +56,7 @@ def _binding(name: str, value: Any, file: str) -> Binding:
 
 _FILES: dict[str, Any] = {
     r"t5x/examples/t5/(t5_1_1|t5_1_0|mt5|byt5)/(\w+)\.gin": t5,
+    r"t5x/examples/scalable_t5/(t5_1_1|mt5)/(\w+)\.gin": scalable_t5,
     r"t5x/configs/runs/(pretrain|finetune)\.gin": lambda name: run(name == "finetune"),
     r"t5x/contrib/moe/configs/runs/(pretrain|continue_pretrain|finetune)\.gin": moe_run,
     r"flaxformer/t5x/configs/t5/models/(\w+)\.gin": flaxformer_t5,

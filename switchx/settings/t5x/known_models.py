@@ -41,7 +41,6 @@ FAMILIES: dict[str, tuple[dict[str, tuple], int, str | None, tuple, bool]] = {
     "byt5": (_BYT5, 384, None, GATED, False),
 }
 MODEL = "t5x.models.EncoderDecoderModel"
-_CONFIG = "t5x.examples.t5.network.T5Config"
 
 
 def named(name: str) -> Reference:
@@ -80,12 +79,22 @@ def model(cls: str, module: Any, pieces: str | None, normalizing: Any) -> Values
     }
 
 
-def t5(family: str, size: str) -> Values | None:
+def scalable_t5(family: str, size: str) -> Values | None:
+    """t5x/examples/scalable_t5/<family>/<size>.gin."""
+    found = None if size == "tiny" else t5(family, size, "scalable_t5")
+    if found is None:
+        return None
+    name = "t5x.examples.scalable_t5.network.T5Config"
+    return {**found, f"{name}.scan_layers": True, f"{name}.remat_policy": "minimal"}
+
+
+def t5(family: str, size: str, example: str = "t5") -> Values | None:
     """t5x/examples/t5/<family>/<size>.gin."""
     family = "t5_1_1" if size == "tiny" else family  # as T5X has it
     sizes, rows, pieces, activations, tied = FAMILIES[family]
     if size not in sizes:
         return None
+    network = f"t5x.examples.{example}.network"
     widths = ("emb_dim", "mlp_dim", "head_dim", "num_heads")
     names = (*widths, "num_encoder_layers", "num_decoder_layers")
     config = {
@@ -98,7 +107,7 @@ def t5(family: str, size: str) -> Values | None:
     }
     return {
         "DROPOUT_RATE": REQUIRED,
-        **model(MODEL, Reference("t5x.examples.t5.network.Transformer"), pieces, None),
-        "t5x.examples.t5.network.Transformer.config": Reference(_CONFIG),
-        **{f"{_CONFIG}.{name}": value for name, value in config.items()},
+        **model(MODEL, Reference(f"{network}.Transformer"), pieces, None),
+        f"{network}.Transformer.config": Reference(f"{network}.T5Config"),
+        **{f"{network}.T5Config.{name}": value for name, value in config.items()},
     }

@@ -155,7 +155,7 @@ def _router_init(reading: Reading) -> None:
 
 def _remat(reading: Reading) -> None:
     """What the backward pass computes again; it changes no result."""
-    for use in reading.all_uses("layer_remat"):
+    for use in [*reading.all_uses("layer_remat"), *reading.all_uses("T5Config.remat_policy")]:
         known = {"none": "none", "full": "full", "minimal": "dots"}
         found = known.get(str(use.value).lower())
         if found is not None:

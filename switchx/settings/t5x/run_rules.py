@@ -70,6 +70,8 @@ def _start(reading: Reading) -> int | None:
     if step:
         chosen = reading.chosen.get("MIXTURE_OR_TASK_NAME")
         task = chosen.value if chosen and chosen.value != REQUIRED else "NAME"
+        words = reading.chosen.get("VOCABULARY")
+        task += f" --gin.VOCABULARY={words.value}" if words else ""
         reading.refuse(
             path,
             f"T5X wrote it: bring it in once with `switchx import --from=t5x --input={named} "

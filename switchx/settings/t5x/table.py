@@ -13,6 +13,19 @@ from switchx.settings.t5x.rows import QUIET, DiffersError, Row, aside, by_rule, 
 _DTYPES = {"bfloat16": "bfloat16", "float32": "float32"}
 
 
+# As Flax has them: its gelu is the approximation by a tanh.
+_ACTIVATIONS = {
+    ("relu",): "relu",
+    ("gelu",): "gelu_tanh",
+    ("silu",): "silu",
+    ("swish",): "silu",
+    ("relu", "linear"): "reglu",
+    ("gelu", "linear"): "geglu",
+    ("silu", "linear"): "swiglu",
+    ("swish", "linear"): "swiglu",
+}
+
+
 def _dtype(value: Any) -> str:
     if value not in _DTYPES:
         raise DiffersError("computation is in 'bfloat16' or 'float32'")
@@ -20,11 +33,10 @@ def _dtype(value: Any) -> str:
 
 
 def _activation(value: Any) -> str:
-    found = {("gelu", "linear"): "geglu", ("relu",): "relu"}.get(
-        tuple(value) if isinstance(value, list | tuple) else value
-    )
+    found = _ACTIVATIONS.get(tuple(value) if isinstance(value, list | tuple) else value)
     if found is None:
-        raise DiffersError("feed-forwards are ('relu',) or ('gelu', 'linear')")
+        known = ", ".join(map(repr, _ACTIVATIONS))
+        raise DiffersError(f"feed-forwards are one of {known}")
     return found
 
 
@@ -469,6 +481,17 @@ TABLE["t5x.contrib.moe.models.MoeEncoderDecoderModel.predict_batch_with_aux"] = 
     "t5x.models.EncoderDecoderModel.predict_batch_with_aux"
 ]
 
+# The other network of T5X is scanned, and has a bias of relative positions in each layer.
+_NETWORK, _SCALABLE = "t5x.examples.t5.network", "t5x.examples.scalable_t5.network"
+TABLE[f"{_SCALABLE}.Transformer"] = TABLE[f"{_NETWORK}.Transformer"]
+TABLE[f"{_SCALABLE}.T5Config"] = {
+    **TABLE[f"{_NETWORK}.T5Config"],
+    "@": {"ModelConfig.switch": None, "ModelConfig.bias_per_layer": True},
+    "remat_policy": by_rule("none"),
+    "scan_layers": same("ModelConfig.scan", True),
+    "param_scan_axis": QUIET,
+}
+
 # Modules whose configurables have no equal, and why; the longest that fits.
 NONE_HERE = {
     "t5x.examples.decoder_only": "a decoder alone, where switchx trains encoder-decoders",
@@ -480,9 +503,6 @@ NONE_HERE = {
     ),
     "t5x.contrib.calm": "CALM's early exits, which switchx does not have",
     "flaxformer.architectures.calm_t5": "CALM's early exits, which switchx does not have",
-    "t5x.examples.scalable_t5": (
-        "a model with a bias of relative positions in every layer, where a stack here shares one"
-    ),
     "t5x.contrib.gpu": "NVIDIA's variant, whose network has settings that are not known here",
     "flaxformer.architectures.longt5": "another attention, where switchx has T5's",
     "flaxformer.architectures.h_transformer": "another attention, where switchx has T5's",

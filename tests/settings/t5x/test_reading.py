@@ -102,6 +102,15 @@ def test_each_number_of_a_pretraining_file_is_used(read):
     assert found.model_dir == "runs/their"
 
 
+def test_the_scanned_network_has_a_bias_in_every_layer(read):
+    text = PRETRAIN.replace("t5x/examples/t5/", "t5x/examples/scalable_t5/")
+    text += "from t5x.examples.scalable_t5 import network\n"
+    model = read(text + "network.T5Config.mlp_activations = ('silu', 'linear')\n").run.model
+    assert (model.bias_per_layer, model.scan, model.remat) == (True, True, "dots")
+    assert (model.d_model, model.activation) == (512, "swiglu")
+    assert not read(PRETRAIN).run.model.bias_per_layer
+
+
 def test_a_switch_model_has_t5xs_groups_losses_and_layers(read):
     found = read(SWITCH)
     model, mesh = found.run.model, found.run.mesh

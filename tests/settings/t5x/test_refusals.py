@@ -29,7 +29,7 @@ from t5x import adafactor
 from t5x.examples.t5 import network
 import optax
 adafactor.Adafactor.factored = False
-network.T5Config.mlp_activations = ('swish', 'linear')
+network.T5Config.mlp_activations = ('tanh', 'linear')
 network.T5Config.emb_dm = 8
 utils.create_learning_rate_scheduler.factors = 'constant * decay_every'
 train/utils.DatasetConfig.split = 'train[:10%]'
@@ -41,7 +41,7 @@ include 'gone.gin'
     first = PRETRAIN.count("\n") + 1
     wanted = {
         4: "adafactor.Adafactor.factored=False: second moments are factored.",
-        5: "network.T5Config.mlp_activations=('swish', 'linear'): feed-forwards are ('relu',)",
+        5: "network.T5Config.mlp_activations=('tanh', 'linear'): feed-forwards are one of",
         6: "network.T5Config.emb_dm is not known here: the nearest name is emb_dim.",
         7: "factors='constant * decay_every': SCHEDULE has",
         8: "utils.DatasetConfig.split='train[:10%]': training reads the split 'train'.",
