@@ -99,7 +99,7 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
         source, copied = rest, rest[:3] == _EXPERTS
         if copied:
             source = (*_FEED_FORWARD, _OF_EXPERT.get(rest[3], rest[3]))
-        other = used.setdefault((stack, layer, *source), names)
+        other = used.setdefault((stack, blocks, layer, *source), names)
         if other != names:  # SwitchConfig.extra_dense: the layer would do its work twice
             raise UserError(
                 f"The switch model's {'/'.join(other)} and {'/'.join(names)} would both start as "

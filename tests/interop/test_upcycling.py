@@ -60,6 +60,19 @@ def test_gates_that_sum_to_one_keep_the_dense_models_logits(kind):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_experts_in_any_layers_keep_the_dense_models_logits():
+    """As above, where several rows of blocks come of the dense model's one."""
+    sizes = dict(num_layers=4, num_decoder_layers=3)
+    where = dict(encoder_sparse=(0, 3), decoder_sparse=2, top_k=2, eval_capacity_factor=4.0)
+    dense = tiny_config(switch=None, **sizes)
+    sparse = tiny_config(switch=switch_config(**where), **sizes)
+    assert min(len(shape.blocks) for shape in sparse.stacks.values()) > 1
+    params, ours = upcycled(dense, sparse)
+    mask_BL = random_inputs().decoder_mask_BL
+    got, wanted = (logits(c, p)[mask_BL] for c, p in ((sparse, ours), (dense, params)))
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_one_expert_gives_the_dense_output_times_its_gate(kind):
     dense, sparse = configs(kind)
     params, ours = upcycled(dense, sparse)
