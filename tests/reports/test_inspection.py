@@ -172,7 +172,7 @@ def test_the_page_fits_a_telephone_and_the_dark(inspected, tmp_path):
 def test_words_say_which_expert_does_what_or_that_none_does(chosen_by):
     """Of tokens whose experts are drawn by lot, and of those where each token has its own."""
     rng = np.random.default_rng(0)
-    token_T = np.minimum(rng.geometric(0.05, 8000) + 2, 90).astype(np.int32)  # few are frequent
+    token_T = np.minimum(rng.geometric(0.12, 8000) + 2, 90).astype(np.int32)  # few are frequent
     expert_T = rng.integers(0, 4, 8000) if chosen_by == "lot" else token_T % 4
     ones_NT1 = np.ones((1, 8000, 1), np.float32)
     pair_NTK = np.stack([expert_T, (expert_T + 1) % 4], axis=-1)[None]
