@@ -4,6 +4,7 @@ import argparse
 import itertools
 import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run(args: argparse.Namespace, settings: "Settings") -> None:
-    """Prints the first training examples of a run."""
+    """Prints what the first training examples of a run are read from, and these."""
     from switchx import data
     from switchx.data.examples import examples_of
     from switchx.reports.examples import example_lines
@@ -22,6 +23,8 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     examples = itertools.chain.from_iterable(map(examples_of, stream))
     width, coloured = shutil.get_terminal_size((96, 24)).columns, sys.stdout.isatty()
     width = min(max(width, 20), 96)
+    for line in data.described_sources(settings.data):
+        print("\n".join(textwrap.wrap(line, width, subsequent_indent="    ")))
     for number, example in enumerate(itertools.islice(examples, args.count), start=1):
         print("\n".join(example_lines(number, *example, vocabulary, width, coloured)))
     stream.close()

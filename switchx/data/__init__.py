@@ -29,6 +29,7 @@ __all__ = [
     "check_objective",
     "check_position",
     "check_settings",
+    "described_sources",
     "eval_batches",
     "graded_tasks",
     "known_ids",
@@ -258,6 +259,18 @@ def text_batches(text: "Text", config: DataConfig) -> list[Batch]:
     from switchx.data import texts
 
     return texts.text_batches(text, config, vocabulary(config))
+
+
+def described_sources(config: DataConfig, split: str = "train") -> list[str]:
+    """A line for each of a config's tasks that read files of text: which, and what a document is.
+
+    None of a prepared set.
+    """
+    if config.prepared_dir is not None:
+        return []
+    from switchx.data.tasks import text_files
+
+    return text_files.described(config, split)
 
 
 def num_examples(config: DataConfig, task: str | None = None) -> int | None:

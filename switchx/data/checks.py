@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchx.data.config import SPLITS, DataConfig, check_values
+from switchx.data.files import check_formats
 from switchx.data.masked import masked, refusal
 from switchx.data.tasks import lookup, names, task_files, text_files, vocabulary_files
 from switchx.data.tasks.ids import Ids
@@ -63,7 +64,7 @@ def _check_text_files(name: str, config: DataConfig, splits: Sequence[str]) -> N
     for split in splits:
         found = text_files.check(config, name, split)
         if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
-            text_files.check_there(found)
+            check_formats(text_files.check_there(found), found.setting)
 
 
 def check_objective(config: DataConfig, fetched: bool = False) -> None:

@@ -151,7 +151,8 @@ def sizes_in(folder: AnyPath, setting: str) -> dict[str, int]:
 def list_files(pattern: str, setting: str) -> dict[str, int]:
     """Returns the files that a glob matches, by name and sorted, and the bytes of each.
 
-    A file of exactly that name is what is meant, whatever characters are in it.
+    A file of exactly that name is what is meant, whatever characters are in it; of folders alike
+    those that the pattern begins with. `**` is any number of folders.
 
     Raises:
       UserError: there is no looking there, in the name of the setting that holds the glob.
@@ -159,7 +160,8 @@ def list_files(pattern: str, setting: str) -> dict[str, int]:
     pattern = expanded(pattern)
     if is_remote(pattern):
         return _ask(pattern, setting, _list_sizes, LISTING_SECONDS) or {}
-    found = [pattern] if os.path.isfile(pattern) else glob.glob(pattern, recursive=True)
+    whole = os.path.isfile(pattern)
+    found = [pattern] if whole else glob.glob(_literal(pattern, os.path.isdir), recursive=True)
     with read_errors(pattern, setting):
         return {path: os.path.getsize(path) for path in sorted(found) if os.path.isfile(path)}
 
@@ -273,6 +275,27 @@ def _hashes(system: Any, pattern: str) -> dict[str, str]:
     return hashes
 
 
+def _literal(pattern: str, is_folder: Callable[[str], bool]) -> str:
+    """The pattern with the folders that are there by these very names escaped: their [ is a [."""
+    parts = pattern.split("/")
+    for end in range(len(parts) - 1, 0, -1):
+        folder = "/".join(parts[:end])
+        if not glob.has_magic(folder):
+            break
+        if is_folder(folder):
+            return "/".join([glob.escape(folder), *parts[end:]])
+    return pattern
+
+
+def _is_folder(system: Any, folder: str) -> bool:
+    """Asks only where a set of characters may be meant as it stands."""
+    if "[" not in folder:
+        return False
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        return bool(system.ls(folder, detail=False))
+    return False
+
+
 def _list(system: Any, pattern: str) -> dict[str, dict[str, Any]]:
     """The files that a glob matches, by URL, and what their store says of each."""
     if glob.has_magic(pattern):
@@ -280,6 +303,6 @@ def _list(system: Any, pattern: str) -> dict[str, dict[str, Any]]:
             there = system.info(pattern)
             if there["type"] == "file":
                 return {system.unstrip_protocol(pattern): there}
-    found = system.glob(pattern, detail=True)
+    found = system.glob(_literal(pattern, lambda folder: _is_folder(system, folder)), detail=True)
     files = {path: facts for path, facts in found.items() if facts["type"] == "file"}
     return {system.unstrip_protocol(path): files[path] for path in sorted(files)}

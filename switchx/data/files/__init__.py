@@ -6,7 +6,7 @@ of text, JSON lines, one JSON array or Parquet.
 
 from switchx.data.files.formats import JSON_ARRAY, JSON_LINES, PARQUET, TEXT, Format
 from switchx.data.files.lines import CutLine
-from switchx.data.files.records import Record, Records, open_records
+from switchx.data.files.records import Record, Records, check_formats, open_records
 
 __all__ = [
     "JSON_ARRAY",
@@ -17,5 +17,6 @@ __all__ = [
     "Format",
     "Record",
     "Records",
+    "check_formats",
     "open_records",
 ]

@@ -1,5 +1,6 @@
 """The records of a file: lines of text, JSON lines, elements of a JSON array, rows of Parquet."""
 
+import concurrent.futures
 import contextlib
 import json
 import tempfile
@@ -22,6 +23,7 @@ from switchx.data.files.lines import CutLine, lines_of
 from switchx.data.files.parquet import ParquetRows
 from switchx.errors import UserError
 
+_AT_ONCE = 16  # files that are looked at: a mounted bucket takes its time for each
 _MAGIC = 16  # bytes that tell a compression
 
 
@@ -158,6 +160,32 @@ def open_records(path: str, setting: str) -> Records:
     """
     chunks = storage.chunks(path, setting)
     return Records(path, setting, chunks, lambda: storage.open_to_seek(path, setting))
+
+
+def check_formats(paths: Collection[str], setting: str) -> None:
+    """Looks at how each file of this machine begins; those at URLs are left for when they are read.
+
+    Raises:
+      UserError: one cannot be read, or is of a format that is not read.
+    """
+    local = [path for path in paths if not storage.is_remote(path)]
+    with concurrent.futures.ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(lambda path: _check_format(path, setting), local):
+            pass
+
+
+def _check_format(path: str, setting: str) -> None:
+    with storage.read_errors(path, setting), storage.open_to_seek(path, setting) as file:
+        head = file.read(HEAD)
+    codec = codec_of(head)
+    if codec is not None:
+        compressed, head = head, b""
+        with contextlib.suppress(UserError):  # it goes on; what is damaged is said when it is read
+            for piece in inflated([compressed], codec, path, setting):
+                head += piece
+                if len(head) >= HEAD:
+                    break
+    recognised(head, path, setting)
 
 
 def _without_mark(chunks: Iterator[bytes]) -> Iterator[bytes]:

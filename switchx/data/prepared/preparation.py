@@ -105,7 +105,8 @@ class _Preparation:
         counts = {split: shards or len(task.source.list_shards(split)) for split in splits}
         self._vocabulary = lookup.open_vocabulary(config.of_task(task.name), task)
         self.plan = cutting.plan_of(task, config, self._vocabulary, counts)
-        self._sources = sources.facts(task, splits)
+        settings = sources.settings(task, config)
+        self._sources = {**sources.facts(task, splits), set_plan.SETTINGS: settings}
         self.info = self._there()
 
     def locked(self) -> contextlib.AbstractContextManager[None]:

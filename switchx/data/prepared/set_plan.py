@@ -18,6 +18,8 @@ from switchx.errors import UserError
 FILE = "set.json"
 MIXTURE_FILE = "mixture.json"
 VOCABULARY_FILE = "vocabulary.model"  # the SentencePiece model that its text was tokenized with
+SETTINGS = "settings"  # among the sources of each split, those that say what is taken of files
+_BEFORE = {"TEXT_FIELD": "text"}  # of sets that were made before these were noted
 PREPARING = "preparing"  # a folder that is there until the set is whole
 _FORMAT = 1
 _LONGEST = 2**16  # tokens of a row
@@ -103,7 +105,8 @@ class SetInfo:
     """A whole set: its plan, the facts of every shard by split, and what it was made of.
 
     Attributes:
-      sources: as `sources.facts` has them; none of a set that was made before they were noted.
+      sources: as `sources.facts` and `sources.settings` have them; none of a set that was made
+        before they were noted.
     """
 
     plan: SetPlan
@@ -235,7 +238,11 @@ def other_source(
     there: Mapping[str, Mapping[str, Any]], here: Mapping[str, Mapping[str, Any]]
 ) -> str | None:
     """What differs between the sources of a set and those that are there now; None if nothing."""
-    for split in sorted(here.keys() & there.keys()):
+    for name, now in here.get(SETTINGS, {}).items():
+        then = there.get(SETTINGS, {}).get(name, _BEFORE.get(name, now))
+        if then != now:
+            return f"{name}={then!r}, and not {now!r}"
+    for split in sorted(here.keys() & there.keys() - {SETTINGS}):
         then, now = there[split], here[split]
         for name in sorted(then.keys() | now.keys()):
             if name not in now:

@@ -26,9 +26,8 @@ def check_there(found: str, split: str, source: str | None = None) -> dict[str, 
     if storage.names_in(found, setting):
         raise UserError(
             f"{setting}={found!r} is a folder: give a glob of its files, as in "
-            f"'{found.rstrip('/')}/*.parquet'{come_from}."
+            f"'{found.rstrip('/')}/*'{come_from}."
         )
     raise UserError(
-        f"{setting}={found!r} matches no file: give a glob of Parquet or JSON-lines files"
-        f"{come_from}."
+        f"{setting}={found!r} matches no file: give a glob of JSON or Parquet files{come_from}."
     )

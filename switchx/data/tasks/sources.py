@@ -138,6 +138,15 @@ def facts(task: Any, splits: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def settings(task: Any, config: DataConfig) -> dict[str, Any]:
+    """The settings that say what is taken of a task's files."""
+    if isinstance(task.source, TextSource):
+        return {"TEXT_FIELD": task.source.field}
+    if isinstance(task.source, TableSource):
+        return {"TASK_FIELDS": dict(config.task_fields or {})}
+    return {}
+
+
 def _given(source: Any, split: str) -> tuple[str, str]:
     """The setting that named the files of a split, and its glob."""
     if isinstance(source, TextSource):

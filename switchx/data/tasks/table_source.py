@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from switchx import storage
+from switchx.data.files import check_formats
 from switchx.data.tasks import table_files
 from switchx.data.tasks.given_files import check_there, setting_of
 from switchx.data.tasks.table_fields import Field, Places
@@ -65,7 +66,7 @@ class TableSource(seqio.FileDataSource):
 
     def check(self, split: str) -> None:
         """Reads the first example of a split; UserError where no file is there, or not that."""
-        check_there(self.patterns[split], split, self._origin)
+        check_formats(check_there(self.patterns[split], split, self._origin), setting_of(split))
         for path in self.list_shards(split)[:1]:
             for row in self._readers[path].rows():
                 self._places[split].values(row)

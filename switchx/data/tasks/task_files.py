@@ -12,6 +12,7 @@ from typing import Any
 
 from switchx import storage
 from switchx.data.config import DataConfig
+from switchx.data.files import check_formats
 from switchx.data.tasks import names, published
 from switchx.data.tasks.given_files import check_there, setting_of
 from switchx.errors import UserError
@@ -55,7 +56,7 @@ def check_given(config: DataConfig, splits: Sequence[str]) -> None:
                 f"glob, as in {{{split!r}: '/data/squad/{split}-*.parquet'}}."
             )
         if is_own:
-            check_there(pattern(config, split, ""), split)
+            check_formats(check_there(pattern(config, split, ""), split), setting_of(split))
 
 
 def identity(config: DataConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from switchx import storage
 from switchx.data.config import DataConfig
+from switchx.data.files import TEXT, open_records
 from switchx.data.tasks import names
 from switchx.errors import UserError
 
@@ -65,6 +66,26 @@ def check(config: DataConfig, task: str, split: str) -> Given:
             "names have the language, as in '/data/c4/multilingual/c4-{language}.*.gz'."
         )
     return found.of(language)
+
+
+def described(config: DataConfig, split: str) -> list[str]:
+    """A line for each task of text in a config: its files, what the first is, what a document is.
+
+    Raises:
+      UserError: there is no file, or the first cannot be read.
+    """
+    lines = []
+    for name in (name for name in config.names if name in names.TEXT_TASKS):
+        found = check(config, name, split)
+        paths = list(check_there(found))
+        first = open_records(paths[0], found.setting)
+        what = first.format.name + (f" in {first.compression}" if first.compression else "")
+        document = "each line that is not empty"
+        if first.format is not TEXT:
+            document = f"the field {config.text_field!r} of each {first.format.unit}"
+        count = "1 file" if len(paths) == 1 else f"{len(paths):,} files, the first"
+        lines.append(f"{found.setting}={found.glob!r}: {count} {what}; a document is {document}")
+    return lines
 
 
 def check_there(found: Given) -> dict[str, int]:
