@@ -2,9 +2,12 @@
 
 import io
 import json
+import lzma
 import shutil
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from switchx.cli.main import main
@@ -76,6 +79,19 @@ def test_a_terminal_without_unicode_gets_json_too(infer, monkeypatch):
     assert json.loads(first)["name"] == "é"
 
 
+def test_lines_of_text_and_compressed_rows(infer, tmp_path):
+    """As of JSON lines; what a row has besides comes back."""
+    expected = answers(infer(LINES))
+    text = "\n".join(row["text"] for row in LINES).encode()
+    assert [row["output"] for row in answers(infer(text))] == [row["output"] for row in expected]
+    rows = [{"text": row["text"], "n": number} for number, row in enumerate(LINES)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows")
+    for content in ((tmp_path / "rows").read_bytes(), lzma.compress(json.dumps(rows).encode())):
+        found = answers(infer(content))
+        assert [row["filled"] for row in found] == [row["filled"] for row in expected]
+        assert [row["n"] for row in found] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("lines", "complaint"),
     [
@@ -88,7 +104,7 @@ def test_a_terminal_without_unicode_gets_json_too(infer, monkeypatch):
         (b'{"text": 3}', 'line 1 of --input has no "text" that can be read'),
         (b'{"text": "\xff"}', 'line 1 of --input has no "text" that can be read: give'),
         (b'[{"text": "a"}, 7]', 'element 2 of --input has no "text" that can be read: give'),
-        (b'[{"text": "a"}, 7', "which begins as a JSON array and is none (at element 2: it ends"),
+        (b'[{"text": "a"}', "which begins as a JSON array and is none (at element 1: it ends"),
         (b"\n \n", "has no lines"),
         (b'{"text": "a"}\n{"text": "__ <extra_id_0>"}', "line 2 of --input: the text has blanks"),
         (b'{"text": "<extra_id_900>"}', "line 1 of --input: the blank <extra_id_900> is not in"),

@@ -134,6 +134,19 @@ def test_what_is_there_and_what_is_not(folder):
     assert [(name[-5:], size) for name, size in found.items()] == [("a.txt", 10), ("b.txt", 10)]
     assert len(storage.list_files(f"{folder}/**/*.txt", "X")) == 3
     assert storage.list_files(f"{folder}/*.nothing", "X") == {}
+    for name in ("set[1]/a[2].txt", "set1/b.txt", "set[1]/deep/c.txt"):
+        storage.write_whole(f"{folder}/{name}", name)
+    for pattern, names in (
+        ("set[1]/*.txt", ["set[1]/a[2].txt"]),
+        ("set[1]/**/*.txt", ["set[1]/a[2].txt", "set[1]/deep/c.txt"]),
+        ("set[1]/[ab]*", ["set[1]/a[2].txt"]),
+        ("set[12]/*.txt", ["set1/b.txt"]),
+        ("set[1]/a[2].txt", ["set[1]/a[2].txt"]),
+    ):
+        found = storage.list_files(f"{folder}/{pattern}", "X")
+        assert [path.partition("/in/")[2] for path in found] == names
+    storage.remove(f"{folder}/set[1]")
+    storage.remove(f"{folder}/set1")
     storage.remove(f"{folder}/a.txt")
     storage.remove(f"{folder}/a.txt")
     assert storage.names_in(folder, "X") == {"b.txt", "deep"}

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from switchx.errors import UserError, first_line
 
 _ROWS = 128  # that are held at once
-_BUFFER = 2**20  # bytes of a column; without it a whole row group's are held
+_BUFFER = 2**20  # bytes of a column that are read ahead, in place of a whole row group
 
 
 class ParquetRows:
@@ -24,7 +24,7 @@ class ParquetRows:
 
         self._errors = lambda: _errors(path, setting)
         with self._errors():
-            self._file = pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER)
+            self._file = pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False)
             self.fields = tuple(self._file.schema_arrow.names)
             self.count = int(self._file.metadata.num_rows)
 

@@ -405,6 +405,18 @@ OTHER_SOURCES = {
 }
 
 
+def test_another_field_of_the_same_files_is_refused():
+    """Of a set from before fields were noted, the field was 'text'."""
+    there = {"train": {"a": [1, 2]}, "settings": {"TEXT_FIELD": "text", "TASK_FIELDS": {}}}
+    here = {"train": {"a": [1, 2]}, "settings": {"TEXT_FIELD": "body"}}
+    for made_of in (there, {"train": {"a": [1, 2]}}):
+        assert set_plan.other_source(made_of, here) == "TEXT_FIELD='text', and not 'body'"
+    fields = {"settings": {"TASK_FIELDS": {"inputs": "q"}}}
+    assert set_plan.other_source(there, fields) == "TASK_FIELDS={}, and not {'inputs': 'q'}"
+    assert set_plan.other_source({"train": {}}, fields) is None
+    assert set_plan.other_source(there, there) is None
+
+
 def write_more(path: Path) -> None:
     write_lines(path, map(record, sentences(150, seed=77)))
 
