@@ -327,7 +327,7 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
     import msgpack
     import numpy as np
 
-    from switchx.interop import hf_config, hf_files, safetensors, t5x_index
+    from switchx.interop import hf_config, hf_files, hf_tokenizer, safetensors, t5x_index
 
     path = folder / "model.safetensors"
     entries = [safetensors.Entry(n, np.dtype("float32"), (2, 3)) for n in ("a", "b")]
@@ -353,6 +353,18 @@ def _interop(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     texts = [json.dumps(c).encode() for c in (config, switch)]
     yield "config.json", Parser(texts, read_config)
+
+    special = [{"id": 0, "content": "<pad>", "special": True}, {"id": 5, "content": "<extra_id_0>"}]
+    vocab = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["\u2581", -2.0], ["a", -3.0]]
+    unigram = {"type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": False}
+    table = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    tokenizer = {"added_tokens": special, "model": unigram, "normalizer": table}
+
+    def read_tokenizer(content: bytes) -> Any:
+        (folder / hf_tokenizer.TOKENIZER).write_bytes(content)
+        return hf_tokenizer.read_vocabulary(folder)
+
+    yield "tokenizer.json", Parser([json.dumps(tokenizer).encode()], read_tokenizer)
 
     inline = msgpack.packb([[2], "float32", np.zeros(2, np.float32).tobytes()])
     stored = {

@@ -11,7 +11,7 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 EPILOG = """\
 Writes model.safetensors, in several files where it is large, and config.json, which
-transformers' from_pretrained loads. The vocabulary stays where it is."""
+transformers' from_pretrained loads, and spiece.model where the vocabulary has T5's ids."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,27 +37,43 @@ def run(args: argparse.Namespace) -> None:
     import jax
 
     from switchx import data
-    from switchx.interop import hf_config, hf_export
+    from switchx.interop import hf_config, hf_export, hf_tokenizer
     from switchx.interop.saved_params import SavedParams
+    from switchx.interop.source import SpecialIds
     from switchx.training import checkpoints
 
     settings = load_run(args, reads_data=False)
     model, longest = settings.run.model, max(settings.data.feature_lengths.values())
     hf_config.check_exportable(model)
     ids = data.known_ids(settings.data, fetched=True) or data.asked_ids(settings.data)
-    eos_id = ids.eos if ids else 1  # T5's, where the task cannot be asked here
+    special = SpecialIds(0, 1)
+    if ids is None:
+        print("padding 0 and end of sequence 1 are taken for granted: the task cannot be asked here")
+    else:
+        special = SpecialIds(ids.file_pad, ids.exchanged(ids.eos))
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
     folder, arrays, step = checkpoints.saved_params(model, settings.model_dir, args.step)
     saved = SavedParams(folder, arrays)
     with storage.new_directory(args.output, "--output", "config.json") as output:
-        names = hf_export.export(model, saved, longest, output, most, args.dtype, eos_id)
+        pieces = data.vocabulary_model(settings.data)
+        written = False
+        if ids is not None and pieces is not None:
+            written = hf_tokenizer.write_vocabulary(output, pieces, ids)
+        names = hf_export.export(model, saved, longest, output, most, args.dtype, special)
     files = names[0] if len(names) == 1 else f"{len(names)} files"
     print(f"checkpoint of step {step:,}: {files} and config.json in {args.output}")
+    print(_of_vocabulary(written, settings.data.vocabulary))
     if model.switch:
         print(
             f"expert_capacity is {longest}, the longest row: transformers counts slots per row, "
             "without groups or capacity factors."
         )
+
+
+def _of_vocabulary(written: bool, name: str) -> str:
+    if written:
+        return "the vocabulary is in spiece.model, for transformers' T5Tokenizer"
+    return f"VOCABULARY={name!r} is not written: it is no file that T5Tokenizer reads as it is"
 
 
 def num_bytes(size: str) -> int:

@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from switchx import storage
@@ -9,8 +11,11 @@ from switchx.cli.flags import load
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
-    from switchx.interop.source import Source
+    from switchx.data.tasks.ids import Ids
+    from switchx.interop.source import Source, SpecialIds
     from switchx.settings import Settings
+
+VOCABULARY = "vocabulary.model"  # in the run's directory, where one came with the model
 
 EPILOG = """\
 The model's sizes come from --input; the task, its vocabulary and everything else from gin, as for
@@ -48,15 +53,28 @@ def run(args: argparse.Namespace) -> None:
     from switchx.sharding import make_mesh
     from switchx.training.checks import check_run
 
-    settings = _settings(args, source)
-    check_run(settings.run, make_mesh(settings.run.mesh))
-    _check_vocabulary(settings)
-    for note in source.notes:
-        print(note)
     step = (source.step or 0) if args.step is None else args.step
-    with storage.new_place(settings.model_dir, "--model_dir") as directory:
-        origin = {"from": args.kind, "path": args.input}
-        count, kept = write_run(settings.run, source, directory, settings.resolved, step, origin)
+    with tempfile.TemporaryDirectory() as here:
+        vocabulary = Path(here) / VOCABULARY  # until there is a run's directory
+        if source.vocabulary is not None:
+            storage.write_whole(vocabulary, source.vocabulary)
+            source.model_fields["DataConfig.vocabulary"] = str(vocabulary)
+        settings = _settings(args, source)
+        check_run(settings.run, make_mesh(settings.run.mesh))
+        _check_vocabulary(settings, source)
+        for note in source.notes:
+            print(note)
+        came_along = settings.data.vocabulary == str(vocabulary)
+        resolved = settings.resolved
+        if came_along:
+            theirs = storage.as_path(settings.model_dir, "--model_dir") / VOCABULARY
+            resolved = resolved.replace(repr(str(vocabulary)), repr(str(theirs)))
+            print(f"the vocabulary comes along: VOCABULARY='{theirs}'")
+        with storage.new_place(settings.model_dir, "--model_dir") as directory:
+            origin = {"from": args.kind, "path": args.input}
+            if came_along and source.vocabulary is not None:
+                storage.write_whole(directory / VOCABULARY, source.vocabulary)
+            count, kept = write_run(settings.run, source, directory, resolved, step, origin)
     optimizer = "goes on from its state" if kept else "starts afresh"
     print(
         f"{count:,} parameters, step {step:,}, in {settings.model_dir}; the optimizer {optimizer}"
@@ -80,12 +98,18 @@ def _settings(args: argparse.Namespace, source: "Source") -> "Settings":
     return settings
 
 
-def _check_vocabulary(settings: "Settings") -> None:
-    """Refuses a vocabulary that is too large; one that is not here is left to the first start."""
+def _check_vocabulary(settings: "Settings", source: "Source") -> None:
+    """Refuses a vocabulary that is too large, or whose padding or end are not the model's.
+
+    One that is not here is left to the first start.
+    """
     from switchx import data
     from switchx.training.checks import check_vocabulary
 
-    if data.known_ids(settings.data) is not None:  # compared when the settings were read
+    ids = data.known_ids(settings.data)
+    if ids is not None:  # its size was compared when the settings were read
+        if source.special is not None:
+            _check_ids(settings.data.vocabulary, ids, source.special)
         return
     try:
         size = data.vocabulary_size(settings.data)
@@ -93,3 +117,13 @@ def _check_vocabulary(settings: "Settings") -> None:
         print(f"switchx: the vocabulary is not checked yet: {error}", file=sys.stderr)
         return
     check_vocabulary(settings.run.model.vocab_size, size)
+
+
+def _check_ids(vocabulary: str, ids: "Ids", model: "SpecialIds") -> None:
+    found = ids.file_pad, ids.exchanged(ids.eos)
+    if found[0] != model.pad or model.eos not in (found[1], None):
+        raise UserError(
+            f"VOCABULARY={vocabulary!r} has padding {found[0]} and end of sequence {found[1]}, but "
+            f"the model in --input pad_token_id={model.pad} and eos_token_id={model.eos}: name the "
+            "vocabulary that it was trained with."
+        )

@@ -43,6 +43,7 @@ __all__ = [
     "ungraded_tasks",
     "vocabulary",
     "vocabulary_digest",
+    "vocabulary_model",
     "vocabulary_size",
 ]
 
@@ -110,6 +111,17 @@ def vocabulary(config: DataConfig) -> Vocabulary:
     from switchx.data.tasks.lookup import open_vocabulary
 
     return open_vocabulary(config)
+
+
+def vocabulary_model(config: DataConfig) -> bytes | None:
+    """The SentencePiece model that a config's vocabulary is, where that is known in moments.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    from switchx.data.tasks import vocabulary_files
+
+    return vocabulary_files.model_here(config)
 
 
 def vocabulary_digest(config: DataConfig) -> str:

@@ -40,8 +40,10 @@ from switchx.errors import UserError
 from switchx.interop import hf_config
 from switchx.interop.hf_files import CONFIG, read_json, read_tensors
 from switchx.interop.hf_names import LOGITS, STACK_TABLES, TABLE, Piece, leaf, pieces
+from switchx.interop.hf_rows import Exchanged
+from switchx.interop.hf_tokenizer import read_vocabulary
 from switchx.interop.safetensors import Tensor
-from switchx.interop.source import Index, build, check_finite
+from switchx.interop.source import Index, SpecialIds, build, check_finite
 from switchx.model import ModelConfig, Params
 
 # In old T5 folders; transformers ignores it too.
@@ -75,7 +77,8 @@ def open_source(path: str) -> "HFSource":
     notes = []
     if heads:
         notes.append(f"left out, since switchx has no such head: {', '.join(heads)}")
-    return HFSource(model, tensors, notes)
+    special = hf_config.read_ids(config, str(folder / CONFIG))
+    return HFSource(model, tensors, notes, special, read_vocabulary(folder))
 
 
 class HFSource:
@@ -87,9 +90,22 @@ class HFSource:
 
     step = None
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], notes: list[str]):
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: Mapping[str, Tensor],
+        notes: list[str],
+        special: SpecialIds,
+        vocabulary: bytes | None,
+    ):
         self.model_fields, self.notes = hf_config.model_fields(config), notes
-        self.config, self._tensors = config, tensors
+        self.special: SpecialIds | None = special
+        self.vocabulary = vocabulary
+        self.config = config
+        self._tensors: dict[str, Tensor | Exchanged] = dict(tensors)
+        if special.pad:
+            for name in {TABLE, LOGITS} & set(tensors):
+                self._tensors[name] = Exchanged(tensors[name], special.pad)
 
     def params(self, abstract: Params) -> Params:
         """The parameters, float32; see `switchx.interop.Source`."""

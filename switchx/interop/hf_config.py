@@ -17,7 +17,7 @@ from switchx.interop.hf_families import (
     write_activation,
     write_logits,
 )
-from switchx.interop.source import shape_fields
+from switchx.interop.source import SpecialIds, shape_fields
 from switchx.model import ModelConfig, SwitchConfig
 
 # Fields that transformers has under another name and meaning the same.
@@ -38,11 +38,7 @@ _CLASSES = {
 }
 
 # What we have one value for: key, that value, transformers' default.
-_FIXED = (
-    ("pad_token_id", 0, 0),
-    ("decoder_start_token_id", 0, 0),
-    ("layer_norm_epsilon", 1e-6, 1e-6),
-)
+_FIXED = (("layer_norm_epsilon", 1e-6, 1e-6),)
 _FIXED_SWITCH = (
     ("router_bias", False, False),
     ("router_dtype", "float32", "float32"),
@@ -70,7 +66,7 @@ _FREE = {
 
 
 def read_config(
-    config: Mapping[str, Any], file: str, own_logits: bool, encoder_alone: bool
+    config: Mapping[str, Any], file: str, own_logits: bool, encoder_alone: bool = False
 ) -> ModelConfig:
     """The model that a config.json describes.
 
@@ -106,6 +102,31 @@ def read_config(
         bias_per_layer=kind == UMT5,
         switch=_switch(config, shape, file) if kind == SWITCH else None,
     )
+
+
+def read_ids(config: Mapping[str, Any], file: str) -> SpecialIds:
+    """Padding and end of sequence.
+
+    Raises:
+      UserError: they are no ids of the model, or the decoder begins with something else than
+        padding.
+    """
+    rows = hf_layers.whole(config, "vocab_size", file, None)
+    found: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1}
+    for key in found:
+        value = config.get(key, found[key])
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        found[key] = value
+        if value is not None and (type(value) is not int or not 0 <= value < rows):
+            raise UserError(f"{file}: {key}={value!r} is none of the ids 0 to {rows - 1}.")
+    pad = found["pad_token_id"] or 0
+    start = config.get("decoder_start_token_id")
+    if start not in (pad, None):
+        raise UserError(
+            f"{file}: decoder_start_token_id={start!r} is not pad_token_id={pad}: a decoder begins "
+            "with padding here, as T5's do, so this model cannot be imported."
+        )
+    return SpecialIds(pad, found["eos_token_id"])
 
 
 def _switch(config: Mapping[str, Any], shape: Mapping[str, Any], file: str) -> SwitchConfig:
@@ -155,14 +176,14 @@ def check_exportable(config: ModelConfig) -> None:
             )
 
 
-def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1) -> dict[str, Any]:
+def write_config(config: ModelConfig, longest: int, dtype: str, ids: SpecialIds) -> dict[str, Any]:
     """The config.json of a model that `check_exportable` lets pass.
 
     Args:
       longest: tokens of the longest row. transformers gives each expert a fixed number of slots
         per row, in training and evaluation alike; with this many, a row of that length drops
         nothing, as our decoding drops nothing. It has no groups and no capacity factor.
-      eos_id: end of sequence of the vocabulary.
+      ids: of the vocabulary's file.
     """
     kind = kind_of(config)
     common = {
@@ -174,9 +195,9 @@ def write_config(config: ModelConfig, longest: int, dtype: str, eos_id: int = 1)
         "layer_norm_epsilon": 1e-6,
         **write_logits(config, kind),
         "is_encoder_decoder": not config.encoder_alone,
-        "pad_token_id": 0,
-        "eos_token_id": eos_id,
-        "decoder_start_token_id": 0,
+        "pad_token_id": ids.pad,
+        "eos_token_id": ids.eos,
+        "decoder_start_token_id": ids.pad,
         "dtype": dtype,
     }
     what = "EncoderModel" if config.encoder_alone else "ForConditionalGeneration"

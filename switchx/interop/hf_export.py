@@ -9,11 +9,12 @@ import numpy as np
 
 from switchx.interop.hf_config import check_exportable, write_config
 from switchx.interop.hf_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
+from switchx.interop.hf_names import LOGITS, TABLE, Piece, pieces
 from switchx.interop.hf_names import Path as ParamPath
-from switchx.interop.hf_names import Piece, pieces
+from switchx.interop.hf_rows import exchanged
 from switchx.interop.safetensors import DTYPES, Entry, write_file
 from switchx.interop.saved_params import Box, SavedParams
-from switchx.interop.source import places
+from switchx.interop.source import SpecialIds, places
 from switchx.model import Model, ModelConfig
 
 _DTYPES = {"float32": DTYPES["F32"], "bfloat16": DTYPES["BF16"]}
@@ -26,7 +27,7 @@ def export(
     folder: Path,
     max_shard_bytes: int,
     dtype: str,
-    eos_id: int,
+    ids: SpecialIds,
 ) -> list[str]:
     """Writes config.json and the tensors, of which only a few are in memory at a time.
 
@@ -34,7 +35,7 @@ def export(
       longest: tokens of the longest row; see `hf_config.write_config`.
       max_shard_bytes: of the tensors in one file; a larger tensor has a file of its own.
       dtype: of the tensors, "float32" or "bfloat16" (rounded to the nearest).
-      eos_id: end of sequence of the vocabulary.
+      ids: of the vocabulary's file, in whose order the embedding's rows are written.
 
     Returns:
       The names of the files with tensors.
@@ -53,18 +54,18 @@ def export(
         for name in (piece.name, *piece.copies)
     ]
     shards = cut(entries, max_shard_bytes)
-    arrays = _arrays(saved, plan, _DTYPES[dtype])
+    arrays = _arrays(saved, plan, _DTYPES[dtype], ids.pad)
     names = [WEIGHTS] if len(shards) == 1 else _numbered(len(shards))
     for name, shard in zip(names, shards, strict=True):
         write_file(folder / name, shard, itertools.islice(arrays, len(shard)))
     saved.check()
     if len(shards) > 1:
         _write_json(folder / WEIGHTS_INDEX, _index(names, shards))
-    written = write_config(config, longest, dtype, eos_id)
+    written = write_config(config, longest, dtype, ids)
     _write_json(folder / CONFIG, written)
     if not config.encoder_alone:
-        ids = {name: written[name] for name in written if name.endswith("_token_id")}
-        _write_json(folder / "generation_config.json", ids)
+        special = {name: written[name] for name in written if name.endswith("_token_id")}
+        _write_json(folder / "generation_config.json", special)
     return names
 
 
@@ -94,10 +95,14 @@ def _plan(config: ModelConfig, saved: SavedParams) -> Iterator[Step]:
             yield path, box, [own[place] for place in places(box)]
 
 
-def _arrays(saved: SavedParams, plan: list[Step], dtype: np.dtype) -> Iterator[np.ndarray]:
+def _arrays(
+    saved: SavedParams, plan: list[Step], dtype: np.dtype, pad: int
+) -> Iterator[np.ndarray]:
     for path, box, own in plan:
         for piece, (_, array) in zip(own, saved.read(path, box), strict=True):
             array = (array.T if piece.transposed else array).astype(dtype, copy=False)
+            if pad and piece.name in (TABLE, LOGITS):
+                array = exchanged(array, pad)
             yield from [array] * (1 + len(piece.copies))
 
 

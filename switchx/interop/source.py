@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -14,6 +14,13 @@ from switchx.training.start import Arrays
 Index = tuple[slice, ...]
 
 
+class SpecialIds(NamedTuple):
+    """Ids that a source says are padding, and end of sequence (None: it does not say)."""
+
+    pad: int
+    eos: int | None
+
+
 class Source(Arrays, Protocol):
     """A model that another program wrote: its sizes are known, its numbers still on disk.
 
@@ -23,11 +30,15 @@ class Source(Arrays, Protocol):
         say the same again, but nothing else.
       step: steps it was trained for, or None if it does not say.
       notes: what to say to whoever imports it, a line each.
+      special: its vocabulary's, where it says so.
+      vocabulary: a SentencePiece model that came with it.
     """
 
     model_fields: dict[str, Any]
     step: int | None
     notes: list[str]
+    special: SpecialIds | None
+    vocabulary: bytes | None
 
 
 def shape_fields(encoder: StackShape, decoder: StackShape) -> dict[str, Any]:

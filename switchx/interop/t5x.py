@@ -22,7 +22,7 @@ import numpy as np
 
 from switchx import storage
 from switchx.errors import UserError
-from switchx.interop.source import Index, build, check_finite
+from switchx.interop.source import Index, SpecialIds, build, check_finite
 from switchx.interop.t5x_index import Array, read_index
 from switchx.interop.t5x_names import array_names, is_stacked
 from switchx.interop.t5x_sizes import model_fields, stack_shapes
@@ -57,6 +57,8 @@ class T5XSource:
         self.model_fields: dict[str, Any] = model_fields(shapes, self._stacks)
         self.step: int | None = self._read_step()
         self.notes: list[str] = []
+        self.special: SpecialIds | None = None
+        self.vocabulary: bytes | None = None
 
     def params(self, abstract: Params) -> Params:
         """Every parameter; a device reads its own slices alone."""

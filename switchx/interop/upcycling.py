@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
+from switchx.interop.source import SpecialIds
 from switchx.model import Model, ModelConfig, Params
 from switchx.training.config import RunConfig
 
@@ -51,6 +52,8 @@ class Upcycled:
     model_fields: dict[str, Any]
     step: int | None
     notes: list[str]
+    special: SpecialIds | None = None
+    vocabulary: bytes | None = None
 
     def __init__(self, run: RunConfig, mesh: Mesh, dense: Params, step: int):
         """`dense` lies on `mesh`, on which the switch model of `run` is made; `step` goes on."""

@@ -8,6 +8,7 @@ from switchx.settings.gin_syntax import Binding, Reference
 from switchx.settings.gin_values import GinConfig
 
 _SWITCH = "ModelConfig.switch"
+_VOCABULARY = "DataConfig.vocabulary"  # one that came along: gin may name another
 _ORIGIN = "--input"
 
 
@@ -27,7 +28,7 @@ def check_model(config: GinConfig, fields: Mapping[str, Any]) -> None:
     for target, value in fields.items():
         here = config.value(target)
         here = here is not None if target == _SWITCH else here
-        if here != value:
+        if here != value and target != _VOCABULARY:
             name = config.name_to_set(target)
             raise UserError(
                 f"{name}={_in_gin(target, here)!r}, but the model in --input has "

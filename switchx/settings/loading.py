@@ -27,6 +27,7 @@ _SAVED = re.compile(r"config(\.\d+)?\.gin")  # config.0.gin is that of an earlie
 _HEADER = "# Written by switchx."
 
 _TASK = "MIXTURE_OR_TASK_NAME"
+_VOCABULARY = "VOCABULARY"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +191,8 @@ def read_files(request: Request, model: Mapping[str, Any]) -> list[Binding]:
 def _of_files(reader: Reader, files: list[tuple[str, list[Part]]]) -> list[Binding]:
     bindings = []
     for name, parts in files:
-        bindings += [*map(own, parts), *_own_directory(reader, name)]
+        said = [*map(own, parts)]
+        bindings += [*said, *_own_directory(reader, name, said)]
     return bindings
 
 
@@ -218,8 +220,11 @@ def is_saved(name: str) -> bool:
     return _SAVED.fullmatch(name) is not None
 
 
-def _own_directory(reader: Reader, name: str) -> list[Binding]:
-    """A run that was copied or moved goes on where its configuration was named."""
+def _own_directory(reader: Reader, name: str, said: list[Binding]) -> list[Binding]:
+    """A run that was copied or moved goes on where its configuration was named.
+
+    With it goes the vocabulary in its directory (`switchx import`). `said`: what the file sets.
+    """
     path = reader.find(name, "--gin_file", f"--gin_file={name!r}")
     if not is_saved(path.name):
         return []
@@ -227,7 +232,12 @@ def _own_directory(reader: Reader, name: str) -> list[Binding]:
         return []
     named = Path(storage.expanded(name))
     folder = path.parent if storage.is_remote(path) or not named.is_file() else named.parent
-    return [Binding(MODEL_DIR, str(folder), f"--gin_file={name}", file=name)]
+    moved = {MODEL_DIR: str(folder)}
+    before, vocabulary = (_last(target, said).value for target in (MODEL_DIR, _VOCABULARY))
+    if isinstance(vocabulary, str) and vocabulary.startswith(f"{before}/"):
+        moved[_VOCABULARY] = f"{folder}{vocabulary.removeprefix(str(before))}"
+    origin = f"--gin_file={name}"
+    return [Binding(target, value, origin, file=name) for target, value in moved.items()]
 
 
 def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:

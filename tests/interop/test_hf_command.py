@@ -1,6 +1,7 @@
 """`switchx import --from=hf` and `switchx export --to=hf`, as a user types them."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,7 +231,9 @@ def copy(saved, tmp_path):
         ("t5", {"num_decoder_layers": 5}, ["no tensor decoder.block.4"]),
         ("t5", {"num_decoder_layers": "2"}, ["num_decoder_layers='2'", "whole number"]),
         ("t5", {"layer_norm_epsilon": 1e-5}, ["layer_norm_epsilon=1e-05"]),
-        ("t5", {"pad_token_id": 3}, ["pad_token_id=3", "0 is"]),
+        ("t5", {"pad_token_id": 3}, ["decoder_start_token_id=0 is not pad_token_id=3"]),
+        ("t5", {"pad_token_id": 400}, ["pad_token_id=400 is none of the ids 0 to 359"]),
+        ("t5", {"eos_token_id": 2}, ["VOCABULARY='bytes' has padding 0 and end of sequence 1"]),
         ("t5", {"d_model": "16"}, ["d_model='16'", "whole number"]),
         ("t5", {"d_ff": 64}, ["wi.weight has the shape [32, 16]", "[64, 16]"]),
         ("t5", {"num_layers": 5, "num_decoder_layers": 5}, ["no tensor encoder.block.4"]),
@@ -365,12 +368,40 @@ def test_files_that_are_missing_or_damaged(command, copy, tmp_path):
     assert "cut short" in import_refused(command, folder)
     weights.unlink()
     assert "holds neither model.safetensors" in import_refused(command, folder)
-    weights.with_name("pytorch_model.bin.index.json").write_text("{}")
-    assert "a pickle, which may run code" in import_refused(command, folder)
     (folder / "config.json").write_text("{")
     assert "is not JSON" in import_refused(command, folder)
     (folder / "config.json").unlink()
     assert "config.json', which is not there" in import_refused(command, folder)
+
+
+def test_a_pickle_is_refused_with_the_command_that_converts_it(command, copy, monkeypatch):
+    folder = copy("t5")
+    expected = tensors(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(peer("t5").state_dict(), folder / "pytorch_model.bin")
+    line = import_refused(command, folder)
+    assert "that is a pickle, which may run code" in line
+    cd, where, and_then, python, c, code = shlex.split(line.partition("with torch: ")[2])
+    assert (cd, where, and_then, python, c) == ("cd", str(folder), "&&", "python", "-c")
+    with monkeypatch.context() as here:
+        here.chdir(where)
+        exec(code, {})
+    imported(command, folder)
+    exported(command, "run", "back")
+    assert_bitwise(tensors(folder.parent / "back"), expected)
+
+
+def test_what_a_classifier_has_besides_is_left_out_by_name(command, tmp_path):
+    config = peer("t5").config
+    model = transformers.T5ForSequenceClassification(config)
+    model.transformer.load_state_dict(peer("t5").state_dict(), strict=False)
+    source = save(model, tmp_path / "classifier")
+    argv = ("import", "--from=hf", f"--input={source}", "--model_dir=run", *RUN)
+    outcome = command(*argv)
+    assert outcome.status == 0, outcome.err
+    assert "left out, since switchx has no such head: classification_head.dense.b" in outcome.out
+    exported(command, "run", "back")
+    assert_bitwise(tensors(tmp_path / "back"), tensors(save(peer("t5"), tmp_path / "plain")))
 
 
 def test_missing_flags(command, saved):

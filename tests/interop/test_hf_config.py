@@ -6,6 +6,7 @@ import pytest
 
 from switchx.errors import UserError
 from switchx.interop.hf_config import check_exportable, read_config, write_config
+from switchx.interop.source import SpecialIds
 from switchx.model import SwitchConfig
 from tests.helpers import tiny_config, with_switch
 from tests.interop.peers import transformers
@@ -54,7 +55,7 @@ def test_a_switch_config_comes_back(switch):
     uneven = any("sparse" in name for name in switch)
     layers = dict(num_layers=7, num_decoder_layers=3) if uneven else dict(num_layers=4)
     config = with_switch(tiny_config(**layers, tied_embeddings=not uneven), **switch)
-    written = write_config(config, 512, "float32")
+    written = write_config(config, 512, "float32", SpecialIds(0, 1))
     theirs = transformers.SwitchTransformersConfig(**written)
     for stack, shape in config.stacks.items():
         model = transformers.AutoModelForSeq2SeqLM.from_config(theirs)
@@ -70,13 +71,15 @@ def test_a_switch_config_comes_back(switch):
 
 def test_a_dense_config_comes_back():
     config = tiny_config(switch=None, activation="geglu", tied_embeddings=False)
-    found = read_config(write_config(config, 512, "float32"), "config.json", own_logits=True)
+    found = read_config(
+        write_config(config, 512, "float32", SpecialIds(0, 1)), "config.json", own_logits=True
+    )
     assert (found.activation, found.tied_embeddings, found.switch) == ("geglu", False, None)
 
 
 def test_sparse_layers_that_are_only_counted():
     # As in configs before encoder_sparse_step was saved.
-    written = write_config(with_switch(tiny_config(num_layers=4)), 512, "float32")
+    written = write_config(with_switch(tiny_config(num_layers=4)), 512, "float32", SpecialIds(0, 1))
     for stack in ("encoder", "decoder"):
         del written[f"{stack}_sparse_step"]
     assert read_config(written, "config.json", False).switch.every == 2

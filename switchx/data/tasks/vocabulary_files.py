@@ -50,6 +50,19 @@ def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
     return None if vocabulary is None else vocabulary.ids
 
 
+def model_here(config: DataConfig) -> bytes | None:
+    """The SentencePiece model of a config's vocabulary, where it is one and need not be built.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    choice = chosen(config)
+    if choice == "bytes" or not opens_at_once(config):
+        return None
+    path = model_path(config, choice)
+    return _read(path, _version(path), setting(config))
+
+
 def opens_at_once(config: DataConfig) -> bool:
     """Whether a config's vocabulary needs no TensorFlow, and nothing to be built."""
     choice = chosen(config)
