@@ -391,19 +391,6 @@ def test_a_pickle_is_refused_with_the_command_that_converts_it(command, copy, mo
     assert_bitwise(tensors(folder.parent / "back"), expected)
 
 
-def test_what_a_classifier_has_besides_is_left_out_by_name(command, tmp_path):
-    config = peer("t5").config
-    model = transformers.T5ForSequenceClassification(config)
-    model.transformer.load_state_dict(peer("t5").state_dict(), strict=False)
-    source = save(model, tmp_path / "classifier")
-    argv = ("import", "--from=hf", f"--input={source}", "--model_dir=run", *RUN)
-    outcome = command(*argv)
-    assert outcome.status == 0, outcome.err
-    assert "left out, since switchx has no such head: classification_head.dense.b" in outcome.out
-    exported(command, "run", "back")
-    assert_bitwise(tensors(tmp_path / "back"), tensors(save(peer("t5"), tmp_path / "plain")))
-
-
 def test_missing_flags(command, saved):
     assert "--from" in said(command("import", "--input=x", "--model_dir=y"))
     assert "invalid choice" in said(command("import", "--from=onnx", "--input=x"))
