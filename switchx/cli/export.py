@@ -48,7 +48,9 @@ def run(args: argparse.Namespace) -> None:
     ids = data.known_ids(settings.data, fetched=True) or data.asked_ids(settings.data)
     special = SpecialIds(0, 1)
     if ids is None:
-        print("padding 0 and end of sequence 1 are taken for granted: the task cannot be asked here")
+        print(
+            "padding 0 and end of sequence 1 are taken for granted: the task cannot be asked here"
+        )
     else:
         special = SpecialIds(ids.file_pad, ids.exchanged(ids.eos))
     jax.config.update("jax_platforms", "cpu")  # the accelerators may be busy with this very run
