@@ -51,8 +51,12 @@ def chart(document: Mapping[str, Any], figure: Mapping[str, Any]) -> Any:
         axes.margins(x=1.5 / (len(names) + 1))
     axes.set_title(_escaped(figure["title"]), loc="left", fontsize=12)
     plain_axes(axes)
-    handles, labels = axes.get_legend_handles_labels()
-    if 1 < len(handles) <= MOST_NAMES:
+    shown = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    if 1 < len(shown) <= MOST_NAMES:
+        # In the order of the groups, not of the runs; what is of no group comes last.
+        order = {_escaped(name): at for at, name in enumerate(groups)}
+        labels = sorted(shown, key=lambda label: order.get(label, len(order)))
+        handles = [shown[label] for label in labels]
         axes.legend(handles, labels, frameon=False, fontsize=9)
     return drawn
 
@@ -79,8 +83,9 @@ def _draw_curves(axes: Any, document: Mapping, figure: Mapping, groups: Mapping)
         run = next(run for run in document["runs"] if run["group"] == mark["group"])
         x, colour = mark["step"] * _factor(document, run, of), groups[mark["group"]]["light"]
         axes.plot([x], [mark["y"]], "o", markerfacecolor="white", color=colour, zorder=4)
-        offset = {"xytext": (0, -13), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(mark["text"], (x, mark["y"]), **offset)
+        # Upright: many groups may come to the loss within few steps of each other.
+        offset = {"xytext": (0, -7), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axes.annotate(mark["text"], (x, mark["y"]), rotation=90, fontsize=8.5, **offset)
 
 
 def _draw_series(axes: Any, figure: Mapping, groups: Mapping) -> None:
