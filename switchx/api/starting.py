@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from switchx import storage
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
-from switchx.training.config import CONTINUE, RunConfig, StartConfig
+from switchx.training.config import CONTINUE, RunConfig
 
 if TYPE_CHECKING:
     from switchx.training.warm_start import WarmStart
@@ -57,28 +57,31 @@ def _from_step(settings: Settings, first: int) -> RunConfig:
 
 def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
     from switchx import hosts
-    from switchx.training.warm_start import WarmStart, chosen_step
+    from switchx.training.checkpoints.choosing import chosen_step
+    from switchx.training.warm_start import WarmStart
 
     start = settings.start
     if record.get("path") == start.from_run and "checkpoint" in record:
         # As it began before: that run may have saved others since.
         start = dataclasses.replace(start, checkpoint=record["checkpoint"])
-    with _named(start):
-        path, step = chosen_step(start)
+    assert start.from_run is not None
+    setting = f"START_FROM={start.from_run!r}"
+    with named(setting):
+        path, step = chosen_step(start.from_run, start.checkpoint, "START_FROM", "START_CHECKPOINT")
     # It may be saving others at this moment: the hosts take the one that the first one found.
     step = int(hosts.announced(str(step)))
-    with _named(settings.start):
+    with named(setting):
         there = load(Request(model_dir=str(path)).of_run())
     return WarmStart(settings.start, path, there.run.model, step)
 
 
 @contextlib.contextmanager
-def _named(start: StartConfig) -> Iterator[None]:
-    """Within, what is wrong with the other run is said of START_FROM."""
+def named(setting: str) -> Iterator[None]:
+    """Within, what is wrong with another run is said of the setting that names it."""
     try:
         yield
     except UserError as error:
-        setting, said = f"START_FROM={start.from_run!r}", str(error)
+        said = str(error)
         raise UserError(said if setting in said else f"{setting}: {said}") from error
 
 

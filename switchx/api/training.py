@@ -11,6 +11,7 @@ from switchx import data, storage
 from switchx.api.run import Run
 from switchx.api.scoring import check_scores, scorer, task_batches
 from switchx.api.starting import beginning
+from switchx.api.teaching import taught
 from switchx.settings import Settings, changed_settings, check_fits
 from switchx.writers import RunFacts, Writer, Writers, check_installed
 
@@ -86,6 +87,7 @@ def train_run(
     check_fits(settings)
     check_position = functools.partial(data.check_position, settings.data)
     data.check_settings(settings.data)
+    settings = dataclasses.replace(settings, run=taught(settings))
     begins = beginning(settings)
     run, warm = begins.run, begins.warm
     steps = _profile_steps(settings, run.trainer.train_steps, profile_steps)
@@ -103,6 +105,8 @@ def train_run(
         check_resume(run, settings.model_dir, digest, check_position)
         if warm is not None:
             warm.check_vocabulary(digest)
+        if run.teacher is not None:
+            run.teacher.check_vocabulary(digest)
         check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
         data.preflight(settings.data)
         check_scores(settings)

@@ -1,6 +1,7 @@
 """switchx plan: what a run needs on chips that are not here, before they are paid for."""
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -48,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from switchx.planning import environment
 
     environment.prepare()
+    from switchx.api.teaching import taught
+
     settings = load_either(args, defaults=NOT_NEEDED, asked=True)
+    settings = dataclasses.replace(settings, run=taught(settings))
     return (_fit if args.fit else _plan)(args, settings)
 
 

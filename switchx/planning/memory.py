@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from switchx.planning.chips import GIB
-from switchx.training.state import Setup, bytes_per_device
+from switchx.training.placing import bytes_per_device
+from switchx.training.state import Setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Memory:
       program: instructions.
       limit: what the chip has; None for CPU devices.
       frozen: of the parameters, those of FREEZE, which no step writes.
+      constants: the objective's arrays, as a teacher's parameters.
     """
 
     parameters: int
@@ -34,12 +36,13 @@ class Memory:
     program: int
     limit: int | None
     frozen: int = 0
+    constants: int = 0
 
     @property
     def total(self) -> int:
         """Of all of it; a lower bound where activations is None."""
         held = self.gradients + (self.activations or 0)
-        return self.state + held + self.batch + self.program
+        return self.state + self.constants + held + self.batch + self.program
 
     @property
     def over(self) -> int:
@@ -68,7 +71,9 @@ def analytic(setup: Setup, batch: Any, limit: int | None) -> Memory:
     """Without a compiled program: the state, gradients and batch, which no compiler can avoid."""
     parameters, optimizer, tokens = _state(setup, batch)
     frozen = parameters - _trained(setup)
-    return Memory(parameters, optimizer, _least_gradients(setup), None, tokens, 0, limit, frozen)
+    gradients = _least_gradients(setup)
+    held = (parameters, optimizer, gradients, None, tokens, 0, limit, frozen)
+    return Memory(*held, constants=_constants(setup))
 
 
 def _least_gradients(setup: Setup) -> int:
@@ -100,21 +105,25 @@ def of_program(
     temporaries = max(0, peak)
     trained, held = _trained(setup), parameters + optimizer
     gradients, frozen = min(trained, temporaries), parameters - trained
-    rest = max(0, arguments - held)
+    constants = _constants(setup)
+    rest = max(0, arguments - held - constants)
     activations = temporaries - gradients
-    return Memory(parameters, optimizer, gradients, activations, rest, program, limit, frozen)
+    parts = (parameters, optimizer, gradients, activations, rest, program, limit, frozen)
+    return Memory(*parts, constants=constants)
 
 
 def of_refusal(refusal: Refusal, setup: Setup, batch: Any) -> Memory:
     """From the compiler's error message."""
     parameters, optimizer, tokens = _state(setup, batch)
-    arguments = parameters + optimizer + tokens
+    constants = _constants(setup)
+    arguments = parameters + optimizer + constants + tokens
     temporaries = max(refusal.needed, arguments, refusal.limit + 1) - arguments
     trained = _trained(setup)
     gradients = min(trained, temporaries)
     activations = temporaries - gradients
     frozen = parameters - trained
-    return Memory(parameters, optimizer, gradients, activations, tokens, 0, refusal.limit, frozen)
+    parts = (parameters, optimizer, gradients, activations, tokens, 0, refusal.limit, frozen)
+    return Memory(*parts, constants=constants)
 
 
 def parse_refusal(message: str) -> Refusal | None:
@@ -141,6 +150,11 @@ def _bytes(text: str) -> int:
 def _trained(setup: Setup) -> int:
     """Bytes of the parameters that are trained."""
     return bytes_per_device(setup.trained(setup.abstract.params))
+
+
+def _constants(setup: Setup) -> int:
+    """Bytes of what the objective holds."""
+    return bytes_per_device(setup.objective.abstract_constants(setup.mesh))
 
 
 def _state(setup: Setup, batch: Any) -> tuple[int, int, int]:

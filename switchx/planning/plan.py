@@ -196,7 +196,7 @@ def _bound(
         executed_flops=flops.executed / topology.num_chips,
         model_flops=flops.model / topology.num_chips,
         memory_bytes=least_memory_bytes(
-            held.state + held.batch, held.state - held.frozen, temporaries
+            held.state + held.constants + held.batch, held.state - held.frozen, temporaries
         ),
         collectives=moved,
         axes=dict(setup.mesh.shape),
@@ -225,6 +225,9 @@ def settings(run: RunConfig) -> dict[str, Any]:
         "OPTIMIZER": run.optimizer.name,
         "FULLY_SHARDED": run.mesh.fully_sharded,
     }
+    if run.teacher is not None:
+        named["TEACHER"] = run.teacher.config.teacher
+        named["TEACHER_DTYPE"] = run.teacher.config.dtype
     if run.optimizer.frozen:
         named["FREEZE"] = run.optimizer.frozen
     switch = run.model.switch

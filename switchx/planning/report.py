@@ -103,6 +103,7 @@ def _memory(plan: Plan) -> list[str]:
     rows = [
         ("parameters", held.parameters),
         ("optimizer state", held.optimizer),
+        *([("teacher", held.constants)] if held.constants else []),
         ("gradients", held.gradients),
         ("activations and temporaries", held.activations),
         ("batch, rounding of arguments", held.batch),

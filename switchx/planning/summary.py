@@ -15,7 +15,8 @@ from switchx.training.adapting import named
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.freezing import num_trained, step_flops
-from switchx.training.state import Setup, bytes_per_device
+from switchx.training.placing import bytes_per_device
+from switchx.training.state import Setup
 
 DENSE = "dense feed-forward"
 GROUPS = ("embedding", "attention", DENSE, "experts", "router", "norms")  # as they are shown

@@ -11,6 +11,7 @@ from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.settings.sweep_config import SweepConfig
 from switchx.sharding import MeshConfig
 from switchx.training.config import OptimizerConfig, StartConfig, TrainerConfig
+from switchx.training.teacher import ObjectiveConfig
 
 CONFIGURABLES: dict[str, type] = {
     cls.__name__: cls
@@ -21,6 +22,7 @@ CONFIGURABLES: dict[str, type] = {
         TrainerConfig,
         OptimizerConfig,
         StartConfig,
+        ObjectiveConfig,
         ScoreConfig,
         MeshConfig,
         SweepConfig,
@@ -34,6 +36,7 @@ ROOTS = (
     "TrainerConfig",
     "OptimizerConfig",
     "StartConfig",
+    "ObjectiveConfig",
     "ScoreConfig",
     "MeshConfig",
 )

@@ -20,6 +20,7 @@ from switchx.settings.t5x import writing
 from switchx.settings.t5x.translation import is_t5x, lines, translate
 from switchx.training.config import BatchShape, RunConfig, StartConfig
 from switchx.training.run_reader import check_format
+from switchx.training.teacher import ObjectiveConfig
 
 DEFAULT_RUN = "configs/runs/quickstart.gin"
 SAVED = "config.gin"  # in a run's directory, written by the trainer
@@ -93,6 +94,8 @@ class Settings:
       run: what the compiled step depends on.
       data: what it is fed.
       start: where its first state comes from.
+      objective: what is minimised. `run` has the teacher once it is looked for (switchx.api): a
+        trained student is read without.
       scores: whether and how its tasks are scored by their own metrics.
       model_dir: where the run's files lie.
       resolved: gin that gives these settings when read as the only gin file.
@@ -103,6 +106,7 @@ class Settings:
     run: RunConfig
     data: DataConfig
     start: StartConfig
+    objective: ObjectiveConfig
     scores: ScoreConfig
     model_dir: str
     resolved: str
@@ -254,7 +258,8 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     resolved = GinConfig.of([*bindings, *chosen]).text()
     header = f"{_HEADER} Read alone, with --gin_file, this gives the same run again.\n\n"
     start, scores = config.build("StartConfig"), config.build("ScoreConfig")
-    return Settings(run, data, start, scores, model_dir, header + resolved, config)
+    objective = config.build("ObjectiveConfig")
+    return Settings(run, data, start, objective, scores, model_dir, header + resolved, config)
 
 
 def _run_config(config: GinConfig, data: DataConfig, model: ModelConfig) -> RunConfig:

@@ -1,5 +1,8 @@
 """Whether a run's numbers fit together, before anything is compiled."""
 
+import dataclasses
+import math
+
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
@@ -8,28 +11,46 @@ from switchx.model.switch_layer import Grouping, num_groups
 from switchx.sharding import batch_shards
 from switchx.training import freezing
 from switchx.training.config import BatchShape, RunConfig
+from switchx.training.teacher import Teacher
 
 
 def check_run(run: RunConfig, mesh: Mesh) -> None:
     """Raises UserError, naming the numbers to change, where something does not divide."""
-    model, switch = run.model, run.model.switch
+    switch = run.model.switch
     _check_schedule(run)
     if run.optimizer.frozen:
         freezing.check(run.optimizer.frozen, Model.of(run.model).shapes)
-    _divides("ModelConfig.num_heads", model.num_heads, "MESH_MODEL", mesh.shape["model"])
-    _divides("ModelConfig.d_ff", model.d_ff, "MESH_MODEL", mesh.shape["model"])
-    _divides("ModelConfig.vocab_size", model.vocab_size, "MESH_MODEL", mesh.shape["model"])
-    if switch:
-        _divides("NUM_EXPERTS", switch.num_experts, "MESH_EXPERT", mesh.shape["expert"])
-    elif mesh.shape["expert"] > 1:
+    if mesh.shape["expert"] > 1 and not switch and not (run.teacher and run.teacher.model.switch):
         raise UserError(
             f"MESH_EXPERT={mesh.shape['expert']}, but the model has no experts: use MESH_DATA."
         )
+    _check_model(run, mesh)
+    if run.teacher and run.teacher.config.share:
+        _check_teacher(run, run.teacher, mesh)
+
+
+def _check_model(run: RunConfig, mesh: Mesh) -> None:
+    """The mesh must divide its parameters and batches."""
+    model = run.model
+    _divides("ModelConfig.num_heads", model.num_heads, "MESH_MODEL", mesh.shape["model"])
+    _divides("ModelConfig.d_ff", model.d_ff, "MESH_MODEL", mesh.shape["model"])
+    _divides("ModelConfig.vocab_size", model.vocab_size, "MESH_MODEL", mesh.shape["model"])
+    if model.switch:
+        _divides("NUM_EXPERTS", model.switch.num_experts, "MESH_EXPERT", mesh.shape["expert"])
     if run.mesh.fully_sharded:
         by = "MESH_DATA (FULLY_SHARDED splits every matrix along d_model)"
         _divides("ModelConfig.d_model", model.d_model, by, mesh.shape["data"])
     _check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
     _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
+
+
+def _check_teacher(run: RunConfig, teacher: Teacher, mesh: Mesh) -> None:
+    """Its model computes the same batches on the same mesh, with its own groups of tokens."""
+    named = f"TEACHER={teacher.config.teacher!r}"
+    try:
+        _check_model(dataclasses.replace(run, model=teacher.model, teacher=None), mesh)
+    except UserError as error:
+        raise UserError(f"{named} has settings of its own, by which {error}") from error
 
 
 def _check_schedule(run: RunConfig) -> None:
@@ -81,11 +102,12 @@ def _check_batch(
     for stack, shape in stacks.items():
         feature, length, size = of[stack]
         if shape.num_sparse and rows * length % size:
+            multiple = parts * size // math.gcd(size, length)
             raise UserError(
                 f"{stack.upper()}_GROUP_SIZE={size} does not divide the {rows * length} tokens "
                 f"that {rows} of {setting}={batch.batch_size} sequences x {length} "
                 f"(TASK_FEATURE_LENGTHS['{feature}']) give each part ({what}): use a divisor, such "
-                f"as {length}."
+                f"as {length}, or a {setting} of a multiple of {multiple}."
             )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.sharding import MeshConfig
+from switchx.training.teacher import Teacher
 from switchx.writers import check_names
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {}  # filled by `switchx.training.optimizers`
@@ -246,6 +247,7 @@ class RunConfig:
     Attributes:
       batch, eval_batch: a training batch's shape and an evaluation's.
       objective: what is minimised, a name of `switchx.training.objectives.OBJECTIVES`.
+      teacher: whom "distill" learns from.
     """
 
     model: ModelConfig
@@ -255,6 +257,7 @@ class RunConfig:
     optimizer: OptimizerConfig
     mesh: MeshConfig
     objective: str = "pretraining"
+    teacher: Teacher | None = None
 
     def program(self) -> "RunConfig":
         """The same for all runs that have their compiled steps in common.
@@ -269,7 +272,8 @@ class RunConfig:
             optimizer = dataclasses.replace(
                 optimizer, learning_rate=1.0, warmup_steps=1, decay_share=0.1
             )
-        return dataclasses.replace(self, trainer=trainer, optimizer=optimizer)
+        teacher = self.teacher and self.teacher.program()
+        return dataclasses.replace(self, trainer=trainer, optimizer=optimizer, teacher=teacher)
 
 
 _BESIDE_THE_STEP: dict[str, Any] = {

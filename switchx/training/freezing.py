@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from switchx.errors import UserError
-from switchx.model import Model, Params, train_flops
+from switchx.model import Model, Params, forward_flops, train_flops
 from switchx.model.groups import GROUPS, group_of, product_flops
 from switchx.training.adapting import named
 from switchx.training.config import RunConfig
@@ -54,7 +54,10 @@ def num_trained(shapes: Params, frozen: Patterns) -> int:
 
 
 def step_flops(run: RunConfig, model: Model) -> int:
-    """FLOPs of a step that the model needs: `train_flops`, without gradients of what is frozen."""
+    """FLOPs of a step that the model needs: `train_flops`, without gradients of what is frozen.
+
+    A teacher's forward pass counts.
+    """
     batch, frozen = run.batch, run.optimizer.frozen
     lengths = (batch.input_length, batch.target_length)
     saved = sum(
@@ -62,7 +65,9 @@ def step_flops(run: RunConfig, model: Model) -> int:
         for name, leaf in named(model.shapes).items()
         if is_frozen(frozen, name)
     )
-    return batch.batch_size * (train_flops(run.model, *lengths) - saved)
+    teacher = run.teacher if run.teacher and run.teacher.config.share else None
+    taught = forward_flops(teacher.model, *lengths) if teacher else 0
+    return batch.batch_size * (train_flops(run.model, *lengths) - saved + taught)
 
 
 def check(frozen: Patterns, shapes: Params) -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -100,7 +101,8 @@ def _train(
         hosts.compiled_everywhere("train")
         stream = opening.result()
     if hosts.is_first():
-        run_directory.write_start(directory, setup, config, began.record, checkpoints.resets)
+        record = _with_teacher(setup, began.record)
+        run_directory.write_start(directory, setup, config, record, checkpoints.resets)
     log = RunLog(directory, setup, began.step, writers or Writers())
     try:
         _introduce(log, setup, began, directory, time.monotonic() - started)
@@ -131,6 +133,12 @@ def _finished(directory: Path, step: int, train_steps: int) -> TrainResult | Non
     return TrainResult(step, None, validation, load, first_step=step)
 
 
+def _with_teacher(setup: Setup, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a run that begins is started from, and whom it learns from."""
+    teacher = setup.run.teacher
+    return {**record, "teacher": teacher.record} if record and teacher else record
+
+
 def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seconds: float) -> None:
     for line in mesh_table(setup.mesh, setup.run.mesh.fully_sharded):
         log.say(line)
@@ -142,6 +150,10 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
         how = f"starting from {began.record['from']} at step {began.step}"
     if "checkpoint" in began.record:
         how += f" with the checkpoint {began.record['checkpoint']} of {began.record['path']}"
+    teacher = setup.run.teacher
+    if teacher is not None:
+        share = teacher.config.share
+        log.say(f"learning from step {teacher.step} of {teacher.config.teacher}, share {share}")
     trained = _trained(setup)
     log.say(
         f"{setup.model.num_params:,} parameters{trained}; ready in {seconds:.1f} s; {how} in "

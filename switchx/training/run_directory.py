@@ -16,9 +16,10 @@ from switchx.errors import RunError, UserError
 from switchx.model import Model
 from switchx.sharding import describe
 from switchx.terminal import table
+from switchx.training.placing import abstract_params, bytes_per_device
 from switchx.training.resets import NO_RESETS, Resets
 from switchx.training.run_reader import FORMAT, FORMAT_FILE, check_format
-from switchx.training.state import Setup, abstract_params, bytes_per_device
+from switchx.training.state import Setup
 
 START_FILE = "start.json"
 

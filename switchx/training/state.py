@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import jax
@@ -13,11 +12,11 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from switchx import hosts
 from switchx.model import Model, Params, seed_key
-from switchx.sharding import state_spec
 from switchx.training.config import RunConfig
 from switchx.training.freezing import trained
 from switchx.training.objectives import OBJECTIVES, Objective
 from switchx.training.optimizers import OPTIMIZERS, make_optimizer
+from switchx.training.placing import abstract_params, placed
 from switchx.training.schedules import Rates, make_schedule
 from switchx.training.state_layout import state_axes
 
@@ -108,11 +107,11 @@ class Setup:
         schedule = make_schedule(run.optimizer.schedule, numbers.rates)
         optimizer = make_optimizer(run.optimizer, schedule, model.axes)
         opt_state = jax.tree.map(
-            lambda leaf, own: _placed(leaf, tuple(own), mesh, split),
+            lambda leaf, own: placed(leaf, tuple(own), mesh, split),
             jax.eval_shape(optimizer.init, model.shapes),
             state_axes(optimizer, model.shapes, model.axes),
         )
-        step = _placed(jax.ShapeDtypeStruct((), jnp.int32), (), mesh, split)
+        step = placed(jax.ShapeDtypeStruct((), jnp.int32), (), mesh, split)
         abstract = TrainState(step, abstract_params(model, mesh, split), opt_state)
         objective = OBJECTIVES[run.objective](run, model)
         return cls(run, model, objective, optimizer, mesh, abstract, numbers)
@@ -165,23 +164,3 @@ def _compiled_init(program: Setup) -> jax.stages.Compiled:
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=everywhere)
     with jax.set_mesh(program.mesh):
         return jax.jit(make, out_shardings=program.shardings).lower(seed).compile()
-
-
-def bytes_per_device(abstract: Any) -> int:
-    """Bytes of one device's part of a tree of jax.ShapeDtypeStruct with shardings."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(abstract)
-    )
-
-
-def abstract_params(model: Model, mesh: Mesh | AbstractMesh, fully_sharded: bool = False) -> Params:
-    """The parameters as jax.ShapeDtypeStruct with the shardings in which they lie on `mesh`."""
-    return jax.tree.map(
-        lambda leaf, own: _placed(leaf, own, mesh, fully_sharded), model.shapes, model.axes
-    )
-
-
-def _placed(leaf: Any, axes: tuple[str | None, ...], mesh: Any, split: bool) -> Any:
-    sharding = NamedSharding(mesh, state_spec(axes, split))
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

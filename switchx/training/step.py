@@ -163,7 +163,7 @@ def gradients(
 
     def value(trained: Params, part: Batch, row_B: jax.Array) -> tuple[jax.Array, Outcome]:
         noise = Noise.for_rows(setup.numbers.seed, state.step, row_B)
-        outcome = setup.objective(merged(state.params, trained), constants, part, noise)
+        outcome = setup.objective(merged(state.params, trained), constants, part, noise, state.step)
         penalty = outcome.penalty / trainer.microbatches
         return outcome.sums["objective"] / total_weight + penalty, outcome
 

@@ -9,17 +9,16 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from switchx import storage
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params
 from switchx.training import adapting
-from switchx.training.checkpoints.identity import frozen_in, read_identity, saved_steps
+from switchx.training.checkpoints.identity import frozen_in, read_identity
 from switchx.training.checkpoints.reading import restore_opt_state, restore_params_to
 from switchx.training.config import CONTINUE, RunConfig, StartConfig
 from switchx.training.freezing import is_frozen, trained
-from switchx.training.run_reader import metric_rows
+from switchx.training.placing import abstract_params
 from switchx.training.start import Given, Started
-from switchx.training.state import Setup, abstract_params
+from switchx.training.state import Setup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,46 +171,3 @@ def _where_it_divides(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 def _axes(of: Any) -> tuple[str, ...]:
     """The mesh's axes that a dimension is shared out over."""
     return of if isinstance(of, tuple) else (of,) if of else ()
-
-
-def chosen_step(config: StartConfig) -> tuple[Path, int]:
-    """The run's directory and the step that START_FROM and START_CHECKPOINT name.
-
-    Raises:
-      UserError: no run is there, or it has no such checkpoint.
-    """
-    assert config.from_run is not None
-    path, wanted = storage.store_path(config.from_run, "START_FROM"), config.checkpoint
-    if path.parent.name == "checkpoints" and path.name.isdigit():
-        path, wanted = path.parent.parent, int(path.name)
-    steps = saved_steps(path)
-    if not steps:
-        raise UserError(
-            f"START_FROM={config.from_run!r} holds no checkpoint: name the directory of a run that "
-            "saved one; `switchx import` makes one of another program's model."
-        )
-    if wanted == "newest":
-        return path, steps[-1]
-    if wanted == "best":
-        return path, _best(path, steps, config)
-    if wanted not in steps:
-        raise UserError(
-            f"START_CHECKPOINT={wanted} is not in START_FROM={config.from_run!r}: the checkpoints "
-            f"there are {', '.join(map(str, steps))}."
-        )
-    return path, int(wanted)
-
-
-def _best(path: Path, steps: list[int], config: StartConfig) -> int:
-    """The saved step of lowest validation loss; the earlier of equals."""
-    losses = {
-        row["step"]: row["loss"]
-        for row in metric_rows(path)
-        if row["split"] == "validation" and row["step"] in steps and row["loss"] is not None
-    }
-    if not losses:
-        raise UserError(
-            f"START_CHECKPOINT='best': no checkpoint in START_FROM={config.from_run!r} has a "
-            "validation loss: name a step, or 'newest'."
-        )
-    return min(losses, key=lambda step: (losses[step], step))

@@ -14,7 +14,8 @@ from switchx.training import train
 from switchx.training.batches import put_batch
 from switchx.training.checkpoints.identity import read_identity
 from switchx.training.objectives import OBJECTIVES, Outcome, Pretraining
-from switchx.training.state import Setup, abstract_params
+from switchx.training.placing import abstract_params
+from switchx.training.state import Setup
 from switchx.training.step import compile_train_step, gradients
 from tests.helpers import jit
 from tests.training.helpers import SMALL, batch, feed, run_config
@@ -41,7 +42,9 @@ class Taught:
     def weight(self, batch: dict[str, Any]) -> jax.Array:
         return self.pretraining.weight(batch)
 
-    def __call__(self, params: Any, constants: Any, batch: Any, noise: Any) -> Outcome:
+    def __call__(
+        self, params: Any, constants: Any, batch: Any, noise: Any, step: Any = None
+    ) -> Outcome:
         outcome = self.pretraining(params, constants, batch, noise)
         distance = jnp.sum(
             self.share * squared_distance(self.pretraining.model, params, constants, batch)

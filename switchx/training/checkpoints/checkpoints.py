@@ -106,7 +106,11 @@ class Checkpoints:
         self._start, self.resets = start, resets
         optimizer = setup.run.optimizer
         self._identity = identity(
-            setup.run.model, optimizer.name, vocabulary, frozen=optimizer.frozen
+            setup.run.model,
+            optimizer.name,
+            vocabulary,
+            frozen=optimizer.frozen,
+            teacher=setup.run.teacher,
         )
         self._base_period, self._extra = trainer.checkpoint_period, trainer.checkpoint_steps
         self._directory = checkpoints_of(model_dir)

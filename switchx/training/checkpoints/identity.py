@@ -10,6 +10,7 @@ from typing import Any
 from switchx import storage
 from switchx.model import ModelConfig
 from switchx.model.shape import StackShape
+from switchx.training.teacher import Teacher
 
 FOLDER = "checkpoints"  # in a run's directory, one folder below it for each step
 COMMITTED = "commit_success.txt"  # in a step's folder, written last
@@ -40,6 +41,7 @@ UNSAID: dict[str, Any] = {
 }
 _SEAL = "seal"
 FROZEN = "frozen"  # there where something is
+TEACHER = "teacher"  # of a run that had one
 
 
 def identity(
@@ -47,8 +49,9 @@ def identity(
     optimizer: str | None = None,
     vocabulary: str | None = None,
     frozen: Sequence[str] = (),
+    teacher: Teacher | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint must match: settings as the user names them, and the vocabulary's hash."""
+    """What a checkpoint must match: settings as the user names them, and what they name by hash."""
     model: dict[str, Any] = {f"ModelConfig.{name}": getattr(config, name) for name in _SHAPE_FIELDS}
     if config.switch:
         model["NUM_EXPERTS"] = config.switch.num_experts
@@ -58,13 +61,19 @@ def identity(
         if of is not None:
             model[name] = getattr(of, name.partition(".")[2])
     model |= _own_shapes(config)
-    own = {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
-    return {**own, FROZEN: sorted({*frozen})} if frozen else own
+    own: dict[str, Any] = {"model": model, "optimizer": optimizer, "vocabulary": vocabulary}
+    own |= {FROZEN: sorted({*frozen})} if frozen else {}
+    return own | ({TEACHER: teacher.record} if teacher else {})
 
 
 def frozen_in(saved: Mapping[str, Any]) -> tuple[str, ...]:
     """What FREEZE named in the run whose checkpoint has this identity, sorted."""
     return tuple(saved.get(FROZEN, ()))
+
+
+def teacher_in(saved: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of whom a run with a checkpoint of this identity learns from."""
+    return saved.get(TEACHER)
 
 
 def _own_shapes(config: ModelConfig) -> dict[str, Any]:

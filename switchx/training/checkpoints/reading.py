@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
@@ -16,7 +16,10 @@ from switchx.training.checkpoints.identity import checkpoints_of, read_identity,
 from switchx.training.checkpoints.objects import unchanging
 from switchx.training.checkpoints.refusals import check_model, compare_arrays, compare_optimizer
 from switchx.training.checkpoints.run_path import RunPath
-from switchx.training.state import TrainState, abstract_params
+from switchx.training.placing import abstract_params
+
+if TYPE_CHECKING:  # an objective with a teacher reads its parameters, and a state has an objective
+    from switchx.training.state import TrainState
 
 
 def restore_params(
@@ -53,7 +56,7 @@ def restore_params_to(
 
 
 def restore_opt_state(
-    abstract: TrainState, model_dir: str | Path, step: int, optimizer: str
+    abstract: "TrainState", model_dir: str | Path, step: int, optimizer: str
 ) -> Any:
     """The optimizer's state of a run's checkpoint, laid out like that of `abstract`.
 

@@ -14,10 +14,12 @@ from switchx.training.checkpoints.identity import (
     newest_identity,
     newest_position,
     saved_steps,
+    teacher_in,
 )
 from switchx.training.config import OptimizerConfig, RunConfig
 from switchx.training.resets import Resets, asked_for
 from switchx.training.run_reader import check_format
+from switchx.training.teacher import Teacher
 
 
 def check_resume(
@@ -50,6 +52,7 @@ def check_resume(
         "data": _refusal(check_position, newest_position(model_dir)),
     }
     compare(model_dir, saved, identity(run.model, vocabulary=vocabulary))
+    compare_teacher(model_dir, saved, run.teacher)
     differs = {part: refusal is not None for part, refusal in why_not.items()}
     resets = before.after(run.trainer, newest, differs)
     for part, refusal in why_not.items():
@@ -129,6 +132,20 @@ def compare_state(config: OptimizerConfig, model_dir: str | Path, saved: dict[st
             f"MODEL_DIR={str(model_dir)!r} was trained with: set {there!r}, keep the parameters "
             "alone with --gin.RESET_OPTIMIZER=True, or choose another MODEL_DIR."
         )
+
+
+def compare_teacher(
+    model_dir: str | Path, saved: Mapping[str, Any], teacher: Teacher | None
+) -> None:
+    """Raises UserError where what is to be learnt from is another checkpoint than before."""
+    there = teacher_in(saved)
+    if teacher is None or there is None or there["seal"] == teacher.seal:
+        return
+    raise UserError(
+        f"TEACHER={teacher.config.teacher!r} (step {teacher.step}) is not the checkpoint that the "
+        f"run in MODEL_DIR={str(model_dir)!r} learns from, {there['path']!r} of step "
+        f"{there['step']}: set that, or choose another MODEL_DIR."
+    )
 
 
 def compare_arrays(

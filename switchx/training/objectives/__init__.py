@@ -12,10 +12,11 @@ from jax.sharding import AbstractMesh, Mesh
 
 from switchx.model import Model, Noise, Params
 from switchx.training.config import RunConfig
+from switchx.training.objectives.distillation import Distillation
 from switchx.training.objectives.outcome import Outcome
 from switchx.training.objectives.pretraining import Pretraining
 
-__all__ = ["OBJECTIVES", "Objective", "Outcome", "Pretraining"]
+__all__ = ["OBJECTIVES", "Distillation", "Objective", "Outcome", "Pretraining"]
 
 
 class Objective(Protocol):
@@ -38,12 +39,18 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
+        self,
+        params: Params,
+        constants: Any,
+        batch: dict[str, Any],
+        noise: Noise,
+        step: jax.Array | None = None,
     ) -> Outcome:
         """Of a batch or a part of it.
 
         Args:
           noise: keys of the batch's rows; NO_NOISE evaluates, without dropout, jitter, smoothing.
+          step: the training step's, int32 scalar; None in an evaluation.
         """
         ...
 
@@ -57,4 +64,7 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: dict[str, Callable[[RunConfig, Model], Objective]] = {"pretraining": Pretraining.of}
+OBJECTIVES: dict[str, Callable[[RunConfig, Model], Objective]] = {
+    "pretraining": Pretraining.of,
+    "distill": Distillation.of,
+}

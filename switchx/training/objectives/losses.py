@@ -1,4 +1,4 @@
-"""Cross-entropy with label smoothing and z-loss, summed and counted in float32."""
+"""Cross-entropy with label smoothing and z-loss, or against a teacher, summed in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,30 @@ def token_sums(
         "z_loss": total(z_loss_BL),
         "correct": total(correct_BL),
         "weight": jnp.sum(weight_BL),
+    }
+
+
+@jax.named_scope("soft_loss")
+def soft_sums(
+    logits_BLV: jax.Array, teacher_BLV: jax.Array, weight_BL: jax.Array, temperature: float
+) -> dict[str, jax.Array]:
+    """Losses against a teacher's distributions, both at a temperature (Hinton et al. 2015).
+
+    Args:
+      logits_BLV, teacher_BLV: float32.
+      weight_BL: float32, 0 for padding.
+
+    Returns:
+      Sums over the weighted target tokens, float32 scalars, in nats: "soft", the cross-entropy
+      against the teacher's distribution, and "teacher_kl", what of it is not its own entropy.
+    """
+    log_p_BLV = jax.nn.log_softmax(teacher_BLV / temperature)
+    p_BLV, own_BLV = jnp.exp(log_p_BLV), logits_BLV / temperature
+    soft_BL = log_partition(own_BLV) - jnp.sum(p_BLV * own_BLV, axis=-1)
+    entropy_BL = -jnp.sum(p_BLV * log_p_BLV, axis=-1)
+    return {
+        "soft": jnp.sum(soft_BL * weight_BL),
+        "teacher_kl": jnp.sum((soft_BL - entropy_BL) * weight_BL),
     }
 
 

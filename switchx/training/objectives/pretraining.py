@@ -50,9 +50,17 @@ class Pretraining:
         return jnp.sum(targets_of(batch)[1])
 
     def __call__(
-        self, params: Params, constants: Any, batch: dict[str, Any], noise: Noise
+        self,
+        params: Params,
+        constants: Any,
+        batch: dict[str, Any],
+        noise: Noise,
+        step: jax.Array | None = None,
     ) -> Outcome:
-        output = self._output(params, batch, noise)
+        return self.outcome(self.output(params, batch, noise), batch, noise)
+
+    def outcome(self, output: Output, batch: dict[str, Any], noise: Noise) -> Outcome:
+        """Of what the model computed of a batch, or of a part of it."""
         sums = token_sums(
             output.logits_BLV,
             *targets_of(batch),
@@ -67,17 +75,18 @@ class Pretraining:
     ) -> dict[str, Any]:
         """See Objective."""
         groupings = Groupings.of(self.model.config.switch, train=not noise.silent).watched()
-        output = self._output(params, batch, noise, groupings)
+        output = self.output(params, batch, noise, groupings)
         both = {"encoder": output.encoder_ranges, "decoder": output.decoder_ranges}
         return {stack: both[stack] for stack in self.model.config.stacks}
 
-    def _output(
+    def output(
         self,
         params: Params,
         batch: dict[str, Any],
         noise: Noise,
         groupings: Groupings | None = None,
     ) -> Output:
+        """What the model computes of a batch; NO_NOISE evaluates, with evaluation's capacities."""
         if self.model.config.encoder_alone:
             tokens, segment_BL = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
             return self.model.bind(params).at_inputs(tokens, noise, segment_BL, groupings)

@@ -1,0 +1,58 @@
+"""The teacher of a run that is about to train, or to be planned."""
+
+import dataclasses
+
+from switchx.api.starting import named
+from switchx.errors import UserError
+from switchx.settings import Request, Settings, load
+from switchx.training.config import RunConfig
+from switchx.training.teacher import Teacher
+
+
+def taught(settings: Settings) -> RunConfig:
+    """What is trained, with its objective and its teacher: the one it has learnt from before.
+
+    Raises:
+      UserError: TEACHER is not there, is no teacher of this model, or is not asked for.
+    """
+    config, run = settings.objective, settings.run
+    if config.name != "distill":
+        if config.teacher is not None:
+            raise UserError(
+                f"TEACHER={config.teacher!r} does nothing with OBJECTIVE={config.name!r}: set "
+                "OBJECTIVE='distill', or TEACHER=None."
+            )
+        return run
+    if config.teacher is None:
+        raise UserError(
+            "OBJECTIVE='distill' needs TEACHER: set it to the directory of a run or of an import."
+        )
+    teacher = _teacher(settings, config.teacher)
+    teacher.check(run.model)
+    return dataclasses.replace(run, objective=config.name, teacher=teacher)
+
+
+def _teacher(settings: Settings, where: str) -> Teacher:
+    from switchx import hosts
+    from switchx.training.checkpoints.choosing import chosen_step
+    from switchx.training.checkpoints.identity import newest_identity, read_identity, teacher_in
+
+    config, setting = settings.objective, f"TEACHER={where!r}"
+    before = teacher_in(newest_identity(settings.model_dir) or {})
+    with named(setting):
+        path, step = chosen_step(where, config.checkpoint, "TEACHER", "TEACHER_CHECKPOINT")
+        if before and before["path"] == where and config.checkpoint in ("newest", "best"):
+            # As it began: that run may have saved others since.
+            path, step = chosen_step(where, before["step"], "TEACHER", "TEACHER_CHECKPOINT")
+        # It may be saving others at this moment: the hosts take the one that the first one found.
+        step = int(hosts.announced(str(step)))
+        there = load(Request(model_dir=str(path)).of_run())
+    try:
+        identity, seal = read_identity(path, step)
+    except ValueError as error:
+        raise UserError(
+            f"{setting}: its checkpoint of step {step} is damaged ({error}): name another step "
+            "with TEACHER_CHECKPOINT."
+        ) from error
+    vocabulary = identity.get("vocabulary")
+    return Teacher(config, there.run.model, path, step, seal, vocabulary)

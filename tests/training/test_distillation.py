@@ -1,0 +1,162 @@
+"""OBJECTIVE='distill': the loss, whom it is learnt from, and that a run keeps its teacher."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from switchx.errors import UserError
+from switchx.model import NO_NOISE, Model
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training import train
+from switchx.training.batches import put_batch
+from switchx.training.checkpoints.identity import read_identity
+from switchx.training.checks import check_run
+from switchx.training.freezing import step_flops
+from switchx.training.objectives import Pretraining
+from switchx.training.objectives.losses import soft_sums
+from switchx.training.state import Setup
+from switchx.training.step import gradients
+from switchx.training.teacher import ObjectiveConfig, Teacher
+from tests.helpers import jit
+from tests.training.helpers import SMALL, batch, feed, run_config
+
+DENSE = {**SMALL, "num_layers": 1}
+SPARSE = {**SMALL, "switch": run_config().model.switch, "d_model": 16, "num_layers": 2}
+
+
+@pytest.fixture(scope="module")
+def taught_by(tmp_path_factory):
+    """The directory of a wee switch model, which another of other sizes learns from."""
+    devices, patch = jax.devices()[:1], pytest.MonkeyPatch()
+    patch.setattr(jax, "devices", lambda *_: devices)
+    patch.setattr(jax, "device_count", lambda *_: 1)
+    directory = tmp_path_factory.mktemp("teacher")
+    train(run_config(**SPARSE, train_steps=1), directory, feed())
+    patch.undo()
+    return directory
+
+
+def teacher_of(directory, **config):
+    named = ObjectiveConfig("distill", str(directory), **config)
+    _, seal = read_identity(directory, 1)
+    return Teacher(named, run_config(**SPARSE).model, directory, 1, seal)
+
+
+def setup_of(directory, devices=1, changes=None, **config):
+    teacher = {"objective": "distill", "teacher": teacher_of(directory, **config)}
+    run = run_config(**{**DENSE, **teacher, **(changes or {})})
+    mesh = make_mesh(run.mesh, jax.devices()[:devices])
+    check_run(run, mesh)
+    return Setup.of(run, mesh)
+
+
+def gradients_of(setup):
+    with jax.set_mesh(setup.mesh):
+        args = (setup.init(), setup.constants, put_batch(batch(0), setup))
+        return jax.device_get(jit(lambda *args: gradients(setup, *args))(*args))
+
+
+def test_the_soft_loss_is_the_definition():
+    rng = np.random.default_rng(0)
+    own, taught = rng.normal(size=(2, 3, 4, 7)).astype(np.float32) * 3
+    weight = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1]], np.float32)
+    soft = kl = 0.0
+    for at in np.argwhere(weight):
+        s, t = (np.exp(x[tuple(at)].astype(np.float64) / 2.5) for x in (own, taught))
+        s, t = s / s.sum(), t / t.sum()
+        soft, kl = soft - np.sum(t * np.log(s)), kl + np.sum(t * np.log(t / s))
+    found = soft_sums(own, taught, weight, 2.5)
+    np.testing.assert_allclose([found["soft"], found["teacher_kl"]], [soft, kl], rtol=1e-5)
+
+
+def test_the_objective_mixes_the_two_and_keeps_the_z_loss(taught_by):
+    setup = setup_of(taught_by, share=0.3, temperature=2.0)
+    params, placed = setup.init().params, put_batch(batch(0), setup)
+    sums = jit(setup.objective)(params, setup.constants, placed, NO_NOISE).sums
+    models = (setup.model, params), (Model.of(setup.run.teacher.model), setup.constants)
+    own, taught = (
+        jit(Pretraining(model, 0.0, 0.0).output)(each, placed, NO_NOISE).logits_BLV
+        for model, each in models
+    )
+    soft = soft_sums(own, taught, placed["decoder_loss_weights"], 2.0)["soft"]
+    wanted = 0.7 * sums["cross_entropy"] + 0.3 * 4 * soft + sums["z_loss"]
+    np.testing.assert_allclose(sums["objective"], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("config", [{"share": 0.0}, {"start_step": 1}], ids=str)
+def test_without_a_share_it_is_pretraining_bit_for_bit(taught_by, config):
+    found = gradients_of(setup_of(taught_by, **config))[0]
+    own = gradients_of(setup_of(taught_by, changes={"objective": "pretraining"}))[0]
+    jax.tree.map(np.testing.assert_array_equal, found, own)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(taught_by):
+    return gradients_of(setup_of(taught_by))
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [(1, {"microbatches": 2}), (4, {"mesh": MeshConfig(1, 2, 2)})],
+    ids=["microbatches", "mesh"],
+)
+def test_it_is_the_same_on_a_mesh_and_in_microbatches(taught_by, on_one_device, devices, changes):
+    """The student is dense: the mesh has an axis that only the teacher's experts use."""
+    found, outcome = gradients_of(setup_of(taught_by, devices, changes))
+    grads, of_one = on_one_device
+    assert outcome.sums["teacher_kl"] > 0
+    np.testing.assert_allclose(outcome.sums["objective"], of_one.sums["objective"], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, 1e-3, 1e-4 * np.abs(b).max())
+
+
+def test_bfloat16_halves_the_teacher_but_for_its_routers(taught_by):
+    setup = setup_of(taught_by, dtype="bfloat16")
+    leaves = jax.tree_util.tree_leaves_with_path(setup.constants)
+    assert {str(x.dtype) for path, x in leaves if "router" in str(path)} == {"float32"}
+    assert {str(x.dtype) for path, x in leaves if "router" not in str(path)} == {"bfloat16"}
+    abstract = setup.objective.abstract_constants(setup.mesh)
+    assert jax.tree.map(lambda x: x.dtype, abstract) == jax.tree.map(
+        lambda x: x.dtype, setup.constants
+    )
+
+
+def test_the_teachers_forward_pass_is_counted(taught_by):
+    run, alone = setup_of(taught_by).run, run_config(**DENSE)
+    assert step_flops(run, Model.of(run.model)) > 1.2 * step_flops(alone, Model.of(alone.model))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vocab_size": 128}, "has a vocabulary of 128 rows, and this model ModelConfig.vocab_"),
+        ({"num_decoder_layers": 0}, "is an encoder alone, and this model an encoder-decoder"),
+    ],
+    ids=["vocabulary", "encoder"],
+)
+def test_a_teacher_of_another_kind_is_refused(taught_by, changes, says):
+    teacher = teacher_of(taught_by)
+    other = dataclasses.replace(teacher, model=run_config(**DENSE, **changes).model)
+    with pytest.raises(UserError, match=says):
+        other.check(run_config(**DENSE).model)
+    known = dataclasses.replace(teacher, vocabulary="v1")
+    known.check_vocabulary("v1")
+    with pytest.raises(UserError, match="another VOCABULARY or other sentinels"):
+        known.check_vocabulary("v2")
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_keeps_its_teacher_and_goes_on_with_no_other(taught_by, tmp_path):
+    run = setup_of(taught_by).run
+    two = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, train_steps=2))
+    result = train(two, tmp_path, feed())
+    assert result.validation["teacher_kl"] > 0
+    saved = read_identity(tmp_path, 2)[0]
+    assert saved["teacher"] == run.teacher.record
+    own = {name for name in saved["arrays"] if name.startswith("params/")}
+    assert len(own) == len(jax.tree.leaves(Model.of(run.model).shapes))  # none of the teacher's
+    other = dataclasses.replace(run, teacher=dataclasses.replace(run.teacher, seal="another"))
+    with pytest.raises(UserError, match="is not the checkpoint that the run in MODEL_DIR"):
+        train(other, tmp_path, feed())
