@@ -58,6 +58,11 @@ def gradients_of(setup):
         return jax.device_get(jit(lambda *args: gradients(setup, *args))(*args))
 
 
+def logits_of(model, params, placed):
+    output = Pretraining(model, 0.0, 0.0).output
+    return jit(lambda params, placed: output(params, placed, NO_NOISE).logits_BLV)(params, placed)
+
+
 def test_the_soft_loss_is_the_definition():
     rng = np.random.default_rng(0)
     own, taught = rng.normal(size=(2, 3, 4, 7)).astype(np.float32) * 3
@@ -74,12 +79,9 @@ def test_the_soft_loss_is_the_definition():
 def test_the_objective_mixes_the_two_and_keeps_the_z_loss(taught_by):
     setup = setup_of(taught_by, share=0.3, temperature=2.0)
     params, placed = setup.init().params, put_batch(batch(0), setup)
-    sums = jit(setup.objective)(params, setup.constants, placed, NO_NOISE).sums
+    sums = jit(lambda *args: setup.objective(*args, NO_NOISE).sums)(params, setup.constants, placed)
     models = (setup.model, params), (Model.of(setup.run.teacher.model), setup.constants)
-    own, taught = (
-        jit(Pretraining(model, 0.0, 0.0).output)(each, placed, NO_NOISE).logits_BLV
-        for model, each in models
-    )
+    own, taught = (logits_of(model, each, placed) for model, each in models)
     soft = soft_sums(own, taught, placed["decoder_loss_weights"], 2.0)["soft"]
     wanted = 0.7 * sums["cross_entropy"] + 0.3 * 4 * soft + sums["z_loss"]
     np.testing.assert_allclose(sums["objective"], wanted, rtol=1e-5)
