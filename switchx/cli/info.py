@@ -3,13 +3,21 @@
 import argparse
 import dataclasses
 import json
+from typing import TYPE_CHECKING
 
 from switchx.cli.flags import load_either
-from switchx.data.tasks.names import NO_TASK
 
-# What a run needs and its figures do not depend on, or hardly.
-NOT_NEEDED = {"MIXTURE_OR_TASK_NAME": NO_TASK, "TRAIN_STEPS": 1, "TFDS_DATA_DIR": None}
-NOT_NEEDED |= {"C4_JSON_TRAIN": None, "C4_JSON_VALIDATION": None}
+if TYPE_CHECKING:
+    from switchx.settings import Settings
+
+
+def load_described(args: argparse.Namespace) -> "Settings":
+    """The settings, with some of what a run needs and its figures hardly depend on."""
+    from switchx.data.tasks.names import NO_TASK
+
+    given = {"MIXTURE_OR_TASK_NAME": NO_TASK, "TRAIN_STEPS": 1, "TFDS_DATA_DIR": None}
+    given |= {"C4_JSON_TRAIN": None, "C4_JSON_VALIDATION": None}
+    return load_either(args, defaults=given, asked=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from switchx.planning import summary_text
     from switchx.planning.summary import Summary, refusal
 
-    settings = load_either(args, defaults=NOT_NEEDED, asked=True)
+    settings = load_described(args)
     summary, problem = Summary.of(settings.run), refusal(settings.run)
     if args.json:
         print(json.dumps(dataclasses.asdict(summary) | {"problem": problem}, indent=2))

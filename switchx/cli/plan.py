@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from switchx.cli.flags import load_either
-from switchx.cli.info import NOT_NEEDED
+from switchx.cli.info import load_described
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     environment.prepare()
     from switchx.api.teaching import taught
 
-    settings = load_either(args, defaults=NOT_NEEDED, asked=True)
+    settings = load_described(args)
     settings = dataclasses.replace(settings, run=taught(settings))
     return (_fit if args.fit else _plan)(args, settings)
 
