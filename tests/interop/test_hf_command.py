@@ -413,3 +413,16 @@ def test_an_export_of_nothing(command, saved, tmp_path):
     line = said(command("export", "--to=hf", "--model_dir=run", "--output=b", "--step=3"))
     assert "--step=3 is not in MODEL_DIR='run': the checkpoints there are 0" in line
     assert not (tmp_path / "b").exists()
+
+
+def test_what_a_classifier_has_besides_is_left_out_by_name(command, tmp_path):
+    config = peer("t5").config
+    model = transformers.T5ForSequenceClassification(config)
+    model.transformer.load_state_dict(peer("t5").state_dict(), strict=False)
+    source = save(model, tmp_path / "classifier")
+    argv = ("import", "--from=hf", f"--input={source}", "--model_dir=run", *RUN)
+    outcome = command(*argv)
+    assert outcome.status == 0, outcome.err
+    assert "left out, since switchx has no such head: classification_head.dense.b" in outcome.out
+    exported(command, "run", "back")
+    assert_bitwise(tensors(tmp_path / "back"), tensors(save(peer("t5"), tmp_path / "plain")))

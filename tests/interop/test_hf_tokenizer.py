@@ -4,16 +4,21 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 
 from switchx.data.tasks.sentence_pieces import SentencePieces
 from switchx.errors import UserError
 from switchx.interop.hf_tokenizer import read_vocabulary
-from tests.interop.peers import transformers
+from switchx.settings import Request, load
+from tests.interop.peers import peer, save, transformers
+from tests.interop.test_hf_command import RUN, assert_bitwise, exported, tensors
 
 TEXT = Path(__file__).read_text()
 SAMPLES = [*TEXT.splitlines(), "a ﬁne Ⅷ  half", ""]  # the table makes letters of two of these
+OTHER_IDS = dict(pad_id=3, eos_id=2, unk_id=0, bos_id=1)
 
 
 def trained(folder: Path, vocab_size: int = 300, **ids: int) -> Path:
@@ -99,3 +104,40 @@ def test_what_no_sentence_piece_model_can_say_is_refused(folders, tmp_path):
         (folder / "tokenizer.json").write_text(json.dumps({**content, **changed}))
         with pytest.raises(UserError, match=part):
             read_vocabulary(folder)
+
+
+def test_padding_and_end_where_the_folder_has_them(command, tmp_path):
+    """Padding at 3, 0 a piece of text: the rows change places, and back."""
+    folder = trained(tmp_path / "theirs", **OTHER_IDS)
+    model = peer("t5_1_1")
+    config = dict(pad_token_id=3, eos_token_id=2, decoder_start_token_id=3)
+    save(model, folder)
+    written = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(written))
+    content = (folder / "spiece.model").read_bytes()
+    bigger = sentencepiece_model_pb2.ModelProto.FromString(content)
+    assert len(bigger.pieces) + 100 > 360  # so the folder says that it has fewer sentinels
+    (folder / "tokenizer_config.json").write_text(json.dumps({"extra_ids": 20}))
+
+    run = [flag for flag in RUN if "VOCABULARY" not in flag]
+    run += ["--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 32}"]  # 4 sentinels
+    argv = ["import", "--from=hf", f"--input={folder}", "--model_dir=run", *run]
+    refused = command(*argv, "--gin.VOCABULARY=bytes")
+    assert refused.status == 2
+    assert "has padding 0 and end of sequence 1, but" in refused.err
+    outcome = command(*argv)
+    assert outcome.status == 0, outcome.err
+    exported(command, "run", "back")
+    assert_bitwise(tensors(tmp_path / "back"), tensors(folder))
+    back = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert {key: back[key] for key in config} == config
+
+    (tmp_path / "run").rename(tmp_path / "moved")
+    data = load(Request(("moved/config.gin",))).data
+    found = SentencePieces(Path(data.vocabulary).read_bytes())
+    assert Path(data.vocabulary).resolve() == (tmp_path / "moved/vocabulary.model").resolve()
+    assert (found.ids.file_pad, found.ids.eos) == (3, 2)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=content)
+    for text in SAMPLES:
+        ids = [found.ids.exchanged(token) for token in found.encode(text)]
+        np.testing.assert_array_equal(ids, theirs.encode(text))

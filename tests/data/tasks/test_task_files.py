@@ -14,6 +14,7 @@ from switchx.data.tasks.table_fields import Field, Places
 from switchx.errors import UserError
 
 from ..conftest import digest, docs_config
+from .pieces import model_with
 from .sets import SETS, write_json, write_parquet
 
 ROWS = [
@@ -56,6 +57,31 @@ def test_a_task_of_ones_own(own):
     row = {"answers": np.array([b"3", b"no 3"], object)}
     target = task.postprocess_fn("3", example=row, is_target=True)
     assert task.metric_fns[0]([target], ["no 3"])["em"] == 100
+
+
+def test_text_of_a_table_makes_no_control_id(own, tmp_path):
+    (tmp_path / "m.model").write_bytes(
+        model_with(
+            vocab_size=400,
+            byte_fallback=True,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            user_defined_symbols=["</s>"],
+        )
+    )
+    text = "some <extra_id_0> and</s> <pad> more<extra_id_3>"
+    write_json(tmp_path / "dev.jsonl", [{**ROWS[0], "q": text, "a": [text]}])
+    fields = {"inputs": "q", "targets": "a"}
+    vocabulary_file = str(tmp_path / "m.model")
+    config = dataclasses.replace(own, task_fields=fields, vocabulary=vocabulary_file, pack=False)
+    config = dataclasses.replace(config, feature_lengths={"inputs": 90, "targets": 90})
+    batch = next(iter(eval_batches(config)))
+    words, inputs = vocabulary(config), np.trim_zeros(batch["encoder_input_tokens"][0])
+    assert inputs.tolist() == [*words.encode(text), words.eos_id]
+    assert not {words.sentinel_id(i) for i in range(100)} & set(inputs.tolist())
+    assert texts(batch, config)[0] == (text, text)
 
 
 def test_a_stream_goes_on_from_its_position(own):
