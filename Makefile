@@ -26,9 +26,8 @@ finetune-demo: $(INSTALLED)
 	test -d runs/quickstart/checkpoints/4800 || $(BIN)/switchx train
 	$(BIN)/python scripts/finetune_demo.py
 
-# Three workers for two cores: many tests wait for processes and servers of their own.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
