@@ -148,7 +148,8 @@ class _Arrays:
         run, start = self.setup.run, self.start
         own = dataclasses.replace(run.optimizer, frozen=start.frozen)
         there = Setup.of(dataclasses.replace(run, optimizer=own), self.setup.mesh).abstract
-        state = restore_opt_state(there, start.model_dir, start.step, own.name)
+        places = {"step": there.step, "state": there.opt_state}
+        state = restore_opt_state(places, start.model_dir, start.step, own.name)
         found = dict(jax.tree_util.tree_leaves_with_path(state))
         # What is frozen here has no place in this run's state.
         return jax.tree_util.tree_map_with_path(lambda path, _: found[path], abstract)

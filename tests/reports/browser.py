@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from html import unescape
 
+import pytest
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 DARK = "--blink-settings=preferredColorScheme=0"
 _FOUND = re.compile(r'<pre id="found-by-test">(.*?)</pre>', re.DOTALL)
@@ -14,6 +16,9 @@ _FOUND = re.compile(r'<pre id="found-by-test">(.*?)</pre>', re.DOTALL)
 def executable():
     """The browser on PATH; None without one."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+needed = pytest.mark.skipif(executable() is None, reason="no Chromium is on PATH to open a page in")
 
 
 def run(page, script, folder, width=1280, dark=False):

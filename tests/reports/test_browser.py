@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.reports import browser
 
-pytestmark = pytest.mark.skipif(
-    browser.executable() is None, reason="no Chromium is on PATH to open a page in"
-)
+pytestmark = browser.needed
 
 HERE = Path(__file__).parent
 

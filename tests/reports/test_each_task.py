@@ -104,7 +104,7 @@ def test_without_tasks_it_is_said(found):
     assert not (found / "without" / "tasks-losses.png").exists()
 
 
-@pytest.mark.skipif(browser.executable() is None, reason="no Chromium is on PATH")
+@browser.needed
 def test_the_page_draws_them(found, languages, tmp_path):
     script = """
         const of = (id) => document.querySelector(`#figure-${id} svg`);

@@ -24,9 +24,6 @@ from tests.helpers import switch_config
 from tests.reports import browser
 
 HOSTILE = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
-in_a_browser = pytest.mark.skipif(
-    browser.executable() is None, reason="no Chromium is on PATH to open a page in"
-)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +74,7 @@ def test_the_numbers_hold_together(inspected, trained, folder):
     assert said == (folder / "hostile.txt").read_text()
 
 
-@in_a_browser
+@browser.needed
 def test_a_reader_finds_each_expert_and_no_text_is_run(inspected, tmp_path):
     numbers, page, _ = inspected
     script = """
@@ -128,7 +125,7 @@ def test_a_reader_finds_each_expert_and_no_text_is_run(inspected, tmp_path):
     assert found["title"] == "What the experts of quickstart do"
 
 
-@in_a_browser
+@browser.needed
 def test_a_page_of_hostile_pieces_and_of_a_dense_model(inspected, tmp_path):
     """As a vocabulary with such a piece would have it, in every place where a piece is shown."""
     numbers = copy.deepcopy(inspected[0])
@@ -154,7 +151,7 @@ def test_a_page_of_hostile_pieces_and_of_a_dense_model(inspected, tmp_path):
     assert found == ["quickstart has no experts", tokens, 1, 3]
 
 
-@in_a_browser
+@browser.needed
 def test_the_page_fits_a_telephone_and_the_dark(inspected, tmp_path):
     script = """
       const shade = (c) => c.match(/[0-9.]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0) / 765;

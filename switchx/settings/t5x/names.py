@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from switchx.settings.gin_syntax import Import, Part
-from switchx.settings.t5x.table import NAMES, NONE_HERE
+from switchx.settings.t5x.no_equal import NONE_HERE
+from switchx.settings.t5x.table import NAMES
 
 _SCRIPTS = {
     "train": "t5x.train.train",

@@ -8,67 +8,8 @@ takes several parameters to say is in `rules`. docs/from_t5x.md has the same in 
 from typing import Any
 
 from switchx.settings.gin_syntax import Reference
-from switchx.settings.t5x.rows import QUIET, DiffersError, Row, aside, by_rule, only, quiet, same
-
-_DTYPES = {"bfloat16": "bfloat16", "float32": "float32"}
-
-
-# As Flax has them: its gelu is the approximation by a tanh.
-_ACTIVATIONS = {
-    ("relu",): "relu",
-    ("gelu",): "gelu_tanh",
-    ("silu",): "silu",
-    ("swish",): "silu",
-    ("relu", "linear"): "reglu",
-    ("gelu", "linear"): "geglu",
-    ("silu", "linear"): "swiglu",
-    ("swish", "linear"): "swiglu",
-}
-
-
-def _dtype(value: Any) -> str:
-    if value not in _DTYPES:
-        raise DiffersError("computation is in 'bfloat16' or 'float32'")
-    return _DTYPES[value]
-
-
-def _activation(value: Any) -> str:
-    found = _ACTIVATIONS.get(tuple(value) if isinstance(value, list | tuple) else value)
-    if found is None:
-        known = ", ".join(map(repr, _ACTIVATIONS))
-        raise DiffersError(f"feed-forwards are one of {known}")
-    return found
-
-
-def _microbatches(value: Any) -> Any:
-    return value or 1
-
-
-def _mixture(value: Any) -> Any:
-    if not isinstance(value, str):
-        raise DiffersError("a task is the name of one that is registered")
-    return value
-
-
-def _pieces(value: Any) -> Any:
-    """The vocabulary by its file: T5's and mT5's have names."""
-    from switchx.data.tasks.names import PUBLIC_MODELS
-
-    names = {path: name for name, path in PUBLIC_MODELS.items()}
-    return names.get(value, value)
-
-
-def _gate(value: Any) -> str:
-    return "gate" if value else "sequence"
-
-
-def _tied(value: Any) -> bool:
-    return value is None
-
-
-def _zero(value: Any) -> Any:
-    return 0.0 if value is None else value
-
+from switchx.settings.t5x import values
+from switchx.settings.t5x.rows import QUIET, Row, aside, by_rule, only, quiet, same
 
 _ORDER = "the order of examples is switchx's own, drawn from SEED"
 _INITIAL = "initial values are drawn with switchx's own scales"
@@ -120,7 +61,7 @@ TABLE: dict[str, dict[str, Any]] = {
     # ---- data, by its part in the run ----
     "t5x.utils.DatasetConfig in train_dataset_cfg": {
         **_DATASET,
-        "mixture_or_task_name": same("MIXTURE_OR_TASK_NAME", of=_mixture),
+        "mixture_or_task_name": same("MIXTURE_OR_TASK_NAME", of=values.mixture),
         "task_feature_lengths": same("TASK_FEATURE_LENGTHS"),
         "split": only("train", why="training reads the split 'train'"),
         "batch_size": same("BATCH_SIZE"),
@@ -152,7 +93,7 @@ TABLE: dict[str, dict[str, Any]] = {
     "seqio.TensorBoardLogger": {},
     "seqio.JSONLogger": {"write_n_results": QUIET},
     "seqio.SentencePieceVocabulary": {
-        "sentencepiece_model_file": same("VOCABULARY", of=_pieces),
+        "sentencepiece_model_file": same("VOCABULARY", of=values.pieces),
         "extra_ids": only(
             None, 0, 100, why="sentinels are those of the model, or 100", ours="VOCABULARY"
         ),
@@ -191,12 +132,12 @@ TABLE: dict[str, dict[str, Any]] = {
     },
     # ---- optimizer ----
     "t5x.trainer.Trainer": {
-        "num_microbatches": same("MICROBATCHES", None, _microbatches),
+        "num_microbatches": same("MICROBATCHES", None, values.microbatches),
         "learning_rate_fn": by_rule(),
         "weight_metrics_computer": QUIET,
     },
     "t5x.contrib.moe.trainer.MoeTrainer": {
-        "num_microbatches": same("MICROBATCHES", None, _microbatches),
+        "num_microbatches": same("MICROBATCHES", None, values.microbatches),
         "learning_rate_fn": by_rule(),
         **quiet("num_expert_partitions weight_metrics_computer sharded_match_fn"),
     },
@@ -212,8 +153,8 @@ TABLE: dict[str, dict[str, Any]] = {
     "t5x.adafactor.Adafactor": {
         "@": {"OPTIMIZER": "adafactor"},
         "learning_rate": QUIET,  # the trainer gives it
-        "beta1": same("OptimizerConfig.momentum", None, _zero),
-        "weight_decay_rate": same("WEIGHT_DECAY", None, _zero),
+        "beta1": same("OptimizerConfig.momentum", None, values.zero),
+        "weight_decay_rate": same("WEIGHT_DECAY", None, values.zero),
         "global_norm_clip_threshold": same("CLIP_GLOBAL_NORM", None),
         "decay_rate": only(0.8, why="second moments decay as 1 - step^-0.8"),
         "step_offset": only(0, why="second moments count this run's own updates"),
@@ -307,14 +248,14 @@ TABLE: dict[str, dict[str, Any]] = {
     "t5x.examples.t5.network.T5Config": {
         "@": {"ModelConfig.switch": None},
         "vocab_size": same("ModelConfig.vocab_size"),
-        "dtype": same("DTYPE", "float32", _dtype),
+        "dtype": same("DTYPE", "float32", values.dtype),
         "emb_dim": same("ModelConfig.d_model", 512),
         "num_heads": same("ModelConfig.num_heads", 8),
         "num_encoder_layers": same("ModelConfig.num_layers", 6),
         "num_decoder_layers": by_rule(6),
         "head_dim": same("ModelConfig.d_kv", 64),
         "mlp_dim": same("ModelConfig.d_ff", 2048),
-        "mlp_activations": same("ModelConfig.activation", ("relu",), _activation),
+        "mlp_activations": same("ModelConfig.activation", ("relu",), values.activation),
         "dropout_rate": same("DROPOUT_RATE", 0.1),
         "logits_via_embedding": same("ModelConfig.tied_embeddings", False),
         "float32_attention_logits": aside("attention's softmax is in float32", False, True),
@@ -326,7 +267,7 @@ TABLE: dict[str, dict[str, Any]] = {
             Reference("flaxformer.components.embedding.Embed", called=False),
             why="encoder and decoder share one embedding",
         ),
-        "dtype": same("DTYPE", "float32", _dtype),
+        "dtype": same("DTYPE", "float32", values.dtype),
         **quiet("scan_layers spmd_annotations"),
     },
     "flaxformer.components.embedding.Embed": {
@@ -351,7 +292,7 @@ TABLE: dict[str, dict[str, Any]] = {
     },
     "flaxformer.components.dense.MlpBlock": {
         "intermediate_dim": same("ModelConfig.d_ff", 2048),
-        "activations": same("ModelConfig.activation", ("relu",), _activation),
+        "activations": same("ModelConfig.activation", ("relu",), values.activation),
         "intermediate_dropout_rate": same("DROPOUT_RATE", 0.1),
         "final_dropout_rate": only(0, 0.0, why="a feed-forward's output has the block's dropout"),
         "use_bias": only(False, why="there are no biases"),
@@ -439,7 +380,7 @@ _SPARSE = {
     "sparse_layout": by_rule("MIXED"),
     "sparse_layer_factory": QUIET,
 }
-_LOGITS = {"output_logits_factory": same("ModelConfig.tied_embeddings", None, _tied)}
+_LOGITS = {"output_logits_factory": same("ModelConfig.tied_embeddings", None, values.tied)}
 _ROUTER: dict[str, Any] = {
     "router_weights": QUIET,
     "jitter_noise": same("SwitchConfig.jitter"),
@@ -491,37 +432,6 @@ TABLE[f"{_SCALABLE}.T5Config"] = {
     "scan_layers": same("ModelConfig.scan", True),
     "param_scan_axis": QUIET,
 }
-
-# Modules whose configurables have no equal, and why; the longest that fits.
-NONE_HERE = {
-    "t5x.examples.decoder_only": "a decoder alone, where switchx trains encoder-decoders",
-    "t5x.models.DecoderOnlyModel": "a decoder alone, where switchx trains encoder-decoders",
-    f"{_T5}.DecoderOnly": "a decoder alone, where switchx trains encoder-decoders",
-    "t5x.models.EncoderOnlyModel": "an encoder alone, which T5X's files cannot ask for here",
-    "t5x.contrib.moe.models.MoeEncoderOnlyModel": (
-        "an encoder alone, which T5X's files cannot ask for here"
-    ),
-    "t5x.contrib.calm": "CALM's early exits, which switchx does not have",
-    "flaxformer.architectures.calm_t5": "CALM's early exits, which switchx does not have",
-    "t5x.contrib.gpu": "NVIDIA's variant, whose network has settings that are not known here",
-    "flaxformer.architectures.longt5": "another attention, where switchx has T5's",
-    "flaxformer.architectures.h_transformer": "another attention, where switchx has T5's",
-    "flaxformer.architectures.perceiver_ar": "another attention, where switchx has T5's",
-    "flaxformer.architectures.fido": "another attention, where switchx has T5's",
-    "t5x.eval.evaluate": "T5X's evaluation: `switchx eval` takes a run's directory",
-    "t5x.infer.infer": "T5X's inference: `switchx infer` takes a run's directory",
-    "t5x.precompile.precompile": "T5X's compiling alone: see `switchx plan`",
-    "t5x.export_lib": "T5X's export: `switchx export` takes a run's directory",
-    "t5x.contrib.moe.checkpoints.UpcycleCheckpointer": (
-        "upcycling: `switchx upcycle` makes a switch model of a dense run"
-    ),
-    "optax.clip": "a bound on each entry of the gradient, where switchx has CLIP_GLOBAL_NORM",
-    "optax": "no optimizer of switchx: OPTIMIZER is 'adafactor' or 'adamw'",
-    "t5x.optimizers": "no optimizer of switchx: OPTIMIZER is 'adafactor' or 'adamw'",
-}
-SCRIPTS = ("t5x.eval", "t5x.infer", "t5x.precompile", "t5x.export_lib")  # that files may be for
-# Beside these no import names a module of the user's own.
-LIBRARIES = ("__gin__", "__main__", "t5x", "flaxformer", "seqio", "flax", "jax", "optax", "t5")
 
 
 def row_of(name: str, parameter: str, path: tuple[str, ...]) -> Row | None:

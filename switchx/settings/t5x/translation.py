@@ -21,8 +21,9 @@ from switchx.settings.t5x import model_rules, run_rules
 from switchx.settings.t5x.config import Config
 from switchx.settings.t5x.files import KNOWN
 from switchx.settings.t5x.names import SHORT_NAMES, aliases_of, full_name, short_name, why_none
+from switchx.settings.t5x.no_equal import LIBRARIES, SCRIPTS
 from switchx.settings.t5x.reading import BY_T5X, Reading, read
-from switchx.settings.t5x.table import LIBRARIES, NAMES, SCRIPTS, parameters_of
+from switchx.settings.t5x.table import NAMES, parameters_of
 
 _THEIR_FOLDERS = ("t5x/", "flaxformer/")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
@@ -17,9 +17,6 @@ from switchx.training.checkpoints.objects import unchanging
 from switchx.training.checkpoints.refusals import check_model, compare_arrays, compare_optimizer
 from switchx.training.checkpoints.run_path import RunPath
 from switchx.training.placing import abstract_params
-
-if TYPE_CHECKING:  # an objective with a teacher reads its parameters, and a state has an objective
-    from switchx.training.state import TrainState
 
 
 def restore_params(
@@ -56,9 +53,12 @@ def restore_params_to(
 
 
 def restore_opt_state(
-    abstract: "TrainState", model_dir: str | Path, step: int, optimizer: str
+    places: dict[str, Any], model_dir: str | Path, step: int, optimizer: str
 ) -> Any:
-    """The optimizer's state of a run's checkpoint, laid out like that of `abstract`.
+    """The optimizer's state of a run's checkpoint.
+
+    Args:
+      places: its "step" and "state", where they are wanted: jax.ShapeDtypeStruct with shardings.
 
     Raises:
       UserError: it is another optimizer's, or of another model.
@@ -70,8 +70,7 @@ def restore_opt_state(
         raise _damaged(model_dir, step, first_line(error)) from error
     compare_optimizer(model_dir, identity, optimizer)
     folder = checkpoints_of(model_dir) / str(step) / "optimizer"
-    target = {"step": abstract.step, "state": abstract.opt_state}
-    found = _restored(folder, "optimizer", target, identity["arrays"], model_dir, step)
+    found = _restored(folder, "optimizer", places, identity["arrays"], model_dir, step)
     return found["state"]
 
 

@@ -6,7 +6,8 @@ from switchx.errors import UserError
 from switchx.settings.configurables import PARAMETERS
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_values import BASE
-from switchx.settings.t5x.table import NONE_HERE, TABLE
+from switchx.settings.t5x.no_equal import NONE_HERE
+from switchx.settings.t5x.table import TABLE
 from tests.settings.t5x.test_reading import PRETRAIN, SWITCH
 from tests.settings.test_loading import settings
 
