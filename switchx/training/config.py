@@ -40,8 +40,9 @@ class OptimizerConfig:
 
     Attributes:
       name: "adafactor" as T5 uses it (parameter scaling, factored second moment with decay
-        1 - t^-0.8, no first moment, update clipped to RMS 1), "adamw", or one that was registered
-        with `switchx.training.optimizer` (macro OPTIMIZER).
+        1 - t^-0.8, no first moment, update clipped to RMS 1), "adamw", "muon" (for the layers'
+        matrices, AdamW for the rest), or one that was registered with
+        `switchx.training.optimizer` (macro OPTIMIZER).
       schedule: "inverse_sqrt" is learning_rate / sqrt(max(step, warmup_steps)), T5's; the
         others rise linearly over warmup_steps to learning_rate, then stay ("constant"),
         fall to 0 at the last step ("linear", "cosine"), or stay and fall to 0 over the last
@@ -51,7 +52,8 @@ class OptimizerConfig:
       warmup_steps: macro WARMUP_STEPS.
       decay_share: of TRAIN_STEPS, over which "wsd" decays (macro DECAY_SHARE).
       weight_decay: the share that a step takes off each parameter, beside its update: times the
-        learning rate under adamw, as it is under adafactor, as T5X has it (macro WEIGHT_DECAY).
+        learning rate under adamw and muon, as it is under adafactor, as T5X has it (macro
+        WEIGHT_DECAY).
       beta1, beta2: AdamW's moments.
       momentum: adafactor's, the share of the last steps' average in the next; T5 has none. An
         expert sees few of a batch's tokens: without one, its steps are as long as they are noisy.
@@ -292,4 +294,8 @@ _BESIDE_THE_STEP: dict[str, Any] = {
     "reset_data": False,
     "reset_optimizer": False,
 }
-_OF_THEIR_SCHEDULE = ("adafactor", "adamw")  # another may read LEARNING_RATE from its configuration
+_OF_THEIR_SCHEDULE = (
+    "adafactor",
+    "adamw",
+    "muon",
+)  # another may read LEARNING_RATE from its configuration

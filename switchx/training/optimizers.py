@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from switchx.model import Params
 from switchx.training.config import OPTIMIZERS, OptimizerConfig
@@ -16,6 +18,9 @@ Maker = Callable[[OptimizerConfig, optax.Schedule, Params], optax.GradientTransf
 # T5X's rule: matrices are factored where that saves memory, experts' always.
 MIN_DIM_SIZE_TO_FACTOR = 128
 MIN_EXPERT_DIM_SIZE_TO_FACTOR = 1
+
+MUON_MOMENTUM = 0.95
+MUON_RMS = 0.2  # of an update: AdamW's, so that one learning rate serves both
 
 
 _NOTHING = optax.identity()
@@ -107,6 +112,49 @@ def _adafactor(
     if not config.weight_decay:
         return own
     return _around(own, after=optax.add_decayed_weights(-config.weight_decay))
+
+
+@optimizer("muon")
+def _muon(
+    config: OptimizerConfig, schedule: optax.Schedule, axes: Params
+) -> optax.GradientTransformation:
+    """Muon for every layer's and every expert's matrix, heads side by side; AdamW for the rest.
+
+    Jordan (2024): Nesterov's momentum, its singular values brought near 1 by five Newton-Schulz
+    steps; scaled by 0.2 sqrt(max(rows, columns)), as Liu et al. (2025, 2502.16982) do, an update is
+    as long as AdamW's. The decay is AdamW's too. Embeddings, routers, which are as much of a
+    classifier, tables of positions and norms are AdamW's.
+    """
+    steps = {
+        "adamw": _adamw(config, schedule, axes),
+        "muon": optax.chain(
+            optax.trace(MUON_MOMENTUM, nesterov=True),
+            optax.stateless_with_tree_map(lambda x, _: _orthogonal(x)),
+            optax.add_decayed_weights(config.weight_decay),
+            optax.scale_by_learning_rate(schedule),
+        ),
+    }
+    labels = jax.tree.map(
+        lambda own: "muon" if _of_a_layer(own) else "adamw",
+        axes,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+    return optax.partition(steps, labels)
+
+
+def _of_a_layer(axes: tuple[str | None, ...]) -> bool:
+    """Whether these are of a stack of a layer's matrices, a router's excepted."""
+    return axes[0] == "layers" and None not in axes and len(axes) - batch_axes(axes) == 2
+
+
+def _orthogonal(x: jax.Array) -> jax.Array:
+    """Each matrix of a stack, its last two dimensions, as orthogonal as optax's Muon makes it."""
+    if x.ndim > 2:
+        return jax.vmap(_orthogonal)(x)
+    # Without a momentum of its own. Over a stack that is merged into one dimension, as optax
+    # does it, experts would be gathered to every device.
+    own = optax.contrib.scale_by_muon(beta=0.0, nesterov=False)
+    return MUON_RMS * jnp.sqrt(max(x.shape)) * own.update(x, own.init(x))[0]
 
 
 def _factored(leading: int, momentum: float) -> optax.GradientTransformation:

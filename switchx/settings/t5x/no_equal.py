@@ -26,8 +26,8 @@ NONE_HERE = {
         "upcycling: `switchx upcycle` makes a switch model of a dense run"
     ),
     "optax.clip": "a bound on each entry of the gradient, where switchx has CLIP_GLOBAL_NORM",
-    "optax": "no optimizer of switchx: OPTIMIZER is 'adafactor' or 'adamw'",
-    "t5x.optimizers": "no optimizer of switchx: OPTIMIZER is 'adafactor' or 'adamw'",
+    "optax": "no optimizer of switchx: OPTIMIZER is 'adafactor', 'adamw' or 'muon'",
+    "t5x.optimizers": "no optimizer of switchx: OPTIMIZER is 'adafactor', 'adamw' or 'muon'",
 }
 SCRIPTS = ("t5x.eval", "t5x.infer", "t5x.precompile", "t5x.export_lib")  # that files may be for
 # Beside these no import names a module of the user's own.
