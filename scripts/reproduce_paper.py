@@ -2,11 +2,13 @@
 """Reproduces tables of the Switch Transformer paper with models that a laptop trains.
 
 Span corruption of the embedded corpus with a vocabulary of 1,000 pieces, models of one to three
-million parameters, all trained on the same batches in the same order. Finished runs are kept in
-results.jsonl and not repeated; --report makes the tables and the plot from it.
+million parameters, all trained on the same batches in the same order. Tables 6 and 7 (distillation)
+are runs of configs/runs/laptop_experts.gin, each in a directory of its own. Finished runs are kept
+in results.jsonl and not repeated; --report makes the tables and the plots from it.
 
     python scripts/reproduce_paper.py                  # every run, then the speeds, then the report
     python scripts/reproduce_paper.py --only dense "switch 8"
+    python scripts/reproduce_paper.py --distillation   # Tables 6 and 7 alone
     python scripts/reproduce_paper.py --speed --report
 """
 
@@ -17,7 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from reproduction import report
+from reproduction import lesson_report, report
+from reproduction.lessons import LESSONS
 from reproduction.plan import STEPS, VARIANTS
 
 
@@ -25,15 +28,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"))
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--distillation", action="store_true", help="train Tables 6 and 7 alone")
     parser.add_argument("--speed", action="store_true", help="measure speed, train nothing")
     parser.add_argument("--rounds", type=int, default=8, help="turns of every variant")
     parser.add_argument("--report", action="store_true", help="make the report, train nothing")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "results.jsonl"
-    everything = not (args.speed or args.report)
+    everything = not (args.speed or args.report or args.distillation)
     if everything:
         train_missing(results, args.only)
+    if args.distillation or (everything and args.only == list(VARIANTS)):
+        teach_missing(results)
     if everything or args.speed:
         measure_speed(results, args.rounds)
     write_report(results, args.out)
@@ -62,6 +68,22 @@ def train_missing(path: Path, names: list[str]) -> None:
             print(f"{name}, seed {seed}: {record['losses']}", flush=True)
 
 
+def teach_missing(path: Path) -> None:
+    """The same for the runs of Tables 6 and 7, teachers before their students."""
+    done = {(r["name"], r["seed"]) for r in report.read(path) if r["kind"] == "lesson"}
+    planned = [(name, seed) for name, lesson in LESSONS.items() for seed in lesson.seeds]
+    missing = [run for run in planned if run not in done]
+    if not missing:
+        return
+    prepare_jax()
+    from reproduction import teaching
+
+    runs = path.parent / "distillation"
+    teaching.prepare(runs)
+    for name, seed in missing:
+        append(path, {"kind": "lesson", "name": name, **teaching.train(runs, name, seed)})
+
+
 def measure_speed(path: Path, rounds: int) -> None:
     prepare_jax()
     from reproduction import data
@@ -78,9 +100,10 @@ def append(path: Path, record: dict) -> None:
 
 def write_report(results: Path, out: Path) -> None:
     found = report.read(results)
-    text = report.markdown(found)
+    text = "\n\n".join(filter(None, [report.markdown(found), lesson_report.markdown(found)]))
     (out / "report.md").write_text(text)
     report.plot(found, out / "reproduction.png")
+    lesson_report.plot(found, out / "distillation.png")
     print(text)
 
 

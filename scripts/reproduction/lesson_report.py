@@ -1,0 +1,195 @@
+"""Tables 6 and 7, and what else was tried, from the results file alone."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from reproduction.lessons import (
+    CHOICE_SEED,
+    LESSONS,
+    SIZES,
+    STEPS,
+    TABLE_6,
+    TABLE_7,
+    student_name,
+    teacher_name,
+)
+
+Results = list[dict[str, Any]]
+RECIPE = student_name(SIZES[-1])
+
+
+class Losses:
+    """The last losses of the runs, by lesson and seed."""
+
+    def __init__(self, results: Results):
+        self.runs = [run for run in results if run["kind"] == "lesson"]
+        self.of: dict[str, dict[int, float]] = {name: {} for name in LESSONS}
+        for run in self.runs:
+            self.of[run["name"]][run["seed"]] = run["loss"]
+
+    def reported(self, name: str) -> dict[int, float]:
+        """Without the seed by which settings were chosen."""
+        return {seed: self.of[name][seed] for seed in sorted(self.of[name]) if seed != CHOICE_SEED}
+
+    def kept(self, name: str) -> dict[int, float]:
+        """Percent of the teacher's gain over the dense model of the same seed, by seed.
+
+        Of one seed the data, their order and the fresh parameters are the same.
+        """
+        experts, dense = LESSONS[name].teacher, self.of["dense"]
+        teacher = self.of[teacher_name(experts)] if experts else {}
+        return {
+            seed: 100 * (dense[seed] - loss) / (dense[seed] - best)
+            for best in teacher.values()
+            for seed, loss in sorted(self.of[name].items())
+            if seed in dense
+        }
+
+    def kept_when_reported(self, name: str) -> list[float]:
+        return [share for seed, share in self.kept(name).items() if seed != CHOICE_SEED]
+
+    def deviation(self) -> float:
+        """Of the percents kept, between seeds, pooled over the students."""
+        squares, degrees = 0.0, 0
+        for name in LESSONS:
+            shares = self.kept_when_reported(name)
+            if len(shares) > 1:
+                squares += sum((x - statistics.mean(shares)) ** 2 for x in shares)
+                degrees += len(shares) - 1
+        return (squares / degrees) ** 0.5 if degrees else float("nan")
+
+
+def markdown(results: Results) -> str:
+    """Everything there is to say, as Markdown; nothing without a run."""
+    losses = Losses(results)
+    if not losses.runs:
+        return ""
+    said = (
+        f"Distillation: {len(losses.runs)} runs of {STEPS} steps, teachers and students alike. "
+        "Loss is that of the held-out batches after the last step, nats per token. Kept is the "
+        "percentage of the teacher's gain over the dense model of the student's seed, mean over "
+        f"seeds; between seeds it differs by {losses.deviation():.1f} (standard deviation, pooled "
+        "over students)."
+    )
+    tables = (_table_6(losses), _table_7(losses), _tried(losses), _curves(losses))
+    return "\n\n".join([said, *tables]) + "\n"
+
+
+def _table_6(losses: Losses) -> str:
+    rows = [("", "loss of each seed", "mean", "kept", "paper", "paper kept")]
+    for row in TABLE_6:
+        rows.append((LESSONS[row.lesson].label, *_cells(losses, row.lesson), row.paper, row.kept))
+    return "### Table 6: distillation\n\n" + _lines(rows)
+
+
+def _cells(losses: Losses, name: str) -> tuple[str, str, str]:
+    """Each loss, their mean, and what is kept."""
+    found = losses.reported(name).values()
+    if not found:
+        return "not run", "", ""
+    each = ", ".join(f"{loss:.4f}" for loss in found)
+    shares = losses.kept_when_reported(name)
+    mean = f"{statistics.mean(shares):.1f} %" if shares else ""
+    return each, f"{statistics.mean(found):.4f}", mean
+
+
+def _table_7(losses: Losses) -> str:
+    parameters = {run["name"]: run["parameters"] for run in losses.runs}
+    own = ("teacher", "parameters", "loss", "student, each seed", "mean", "kept", "smaller by")
+    rows = [(*own, "paper: teacher", "loss", "student", "kept", "smaller by")]
+    for experts, paper in zip(SIZES, TABLE_7, strict=True):
+        teacher, student = teacher_name(experts), student_name(experts)
+        if teacher in parameters and student in parameters:
+            smaller = 100 * (1 - parameters[student] / parameters[teacher])
+            rows.append(
+                (
+                    LESSONS[teacher].label,
+                    f"{parameters[teacher]:,}",
+                    f"{statistics.mean(losses.of[teacher].values()):.4f}",
+                    *_cells(losses, student),
+                    f"{smaller:.0f} %",
+                    *paper,
+                )
+            )
+    return "### Table 7: larger teachers, one student\n\n" + _lines(rows)
+
+
+def _tried(losses: Losses) -> str:
+    """All recipes of the largest teacher; by the chosen seed, then by those that tell."""
+    rows = [("", "seed 0", "kept", "other seeds", "mean", "kept", "better than the recipe")]
+    for name, lesson in LESSONS.items():
+        if lesson.teacher == SIZES[-1] and losses.of[name]:
+            first, share = losses.of[name].get(CHOICE_SEED), losses.kept(name).get(CHOICE_SEED)
+            rows.append(
+                (
+                    name,
+                    "" if first is None else f"{first:.4f}",
+                    "" if share is None else f"{share:.1f} %",
+                    *_cells(losses, name),
+                    _better(losses, name) if name != RECIPE else "",
+                )
+            )
+    return "### Every start and setting that was tried, of 64 experts\n\n" + _lines(rows)
+
+
+def _better(losses: Losses, name: str) -> str:
+    """By how much the loss is lower than the recipe's, for each seed that both have."""
+    own, other = losses.reported(name), losses.reported(RECIPE)
+    return ", ".join(f"{other[seed] - own[seed]:+.4f}" for seed in own if seed in other)
+
+
+def _curves(losses: Losses) -> str:
+    """Every run's losses."""
+    rows: list[tuple[Any, ...]] = []
+    for run in losses.runs:
+        if not rows:
+            rows.append(("run", "seed", *(f"step {step}" for step, _ in run["losses"])))
+        rows.append((run["name"], run["seed"], *(f"{loss:.3f}" for _, loss in run["losses"])))
+    return "### Every run\n\n" + _lines(rows)
+
+
+def _lines(rows: list[tuple[Any, ...]]) -> str:
+    rows = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
+
+
+def plot(results: Results, path: Path) -> None:
+    """What each recipe keeps, a dot for each seed; teachers of every size and their students."""
+    losses = Losses(results)
+    if not losses.runs:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    names = [n for n, lesson in LESSONS.items() if lesson.teacher == SIZES[-1] and losses.of[n]]
+    for place, name in enumerate(names):
+        for seed, share in losses.kept(name).items():
+            hollow = {"markerfacecolor": "none"} if seed == CHOICE_SEED else {}
+            left.plot(share, place, "o", color="tab:blue", **hollow)
+    left.axvline(0, color="grey", linewidth=1)
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set(
+        xlabel=f"percent kept of the gain of {SIZES[-1]} experts (hollow: seed {CHOICE_SEED})",
+        title="Dense students",
+    )
+    for label, name_of in (("teacher", teacher_name), ("dense student", student_name)):
+        found = {n: losses.reported(name_of(n)) for n in SIZES if losses.reported(name_of(n))}
+        means = [statistics.mean(of_seeds.values()) for of_seeds in found.values()]
+        line = right.plot(list(found), means, label=label)[0]
+        for n, of_seeds in found.items():
+            right.plot([n] * len(of_seeds), [*of_seeds.values()], "o", color=line.get_color())
+    for loss in losses.reported("dense").values():
+        right.axhline(loss, color="grey", linewidth=1, label="dense, each seed")
+    right.set_xscale("log", base=2)
+    right.set_xticks(SIZES, [str(n) for n in SIZES])
+    right.set(xlabel="experts of the teacher", ylabel="held-out loss, nats per token")
+    handles, labels = right.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    right.legend(unique.values(), unique.keys())
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
