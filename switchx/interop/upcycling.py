@@ -16,11 +16,11 @@ from switchx.errors import UserError
 from switchx.interop.source import SpecialIds
 from switchx.model import Model, ModelConfig, Params
 from switchx.training.config import RunConfig
+from switchx.training.merging import OF_EXPERT
 
 _FEED_FORWARD = ("feed_forward", "dense")
 _EXPERTS = ("feed_forward", "switch", "experts")
 _ROUTER = ("feed_forward", "switch", "router")
-_OF_EXPERT = {"wi_EDF": "wi_DF", "gate_EDF": "gate_DF", "wo_EFD": "wo_FD"}
 
 # May differ between the two: everything else of a model is kept by its parameters.
 _FREE = ("switch", "dropout_rate", "init_scale", "dtype", "remat", "scan")
@@ -101,7 +101,7 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
             return leaf
         source, copied = rest, rest[:3] == _EXPERTS
         if copied:
-            source = (*_FEED_FORWARD, _OF_EXPERT.get(rest[3], rest[3]))
+            source = (*_FEED_FORWARD, OF_EXPERT.get(rest[3], rest[3]))
         other = used.setdefault((stack, blocks, layer, *source), names)
         if other != names:  # SwitchConfig.extra_dense: the layer would do its work twice
             raise UserError(

@@ -1,23 +1,23 @@
-"""One model's parameters as another's: more experts or fewer, a deeper stack, a longer vocabulary.
+"""One model's parameters as another's: more experts or fewer, other layers, a longer vocabulary.
 
-What a dimension counts is told by the name of its axis. A dimension of the same size is taken as it
-is; of another, by the rule of its axis, where the caller allows that rule.
+What a parameter is made of, layer by layer, `switchx.training.counterparts` says. What one of its
+dimensions counts is told by the name of its axis: one of the same size is taken as it is; of
+another, by the rule of its axis.
 """
 
-import fnmatch
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from switchx.errors import UserError
 from switchx.model import Params
 from switchx.training.config import StartConfig
+from switchx.training.merging import OF_EXPERT, merge
 
 # Which rule a dimension of another size falls under, by the name of its logical axis.
-_RULES = {"expert": "experts", "layers": "layers", "vocab": "vocabulary"}
-_ROUTER = "router/kernel_DE"  # its experts lie along an axis without a name, since it is replicated
+RULES = {"expert": "experts", "vocab": "vocabulary"}
+ROUTER = "router/kernel_DE"  # its experts lie along an axis without a name, since it is replicated
 
 
 def named(tree: Params) -> dict[str, Any]:
@@ -26,130 +26,113 @@ def named(tree: Params) -> dict[str, Any]:
     return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
 
 
-def made_fresh(config: StartConfig, name: str) -> bool:
-    """Whether START_FRESH names a parameter."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in config.fresh)
+class Part(NamedTuple):
+    """What a parameter, or one layer of it, is made of.
 
-
-def check(config: StartConfig, there: Params, wanted: Params, axes: Params) -> None:
-    """Raises UserError where a parameter cannot be made of what is there, by its name.
-
-    Args:
-      there, wanted: shapes, of the model started from and of the new one.
-      axes: the new model's logical axes.
+    Attributes:
+      name, block: the other model's parameter, and the layer's index in it; None of no layer.
+      merged: "encoder 3" of a feed-forward that is made of the experts of that layer there, of
+        which `name` is one matrix.
     """
-    found, own_axes = named(there), named(axes)
-    _check_named(config, found, [*named(wanted)])
-    for name, leaf in named(wanted).items():
-        if made_fresh(config, name):
-            continue
-        if name not in found:
-            raise UserError(
-                f"START_FROM={config.from_run!r} has no {name}, which this model has: let it be "
-                f"new with START_FRESH=({name!r},), or start from another run."
-            )
-        _check_shape(config, name, found[name].shape, leaf.shape, _counted(name, own_axes[name]))
+
+    name: str
+    block: int | None = None
+    merged: str = ""
 
 
-def _check_named(config: StartConfig, there: dict[str, Any], wanted: list[str]) -> None:
-    """What START_FRESH and START_EXPERTS name must be there."""
-    for pattern in config.fresh:
-        if not fnmatch.filter(wanted, pattern):
-            raise UserError(
-                f"START_FRESH={tuple(config.fresh)!r}: {pattern!r} is no parameter of this model: "
-                f"name some as in model_info.txt, such as {sorted(wanted)[0]!r}."
-            )
-    if config.experts is None:
-        return
-    E = next((leaf.shape[-1] for name, leaf in there.items() if name.endswith(_ROUTER)), 0)
-    chosen = [*config.experts]
-    if not chosen or len({*chosen}) < len(chosen) or not {*chosen} <= {*range(E)}:
-        numbers = f"different numbers from 0 to {E - 1}" if E else "None"
-        raise UserError(
-            f"START_EXPERTS={tuple(chosen)!r} must be {numbers}: START_FROM={config.from_run!r} "
-            f"has {E or 'no'} experts."
-        )
+Parts = dict[str, list[Part | None]]  # of each parameter one for each layer in it; None is new
 
 
-def _counted(name: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+def counted(name: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
     """What each dimension counts, by its axis; a router's last one counts experts."""
-    return (*axes[:-1], "expert") if name.endswith(_ROUTER) else axes
-
-
-def _check_shape(
-    config: StartConfig,
-    name: str,
-    there: tuple[int, ...],
-    wanted: tuple[int, ...],
-    axes: tuple[str | None, ...],
-) -> None:
-    what = f"START_FROM={config.from_run!r} has {name} of the shape {list(there)}, and this model"
-    if len(there) != len(wanted):
-        raise UserError(f"{what} of {list(wanted)}: start from another run, or make it new.")
-    for old, new, axis in zip(there, wanted, axes, strict=True):
-        rule = _RULES.get(axis or "")
-        kept = len(config.experts) if rule == "experts" and config.experts is not None else old
-        if kept == new:
-            continue
-        if rule is None:
-            raise UserError(
-                f"{what} of {list(wanted)}: only experts, layers and vocabulary may differ. "
-                f"Set the sizes of that run, or let it be new with START_FRESH=({name!r},)."
-            )
-        if new < kept:
-            advice = {
-                "experts": "choose which to keep with START_EXPERTS",
-                "layers": "a shallower model cannot start from it",
-                "vocabulary": "a shorter vocabulary cannot start from it",
-            }[rule]
-            raise UserError(f"{what} of {list(wanted)}: {advice}.")
-        if rule not in config.changes:
-            raise UserError(
-                f"{what} of {list(wanted)}: set START_CHANGES=({rule!r},) to allow that, or the "
-                "sizes of that run."
-            )
+    return (*axes[:-1], "expert") if name.endswith(ROUTER) else axes
 
 
 def adapt(
-    config: StartConfig, there: Params, fresh: Params, axes: Params, key: jax.Array
+    config: StartConfig,
+    parts: Parts,
+    there: Params,
+    fresh: Params,
+    axes: Params,
+    load: Mapping[str, jax.Array],
+    key: jax.Array,
 ) -> Params:
     """The new model's parameters; traceable.
 
     Args:
-      there: parameters of the model started from, which `check` has seen.
-      fresh: new ones of the new model; only those that START_FRESH names are used.
+      parts: what each is made of: see `switchx.training.counterparts`.
+      there: parameters of the model started from.
+      fresh: new ones of the new model; only those without a part are used.
       axes: the new model's logical axes.
+      load: of each layer with experts there, by its name, their shares of the tokens, [E];
+        only what START_FEED_FORWARDS needs.
       key: of START_NOISE.
     """
     found, own_axes = named(there), named(axes)
 
     def of(path: tuple, leaf: jax.Array) -> jax.Array:
         name = "/".join(part.key for part in path)
-        if made_fresh(config, name):
+        taken = [part for part in parts[name] if part]
+        if not taken:
             return leaf
-        made = found[name]
-        for dimension, axis in enumerate(_counted(name, own_axes[name])):
-            rule, size = _RULES.get(axis or ""), leaf.shape[dimension]
+        made = _stacked(config, taken, found, leaf, load)
+        for dimension, axis in enumerate(counted(name, own_axes[name])):
+            rule, size = RULES.get(axis or ""), leaf.shape[dimension]
+            source = made
             if rule == "experts" and config.experts is not None:
                 made = jnp.take(made, jnp.asarray(config.experts), dimension)
             if rule and made.shape[dimension] != size:
                 made = _WAYS[rule](made, dimension, size)
                 if rule == "experts":
                     own = jax.random.fold_in(key, sorted(own_axes).index(name))
-                    made = _with_noise(made, dimension, found[name], config, own)
-        return made
+                    made = _with_noise(made, dimension, source, config, own)
+        if len(taken) == len(parts[name]):
+            return made
+        rows = iter(made)
+        return jnp.stack([leaf[n] if p is None else next(rows) for n, p in enumerate(parts[name])])
 
     return jax.tree_util.tree_map_with_path(of, fresh)
+
+
+def _stacked(
+    config: StartConfig,
+    parts: list[Part],
+    found: Mapping[str, jax.Array],
+    leaf: jax.Array,
+    load: Mapping[str, jax.Array],
+) -> jax.Array:
+    """The parts of one parameter, one behind the other; of one source they are taken at once."""
+    first, blocks = parts[0], [part.block for part in parts]
+    if first.block is None:
+        return found[first.name]
+    if any(part.merged or part.name != first.name for part in parts):
+        return jnp.stack([_layer(config, part, found, leaf, load) for part in parts])
+    whole = found[first.name]
+    is_whole = blocks == [*range(whole.shape[0])]
+    return whole if is_whole else jnp.take(whole, jnp.asarray(blocks), 0)
+
+
+def _layer(
+    config: StartConfig,
+    part: Part,
+    found: Mapping[str, jax.Array],
+    leaf: jax.Array,
+    load: Mapping[str, jax.Array],
+) -> jax.Array:
+    if not part.merged or config.feed_forwards is None:
+        return found[part.name][part.block]
+    folder, _, matrix = part.name.rpartition("/")
+    kept = jnp.asarray(config.experts) if config.experts is not None else slice(None)
+    kernels = {name: found.get(f"{folder}/{name}") for name in OF_EXPERT}
+    experts = {name: x[part.block][kept] for name, x in kernels.items() if x is not None}
+    load_E = load[part.merged][kept] if load else None
+    width = leaf.shape[1 if matrix == "wo_EFD" else 2]
+    return merge(config.feed_forwards, experts, load_E, width)[OF_EXPERT[matrix]]
 
 
 def _more_experts(array: jax.Array, dimension: int, size: int) -> jax.Array:
     """Expert e is the copy of expert e modulo as many as there were."""
     return jnp.take(array, jnp.arange(size) % array.shape[dimension], dimension)
-
-
-def _more_layers(array: jax.Array, dimension: int, size: int) -> jax.Array:
-    """Block i of n is the copy of the one at i / n of the depth."""
-    return jnp.take(array, jnp.arange(size) * array.shape[dimension] // size, dimension)
 
 
 def _more_words(array: jax.Array, dimension: int, size: int) -> jax.Array:
@@ -162,7 +145,6 @@ def _more_words(array: jax.Array, dimension: int, size: int) -> jax.Array:
 
 _WAYS: dict[str, Callable[[jax.Array, int, int], jax.Array]] = {
     "experts": _more_experts,
-    "layers": _more_layers,
     "vocabulary": _more_words,
 }
 

@@ -14,7 +14,8 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {}  # filled by `switchx.training.op
 SCHEDULES = ("inverse_sqrt", "constant", "linear", "cosine", "wsd")
 ON_BAD_LOSS = ("stop", "skip")
 START_CHECKPOINTS = ("newest", "best")
-START_CHANGES = ("experts", "layers", "vocabulary")
+START_CHANGES = ("experts", "layers", "vocabulary", "sizes")
+START_FEED_FORWARDS = ("fresh", "mean", "sum", "most_used", "top_k", "low_rank")
 CONTINUE = "continue"
 
 
@@ -205,8 +206,12 @@ class StartConfig:
         schedule goes on; TRAIN_STEPS counts from there (macro START_STEP).
       optimizer: whether the optimizer's state is taken too (macro START_OPTIMIZER).
       changes: in what the two models may differ, of START_CHANGES: more "experts", each new one
-        the copy of one there; more "layers", each the copy of the one at its relative depth; a
-        longer "vocabulary", whose new rows are the mean of those there (macro START_CHANGES).
+        the copy of one there; the number of "layers", each the copy of the one at its relative
+        depth; a longer "vocabulary", whose new rows are the mean of those there; any "sizes",
+        where what no other rule fits is new, layers going by their number (macro START_CHANGES).
+      feed_forwards: what a dense feed-forward begins with in a layer that has experts there: of
+        START_FEED_FORWARDS, see `switchx.training.merging`; None refuses such a layer
+        (macro START_FEED_FORWARDS).
       experts: numbers of those that are kept, the same in every layer; None keeps all
         (macro START_EXPERTS).
       noise: added to what belongs to a copied expert, in parts of its parameter's RMS: copies
@@ -220,6 +225,7 @@ class StartConfig:
     step: str | int = 0
     optimizer: bool = False
     changes: tuple | list = ()
+    feed_forwards: str | None = None
     experts: tuple | list | None = None
     noise: float = 0.01
     fresh: tuple | list = ()
@@ -238,6 +244,11 @@ class StartConfig:
                     f"START_CHANGES={self.changes!r}: {name!r} is not one of "
                     f"{', '.join(START_CHANGES)}."
                 )
+        if self.feed_forwards not in (None, *START_FEED_FORWARDS):
+            raise UserError(
+                f"START_FEED_FORWARDS={self.feed_forwards!r} is not one of "
+                f"{', '.join(START_FEED_FORWARDS)}, nor None."
+            )
         if not self.noise >= 0:
             raise UserError(f"START_NOISE={self.noise} must be at least 0.")
 

@@ -33,8 +33,15 @@ def lines(record: Mapping[str, Any]) -> list[str]:
         "fresh": "parameters that are new",
         "left_out": "parameters there that are left out",
     }
-    taken = record.get("taken")
-    return [f"{taken} parameters taken from there"] * (taken is not None) + [
+    taken, merged = record.get("taken"), record.get("feed_forwards")
+    said_of = [f"{taken} parameters taken from there"] * (taken is not None)
+    if merged:
+        layers, numbers = merged["layers"], merged.get("experts")
+        if numbers:
+            layers = [f"expert {n} of {of}" for of, n in zip(layers, numbers, strict=True)]
+        of = f"{len(layers)} feed-forwards made of experts"
+        said_of.append(f"{of}, {merged['way']!r}: {', '.join(layers)}")
+    return said_of + [
         f"{len(record[name])} {what}: {', '.join(record[name])}"
         for name, what in said.items()
         if record.get(name)

@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params
-from switchx.training import adapting
+from switchx.training.adapting import Parts, adapt, named
 from switchx.training.checkpoints.identity import frozen_in, read_identity
 from switchx.training.checkpoints.reading import restore_opt_state, restore_params_to
 from switchx.training.config import CONTINUE, RunConfig, StartConfig
+from switchx.training.counterparts import merged_in, parts_of, record_of
+from switchx.training.expert_load import recorded_load
 from switchx.training.freezing import is_frozen, trained
+from switchx.training.merging import NEED_LOAD
 from switchx.training.placing import abstract_params
 from switchx.training.start import Given, Started
 from switchx.training.state import Setup
@@ -43,7 +48,8 @@ class WarmStart:
     def check(self, run: RunConfig) -> None:
         """Raises UserError where the two models do not fit; allocates nothing."""
         there, wanted = Model.of(self.model), Model.of(run.model)
-        adapting.check(self.config, there.shapes, wanted.shapes, wanted.axes)
+        self.parts(wanted)
+        self.load  # noqa: B018  # raises too
         if self.config.optimizer:
             self._check_optimizer(run, there, wanted)
 
@@ -56,19 +62,46 @@ class WarmStart:
                 f"OPTIMIZER={name!r}, and this run with {run.optimizer.name!r}: set that, or leave "
                 "START_OPTIMIZER out."
             )
-        if adapting.named(there.shapes) != adapting.named(wanted.shapes):
+        if named(there.shapes) != named(wanted.shapes):
             raise UserError(
                 "START_OPTIMIZER=True needs a model of the same shapes: the optimizer's state of "
                 f"START_FROM={self.config.from_run!r} is of others."
             )
         frozen = self.frozen
-        for name in sorted(adapting.named(trained(wanted.shapes, run.optimizer.frozen))):
+        for name in sorted(named(trained(wanted.shapes, run.optimizer.frozen))):
             if is_frozen(frozen, name):
                 raise UserError(
                     f"START_OPTIMIZER=True, but START_FROM={self.config.from_run!r} was trained "
                     f"with FREEZE={frozen!r} and has no optimizer state of {name}: freeze that "
                     "here too, or leave START_OPTIMIZER out."
                 )
+
+    def parts(self, wanted: Model) -> Parts:
+        """What each parameter of a model is made of.
+
+        Raises:
+          UserError: one cannot be made of what is there.
+        """
+        return parts_of(self.config, Model.of(self.model), wanted)
+
+    @functools.cached_property
+    def load(self) -> dict[str, np.ndarray]:
+        """Of each layer with experts their shares of the tokens; {} where none are asked for.
+
+        Raises:
+          UserError: START_FEED_FORWARDS asks for them, and the other run has recorded none.
+        """
+        way = self.config.feed_forwards
+        if way not in NEED_LOAD:
+            return {}
+        found = recorded_load(self.model_dir, self.model, self.step)
+        if not found:
+            raise UserError(
+                f"START_FEED_FORWARDS={way!r} needs how much each expert is used, and "
+                f"START_FROM={self.config.from_run!r} has recorded none up to step {self.step}, "
+                "as a run that trains or evaluates does: use 'mean', 'sum' or 'low_rank'."
+            )
+        return found
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -94,25 +127,29 @@ class WarmStart:
 
     def begin(self, setup: Setup) -> Started:
         """The first state; what was taken, made fresh and left out is in its record."""
-        there, wanted = (
-            adapting.named(Model.of(self.model).shapes),
-            adapting.named(setup.model.shapes),
-        )
-        fresh = sorted(name for name in wanted if adapting.made_fresh(self.config, name))
-        origin = {
+        there, wanted = named(Model.of(self.model).shapes), named(setup.model.shapes)
+        parts = self.parts(setup.model)
+        origin: dict[str, Any] = {
             "from": "run",
             "path": self.config.from_run,
             "checkpoint": self.step,
-            "taken": len(wanted) - len(fresh),
-            "fresh": fresh,
-            "left_out": sorted(there.keys() - wanted.keys()),
-            "changed": [
-                name
-                for name in sorted(wanted.keys() - set(fresh))
-                if there[name].shape != wanted[name].shape
-            ],
+            **record_of(parts, there, wanted),
         }
+        if merged := merged_in(parts):
+            origin["feed_forwards"] = self._merged(merged)
         return Given(_Arrays(self, setup), self.first_step, origin).begin(setup)
+
+    def _merged(self, layers: list[str]) -> dict[str, Any]:
+        """What is said of feed-forwards that are made of experts."""
+        said: dict[str, Any] = {"way": self.config.feed_forwards, "layers": layers}
+        if self.config.feed_forwards == "most_used":
+            said["experts"] = [self._most_used(layer) for layer in layers]
+        return said
+
+    def _most_used(self, layer: str) -> int:
+        kept = self.config.experts
+        numbers = range(len(self.load[layer])) if kept is None else kept
+        return max(numbers, key=lambda number: self.load[layer][number])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +165,19 @@ class _Arrays:
         places = abstract_params(model, setup.mesh, setup.run.mesh.fully_sharded)
         places = jax.tree.map(_where_it_divides, places)
         there, _ = restore_params_to(places, start.model, start.model_dir, start.step)
-        same = adapting.named(model.shapes) == adapting.named(setup.model.shapes)
+        same = named(model.shapes) == named(setup.model.shapes)
         if same and not start.config.fresh and start.config.experts is None:
             return there
+
+        parts = start.parts(setup.model)
 
         def make(there: Params, seed: jax.Array) -> Params:
             key = jax.random.key(seed)
             # Of the fresh parameters only those that are used are computed.
             fresh, noise = setup.model.init(key), jax.random.fold_in(key, 1)
-            return adapting.adapt(start.config, there, fresh, setup.model.axes, noise)
+            load = {layer: jnp.asarray(load_E) for layer, load_E in start.load.items()}
+            axes = setup.model.axes
+            return adapt(start.config, parts, there, fresh, axes, load, noise)
 
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
         with jax.set_mesh(setup.mesh):

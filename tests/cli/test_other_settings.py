@@ -33,6 +33,7 @@ OTHER = {
     "START_STEP": "continue",
     "START_OPTIMIZER": True,
     "START_CHANGES": ("layers",),
+    "START_FEED_FORWARDS": "mean",
     "START_EXPERTS": (0,),
     "START_FRESH": ("*/router/*",),
     "CHECKPOINT_STEPS": (3,),

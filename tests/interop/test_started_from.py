@@ -172,3 +172,41 @@ def test_what_nothing_can_start_from_is_named(frozen_base, changes, says, tmp_pa
         beginning(settings_of("new", **{"START_FROM": str(frozen_base), **changes}))
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def dense_student(model_dir, base, way):
+    """Settings of a model without experts, and otherwise as the one that it starts from."""
+    asked = [f"START_FROM='{base}'", f"START_FEED_FORWARDS={way!r}", "ModelConfig.switch=None"]
+    asked += ["FULLY_SHARDED=True", "TRAIN_STEPS=2"]
+    files, bindings = (str(base / "config.gin"),), tuple(map(read_flag, asked))
+    return load(Request(gin_files=files, bindings=bindings, model_dir=str(model_dir)))
+
+
+@pytest.mark.parametrize("way", ["most_used", "mean"])
+def test_a_dense_student_begins_with_its_teacher(frozen_base, tmp_path, way):
+    """Fully sharded; the load is that of the rows up to the checkpoint, and an import has none."""
+    base = tmp_path / "base"
+    base.mkdir()
+    for part in frozen_base.iterdir():
+        (base / part.name).symlink_to(part)
+    if way == "most_used":
+        with pytest.raises(UserError, match="START_FEED_FORWARDS='most_used' needs how much each"):
+            beginning(dense_student(tmp_path / "new", base, way))
+    loads = {4: [0.9, 0.1], 6: [0.2, 0.8], 8: [0.9, 0.1]}
+    rows = [{"step": n, "split": "train", "load": [own, own[::-1]]} for n, own in loads.items()]
+    (base / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    begins = beginning(dense_student(tmp_path / "new", base, way))
+    setup = setup_of(begins.run)
+    began = begins.warm.begin(setup)
+    before = numbers(setup_of(settings_of(base).run).abstract.params, 0)
+    found = named(began.state.params)
+    for stack, expert in (("encoder", 1), ("decoder", 0)):
+        of_layer = f"{stack}/blocks/layer_1/feed_forward/switch/experts"
+        wi_EDF = before[f"{of_layer}/wi_EDF"][0]
+        expected = wi_EDF[expert] if way == "most_used" else (wi_EDF[0] + wi_EDF[1]) / 2
+        wi_NDF = found[f"{stack}/blocks/layer_0/feed_forward/dense/wi_DF"]
+        np.testing.assert_array_equal(wi_NDF[1], expected)
+    assert began.record["fresh"] == []
+    said = {"mean": "'mean': encoder 1", "most_used": "'most_used': expert 1 of encoder 1, exp"}
+    assert f"2 feed-forwards made of experts, {said[way]}" in " ".join(lines(began.record))
+    assert all(leaf.sharding.mesh == setup.mesh for leaf in found.values())

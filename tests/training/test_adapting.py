@@ -1,13 +1,17 @@
 """One model's parameters as another's, against NumPy."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
 from switchx.errors import UserError
 from switchx.model import Model
-from switchx.training.adapting import adapt, check, named
+from switchx.model.shape import StackShape
+from switchx.training.adapting import adapt, named
 from switchx.training.config import StartConfig
+from switchx.training.counterparts import layers_by_depth, parts_of, record_of
 from tests.helpers import switch_config, tiny_config
 
 KERNEL, WI = (
@@ -23,12 +27,13 @@ def random_params(config, seed):
     )
 
 
-def adapted(there, wanted, **settings):
+def adapted(there, wanted, load=None, **settings):
     """Names and values before and after; the new model's own parameters are of another seed."""
     config = StartConfig(from_run="runs/a", **settings)
     params, axes = random_params(there, seed=1), Model.of(wanted).axes
-    check(config, Model.of(there).shapes, Model.of(wanted).shapes, axes)
-    made = adapt(config, params, random_params(wanted, seed=2), axes, jax.random.key(0))
+    parts = parts_of(config, Model.of(there), Model.of(wanted))
+    fresh = random_params(wanted, seed=2)
+    made = adapt(config, parts, params, fresh, axes, load or {}, jax.random.key(0))
     shapes = {name: leaf.shape for name, leaf in named(Model.of(wanted).shapes).items()}
     after = {name: np.asarray(leaf) for name, leaf in named(made).items()}
     assert {name: leaf.shape for name, leaf in after.items()} == shapes
@@ -81,6 +86,8 @@ def test_new_parameters_are_those_that_are_named():
         (dict(switch=switch_config(num_experts=2)), {}, "START_EXPERTS"),
         (dict(tied_embeddings=False), {}, "START_FRESH=('embedding/logits_DV',)"),
         ({}, dict(experts=(0, 4)), "START_EXPERTS=(0, 4) must be different numbers from 0 to 3: "),
+        (dict(switch=None), {}, "has experts in decoder 1, and this model a dense feed-forward"),
+        (dict(num_layers=4), {}, "has 2 encoder layers, and this model 4: set START_CHANGES=('la"),
         ({}, dict(experts=(1, 1)), "START_EXPERTS=(1, 1) must be different numbers from 0 to 3: "),
     ],
 )
@@ -94,3 +101,69 @@ def test_what_no_rule_allows_is_named(wanted, settings, says):
 def test_a_parameter_that_is_not_there_cannot_be_new():
     with pytest.raises(UserError, match=r"START_FRESH=\('\*/ruoter/\*',\): .* is no parameter of"):
         adapted(tiny_config(), tiny_config(), fresh=("*/ruoter/*",))
+
+
+DEEP, DENSE = tiny_config(num_layers=4), tiny_config(num_layers=4, switch=None)
+WO = "feed_forward/switch/experts/wo_EFD"
+
+
+def of_layer(params, config, stack, layer, rest):
+    """A parameter of one layer, wherever it is stacked."""
+    blocks, within, block = config.stacks[stack].place(layer)
+    return params[f"{stack}/{blocks}/layer_{within}/{rest}"][block]
+
+
+def test_a_dense_model_takes_all_but_the_experts_and_makes_one_of_those():
+    """Layers 1 and 3 of each stack have experts there; all layers are in one row here."""
+    before, after = adapted(DEEP, DENSE, feed_forwards="mean", experts=(3, 1))
+    np.testing.assert_array_equal(after["embedding/table_VD"], before["embedding/table_VD"])
+    for stack, layer in itertools.product(("encoder", "decoder"), range(4)):
+        wo_FD = of_layer(after, DENSE, stack, layer, "feed_forward/dense/wo_FD")
+        if layer % 2:
+            experts_EFD = of_layer(before, DEEP, stack, layer, WO)
+            expected = (experts_EFD[3] + experts_EFD[1]) / 2
+        else:
+            expected = of_layer(before, DEEP, stack, layer, "feed_forward/dense/wo_FD")
+        np.testing.assert_array_equal(wo_FD, expected)
+        for rest in ("attention/query_DT", "feed_forward/norm/scale_D"):
+            kept = of_layer(before, DEEP, stack, layer, rest)
+            np.testing.assert_array_equal(of_layer(after, DENSE, stack, layer, rest), kept)
+
+
+def test_the_load_of_each_layer_chooses_its_expert():
+    load = {f"{stack} {n}": np.eye(4)[n] for stack in ("encoder", "decoder") for n in (1, 3)}
+    before, after = adapted(DEEP, DENSE, load, feed_forwards="most_used")
+    for layer in (1, 3):
+        own = of_layer(after, DENSE, "decoder", layer, "feed_forward/dense/wo_FD")
+        np.testing.assert_array_equal(own, of_layer(before, DEEP, "decoder", layer, WO)[layer])
+
+
+def test_what_is_of_other_sizes_is_new_and_named():
+    """Wider feed-forwards, and a layer behind those there."""
+    wanted = tiny_config(d_ff=64, num_layers=4)
+    before, after = adapted(tiny_config(), wanted, changes=("sizes",))
+    fresh = {name: np.asarray(x) for name, x in named(random_params(wanted, seed=2)).items()}
+    query = "decoder/blocks/layer_0/attention/query_DT"
+    np.testing.assert_array_equal(after[query], [before[query][0], fresh[query][1]])
+    np.testing.assert_array_equal(after[WI], fresh[WI])
+    np.testing.assert_array_equal(after[KERNEL], [before[KERNEL][0], fresh[KERNEL][1]])
+    record = record_between(tiny_config(), wanted)
+    assert {WI, f"{query}[1]", f"{KERNEL}[1]"} < set(record["fresh"])
+    assert (record["changed"], record["left_out"]) == ([], [])
+    assert f"{query}[1]" in record_between(wanted, tiny_config())["left_out"]
+
+
+def record_between(there, wanted):
+    models = Model.of(there), Model.of(wanted)
+    parts = parts_of(StartConfig(from_run="runs/a", changes=("sizes",)), *models)
+    return record_of(parts, *(named(model.shapes) for model in models))
+
+
+def test_a_shallower_stack_takes_whole_blocks():
+    """So that some layers with experts are among them."""
+    there = StackShape.of(12, 2)
+    assert layers_by_depth(there, StackShape.of(6, ())) == [0, 1, 4, 5, 8, 9]
+    assert layers_by_depth(there, StackShape.of(5, ())) == [0, 2, 4, 7, 9]
+    assert layers_by_depth(there, StackShape.of(4, 2)) == [0, 1, 6, 7]
+    uneven = StackShape.of(5, 2)  # its last layer is a row of its own
+    assert layers_by_depth(uneven, StackShape.of(7, 2)) == [0, 1, 0, 1, 2, 3, 4]
