@@ -38,7 +38,7 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
-from switchx.model.experts import Experts
+from switchx.model.experts import experts_of
 from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
 from switchx.planning.hlo import Instruction, Program, bytes_by_dtype
@@ -137,9 +137,7 @@ def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Co
         rngs = nnx.Rngs(params=jax.random.key(0))
         if config.switch is None:
             return FeedForward(config, rngs)
-        return SwitchLayer(
-            config, config.switch, Experts(config, config.switch.num_experts, rngs), rngs
-        )
+        return SwitchLayer(config, config.switch, experts_of(config, rngs), rngs)
 
     graphdef, abstract = nnx.split(nnx.eval_shape(make))
 

@@ -13,7 +13,7 @@ from flax import nnx
 
 from switchx.model import Model, ModelConfig, Noise, SwitchConfig
 from switchx.model.dispatch import DISPATCHERS
-from switchx.model.experts import Experts
+from switchx.model.experts import experts_of
 from switchx.model.switch_layer import Grouping, SwitchLayer
 
 
@@ -43,9 +43,7 @@ def switch_layer(config: ModelConfig, seed: int) -> SwitchLayer:
     """A feed-forward layer with experts."""
     assert config.switch is not None
     rngs = nnx.Rngs(params=seed)
-    return SwitchLayer(
-        config, config.switch, Experts(config, config.switch.num_experts, rngs), rngs
-    )
+    return SwitchLayer(config, config.switch, experts_of(config, rngs), rngs)
 
 
 def grouping(

@@ -11,24 +11,26 @@ import numpy as np
 from switchx import hosts
 from switchx.evaluation.losses import Evaluator, MakeBatches, opened
 from switchx.model import Model, Params
+from switchx.model.experts import paths_of_widths
 from switchx.terminal import Progress
 from switchx.training.config import RunConfig
 from switchx.training.metrics import layer_names
 
 # A sublayer adds what its last matrix gives to the residual stream: with zeros there it is gone,
 # its router's choices and losses stay.
+_EXPERTS = ("feed_forward", "switch", "experts")
 _LAST_MATRICES = {
     "self-attention": ("attention", "out_TD"),
     "cross-attention": ("cross_attention", "out_TD"),
     "feed-forward": ("feed_forward", "dense", "wo_FD"),
-    "experts": ("feed_forward", "switch", "experts", "wo_EFD"),
+    "experts": (*_EXPERTS, "wo_EFD"),
 }
 _FEED_FORWARD = ("feed-forward", "experts")
 # What an expert makes of its tokens: without the last matrix of its feed-forward these have the
 # residual alone, without its projections a query, key and value of zeros, as those without room.
 _OF_AN_EXPERT = {
     "attention": (("attention", "switch", "experts"), ("query_EDT", "key_value_EDT")),
-    "feed_forward": (("feed_forward", "switch", "experts"), ("wo_EFD",)),
+    "feed_forward": (_EXPERTS, ("wo_EFD",)),
 }
 
 
@@ -63,9 +65,9 @@ def parts_of(model: Model) -> list[Part]:
     A group of one sublayer is left out: it is in the list.
     """
     found = [
-        (stack, kind, Part(f"{stack} {layer} {kind}", (matrix,)))
+        (stack, kind, Part(f"{stack} {layer} {kind}", matrices))
         for stack in model.config.stacks
-        for layer, kind, matrix in _sublayers(model, stack)
+        for layer, kind, matrices in _sublayers(model, stack)
     ]
     groups = [
         ("encoder feed-forwards", ("encoder",), _FEED_FORWARD),
@@ -100,27 +102,28 @@ def experts_of(model: Model) -> list[list[Part]]:
             blocks, within, block = shape.place(layer)
             for kind in kinds:
                 path, matrices = _OF_AN_EXPERT[kind]
-                whole, name = (stack, blocks, f"layer_{within}", *path), next(names)
-                found.append(
-                    [
-                        Part(
-                            f"{name} expert {e}",
-                            tuple(Matrix((*whole, m), block, e) for m in matrices),
-                        )
-                        for e in range(switch.num_experts)
-                    ]
-                )
+                whole = (stack, blocks, f"layer_{within}", *path)
+                each = [
+                    tuple(Matrix((*whole, *below, m), block, e) for m in matrices)
+                    for below, experts in paths_of_widths(model.config)
+                    for e in range(experts)
+                ]
+                name = next(names)
+                found.append([Part(f"{name} expert {e}", own) for e, own in enumerate(each)])
     return found
 
 
-def _sublayers(model: Model, stack: str) -> Iterator[tuple[int, str, Matrix]]:
+def _sublayers(model: Model, stack: str) -> Iterator[tuple[int, str, tuple[Matrix, ...]]]:
     shape = model.config.stacks[stack]
     for layer in range(shape.num_layers):
         blocks, within, block = shape.place(layer)
         for kind, path in _LAST_MATRICES.items():
-            whole = (stack, blocks, f"layer_{within}", *path)
-            if _at(model.shapes, whole) is not None:
-                yield layer, kind, Matrix(whole, block)
+            above, last = (stack, blocks, f"layer_{within}", *path[:-1]), path[-1]
+            belows = [below for below, _ in paths_of_widths(model.config)] or [()]
+            paths = [(*above, *(below if kind == "experts" else ()), last) for below in belows]
+            matrices = {p: Matrix(p, block) for p in paths if _at(model.shapes, p) is not None}
+            if matrices:
+                yield layer, kind, (*matrices.values(),)
 
 
 def _at(params: Params, path: tuple[str, ...]) -> Any:

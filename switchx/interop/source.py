@@ -43,7 +43,8 @@ class Source(Arrays, Protocol):
 
 def shape_fields(encoder: StackShape, decoder: StackShape) -> dict[str, Any]:
     """The fields of a Source that say which layers there are: by one number for both stacks where
-    that is possible, with None for what is then left to be set of a stack alone."""
+    that is possible, with None for what is then left to be set of a stack alone. Experts are of one
+    width."""
     stacks = {"encoder": encoder, "decoder": decoder}
     uneven = decoder.num_layers != encoder.num_layers
     fields: dict[str, Any] = {
@@ -52,6 +53,7 @@ def shape_fields(encoder: StackShape, decoder: StackShape) -> dict[str, Any]:
     }
     if not any(stack.num_sparse for stack in stacks.values()):
         return fields
+    fields["SwitchConfig.expert_widths"] = None
     own: dict[str, Any] = {f"SwitchConfig.{name}_sparse": s.sparse for name, s in stacks.items()}
     for every in (stack.sparse for stack in stacks.values() if isinstance(stack.sparse, int)):
         if all(StackShape.of(stack.num_layers, every) == stack for stack in stacks.values()):

@@ -1,8 +1,10 @@
 """Sparse upcycling (Komatsuzaki et al. 2022): a switch model that starts from a dense one.
 
 Every expert starts as the feed-forward it takes the place of; the router is fresh, and all else
-stays. As in the paper's language models the step goes on, and with it the learning rate's
-schedule, while the optimizer's moments start afresh.
+stays. An expert that is narrower has a part of its units, the next expert the next part; one that
+is wider has them again, their outputs divided by how often they are there. As in the paper's
+language models the step goes on, and with it the learning rate's schedule, while the optimizer's
+moments start afresh.
 """
 
 import dataclasses
@@ -10,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
@@ -101,21 +104,43 @@ def upcycle(config: ModelConfig, dense: Params, fresh: Params) -> Params:
             return leaf
         source, copied = rest, rest[:3] == _EXPERTS
         if copied:
-            source = (*_FEED_FORWARD, OF_EXPERT.get(rest[3], rest[3]))
-        other = used.setdefault((stack, blocks, layer, *source), names)
-        if other != names:  # SwitchConfig.extra_dense: the layer would do its work twice
+            source = (*_FEED_FORWARD, OF_EXPERT.get(rest[-1], rest[-1]))
+        # Those of all widths are one successor.
+        owner = (stack, blocks, layer, *_EXPERTS, rest[-1]) if copied else names
+        other = used.setdefault((stack, blocks, layer, *source), owner)
+        if other != owner:  # SwitchConfig.extra_dense: the layer would do its work twice
             raise UserError(
-                f"The switch model's {'/'.join(other)} and {'/'.join(names)} would both start as "
+                f"The switch model's {'/'.join(other)} and {'/'.join(owner)} would both start as "
                 f"the dense model's {'/'.join(source)}; upcycling gives each part one successor."
             )
         of_all_layers = _find(dense, (stack, "blocks", "layer_0", *source), names)
         layers = config.stacks[stack].layers_of(blocks, layer)
         own = of_all_layers[layers.start : layers.stop : layers.step]
         if copied:
-            own = jnp.broadcast_to(own[:, None], (own.shape[0], leaf.shape[1], *own.shape[1:]))
+            own = _for_experts(own, leaf.shape, outputs=rest[-1] == "wo_EFD")
         return _same_shape(own, leaf, names)
 
     return jax.tree_util.tree_map_with_path(of, fresh)
+
+
+def _for_experts(own: jax.Array, shape: tuple[int, ...], outputs: bool) -> jax.Array:
+    """A dense matrix of each block, for its experts, whose width may be another.
+
+    Args:
+      own: [N, D, F], or [N, F, D] of `outputs`.
+      shape: of the experts', with E in the second place.
+    """
+    E, axis = shape[1], 1 if outputs else 2
+    F, wanted = own.shape[axis], shape[axis + 1]
+    if wanted == F:
+        return jnp.broadcast_to(own[:, None], (own.shape[0], E, *own.shape[1:]))
+    unit_EF = (np.arange(E)[:, None] * wanted + np.arange(wanted)) % F
+    own = jnp.moveaxis(jnp.take(own, unit_EF.reshape(-1), axis), axis, 1)
+    own = own.reshape(own.shape[0], E, wanted, -1)
+    if not outputs:
+        return own.swapaxes(2, 3)
+    times_EF = np.stack([np.bincount(unit_F, minlength=F)[unit_F] for unit_F in unit_EF])
+    return own / times_EF[..., None].astype(np.float32)
 
 
 def _find(dense: Params, path: tuple[str, ...], wanted: tuple[str, ...]) -> jax.Array:

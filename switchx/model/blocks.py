@@ -10,7 +10,7 @@ from flax import nnx
 from switchx.model.attention import Attention, Kept, RelativePositionBias
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.expert_attention import ExpertAttention
-from switchx.model.experts import Experts
+from switchx.model.experts import experts_of
 from switchx.model.layers import FeedForward, RMSNorm
 from switchx.model.noise import NO_NOISE, Noise, dropout
 from switchx.model.ranges import Range, Ranges
@@ -112,7 +112,7 @@ def _of_attention(grouping: Grouping, h_BLD: jax.Array, routed: list[Routed]) ->
 
 
 def _switch_layer(config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs) -> SwitchLayer:
-    return SwitchLayer(config, switch, Experts(config, switch.num_experts, rngs), rngs)
+    return SwitchLayer(config, switch, experts_of(config, rngs), rngs)
 
 
 def _residual(config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: Noise) -> jax.Array:

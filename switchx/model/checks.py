@@ -37,6 +37,24 @@ def sparse_layers(name: str, value: Any) -> None:
         )
 
 
+def widths(name: str, value: Any, num_experts: int) -> None:
+    """Raises UserError unless `value` says how wide so many experts are, or is None."""
+    if value is None:
+        return
+    pairs = type(value) is tuple and all(type(each) is tuple and len(each) == 2 for each in value)
+    if not value or not pairs or any(type(n) is not int or n < 1 for each in value for n in each):
+        raise UserError(
+            f"{name}={value!r} must be pairs of a number of experts and their d_ff, whole numbers "
+            "of at least 1, as in ((4, 256), (4, 1024))."
+        )
+    total = sum(number for number, _ in value)
+    if total != num_experts:
+        raise UserError(
+            f"{name}={value!r} are {total} experts, but NUM_EXPERTS={num_experts}: let the numbers "
+            "of experts add up to that."
+        )
+
+
 def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:
     """Raises UserError unless `value` is among the accepted."""
     if value not in accepted:

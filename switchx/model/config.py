@@ -1,10 +1,11 @@
 """What a model is: the dataclasses that gin fills and every layer reads."""
 
 import dataclasses
+from fractions import Fraction
 
 from switchx.errors import UserError
 from switchx.model.activations import ACTIVATIONS, is_gated
-from switchx.model.checks import above_zero, at_least, one_of, only, rate, sparse_layers
+from switchx.model.checks import above_zero, at_least, one_of, only, rate, sparse_layers, widths
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import (
     EXPLORATIONS,
@@ -20,6 +21,7 @@ from switchx.model.shape import Sparse, StackShape
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "dots", "full")
 GROUP_PADDING = ("none", "flaxformer")
+BALANCE_BY = ("tokens", "cost")
 EXPERTS_IN = ("feed_forward", "attention", "both")
 
 
@@ -29,6 +31,9 @@ class SwitchConfig:
 
     Attributes:
       num_experts: experts per switch layer (macro NUM_EXPERTS).
+      expert_widths: experts of several widths, as pairs of a number of experts and their d_ff, in
+        the order of the experts' numbers: ((6, 256), (2, 1024)) are 8 experts. None: all have the
+        model's d_ff.
       every: every n-th layer of each stack has experts, counted as the released models do: 2
         gives layers 1, 3, 5, ...; 4 gives 3, 7, 11, ... (ST-MoE); 1 gives all of them. Layers
         beyond the last whole period are dense.
@@ -60,6 +65,9 @@ class SwitchConfig:
       encoder_routing: "tokens_choose", or "experts_choose" (Zhou et al. 2022): each expert takes
         the tokens likeliest for it. The decoder's tokens always choose.
       balance_loss_weight: alpha of eq. 4; the losses of all layers are summed.
+      balance_by: what experts of several widths should have as much of: "tokens", eq. 4 as it is;
+        or "cost", with the load of each weighted by its width (HMoE, Wang et al. 2024), so that
+        tokens prefer narrow experts. Capacity is shared out alike, see `token_shares`.
       router_z_loss_weight: weight of ST-MoE's router z-loss, summed over layers.
       router_init_scale: of the routers' initializers; None means the model's init_scale. With more,
         gates begin nearer to 1 and a token's choice changes less while the router learns.
@@ -108,6 +116,8 @@ class SwitchConfig:
     encoder_sparse: int | tuple | None = None
     decoder_sparse: int | tuple | None = None
     group_padding: str = "none"
+    expert_widths: tuple | None = None
+    balance_by: str = "tokens"
 
     def __post_init__(self) -> None:
         at_least("NUM_EXPERTS", self.num_experts, 1)
@@ -115,11 +125,13 @@ class SwitchConfig:
         at_least("DECODER_GROUP_SIZE", self.decoder_group_size, 1)
         for name, least in {"every": 1, "top_k": 1, "min_capacity": 1, "reroute_rounds": 0}.items():
             at_least(f"SwitchConfig.{name}", getattr(self, name), least)
+        widths("SwitchConfig.expert_widths", self.expert_widths, self.num_experts)
         sparse_layers("SwitchConfig.encoder_sparse", self.encoder_sparse)
         sparse_layers("SwitchConfig.decoder_sparse", self.decoder_sparse)
         for name, accepted in {
             "dispatcher": DISPATCHERS,
             "group_padding": GROUP_PADDING,
+            "balance_by": BALANCE_BY,
             "experts_in": EXPERTS_IN,
             "attention_dtype": DTYPES,
             "exploration": EXPLORATIONS,
@@ -141,12 +153,44 @@ class SwitchConfig:
         DISPATCHERS[self.dispatcher].check(self)
         for causal in (False, True):
             self.policy(causal)
+        if self.expert_widths is None:
+            alike = {"balance_by": "tokens"}
+            only(self, "expert_widths=None", alike, "where all experts cost the same")
+        else:
+            elsewhere = {"experts_in": "feed_forward", "group_padding": "none"}
+            given = f"expert_widths={self.expert_widths!r}"
+            only(self, given, elsewhere, "which is for feed-forwards in groups of a set size")
         if not self.in_feed_forward:
             neutral = {"extra_dense": False}
             only(self, "experts_in='attention'", neutral, "where no feed-forward has experts")
         if not self.in_attention:
             unused = {"attention_dtype": "float32"}
             only(self, "experts_in='feed_forward'", unused, "where no attention has experts")
+
+    @property
+    def token_shares(self) -> tuple[tuple[int, Fraction], ...]:
+        """Of each width its number of experts, and the share of the tokens that each should have.
+
+        Where experts get so many, the balance loss would change nothing: with balance_by="tokens"
+        all get as many, with "cost" as many as makes tokens times width the same of all.
+        """
+        by_width = self.expert_widths or ((self.num_experts, 1),)
+        by_cost = self.balance_by == "cost"
+        parts = [Fraction(1, width) if by_cost else Fraction(1) for _, width in by_width]
+        numbers = [number for number, _ in by_width]
+        whole = sum(number * part for number, part in zip(numbers, parts, strict=True))
+        return tuple((number, part / whole) for number, part in zip(numbers, parts, strict=True))
+
+    @property
+    def balance_weights(self) -> tuple[float, ...] | None:
+        """What each expert's load is multiplied with in the balance loss: its width, 1 on average.
+
+        None: nothing, with balance_by="tokens".
+        """
+        if self.expert_widths is None or self.balance_by == "tokens":
+            return None
+        widths_E = [width for number, width in self.expert_widths for _ in range(number)]
+        return tuple(width * self.num_experts / sum(widths_E) for width in widths_E)
 
     def sparse(self, causal: bool) -> Sparse:
         """Which layers of the encoder, or (`causal`) the decoder, have experts."""
@@ -259,6 +303,13 @@ class ModelConfig:
                 "leaves no layer with experts: set SwitchConfig.every to at most the number of "
                 "layers, or ModelConfig.switch=None for a dense model."
             )
+
+    @property
+    def expert_widths(self) -> tuple[tuple[int, int], ...]:
+        """How many experts a layer has of each d_ff, in the order of their numbers; () of none."""
+        if self.switch is None:
+            return ()
+        return self.switch.expert_widths or ((self.switch.num_experts, self.d_ff),)
 
     @property
     def gated(self) -> bool:

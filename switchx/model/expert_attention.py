@@ -36,6 +36,11 @@ class ProjectionExperts(nnx.Module):
         key_value = truncated_normal(config.init_scale, D)
         self.key_value_EDT = parameter(rngs, key_value, shape, axes)
 
+    @property
+    def by_width(self) -> tuple["ProjectionExperts", ...]:
+        """Themselves: all are alike."""
+        return (self,)
+
     def kernels(self) -> dict[str, jax.Array]:
         """Both projections as one, [E, D, H*2*K], in SwitchConfig.attention_dtype.
 

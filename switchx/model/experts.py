@@ -1,4 +1,4 @@
-"""The experts: feed-forward networks stacked on a leading E axis."""
+"""The experts: feed-forward networks, those of one width stacked on a leading E axis."""
 
 from collections.abc import Callable
 
@@ -12,16 +12,45 @@ from switchx.model.layers import parameter, truncated_normal
 from switchx.sharding import gathered
 
 
+def experts_of(config: ModelConfig, rngs: nnx.Rngs) -> "Experts | ExpertsOfWidths":
+    """Those of a layer, of the one width that there is or of several."""
+    widths = config.expert_widths
+    if len(widths) == 1:
+        return Experts(config, *widths[0], rngs)
+    return ExpertsOfWidths(config, widths, rngs)
+
+
+def paths_of_widths(config: ModelConfig) -> list[tuple[tuple[str, ...], int]]:
+    """Where below a layer's `experts` the parameters of each width lie, and of how many experts."""
+    numbers = [number for number, _ in config.expert_widths]
+    return [((f"width_{i}",) if len(numbers) > 1 else (), n) for i, n in enumerate(numbers)]
+
+
+class ExpertsOfWidths(nnx.Module):
+    """Feed-forward networks of several widths: the first's are `width_0`, and so on."""
+
+    def __init__(self, config: ModelConfig, widths: tuple[tuple[int, int], ...], rngs: nnx.Rngs):
+        """`widths`: as ModelConfig.expert_widths."""
+        self.num_widths = len(widths)
+        for i, width in enumerate(widths):
+            setattr(self, f"width_{i}", Experts(config, *width, rngs))
+
+    @property
+    def by_width(self) -> tuple["Experts", ...]:
+        """Those of each, in the order of the experts' numbers."""
+        return tuple(getattr(self, f"width_{i}") for i in range(self.num_widths))
+
+
 class Experts(nnx.Module):
-    """E feed-forward networks of the model's activation, each on its own tokens.
+    """E feed-forward networks of one width and the model's activation, each on its own tokens.
 
     As a dispatcher needs them: see ExpertNetworks.
     """
 
     output_axis = "embed"
 
-    def __init__(self, config: ModelConfig, num_experts: int, rngs: nnx.Rngs):
-        E, D, F = num_experts, config.d_model, config.d_ff
+    def __init__(self, config: ModelConfig, num_experts: int, d_ff: int, rngs: nnx.Rngs):
+        E, D, F = num_experts, config.d_model, d_ff
         self.config = config
         into = truncated_normal(config.init_scale, D)
         axes = self.kernel_axes
@@ -30,6 +59,11 @@ class Experts(nnx.Module):
         self.wi_EDF = parameter(rngs, into, (E, D, F), axes["wi_EDF"])
         outof = truncated_normal(config.init_scale, F)
         self.wo_EFD = parameter(rngs, outof, (E, F, D), axes["wo_EFD"])
+
+    @property
+    def by_width(self) -> tuple["Experts", ...]:
+        """Themselves: all are alike."""
+        return (self,)
 
     @property
     def kernel_axes(self) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Parameters by what they are of: the groups in which they are counted and frozen."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from switchx.model.config import ModelConfig
 
@@ -34,6 +35,10 @@ def product_flops(
     if group in ("router", "norms") or "_bias/" in name or looked_up:
         return 0
     if group == "experts" and config.switch is not None:
-        size = size // config.switch.num_experts * config.switch.top_k
+        width = next((part for part in name.split("/") if part.startswith("width_")), "width_0")
+        _, share = config.switch.token_shares[int(width.removeprefix("width_"))]
+        uses = config.switch.top_k * share * size
+    else:
+        uses = Fraction(size)
     of_inputs = config.encoder_alone or name.startswith("encoder/")
-    return 2 * size * (input_length if of_inputs else target_length)
+    return round(2 * uses * (input_length if of_inputs else target_length))

@@ -1,5 +1,7 @@
 """The router: tokens to logits over experts, in float32 throughout."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,19 +9,28 @@ from flax import nnx
 from switchx.model.config import ModelConfig, SwitchConfig
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
+from switchx.model.routing import Capacity, Slots
 from switchx.sharding import gathered
 
 
-def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> int:
-    """Slots per expert and group (eq. 3 within a group): factor times an equal share of tokens.
+def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> Capacity:
+    """Slots per expert and group (eq. 3 within a group): factor times its share of the tokens.
+
+    An equal share, but for experts of several widths that are balanced by cost.
 
     Rounded down as in the original code, at least min_capacity, at most the group. Tokens count
     once whatever top_k is, as in the original code of the top-2 baseline.
     """
     factor = config.train_capacity_factor if train else config.eval_capacity_factor
-    # The small addition keeps 1.1 * 10 from being rounded down to 10.
-    share = int(factor * group_size / config.num_experts + 1e-6)
-    return min(group_size, max(share, config.min_capacity))
+
+    def slots(share: Fraction) -> int:
+        # The small addition keeps 1.1 * 10 from being rounded down to 10.
+        own = int(factor * group_size / float(1 / share) + 1e-6)
+        return min(group_size, max(own, config.min_capacity))
+
+    by_width = tuple((number, slots(share)) for number, share in config.token_shares)
+    each = {own for _, own in by_width}
+    return each.pop() if len(each) == 1 else Slots(by_width)
 
 
 class Router(nnx.Module):

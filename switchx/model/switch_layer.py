@@ -9,13 +9,14 @@ from flax import nnx
 from switchx.errors import UserError
 from switchx.model import flaxformer_groups
 from switchx.model.config import ModelConfig, SwitchConfig
-from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertNetworks, for_answers
+from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertsByWidth, for_answers
 from switchx.model.noise import Noise
 from switchx.model.ranges import Range, Ranges
 from switchx.model.router import Router, expert_capacity
 from switchx.model.routing import (
     EXPERT_SITE,
     Assignment,
+    Capacity,
     Policy,
     RoutingStats,
     Tokens,
@@ -30,7 +31,8 @@ class Grouping:
 
     Attributes:
       size: tokens per group.
-      capacity: slots per expert and group; None: as many as it takes (dropless).
+      capacity: slots per expert and group, of all experts or by width; None: as many as it takes
+        (dropless).
       policy: which experts a group's tokens use.
       dispatcher: how they get there.
       filling: how a batch is filled up first; `size` is then the most tokens, and `capacity` is not
@@ -40,7 +42,7 @@ class Grouping:
     """
 
     size: int
-    capacity: int | None
+    capacity: Capacity | None
     policy: Policy
     dispatcher: Dispatcher
     filling: "Filling | None" = None
@@ -164,7 +166,7 @@ class SwitchLayer(nnx.Module):
     """A layer of which each token uses one expert or a few (Switch Transformers, eq. 1-6)."""
 
     def __init__(
-        self, config: ModelConfig, switch: SwitchConfig, experts: ExpertNetworks, rngs: nnx.Rngs
+        self, config: ModelConfig, switch: SwitchConfig, experts: ExpertsByWidth, rngs: nnx.Rngs
     ):
         rate = switch.expert_dropout_rate
         self.dropout_rate = config.dropout_rate if rate is None else rate
@@ -199,12 +201,12 @@ class SwitchLayer(nnx.Module):
         y_GSD = grouping.dispatcher(
             x_GSD,
             assignment,
-            self.experts,
+            self.experts.by_width,
             grouping.capacity,
             self.dropout_rate,
             noise.fold(EXPERT_SITE),
         )
-        y_GSD = constrain(y_GSD, "group", None, self.experts.output_axis)
+        y_GSD = constrain(y_GSD, "group", None, self.experts.by_width[0].output_axis)
         ranges = {}
         if grouping.watched:
             ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}

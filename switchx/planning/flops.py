@@ -5,9 +5,12 @@ their experts' matrices.
 """
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 from switchx.model import ModelConfig
+from switchx.model.counts import mean_width
+from switchx.model.routing import Slots
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.planning.products import Counter
 from switchx.training.config import BatchShape
@@ -92,11 +95,15 @@ def _all_trained(setup: Setup) -> Setup:
 
 
 def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
-    """3 x 2 x the multiplications of a slot x the slots beyond the tokens' choices, all layers."""
+    """3 x 2 x the multiplications in slots beyond those of the tokens' choices, all layers."""
     switch = config.switch
     if switch is None:
         return 0
-    slots = 0
+    experts, widths = zip(*config.expert_widths, strict=True)
+    kernels = (3 if config.gated else 2) * switch.in_feed_forward
+    in_attention = 2 * config.num_heads * config.d_kv * switch.in_attention
+    of_token = switch.top_k * (kernels * mean_width(config) + in_attention)
+    more = Fraction()
     stacks = (
         (config.encoder, batch.input_length, False),
         (config.decoder, batch.target_length, True),
@@ -107,9 +114,11 @@ def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
         whole = Grouping.of(switch, causal, train=True)
         grouping, B, L = whole.of_batch(batch.batch_size, length)
         groups = num_groups(B, L, grouping.size)
-        held = switch.num_experts * (grouping.capacity or 0)
-        slots += stack.num_sparse * groups * (held - grouping.size * switch.top_k)
-    kernels = 3 if config.gated else 2
-    per_slot = kernels * config.d_model * config.d_ff * switch.in_feed_forward
-    per_slot += 2 * config.d_model * config.num_heads * config.d_kv * switch.in_attention
-    return 3 * 2 * per_slot * slots
+        held = sum(
+            number * slots * (kernels * width + in_attention)
+            for (number, slots), width in zip(
+                Slots.of(grouping.capacity or 0, experts).by_width, widths, strict=True
+            )
+        )
+        more += stack.num_sparse * groups * (held - grouping.size * of_token)
+    return round(3 * 2 * config.d_model * more)

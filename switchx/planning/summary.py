@@ -8,8 +8,10 @@ from jax.sharding import AbstractMesh, Mesh
 
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params, forward_flops
+from switchx.model.counts import parameters_per_token
 from switchx.model.groups import group_of
 from switchx.model.router import expert_capacity
+from switchx.model.routing import Capacity
 from switchx.sharding import MESH_AXES, MeshConfig
 from switchx.training.adapting import named
 from switchx.training.checks import check_run
@@ -56,7 +58,7 @@ class Summary:
     parameters_per_token: int
     forward_flops: int
     step_flops: int
-    capacity: dict[str, dict[str, int]]
+    capacity: dict[str, dict[str, Capacity]]
     memory: Bytes
     memory_per_device: Bytes | None
 
@@ -75,8 +77,7 @@ class Summary:
         return cls(
             parameters=parameters,
             parameters_trained=num_trained(model.shapes, run.optimizer.frozen),
-            parameters_per_token=sum(parameters.values())
-            - unused_parameters(run.model, parameters),
+            parameters_per_token=parameters_per_token(run.model),
             forward_flops=forward_flops(run.model, *lengths),
             step_flops=step_flops(run, model),
             capacity=_capacity(run.model),
@@ -94,15 +95,7 @@ def parameters_by_group(shapes: Params) -> dict[str, int]:
     return dict(counts)
 
 
-def unused_parameters(model: ModelConfig, parameters: dict[str, int]) -> int:
-    """Those of the experts that a token does not visit, of the counts by group."""
-    switch = model.switch
-    if switch is None:
-        return 0
-    return parameters["experts"] // switch.num_experts * (switch.num_experts - switch.top_k)
-
-
-def _capacity(model: ModelConfig) -> dict[str, dict[str, int]]:
+def _capacity(model: ModelConfig) -> dict[str, dict[str, Capacity]]:
     switch = model.switch
     if switch is None:
         return {}

@@ -1,12 +1,16 @@
 """A configuration's figures as a person reads them."""
 
+from switchx.model import ModelConfig
+from switchx.model.counts import mean_width
+from switchx.model.routing import Capacity
 from switchx.planning.summary import Bytes, Summary
 from switchx.training.config import RunConfig
 
 
 def lines(run: RunConfig, summary: Summary, problem: str | None) -> list[str]:
     """Parameters by group, FLOPs, expert capacity and memory; then what would refuse the run."""
-    parts = [_parameters(summary), _compute(run, summary) + _capacity(summary)]
+    compute = _compute(run, summary) + _capacity(summary) + _widths(run.model)
+    parts = [_parameters(summary), compute]
     parts.append(_memory(run, summary))
     if problem:
         parts.append([f"This run would be refused: {problem}"])
@@ -46,10 +50,27 @@ def _capacity(summary: Summary) -> list[str]:
         return []
     lines = ["", f"{'expert capacity':<24}{'group':>12}{'training':>12}{'evaluation':>12}"]
     for stack, row in summary.capacity.items():
-        lines.append(
-            f"{'  ' + stack:<24}{row['group_size']:>12,}{row['train']:>12,}{row['eval']:>12,}"
-        )
+        cells = [_slots(row[name]) for name in ("group_size", "train", "eval")]
+        lines.append(f"{'  ' + stack:<24}" + "".join(f"{cell:>12}" for cell in cells))
     return lines
+
+
+def _slots(capacity: Capacity) -> str:
+    """Of all experts, or of each width in their order."""
+    each = [capacity] if isinstance(capacity, int) else [slots for _, slots in capacity.by_width]
+    return " / ".join(f"{slots:,}" for slots in each)
+
+
+def _widths(model: ModelConfig) -> list[str]:
+    """Which experts of several widths a layer has, and what that makes a token's d_ff."""
+    widths = model.expert_widths
+    if len(widths) < 2:
+        return []
+    each = ", ".join(f"{number:,} of d_ff {width:,}" for number, width in widths)
+    mean = f"{float(mean_width(model)):,.1f}".removesuffix(".0")
+    assert model.switch is not None
+    by = model.switch.balance_by
+    return [f"{'experts of a layer':<24}{each}: {mean} for a token, balanced by {by}"]
 
 
 def _memory(run: RunConfig, summary: Summary) -> list[str]:

@@ -16,7 +16,8 @@ import numpy as np
 from switchx import settings, storage
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig
-from switchx.planning.summary import parameters_by_group, unused_parameters
+from switchx.model.counts import parameters_per_token
+from switchx.planning.summary import parameters_by_group
 from switchx.reports.pictures import DEAD_LOAD, curve
 from switchx.settings.loading import SAVED
 from switchx.training.config import RunConfig
@@ -192,7 +193,7 @@ def size_of(run: RunConfig) -> Size:
 def _parameters(model: ModelConfig) -> tuple[int, int, int]:
     by_group = parameters_by_group(Model.of(model).shapes)
     total = sum(by_group.values())
-    per_token = total - unused_parameters(model, by_group)
+    per_token = parameters_per_token(model)
     return total, per_token, per_token - by_group["router"]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from switchx.errors import UserError
 from switchx.model import ModelConfig, forward_flops, parameter_count, train_flops
+from switchx.model.counts import parameters_per_token
 
 
 def sequence_flops(
@@ -31,17 +32,7 @@ def sequence_flops(
 
 def parameters(model: ModelConfig, per_token: bool = False) -> int:
     """All parameters, or those that one token uses."""
-    if not per_token or model.switch is None:
-        return parameter_count(model)
-    switch = model.switch
-    one = dataclasses.replace(switch, num_experts=max(2, switch.top_k))
-    two = dataclasses.replace(one, num_experts=one.num_experts + 1)
-    few, more = (parameter_count(dataclasses.replace(model, switch=s)) for s in (one, two))
-    router_and_expert = more - few
-    unused = switch.num_experts - switch.top_k
-    routers = model.d_model * (model.encoder.num_sparse + model.decoder.num_sparse)
-    routers *= int(switch.in_feed_forward) + int(switch.in_attention)
-    return parameter_count(model) - unused * (router_and_expert - routers)
+    return parameters_per_token(model) if per_token else parameter_count(model)
 
 
 def check_equal_flops(model: ModelConfig) -> None:

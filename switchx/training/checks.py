@@ -6,7 +6,7 @@ import math
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
-from switchx.model import Model
+from switchx.model import Model, SwitchConfig
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.sharding import batch_shards
 from switchx.training import freezing
@@ -37,11 +37,24 @@ def _check_model(run: RunConfig, mesh: Mesh) -> None:
     _divides("ModelConfig.vocab_size", model.vocab_size, "MESH_MODEL", mesh.shape["model"])
     if model.switch:
         _divides("NUM_EXPERTS", model.switch.num_experts, "MESH_EXPERT", mesh.shape["expert"])
+        _check_widths(model.switch, mesh)
     if run.mesh.fully_sharded:
         by = "MESH_DATA (FULLY_SHARDED splits every matrix along d_model)"
         _divides("ModelConfig.d_model", model.d_model, by, mesh.shape["data"])
     _check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
     _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
+
+
+def _check_widths(switch: SwitchConfig, mesh: Mesh) -> None:
+    """Each device has the same share of the experts of each width, and of their widths."""
+    for experts, d_ff in switch.expert_widths or ():
+        for what, number, axis in (("experts", experts, "expert"), ("d_ff", d_ff, "model")):
+            if number % mesh.shape[axis]:
+                raise UserError(
+                    f"SwitchConfig.expert_widths={switch.expert_widths!r} has {experts} experts of "
+                    f"d_ff {d_ff}: their {what} must be a multiple of "
+                    f"MESH_{axis.upper()}={mesh.shape[axis]}."
+                )
 
 
 def _check_teacher(run: RunConfig, teacher: Teacher, mesh: Mesh) -> None:

@@ -1,6 +1,7 @@
 """A first state from another run's checkpoint: START_FROM."""
 
 import dataclasses
+import fnmatch
 import functools
 import math
 from pathlib import Path
@@ -13,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx.errors import UserError
 from switchx.model import Model, ModelConfig, Params
+from switchx.model.groups import group_of
 from switchx.training.adapting import Parts, adapt, named
 from switchx.training.checkpoints.identity import frozen_in, read_identity
 from switchx.training.checkpoints.reading import restore_opt_state, restore_params_to
@@ -48,10 +50,32 @@ class WarmStart:
     def check(self, run: RunConfig) -> None:
         """Raises UserError where the two models do not fit; allocates nothing."""
         there, wanted = Model.of(self.model), Model.of(run.model)
+        self._check_widths(run.model, wanted)
         self.parts(wanted)
         self.load  # noqa: B018  # raises too
         if self.config.optimizer:
             self._check_optimizer(run, there, wanted)
+
+    def _check_widths(self, wanted: ModelConfig, model: Model) -> None:
+        """Raises UserError where an expert would start as one of another width."""
+        config, here, there = self.config, wanted.expert_widths, self.model.expert_widths
+        if max(len(here), len(there)) < 2:  # what differs is seen by the shapes
+            return
+        has = f"START_FROM={config.from_run!r} has experts of the widths {there!r}"
+        merged = None if config.feed_forwards == "fresh" else config.feed_forwards
+        for name, value in (("START_EXPERTS", config.experts), ("START_FEED_FORWARDS", merged)):
+            if value is not None:
+                raise UserError(
+                    f"{name}={value!r} is of experts that all have one width, and {has}, this "
+                    f"model of {here!r}: leave it out."
+                )
+        names = [name for name in named(model.shapes) if group_of(name) == "experts"]
+        fresh = all(any(fnmatch.fnmatchcase(n, each) for each in config.fresh) for n in names)
+        if here != there and not fresh and "sizes" not in config.changes:
+            raise UserError(
+                f"{has}, and this model of {here!r}: set SwitchConfig.expert_widths to those, or "
+                "let experts and routers be new with START_FRESH=('*/switch/*',)."
+            )
 
     def _check_optimizer(self, run: RunConfig, there: Model, wanted: Model) -> None:
         """Raises UserError where the other run has no optimizer state for this one."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from switchx.model.dispatch import DISPATCHERS
-from switchx.model.routing import Assignment
+from switchx.model.routing import Assignment, Slots
 from tests.helpers import jit
 from tests.model import routing_oracle as oracle
 
@@ -56,15 +56,15 @@ def problem(seed, policy, S, E, C):
 
 def transport(name, x_GSD, assignment, scale_GECD, weight_GSD):
     """Dispatch, an expert that scales each slot by its own numbers, combine; and gradients."""
-    E, C = scale_GECD.shape[1:3]
+    slots = Slots((scale_GECD.shape[1:3],))
 
     def run(x_GSD, gate_GSJ, scale_GECD):
         gate_GSJ = jnp.where(assignment.kept_GSJ, gate_GSJ, 0.0)
         there = Assignment(
             assignment.expert_GSJ, assignment.slot_GSJ, gate_GSJ, assignment.kept_GSJ
         )
-        expert_in = DISPATCHERS[name].dispatch(x_GSD, there, E, C)
-        out_GSD = DISPATCHERS[name].combine(expert_in * scale_GECD, there)
+        (expert_in,) = DISPATCHERS[name].dispatch(x_GSD, there, slots)
+        out_GSD = DISPATCHERS[name].combine([expert_in * scale_GECD], there, slots)
         return jnp.sum(out_GSD * weight_GSD), (expert_in, out_GSD)
 
     arguments = (x_GSD, assignment.gate_GSJ, scale_GECD)
@@ -114,7 +114,7 @@ def test_dropped_tokens_and_padding_come_back_as_zeros(name):
 def test_tokens_are_moved_bit_by_bit_in_their_own_dtype(name):
     x, assignment, scale, weight = problem(2, TOP_2, 12, 4, 12)
     x = jnp.asarray(x, jnp.bfloat16)
-    expert_in = DISPATCHERS[name].dispatch(x, assignment, 4, 12)
+    (expert_in,) = DISPATCHERS[name].dispatch(x, assignment, Slots(((4, 12),)))
     assert expert_in.dtype == jnp.bfloat16
     expected = by_hand(np.array(x, np.float32), assignment, scale, weight)[0]
     np.testing.assert_array_equal(np.array(expert_in, np.float32), expected)

@@ -81,7 +81,7 @@ def _dense(config):
 
 
 def _two_experts(config):
-    return Experts(config, 2, nnx.Rngs(params=0))
+    return Experts(config, 2, config.d_ff, nnx.Rngs(params=0))
 
 
 def test_feed_forward_dropout_shares_its_mask_along_the_length():

@@ -4,7 +4,12 @@
 drops nothing. `for_answers` chooses what decoding and scoring use.
 """
 
-from switchx.model.dispatch.dispatcher import Dispatcher, ExpertNetworks, Product
+from switchx.model.dispatch.dispatcher import (
+    Dispatcher,
+    ExpertNetworks,
+    ExpertsByWidth,
+    Product,
+)
 from switchx.model.dispatch.einsum import EinsumDispatcher
 from switchx.model.dispatch.index import IndexDispatcher
 from switchx.model.dispatch.ragged import RaggedDispatcher, for_answers
@@ -15,4 +20,11 @@ DISPATCHERS: dict[str, Dispatcher] = {
     "ragged": RaggedDispatcher(),
 }
 
-__all__ = ["DISPATCHERS", "Dispatcher", "ExpertNetworks", "Product", "for_answers"]
+__all__ = [
+    "DISPATCHERS",
+    "Dispatcher",
+    "ExpertNetworks",
+    "ExpertsByWidth",
+    "Product",
+    "for_answers",
+]

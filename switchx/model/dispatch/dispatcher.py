@@ -1,12 +1,12 @@
 """What a dispatcher is, and what it needs of experts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import jax
 
 from switchx.model.noise import Noise
-from switchx.model.routing import Assignment, Settings
+from switchx.model.routing import Assignment, Capacity, Settings
 
 # Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
 # [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
@@ -47,6 +47,20 @@ class ExpertNetworks(Protocol):
         ...
 
 
+class ExpertsByWidth(Protocol):
+    """All experts of a layer."""
+
+    @property
+    def by_width(self) -> Sequence[ExpertNetworks]:
+        """Those of each width, numbered through in this order; of one form there is one entry."""
+        ...
+
+
+def number_of(kernels: Mapping[str, jax.Array]) -> int:
+    """How many experts have these parameters."""
+    return next(iter(kernels.values())).shape[0]
+
+
 class Dispatcher(Protocol):
     """Takes tokens to the experts of their assignment, has them computed, and brings them back."""
 
@@ -63,14 +77,15 @@ class Dispatcher(Protocol):
         self,
         x_GSD: jax.Array,
         assignment: Assignment,
-        experts: ExpertNetworks,
-        capacity: int | None,
+        experts: Sequence[ExpertNetworks],
+        capacity: Capacity | None,
         dropout_rate: float,
         noise: Noise,
     ) -> jax.Array:
         """Each token's kept experts' outputs times their gates, summed: [G, S, D].
 
         Args:
+          experts: of each width, in the order of the experts' numbers.
           capacity: slots per expert and group, None for a dropless dispatcher.
           dropout_rate: of the experts' interim activations.
           noise: keys per group, of that dropout.

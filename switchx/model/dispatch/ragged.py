@@ -8,24 +8,29 @@ few devices can; answering takes its tokens in turns, which keeps the room withi
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from switchx.errors import UserError
 from switchx.model.checks import only
-from switchx.model.dispatch.dispatcher import ExpertNetworks
+from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.dispatch.exchange import Traffic, bring_back, send
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
 from switchx.model.dispatch.sorted_product import sorted_product
 from switchx.model.noise import NO_NOISE, Noise, dropout
-from switchx.model.routing import Assignment, Settings
+from switchx.model.routing import Assignment, Capacity, Settings
 from switchx.sharding import LOGICAL_AXES, batch_shards, spec
 
 # Of answering: the most room, as a multiple of a device's own rows, and rows that are few enough
 # to have room for however many they are. Decoding, whose rows are single tokens, so has one turn.
 _MOST_ROOM, _FEW_ROWS = 4, 2048
+
+
+Kernels = list[dict[str, jax.Array]]  # of the experts of each width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +54,8 @@ class RaggedDispatcher:
         self,
         x_GSD: jax.Array,
         assignment: Assignment,
-        experts: ExpertNetworks,
-        capacity: int | None,
+        experts: Sequence[ExpertNetworks],
+        capacity: Capacity | None,
         dropout_rate: float,
         noise: Noise,
     ) -> jax.Array:
@@ -60,12 +65,14 @@ class RaggedDispatcher:
           UserError: experts or groups cannot be shared out over the mesh in force.
         """
         mesh = jax.sharding.get_abstract_mesh()
-        kernels = experts.kernels()
+        kernels = [networks.kernels() for networks in experts]
         if mesh.empty or mesh.size == 1:
-            return _Device(experts, dropout_rate)(x_GSD, assignment, kernels, noise)
-        n, E = mesh.shape["expert"], next(iter(kernels.values())).shape[0]
-        if E % n:
-            raise UserError(f"NUM_EXPERTS={E} must be a multiple of MESH_EXPERT={n}.")
+            return _Device((*experts,), dropout_rate)(x_GSD, assignment, kernels, noise)
+        n = mesh.shape["expert"]
+        for E in map(number_of, kernels):
+            if E % n:
+                named = "NUM_EXPERTS" if len(kernels) == 1 else "experts of one width, number"
+                raise UserError(f"{named}={E} must be a multiple of MESH_EXPERT={n}.")
         shards = batch_shards(mesh)
         if x_GSD.shape[0] % shards:
             raise UserError(
@@ -75,17 +82,20 @@ class RaggedDispatcher:
         rows = assignment.expert_GSJ.size // shards
         tokens = x_GSD.shape[0] * x_GSD.shape[1] // shards
         turns = turns_of(tokens, rows, n) if self.bounded else 1
-        device = _Device(experts, dropout_rate, n, mesh.shape["model"], turns)
+        device = _Device((*experts,), dropout_rate, n, mesh.shape["model"], turns)
         groups = spec("group")
         return jax.shard_map(
             device,
             in_specs=(
                 groups,
                 groups,
-                {name: spec(*axes) for name, axes in experts.kernel_axes.items()},
+                [
+                    {name: spec(*axes) for name, axes in networks.kernel_axes.items()}
+                    for networks in experts
+                ],
                 groups,
             ),
-            out_specs=spec("group", None, experts.output_axis),
+            out_specs=spec("group", None, experts[0].output_axis),
             check_vma=False,
         )(x_GSD, assignment, kernels, noise)
 
@@ -113,9 +123,12 @@ def turns_of(tokens: int, rows: int, n: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Device:
-    """What one device does: its groups' tokens, its share of the experts and of their widths."""
+    """What one device does: its groups' tokens, its share of the experts and of their widths.
 
-    experts: ExpertNetworks
+    It has the same share of the experts of each width.
+    """
+
+    experts: tuple[ExpertNetworks, ...]
     dropout_rate: float
     num_expert: int = 1
     num_model: int = 1
@@ -125,7 +138,7 @@ class _Device:
         self,
         x_GSD: jax.Array,
         assignment: Assignment,
-        kernels: dict[str, jax.Array],
+        kernels: Kernels,
         noise: Noise,
     ) -> jax.Array:
         G, S, D = x_GSD.shape
@@ -148,16 +161,18 @@ class _Device:
 
     def _tokens(
         self,
-        kernels: dict[str, jax.Array],
+        kernels: Kernels,
         x_TD: jax.Array,
         assignment_TJ: Assignment,
         noise_R: Noise,
     ) -> jax.Array:
         """The outputs of T tokens, whose R choices have a key of `noise_R` each."""
         T, J = assignment_TJ.expert_GSJ.shape
-        E = self.num_expert * next(iter(kernels.values())).shape[0]
+        order_E = _by_device(
+            [self.num_expert * own for own in map(number_of, kernels)], self.num_expert
+        )
         with jax.named_scope("dispatch"):
-            choice_R, place_R, size_E = _sort(assignment_TJ, E)
+            choice_R, place_R, size_E = _sort(assignment_TJ, order_E)
             choice_1R, place_1TJ = choice_R[None], place_R.reshape(1, T, J)
             x_RD = gather_tokens(x_TD[None], choice_1R, place_1TJ)[0]
         noise_R = noise_R.take(jnp.minimum(choice_R, T * J - 1))
@@ -165,14 +180,40 @@ class _Device:
         y_1RD = compute(kernels, x_RD, size_E, noise_R)[None]
         with jax.named_scope("combine"):
             y_TD = gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
-        if self.num_model > 1 and LOGICAL_AXES[self.experts.output_axis] is None:
+        if self.num_model > 1 and LOGICAL_AXES[self.experts[0].output_axis] is None:
             y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
         return y_TD
 
     def _compute(
-        self, kernels: dict[str, jax.Array], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
+        self, kernels: Kernels, x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
     ) -> jax.Array:
-        """The outputs of rows that are sorted by expert, `size_E` for each."""
+        """The outputs of rows that are sorted by expert, `size_E` for each.
+
+        Each width takes its rows from where they begin: they are turned to the front, and back.
+        """
+        counts = [*map(number_of, kernels)]
+        sizes = jnp.split(size_E, np.cumsum(counts[:-1])) if len(counts) > 1 else [size_E]
+        y_RD = self._of_width(self.experts[0], kernels[0], x_RD, sizes[0], noise_R)
+        R, start = x_RD.shape[0], jnp.zeros((), jnp.int32)
+        for width in range(1, len(counts)):
+            start += sizes[width - 1].sum(dtype=jnp.int32)
+            number_R = jnp.arange(R, dtype=jnp.int32)
+            order_R, place_R = (number_R + start) % R, (number_R - start) % R
+            turned_RD = _permute(x_RD, order_R, place_R)
+            own = self.experts[width], kernels[width], turned_RD, sizes[width]
+            there_RD = _permute(self._of_width(*own, noise_R.take(order_R)), place_R, order_R)
+            y_RD = jnp.where((number_R < start)[:, None], y_RD, there_RD)
+        return y_RD
+
+    def _of_width(
+        self,
+        networks: ExpertNetworks,
+        kernels: dict[str, jax.Array],
+        x_RD: jax.Array,
+        size_E: jax.Array,
+        noise_R: Noise,
+    ) -> jax.Array:
+        """The outputs of the first rows, `size_E` for each of the experts of one width."""
 
         def drop(h_RF: jax.Array) -> jax.Array:
             share = jax.lax.axis_index("model") if self.num_model > 1 else 0
@@ -182,10 +223,10 @@ class _Device:
             return sorted_product(x_RD, kernel_EDF, size_E)
 
         with jax.named_scope("experts"):
-            return self.experts.compute(kernels, x_RD, product, drop)
+            return networks.compute(kernels, x_RD, product, drop)
 
     def _compute_there(
-        self, kernels: dict[str, jax.Array], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
+        self, kernels: Kernels, x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
     ) -> jax.Array:
         """Sends each row to the device of its expert, computes there, and brings it back."""
         n, R = self.num_expert, x_RD.shape[0]
@@ -207,14 +248,27 @@ class _Device:
             return bring_back(_permute(y_ND, place_N, order_N).reshape(n, R, -1), traffic)
 
 
-def _sort(assignment_TJ: Assignment, E: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Choices by expert, in order of tokens within one.
+def _by_device(experts: Sequence[int], n: int) -> np.ndarray:
+    """The order [E] in which n devices have the experts: the first its share of each width, ...
+
+    `experts`: how many there are of each width.
+    """
+    number_E = np.arange(sum(experts), dtype=np.int32)
+    shares = [own.reshape(n, -1) for own in np.split(number_E, np.cumsum(experts[:-1]))]
+    return np.concatenate(shares, axis=1).reshape(-1)
+
+
+def _sort(assignment_TJ: Assignment, order_E: np.ndarray) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Choices by expert, these in the order `order_E`, and in order of tokens within one.
 
     Returns:
       The choice at each sorted place, [R], R where there is none; the place of each choice, [R],
-      R if it is not kept; and how many each expert has, [E].
+      R if it is not kept; and how many each expert has, [E] in the same order.
     """
-    expert_R = jnp.where(assignment_TJ.kept_GSJ, assignment_TJ.expert_GSJ, E).reshape(-1)
+    E, expert_TJ = len(order_E), assignment_TJ.expert_GSJ
+    if not np.array_equal(order_E, np.arange(E)):
+        expert_TJ = jnp.asarray(np.argsort(order_E).astype(np.int32))[expert_TJ]
+    expert_R = jnp.where(assignment_TJ.kept_GSJ, expert_TJ, E).reshape(-1)
     R = expert_R.shape[0]
     choice_R, position_R = _argsort(expert_R)
     size_E = jnp.sum(expert_R[:, None] == jnp.arange(E), axis=0, dtype=jnp.int32)

@@ -1,14 +1,15 @@
 """Through slots: as many rows for each expert and group, so every shape is known."""
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from switchx.model.dispatch.dispatcher import ExpertNetworks
+from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.noise import Noise, dropout
-from switchx.model.routing import Assignment, Settings
+from switchx.model.routing import Assignment, Capacity, Settings, Slots
 from switchx.sharding import constrain
 
 
@@ -18,14 +19,17 @@ class SlotDispatcher(abc.ABC):
     dropless: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def dispatch(
-        self, x_GSD: jax.Array, assignment: Assignment, num_experts: int, capacity: int
-    ) -> jax.Array:
-        """Returns expert_in [G, E, C, D], in the dtype of `x`."""
+    def dispatch(self, x_GSD: jax.Array, assignment: Assignment, slots: Slots) -> list[jax.Array]:
+        """Returns the experts' inputs, of each width [G, E, C, D], in the dtype of `x`."""
 
     @abc.abstractmethod
-    def combine(self, expert_out_GECD: jax.Array, assignment: Assignment) -> jax.Array:
-        """Returns [G, S, D]: each token's kept outputs times their gates; zero where none is."""
+    def combine(
+        self, outputs: Sequence[jax.Array], assignment: Assignment, slots: Slots
+    ) -> jax.Array:
+        """Returns [G, S, D]: each token's kept outputs times their gates; zero where none is.
+
+        `outputs`: of each width [G, E, C, D].
+        """
 
     def check(self, settings: Settings) -> None:  # noqa: B027
         """Nothing: every policy goes through slots."""
@@ -34,28 +38,45 @@ class SlotDispatcher(abc.ABC):
         self,
         x_GSD: jax.Array,
         assignment: Assignment,
-        experts: ExpertNetworks,
-        capacity: int | None,
+        experts: Sequence[ExpertNetworks],
+        capacity: Capacity | None,
         dropout_rate: float,
         noise: Noise,
     ) -> jax.Array:
         """See Dispatcher."""
         assert capacity is not None
-        kernels = experts.kernels()
-        num_experts = next(iter(kernels.values())).shape[0]
+        kernels = [networks.kernels() for networks in experts]
+        slots = Slots.of(capacity, [*map(number_of, kernels)])
         with jax.named_scope("dispatch"):
-            x_GECD = self.dispatch(x_GSD, assignment, num_experts, capacity)
-            x_EGCD = to_experts(x_GECD)
-
-        def drop(h_EGCF: jax.Array) -> jax.Array:
-            # The groups lead for their keys' sake only: the swaps fuse away.
-            h_EGCF = dropout(h_EGCF.swapaxes(0, 1), dropout_rate, noise).swapaxes(0, 1)
-            return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
-
+            inputs = [*map(to_experts, self.dispatch(x_GSD, assignment, slots))]
         with jax.named_scope("experts"):
-            y_EGCD = experts.compute(kernels, x_EGCD, slot_product, drop)
+            outputs = [
+                _computed(*own, dropout_rate, noise.fold(width) if width else noise)
+                for width, own in enumerate(zip(experts, kernels, inputs, strict=True))
+            ]
         with jax.named_scope("combine"):
-            return self.combine(from_experts(y_EGCD, experts.output_axis), assignment)
+            back = [
+                from_experts(y_EGCD, networks.output_axis)
+                for networks, y_EGCD in zip(experts, outputs, strict=True)
+            ]
+            return self.combine(back, assignment, slots)
+
+
+def _computed(
+    networks: ExpertNetworks,
+    kernels: dict[str, jax.Array],
+    x_EGCD: jax.Array,
+    dropout_rate: float,
+    noise: Noise,
+) -> jax.Array:
+    """The outputs of the experts of one width, [E, G, C, D]; `noise`: keys per group."""
+
+    def drop(h_EGCF: jax.Array) -> jax.Array:
+        # The groups lead for their keys' sake only: the swaps fuse away.
+        h_EGCF = dropout(h_EGCF.swapaxes(0, 1), dropout_rate, noise).swapaxes(0, 1)
+        return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
+
+    return networks.compute(kernels, x_EGCD, slot_product, drop)
 
 
 def slot_product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ from switchx.model.routing.assignment import (
     Settings,
     Tokens,
 )
+from switchx.model.routing.capacity import Capacity, Slots
 from switchx.model.routing.experts_choose import ExpertsChoose
 from switchx.model.routing.exploration import EXPLORATIONS, Exploration
 from switchx.model.routing.rerouting import Rerouting
@@ -39,10 +40,12 @@ __all__ = [
     "PRIORITIES",
     "SECOND_POLICIES",
     "Assignment",
+    "Capacity",
     "Exploration",
     "Policy",
     "RoutingStats",
     "Settings",
+    "Slots",
     "Tokens",
     "TokensChoose",
 ]

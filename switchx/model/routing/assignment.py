@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax
 
 from switchx.model.noise import Noise
+from switchx.model.routing.capacity import Capacity
 from switchx.model.routing.stats import RoutingStats
 
 # The sites of a switch layer's randomness; the experts' dropout has one too.
@@ -63,7 +64,7 @@ class Policy(Protocol):
         """Whether the capacity makes the choice, and so holds where nothing is to be dropped."""
         ...
 
-    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: Capacity | None) -> tuple[Assignment, RoutingStats]:
         """Assigns the unmasked tokens of each group, and says what that did.
 
         `capacity`: slots per expert and group; None: as many as are wanted (dropless).

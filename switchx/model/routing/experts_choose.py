@@ -5,9 +5,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from switchx.model.checks import only
 from switchx.model.routing.assignment import Assignment, Settings, Tokens
+from switchx.model.routing.capacity import Capacity, room
 from switchx.model.routing.stats import RoutingStats, routing_stats
 
 
@@ -18,6 +20,8 @@ class ExpertsChoose:
     For the encoder only: who is chosen depends on later tokens.
     """
 
+    balance_weights: tuple[float, ...] | None = None
+
     needs_capacity: ClassVar[bool] = True
 
     @classmethod
@@ -26,20 +30,27 @@ class ExpertsChoose:
         neutral = {"top_k": 1, "reroute_rounds": 0, "priority": "sequence"}
         given = "encoder_routing='experts_choose'"
         only(settings, given, neutral, "whose encoder tokens make no choice")
-        return cls()
+        return cls(settings.balance_weights)
 
-    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: Capacity | None) -> tuple[Assignment, RoutingStats]:
         """See Policy."""
         assert capacity is not None, "experts choose as many tokens as they have slots"
         mask_GS = tokens.mask_GS
         assignment = self._assign(tokens.probs(), mask_GS, capacity)
         found_GS1 = assignment.kept_GSJ.any(axis=-1, keepdims=True)
         count_GE = jnp.sum(assignment.kept_GSJ, axis=1)
-        stats = routing_stats(tokens.logits_GSE, mask_GS, count_GE, mask_GS[..., None], found_GS1)
+        stats = routing_stats(
+            tokens.logits_GSE,
+            mask_GS,
+            count_GE,
+            mask_GS[..., None],
+            found_GS1,
+            self.balance_weights,
+        )
         return assignment, stats
 
     @staticmethod
-    def _assign(probs_GSE: jax.Array, mask_GS: jax.Array, capacity: int) -> Assignment:
+    def _assign(probs_GSE: jax.Array, mask_GS: jax.Array, capacity: Capacity) -> Assignment:
         """Eq. 2-3. Choice j of every token is expert j; ties go to the earlier token.
 
         The first sort says who is n-th with an expert; the second inverts it and so says a
@@ -48,7 +59,7 @@ class ExpertsChoose:
         key_GSE = jnp.where(mask_GS[..., None], -jax.lax.stop_gradient(probs_GSE), jnp.inf)
         token_GCE = jnp.argsort(key_GSE, axis=1, stable=True)
         rank_GSE = jnp.argsort(token_GCE, axis=1).astype(jnp.int32)
-        kept_GSE = (rank_GSE < capacity) & mask_GS[..., None]
-        number_E = jnp.arange(probs_GSE.shape[-1], dtype=jnp.int32)
-        expert_GSE = jnp.broadcast_to(number_E, rank_GSE.shape)
+        E = probs_GSE.shape[-1]
+        kept_GSE = (rank_GSE < room(capacity, np.arange(E))) & mask_GS[..., None]
+        expert_GSE = jnp.broadcast_to(jnp.arange(E, dtype=jnp.int32), rank_GSE.shape)
         return Assignment(expert_GSE, rank_GSE, jnp.where(kept_GSE, probs_GSE, 0.0), kept_GSE)

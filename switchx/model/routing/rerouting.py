@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from switchx.errors import UserError
 from switchx.model.checks import only
 from switchx.model.routing.assignment import Assignment, Settings, Tokens
+from switchx.model.routing.capacity import Capacity, room
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
 from switchx.model.routing.stats import RoutingStats, routing_stats
 from switchx.model.routing.tokens_choose import TokensChoose
@@ -22,6 +23,7 @@ class Rerouting:
 
     reroute_rounds: int
     priority: str = "sequence"
+    balance_weights: tuple[float, ...] | None = None
 
     needs_capacity: ClassVar[bool] = False
 
@@ -35,12 +37,12 @@ class Rerouting:
                 f"SwitchConfig.{given} must be below NUM_EXPERTS={settings.num_experts}: "
                 "a token has no more experts to try."
             )
-        return cls(settings.reroute_rounds, settings.priority)
+        return cls(settings.reroute_rounds, settings.priority, settings.balance_weights)
 
-    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: Capacity | None) -> tuple[Assignment, RoutingStats]:
         """See Policy."""
         if capacity is None:  # none is full
-            return TokensChoose().route(tokens, None)
+            return TokensChoose(balance_weights=self.balance_weights).route(tokens, None)
         probs_GSE, mask_GS = tokens.probs(), tokens.mask_GS
         E, rounds = probs_GSE.shape[-1], self.reroute_rounds + 1
         choice_GSJ, prob_GSJ = top_choices(tokens.score_GSE, probs_GSE, rounds)
@@ -55,7 +57,7 @@ class Rerouting:
             left_GS1 = mask_GS[..., None] & ~kept_GS1
             taken_GS = jnp.take_along_axis(load_GE, next_GS1[..., 0], axis=1)
             place_GS1 = places(next_GS1, left_GS1, E, order_GS) + taken_GS[..., None]
-            placed_GS1 = left_GS1 & (place_GS1 < capacity)
+            placed_GS1 = left_GS1 & (place_GS1 < room(capacity, next_GS1))
             expert_GS1 = jnp.where(placed_GS1, next_GS1, expert_GS1)
             slot_GS1 = jnp.where(placed_GS1, place_GS1, slot_GS1)
             gate_GS1 = jnp.where(placed_GS1, prob_GS1, gate_GS1)
@@ -63,5 +65,12 @@ class Rerouting:
             load_GE += jnp.sum(one_hot(next_GS1, E) * placed_GS1[..., None], axis=(1, 2))
         # The balance loss is about what the router asked for: first choices.
         asked_GE = jnp.sum(one_hot(choice_GSJ[..., :1], E) * mask_GS[..., None, None], axis=(1, 2))
-        stats = routing_stats(tokens.logits_GSE, mask_GS, asked_GE, mask_GS[..., None], kept_GS1)
+        stats = routing_stats(
+            tokens.logits_GSE,
+            mask_GS,
+            asked_GE,
+            mask_GS[..., None],
+            kept_GS1,
+            self.balance_weights,
+        )
         return Assignment(expert_GS1, slot_GS1, gate_GS1, kept_GS1), stats

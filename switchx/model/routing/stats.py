@@ -1,6 +1,7 @@
 """What routing did: the router's losses and statistics, padding left out."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,8 @@ class RoutingStats:
     """What routing did, float32: means over groups, padding left out. One row per layer, stacked.
 
     Attributes:
-      balance_loss: E * sum_e f_e P_e (eq. 4 without alpha): 1 when uniform, E on collapse.
+      balance_loss: E * sum_e f_e P_e (eq. 4 without alpha): 1 when uniform, E on collapse; each
+        f_e weighted where SwitchConfig.balance_by says so.
       z_loss: mean of logsumexp(logits)^2 (ST-MoE, eq. 5).
       load_E: f, the share of wanted choices that fell on each expert, before capacity.
       dropped_fraction: share of wanted choices that found their expert full; where tokens are
@@ -35,6 +37,7 @@ def routing_stats(
     count_GE: jax.Array,
     wanted_GSJ: jax.Array,
     kept_GSJ: jax.Array,
+    balance_weights: Sequence[float] | None = None,
 ) -> RoutingStats:
     """Losses and statistics of one layer. f counts hard choices and carries no gradient; P does.
 
@@ -43,6 +46,7 @@ def routing_stats(
       mask_GS: bool, False for padding.
       count_GE: choices that count as an expert's load.
       wanted_GSJ, kept_GSJ: bool, what asked for room and what found it.
+      balance_weights: of each expert, SwitchConfig.balance_weights.
     """
     weight_GS = mask_GS.astype(jnp.float32)
     tokens_G = jnp.maximum(weight_GS.sum(axis=1), 1.0)  # an all-padding group counts as zeros
@@ -53,11 +57,12 @@ def routing_stats(
     probs_GSE = jax.nn.softmax(logits_GSE, axis=-1)
     f_GE = count_GE / jnp.maximum(count_GE.sum(axis=1, keepdims=True), 1)
     P_GE = jnp.einsum("gse,gs->ge", probs_GSE, weight_GS) / tokens_G[:, None]
+    work_GE = f_GE if balance_weights is None else f_GE * jnp.array(balance_weights, jnp.float32)
     wanted_G, kept_G = (jnp.sum(x, axis=(1, 2)) for x in (wanted_GSJ, kept_GSJ))
     log_z_GS = jax.nn.logsumexp(logits_GSE, axis=-1)
     E = logits_GSE.shape[-1]
     return RoutingStats(
-        balance_loss=E * jnp.mean(jnp.sum(f_GE * P_GE, axis=-1)),
+        balance_loss=E * jnp.mean(jnp.sum(work_GE * P_GE, axis=-1)),
         z_loss=group_mean(jnp.square(log_z_GS)),
         load_E=f_GE.mean(axis=0),
         dropped_fraction=jnp.mean((wanted_G - kept_G) / jnp.maximum(wanted_G, 1)),

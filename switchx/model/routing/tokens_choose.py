@@ -10,6 +10,7 @@ from switchx.errors import UserError
 from switchx.model.checks import only
 from switchx.model.noise import Noise
 from switchx.model.routing.assignment import SECOND_SITE, Assignment, Settings, Tokens
+from switchx.model.routing.capacity import Capacity, room
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
 from switchx.model.routing.stats import RoutingStats, routing_stats
 
@@ -31,6 +32,7 @@ class TokensChoose:
     second_threshold: float = 0.2
     priority: str = "sequence"
     causal: bool = False
+    balance_weights: tuple[float, ...] | None = None
 
     needs_capacity: ClassVar[bool] = False
 
@@ -50,9 +52,10 @@ class TokensChoose:
             settings.second_threshold,
             settings.priority,
             causal,
+            settings.balance_weights,
         )
 
-    def route(self, tokens: Tokens, capacity: int | None) -> tuple[Assignment, RoutingStats]:
+    def route(self, tokens: Tokens, capacity: Capacity | None) -> tuple[Assignment, RoutingStats]:
         """See Policy."""
         probs_GSE, E = tokens.probs(), tokens.logits_GSE.shape[-1]
         expert_GSJ, gate_GSJ, wanted_GSJ = self._choose(tokens, probs_GSE)
@@ -61,10 +64,17 @@ class TokensChoose:
             priority = "sequence" if self.causal else self.priority
             order_GS = order_of(priority, expert_GSJ, probs_GSE)
             slot_GSJ = places(expert_GSJ, wanted_GSJ, E, order_GS, self.causal)
-            kept_GSJ = wanted_GSJ & (slot_GSJ < capacity)
+            kept_GSJ = wanted_GSJ & (slot_GSJ < room(capacity, expert_GSJ))
         gate_GSJ = jnp.where(kept_GSJ, gate_GSJ, 0.0)
         count_GE = jnp.sum(one_hot(expert_GSJ, E) * wanted_GSJ[..., None], axis=(1, 2))
-        stats = routing_stats(tokens.logits_GSE, tokens.mask_GS, count_GE, wanted_GSJ, kept_GSJ)
+        stats = routing_stats(
+            tokens.logits_GSE,
+            tokens.mask_GS,
+            count_GE,
+            wanted_GSJ,
+            kept_GSJ,
+            self.balance_weights,
+        )
         return Assignment(expert_GSJ, slot_GSJ, gate_GSJ, kept_GSJ), stats
 
     def _choose(

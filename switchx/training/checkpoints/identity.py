@@ -36,6 +36,7 @@ UNSAID: dict[str, Any] = {
     "ModelConfig.bias_per_layer": False,
     "SwitchConfig.experts_in": "feed_forward",
     "SwitchConfig.extra_dense": False,
+    "SwitchConfig.expert_widths": None,
     "SwitchConfig.encoder_sparse": None,
     "SwitchConfig.decoder_sparse": None,
 }
@@ -77,7 +78,7 @@ def teacher_in(saved: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _own_shapes(config: ModelConfig) -> dict[str, Any]:
-    """What is set of a stack alone; None where it says what holds for both, and so as before."""
+    """What is set of a stack or of some experts; None where it says what holds for all of them."""
     encoder, decoder = config.encoder, config.decoder
     own: dict[str, Any] = {"ModelConfig.num_decoder_layers": None}
     if config.scaled_logits == config.tied_embeddings:
@@ -85,6 +86,8 @@ def _own_shapes(config: ModelConfig) -> dict[str, Any]:
     if decoder.num_layers != encoder.num_layers:
         own["ModelConfig.num_decoder_layers"] = decoder.num_layers
     if config.switch:
+        alike = config.expert_widths == ((config.switch.num_experts, config.d_ff),)
+        own["SwitchConfig.expert_widths"] = None if alike else [*map(list, config.expert_widths)]
         for name, shape in (("encoder", encoder), ("decoder", decoder)):
             same = shape == StackShape.of(shape.num_layers, config.switch.every)
             # As JSON gives it back.

@@ -1,0 +1,65 @@
+"""How many slots experts have: as many each, or by width."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots:
+    """Slots per expert and group of tokens; experts of one width have as many and lie together.
+
+    Attributes:
+      by_width: of each width, in the order of the experts' numbers, how many experts there are
+        and the slots of each.
+    """
+
+    by_width: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, capacity: "Capacity", experts: Sequence[int]) -> "Slots":
+        """Of layers that have so many experts of each width."""
+        if isinstance(capacity, int):
+            return cls(tuple((number, capacity) for number in experts))
+        assert [number for number, _ in capacity.by_width] == [*experts]
+        return capacity
+
+    @property
+    def total(self) -> int:
+        """Slots of all experts."""
+        return sum(experts * slots for experts, slots in self.by_width)
+
+    def room(self, expert: ArrayLike) -> jax.Array:
+        """int32, the slots of each of these experts."""
+        number = jnp.asarray(expert, jnp.int32)
+        of_width = [jnp.full_like(number, slots) for _, slots in self.by_width]
+        return self._chosen(number, of_width)
+
+    def numbered(self, expert: jax.Array, slot: jax.Array) -> jax.Array:
+        """An expert's slot in the one line of all experts' slots."""
+        of_width, first, before = [], 0, 0
+        for experts, slots in self.by_width:
+            own = (expert - first if first else expert) * slots + slot
+            of_width.append(own + before if before else own)
+            first, before = first + experts, before + experts * slots
+        return self._chosen(expert, of_width)
+
+    def _chosen(self, expert: jax.Array, of_width: Sequence[jax.Array]) -> jax.Array:
+        """Of what would hold of each width, what holds of the experts' own."""
+        chosen, first = of_width[0], 0
+        for (experts, _), later in zip(self.by_width, of_width[1:], strict=False):
+            first += experts
+            chosen = jnp.where(expert >= first, later, chosen)
+        return chosen
+
+
+# Per expert and group of tokens; a number is that of all experts.
+Capacity = int | Slots
+
+
+def room(capacity: Capacity, expert: ArrayLike) -> jax.Array | int:
+    """How many slots each of these experts has."""
+    return capacity if isinstance(capacity, int) else capacity.room(expert)
