@@ -5,10 +5,11 @@ positions and attention follow T5.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
-from tests.model.routing_oracle import Policy, Stats, mean_stats, route, softmax
+from tests.model.routing_oracle import Policy, Room, Stats, mean_stats, route, softmax
 
 
 def feed_forward(
@@ -27,15 +28,16 @@ def gelu(x: np.ndarray) -> np.ndarray:
 def switch_layer(
     x_GSD: np.ndarray,
     mask_GS: np.ndarray,
-    params: dict[str, np.ndarray],
+    params: dict[str, Any],
     policy: Policy,
-    room: int | None,
+    room: Room,
     causal: bool = False,
     router_x_GSD: np.ndarray | None = None,
     gumbel_GSE: np.ndarray | None = None,
     uniform_GSJ: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Stats]:
-    """Output [G, S, D] and statistics; `params` has router_DE, wi_EDF, wo_EFD, maybe gate_EDF.
+    """Output [G, S, D] and statistics; `params` has router_DE, and of each expert wi_EDF,
+    wo_EFD, maybe gate_EDF, which need not be of one width.
 
     router_x_GSD: what the router sees where that is not `x` (jitter, input dropout).
     """
@@ -52,7 +54,7 @@ def switch_layer(
             gate_DF = params["gate_EDF"][e] if "gate_EDF" in params else None
             y_D = feed_forward(x_GSD[g, s], params["wi_EDF"][e], params["wo_EFD"][e], gate_DF)
             y_GSD[g, s] += routed.gate_SJ[s, j] * y_D
-    return y_GSD, mean_stats(groups)
+    return y_GSD, mean_stats(groups, policy.cost_E)
 
 
 def bucket(distance: int, bidirectional: bool, buckets: int, furthest: int) -> int:

@@ -51,6 +51,11 @@ def fits(changes: dict[str, Any], experts: int) -> bool:
     return max(changes.get("top_k", 1), changes.get("reroute_rounds", 0) + 1) <= experts
 
 
+def widths_of(config: SwitchConfig) -> tuple[int, ...]:
+    """Of each expert, where they have several."""
+    return tuple(width for number, width in config.expert_widths or () for _ in range(number))
+
+
 def policy_of(config: SwitchConfig) -> oracle.Policy:
     return oracle.Policy(
         top_k=config.top_k,
@@ -59,6 +64,7 @@ def policy_of(config: SwitchConfig) -> oracle.Policy:
         by_gate=config.priority == "gate",
         rounds=config.reroute_rounds,
         experts_choose=config.encoder_routing == "experts_choose",
+        cost_E=widths_of(config) if config.balance_by == "cost" else None,
     )
 
 

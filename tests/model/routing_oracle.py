@@ -8,6 +8,7 @@ at least a minimum; gates of several choices divided by their sum); Vision MoE (
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Policy:
     by_gate: bool = False  # tokens take slots by the probability of their first choice
     rounds: int = 0
     experts_choose: bool = False
+    cost_E: tuple[int, ...] | None = None  # the balance loss weighs each expert's load by it
 
 
 @dataclasses.dataclass
@@ -50,6 +52,24 @@ def capacity(factor: float, tokens: int, experts: int, least: int) -> int:
     return min(tokens, max(share, least))
 
 
+def capacities_by_cost(factor: float, tokens: int, cost_E: Sequence[int], least: int) -> list[int]:
+    """Of each expert, where tokens times cost are to be the same of all (HMoE, section 3)."""
+    rate_E = 1.0 / np.array(cost_E, np.float64)
+    share_E = np.round(factor * tokens * rate_E / rate_E.sum(), 9)
+    return [min(tokens, max(math.floor(share), least)) for share in share_E]
+
+
+def slots_of(room: "Room", expert: int) -> float:
+    """How many an expert has."""
+    if room is None:
+        return math.inf
+    return room if isinstance(room, int) else room[expert]
+
+
+# Slots of every expert, or of each; None is for all.
+Room = int | Sequence[int] | None
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max())
     return powers / powers.sum()
@@ -64,7 +84,7 @@ def route(
     logits_SE: np.ndarray,
     mask_S: np.ndarray,
     policy: Policy,
-    room: int | None,
+    room: Room,
     causal: bool = False,
     gumbel_SE: np.ndarray | None = None,
     uniform_SJ: np.ndarray | None = None,
@@ -96,7 +116,7 @@ def _tokens_choose(
     ranked: list[list[int]],
     order: list[int],
     policy: Policy,
-    room: int | None,
+    room: Room,
     causal: bool,
     uniform_SJ: np.ndarray | None,
 ) -> Routed:
@@ -116,7 +136,7 @@ def _tokens_choose(
         if not _wanted(policy, j, gate_SJ[s, j], None if uniform_SJ is None else uniform_SJ[s, j]):
             continue
         e = expert_SJ[s, j]
-        kept_SJ[s, j] = room is None or asked_E[e] < room
+        kept_SJ[s, j] = asked_E[e] < slots_of(room, e)
         asked_E[e] += 1
     dropped = 1.0 - kept_SJ.sum() / max(asked_E.sum(), 1) if order else 0.0
     return Routed(expert_SJ, kept_SJ, np.where(kept_SJ, gate_SJ, 0.0), asked_E, dropped)
@@ -133,7 +153,7 @@ def _wanted(policy: Policy, j: int, gate: float, uniform: float | None) -> bool:
 
 
 def _reroute(
-    probs_SE: np.ndarray, ranked: list[list[int]], order: list[int], room: int, rounds: int
+    probs_SE: np.ndarray, ranked: list[list[int]], order: list[int], room: Room, rounds: int
 ) -> Routed:
     """No-Token-Left-Behind: who found no room tries the next expert, after all others' turn."""
     S, E = probs_SE.shape
@@ -145,19 +165,21 @@ def _reroute(
     for r in range(rounds + 1):
         for s in order:
             e = ranked[s][r]
-            if not kept_SJ[s, 0] and taken_E[e] < room:
+            if not kept_SJ[s, 0] and taken_E[e] < slots_of(room, e):
                 taken_E[e] += 1
                 expert_SJ[s, 0], gate_SJ[s, 0], kept_SJ[s, 0] = e, probs_SE[s, e], True
     dropped = 1.0 - kept_SJ.sum() / max(len(order), 1) if order else 0.0
     return Routed(expert_SJ, kept_SJ, gate_SJ, first_E, dropped)
 
 
-def _experts_choose(probs_SE: np.ndarray, real: list[int], room: int) -> Routed:
+def _experts_choose(probs_SE: np.ndarray, real: list[int], room: Room) -> Routed:
     """Choice j of a token is expert j."""
     S, E = probs_SE.shape
     kept_SE = np.zeros((S, E), bool)
     for e in range(E):
-        for s in sorted(real, key=lambda s, e=e: (-probs_SE[s, e], s))[:room]:
+        for s in sorted(real, key=lambda s, e=e: (-probs_SE[s, e], s))[
+            : int(min(len(real), slots_of(room, e)))
+        ]:
             kept_SE[s, e] = True
     left_out = [s for s in real if not kept_SE[s].any()]
     return Routed(
@@ -169,9 +191,11 @@ def _experts_choose(probs_SE: np.ndarray, real: list[int], room: int) -> Routed:
     )
 
 
-def mean_stats(groups: list[tuple[np.ndarray, np.ndarray, Routed]]) -> Stats:
+def mean_stats(
+    groups: list[tuple[np.ndarray, np.ndarray, Routed]], cost_E: Sequence[int] | None = None
+) -> Stats:
     """Means over groups (logits_SE, mask_S, routed) of means over real tokens."""
-    each = [_group_stats(*group) for group in groups]
+    each = [_group_stats(*group, cost_E) for group in groups]
     mean = {
         field.name: np.mean([getattr(one, field.name) for one in each], axis=0)
         for field in dataclasses.fields(Stats)
@@ -179,7 +203,9 @@ def mean_stats(groups: list[tuple[np.ndarray, np.ndarray, Routed]]) -> Stats:
     return Stats(**mean)
 
 
-def _group_stats(logits_SE: np.ndarray, mask_S: np.ndarray, routed: Routed) -> Stats:
+def _group_stats(
+    logits_SE: np.ndarray, mask_S: np.ndarray, routed: Routed, cost_E: Sequence[int] | None
+) -> Stats:
     E = logits_SE.shape[1]
     real = [s for s in range(len(mask_S)) if mask_S[s]]
     if not real:
@@ -193,4 +219,5 @@ def _group_stats(logits_SE: np.ndarray, mask_S: np.ndarray, routed: Routed) -> S
         z += math.log(np.exp(logits_E).sum()) ** 2 / len(real)
         entropy += -(probs_E * np.log(probs_E)).sum() / len(real)
         gate += probs_E.max() / len(real)
-    return Stats(E * (f_E * P_E).sum(), z, f_E, routed.dropped, entropy, gate)
+    work_E = f_E if cost_E is None else f_E * np.array(cost_E) / np.mean(cost_E)
+    return Stats(E * (work_E * P_E).sum(), z, f_E, routed.dropped, entropy, gate)

@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from switchx.model.noise import NO_NOISE, dropout
-from switchx.model.router import Router
+from switchx.model.router import Router, expert_capacity
 from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
-from tests.model import oracle, policies
+from tests.model import oracle, policies, routing_oracle
 from tests.model.policies import DROPLESS, POLICIES
 
 B, L, S, D, F, E = 4, 4, 8, 6, 5, 4
@@ -22,18 +22,31 @@ EXPLORATIONS = {
     "argmax": dict(exploration="argmax"),
     "input dropout": dict(exploration="input_dropout", router_dropout_rate=RATE),
 }
+COST = dict(expert_widths=((3, 3), (1, 9)), balance_by="cost", min_capacity=1)
+WIDTHS = {
+    "two widths, top 2": dict(COST, top_k=2, balance_by="tokens"),
+    "two widths, by cost": COST,
+    "two widths, one more round": dict(COST, reroute_rounds=1),
+    "two widths, experts choose": dict(COST, encoder_routing="experts_choose"),
+}
+DROPLESS_WIDTHS = {
+    f"dropless {name}": dict(WIDTHS[name], dispatcher="ragged")
+    for name in ("two widths, top 2", "two widths, by cost")
+}
 IN_SLOTS = {**POLICIES, **EXPLORATIONS}
 CASES = [
     *((name, dispatcher, False) for name in IN_SLOTS for dispatcher in ("einsum", "index")),
     *((name, "index", True) for name in ("top 2", "by gate", "one more round", "experts choose")),
-    *((name, "ragged", False) for name in DROPLESS),
+    *((name, "ragged", False) for name in {**DROPLESS, **DROPLESS_WIDTHS}),
+    *((name, "index", False) for name in WIDTHS),
+    ("two widths, by cost", "einsum", False),
 ]
 
 
 @functools.cache
 def layer(name, dispatcher):
     """Graph and parameters; gated experts, so that nothing has a kink."""
-    changes = {**IN_SLOTS, **DROPLESS}[name]
+    changes = {**IN_SLOTS, **DROPLESS, **WIDTHS, **DROPLESS_WIDTHS}[name]
     config = with_switch(
         tiny_config(d_model=D, d_ff=F, activation="geglu"),
         **{"num_experts": E, "jitter": JITTER, **changes, "dispatcher": dispatcher},
@@ -56,6 +69,8 @@ def ours(name, dispatcher, causal=False, room=ROOM):
     """Output, statistics, and the gradients of a loss of both by the parameters and x."""
     config, graphdef, state = layer(name, dispatcher)
     x_BLD, mask_BL, weight_BLD = inputs()
+    if config.switch.balance_by == "cost":
+        room = expert_capacity(config.switch, S, train=True)
     groups = grouping(config, S, None if dispatcher == "ragged" else room, causal)
 
     def loss(state, x_BLD, keys):
@@ -72,8 +87,18 @@ def ours(name, dispatcher, causal=False, room=ROOM):
 
 def by_name(state):
     """The oracle's view of a layer's parameters."""
-    arrays = {"router_DE": state["router"]["kernel_DE"], **state["experts"]}
+    leaves = {"/".join(path): param for path, param in nnx.to_flat_state(state["experts"])}
+    arrays = {"router_DE": state["router"]["kernel_DE"], **leaves}
     return {name: np.array(param[...]) for name, param in arrays.items()}
+
+
+def of_experts(arrays):
+    """Each expert's matrices, in order, of arrays that are of one width each."""
+    experts = {"router_DE": arrays["router_DE"]}
+    for name in sorted(arrays):
+        if "_E" in name:
+            experts.setdefault(name.rpartition("/")[2], []).extend(arrays[name])
+    return experts
 
 
 def router_factor(config, noise_G):
@@ -92,12 +117,17 @@ def theirs(config, causal):
     factor_GSD = np.array(router_factor(config, noise_G), np.float64)
     draws = policies.draws(config, noise_G, S)
     policy = policies.policy_of(config)
-    room = None if config.dispatcher == "ragged" else ROOM
+    room = ROOM
+    if config.balance_by == "cost":
+        room = routing_oracle.capacities_by_cost(1.25, S, policies.widths_of(config), 1)
+        assert room == [3, 3, 3, 1]
+    if config.dispatcher == "ragged":
+        room = None
 
     def run(arrays):
         x_GSD, mask_GS = arrays["x"].reshape(G, S, D), mask_BL.reshape(G, S)
         y_GSD, stats = oracle.switch_layer(
-            x_GSD, mask_GS, arrays, policy, room, causal, x_GSD * factor_GSD, *draws
+            x_GSD, mask_GS, of_experts(arrays), policy, room, causal, x_GSD * factor_GSD, *draws
         )
         return y_GSD.reshape(B, L, D), stats
 
@@ -134,7 +164,7 @@ def same(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", IN_SLOTS)
+@pytest.mark.parametrize("name", [*IN_SLOTS, "two widths, by cost"])
 def test_dispatchers_agree(name):
     """Einsum and index on output, drops and every gradient."""
     same(ours(name, "einsum"), ours(name, "index"))
