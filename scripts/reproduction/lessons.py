@@ -85,21 +85,27 @@ def _distilled(share: float, **settings: Any) -> dict[str, Any]:
     return {"OBJECTIVE": "distill", "TEACHER": None, "TEACHER_SHARE": share, **settings}
 
 
-# Attention, norms and embeddings are the teacher's.
-_INITIALISED: dict[str, Any] = {"START_FROM": None, "START_FRESH": ("*/dense/*",)}
+def _begun(feed_forwards: str) -> dict[str, Any]:
+    """Attention, norms and embeddings are the teacher's; feed-forwards are made of its experts."""
+    return {"START_FROM": None, "START_FEED_FORWARDS": feed_forwards}
 
 
-def _of_largest(
-    label: str, seeds: tuple[int, ...] = (CHOICE_SEED, 1, 2), **settings: Any
-) -> Lesson:
+_INITIALISED = _begun("fresh")
+
+
+def _of_largest(label: str, seeds: tuple[int, ...] = (1, 2), **settings: Any) -> Lesson:
     return Lesson(label, seeds, teacher=SIZES[-1], settings=settings)
 
 
-def _recipe(experts: int, share: float = 0.25, **settings: Any) -> Lesson:
-    """The paper's: initialised, a quarter of the loss from the teacher."""
-    seeds = (CHOICE_SEED, 1, 2) if experts == SIZES[-1] else (1, 2)
-    named = {**_distilled(share), **_INITIALISED, **settings}
-    return Lesson("+ 0.75 hard and 0.25 soft loss", seeds, teacher=experts, settings=named)
+def _recipe(experts: int, seeds: tuple[int, ...] = (1, 2)) -> Lesson:
+    """The paper's, of a teacher of that many experts."""
+    settings = {**_distilled(0.25), **_INITIALISED}
+    return Lesson("+ 0.75 hard and 0.25 soft loss", seeds, teacher=experts, settings=settings)
+
+
+def _tried(share: float = 0.25, way: str = "fresh", **settings: Any) -> Lesson:
+    """The recipe with something otherwise, for CHOICE_SEED alone."""
+    return _of_largest("tried", (CHOICE_SEED,), **_distilled(share), **_begun(way), **settings)
 
 
 LESSONS: dict[str, Lesson] = {
@@ -110,7 +116,13 @@ LESSONS: dict[str, Lesson] = {
         "+ non-expert weights from the teacher", **_distilled(1.0), **_INITIALISED
     ),
     "initialised": _of_largest("non-expert weights from the teacher alone", **_INITIALISED),
-    **{student_name(n): _recipe(n) for n in SIZES},
+    **{student_name(n): _recipe(n) for n in SIZES[:-1]},
+    student_name(SIZES[-1]): _recipe(SIZES[-1], (CHOICE_SEED, 1, 2)),
+    "share 0.5": _tried(0.5),
+    "mean": _tried(way="mean"),
+    "most used": _tried(way="most_used"),
+    "top k": _tried(way="top_k"),
+    "low rank": _tried(way="low_rank"),
 }
 
 
