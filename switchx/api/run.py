@@ -117,11 +117,12 @@ class Run:
     def _restored(self) -> "tuple[Params, int]":
         from switchx.training.checkpoints import restore_params
 
-        self._check_model()
+        self.check_model()
         split, directory = self.config.run.mesh.fully_sharded, self.config.model_dir
         return restore_params(self.model, directory, self.mesh, self._step, split)
 
-    def _check_model(self) -> None:
+    def check_model(self) -> None:
+        """Raises UserError where its checkpoint is of another model or vocabulary."""
         from switchx import data
         from switchx.training.checkpoints.refusals import check_model
         from switchx.training.checks import check_vocabulary
@@ -300,21 +301,13 @@ class Run:
         same of each task of a mixture by name. "scores" holds, of each task with metrics of
         its own, what they say of the model's answers; "said", lines on what they do not.
         """
-        from switchx import data, evaluation
-        from switchx.api.scoring import scorer
+        from switchx import evaluation
+        from switchx.api.scoring import measures
 
-        self._check_model()
-        data.preflight(self.config.data, ["validation"])
-        whole = dataclasses.replace(self.config.data, eval_batches=None)
+        self.check_model()
+        config = self.config
         return evaluation.evaluate(
-            self.config.run,
-            self.config.model_dir,
-            functools.partial(data.eval_batches, whole),
-            self._step,
-            data.task_eval_batches(whole),
-            self.config.data.eval_batches,
-            data.num_examples(whole),
-            functools.partial(scorer, self.config),
+            config.run, config.model_dir, step=self._step, **measures(config, config.model_dir)
         )
 
     def ablate(self) -> dict[str, Any]:
@@ -327,7 +320,7 @@ class Run:
         """
         from switchx import data, evaluation
 
-        self._check_model()
+        self.check_model()
         data.preflight(self.config.data, ["validation"])
         whole = dataclasses.replace(self.config.data, eval_batches=None)
         return evaluation.ablate(
@@ -356,7 +349,7 @@ class Run:
         from switchx import evaluation
         from switchx.api.inspecting import sources
 
-        self._check_model()
+        self.check_model()
         return evaluation.inspect(
             self.config.run,
             self.config.model_dir,

@@ -1,8 +1,9 @@
 """What scores a run's tasks by their own metrics."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from switchx.data import DataConfig
 from switchx.data.config import ENCODER_ALONE
@@ -18,10 +19,35 @@ if TYPE_CHECKING:
 _AVERAGES = ("average", "glue_average", "super_glue_average")
 
 
-def scorer(settings: Settings, setup: "Setup", say: Callable[[str], None]) -> "Scorer":
+def measures(settings: Settings, model_dir: str | None) -> dict[str, Any]:
+    """What `switchx.evaluation.evaluate_params` takes, of a run's validation split.
+
+    Args:
+      model_dir: where answers are written; None writes none.
+
+    Raises:
+      UserError: the split is not there.
+    """
+    from switchx import data
+
+    data.preflight(settings.data, ["validation"])
+    whole = dataclasses.replace(settings.data, eval_batches=None)
+    return {
+        "make_batches": functools.partial(data.eval_batches, whole),
+        "make_task_batches": data.task_eval_batches(whole),
+        "limit": settings.data.eval_batches,
+        "total": data.num_examples(whole),
+        "make_scorer": functools.partial(scorer, settings, model_dir),
+    }
+
+
+def scorer(
+    settings: Settings, model_dir: str | None, setup: "Setup", say: Callable[[str], None]
+) -> "Scorer":
     """What answers and grades the tasks of a run that have metrics.
 
     Args:
+      model_dir: below which the answers are written; None writes none.
       say: is given a line on each thing that has no score.
 
     Raises:
@@ -34,7 +60,7 @@ def scorer(settings: Settings, setup: "Setup", say: Callable[[str], None]) -> "S
     tasks, answered = _graded(settings, scores.examples)
     ungraded = answered | data.ungraded_tasks(config) if tasks or answered else {}
     eos_id = data.vocabulary(config).eos_id if tasks else 1
-    return evaluation.Scorer(setup, tasks, decoding, eos_id, ungraded, settings.model_dir, say)
+    return evaluation.Scorer(setup, tasks, decoding, eos_id, ungraded, model_dir, say)
 
 
 def _graded(

@@ -113,7 +113,7 @@ def train_run(
         return digest
 
     whole = dataclasses.replace(settings.data, eval_batches=None)
-    make_scorer = functools.partial(scorer, settings)
+    make_scorer = functools.partial(scorer, settings, settings.model_dir)
     feed = training.Feed(
         stream=functools.partial(data.train_stream, settings.data),
         evaluation=lambda setup: evaluation.Evaluator(

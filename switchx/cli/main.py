@@ -35,8 +35,9 @@ COMMANDS = {
     "export": "write a trained model for another program",
     "convert-gin": "write gin files of T5X as one of switchx",
     "upcycle": "make the start of a switch model of a trained dense one",
+    "prune": "make a run of a trained model with the experts alone that a task uses",
 }
-COMPUTE = ("train", "eval", "ablate", "inspect", "infer")
+COMPUTE = ("train", "eval", "ablate", "inspect", "infer", "prune")
 NO_JAX = ("data", "info", "convert-gin")  # the other commands open its devices
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it

@@ -2,10 +2,10 @@
 
 import argparse
 import dataclasses
-from pathlib import Path
 
 from switchx import storage
 from switchx.cli.flags import request
+from switchx.cli.from_dir import saved_config
 from switchx.errors import UserError
 
 EPILOG = """\
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if args.model_dir is None:
         raise UserError("--model_dir is required: name the run directory to write.")
     storage.check_new(args.model_dir, "--model_dir")
-    saved = _saved_config(args.from_dir)
+    saved = saved_config(args.from_dir)
     from switchx.interop.new_run import write_run
     from switchx.interop.upcycling import Upcycled, check_sizes
     from switchx.model import Model
@@ -65,12 +65,3 @@ def run(args: argparse.Namespace) -> None:
         origin = {"from": "upcycled", "path": args.from_dir}
         count, _ = write_run(settings.run, source, directory, settings.resolved, step, origin)
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
-
-
-def _saved_config(from_dir: str) -> Path:
-    saved = storage.store_path(from_dir, "--from_dir") / "config.gin"
-    if not storage.is_file(saved, "--from_dir"):
-        raise UserError(f"--from_dir={from_dir} holds no config.gin, so no run was started there.")
-    if not storage.is_folder(saved.parent / "checkpoints", "--from_dir"):
-        raise UserError(f"--from_dir={from_dir} holds no checkpoint.")
-    return saved

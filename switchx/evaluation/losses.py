@@ -206,12 +206,27 @@ def evaluate(
     model_dir: str,
     make_batches: MakeBatches,
     step: int | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
+
+    Args:
+      how: as of `evaluate_params`, which says what is returned.
+    """
+    return evaluate_params(*opened(run, model_dir, step), make_batches, **how)
+
+
+def evaluate_params(
+    setup: Setup,
+    params: Params,
+    step: int,
+    make_batches: MakeBatches,
     make_task_batches: Mapping[str, MakeBatches] | None = None,
     limit: int | None = None,
     total: int | None = None,
     make_scorer: MakeScorer | None = None,
 ) -> dict[str, Any]:
-    """Scalars of a checkpoint (the newest, or of `step`) on the validation batches.
+    """Scalars of parameters of a step on the validation batches.
 
     "examples", "examples_in_split" and "whole_split" say how many these were. With tasks to
     evaluate alone, "tasks" holds the same of each by name. With metrics of the tasks' own,
@@ -222,7 +237,6 @@ def evaluate(
       limit, total: as of `Evaluator`.
       make_scorer: makes what scores the tasks.
     """
-    setup, params, step = opened(run, model_dir, step)
     batches = limit and limit * (1 + len(make_task_batches or {}))
     with Progress(batches, "batches", shown=hosts.is_first()) as progress:
         evaluator = Evaluator(

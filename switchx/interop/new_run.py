@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.interop.source import Source
 from switchx.sharding import make_mesh
 from switchx.training.checkpoints import Checkpoints
@@ -22,6 +23,7 @@ def write_run(
     resolved: str,
     step: int,
     origin: Mapping[str, Any],
+    vocabulary: str | None = None,
 ) -> tuple[int, bool]:
     """Writes a checkpoint of `step` with what a run writes at its start into `directory`.
 
@@ -37,9 +39,25 @@ def write_run(
     """
     setup = Setup.of(run, make_mesh(run.mesh))
     start = Given(source, step, origin)
-    with contextlib.closing(Checkpoints(directory, setup, HostShards.none(), start)) as checkpoints:
+    saved = Checkpoints(directory, setup, HostShards.none(), start, vocabulary)
+    with contextlib.closing(saved) as checkpoints:
         began = checkpoints.newest_or_start()
         checkpoints.save(began.state, {})
         checkpoints.wait()
     write_start(directory, setup, resolved, began.record)
     return setup.model.num_params, began.record["optimizer"] == "continued"
+
+
+def bring_vocabulary(resolved: str, vocabulary: str, from_dir: str, there: Path, to: Path) -> str:
+    """Copies a vocabulary that lies in another run's directory, and names the copy.
+
+    Args:
+      resolved: the new run's gin; returned with the new place in it.
+      from_dir, there, to: the other run's directory, where this one is written, and where it
+        will be.
+    """
+    if not vocabulary.startswith(f"{from_dir}/"):
+        return resolved
+    name = vocabulary.removeprefix(f"{from_dir}/")
+    storage.write_whole(there / name, storage.read_bytes(vocabulary, "VOCABULARY"))
+    return resolved.replace(repr(vocabulary), repr(str(to / name)))

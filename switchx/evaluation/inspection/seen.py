@@ -73,22 +73,23 @@ class Seen:
 
     def load(self, layer: int, switch: SwitchConfig) -> np.ndarray:
         """float64 [E], each expert's share of the choices that asked for room: see `load_E`."""
-        expert_TJ, asked_TJ = self._asked(layer, switch)
+        expert_TJ, _, asked_TJ = self.asked(layer, switch)
         count_E = np.bincount(expert_TJ[asked_TJ], minlength=switch.num_experts)
         return count_E / max(count_E.sum(), 1)
 
-    def _asked(self, layer: int, switch: SwitchConfig) -> tuple[np.ndarray, np.ndarray]:
-        """Experts and whether they were asked for room, before any was full; both [T, J]."""
+    def asked(self, layer: int, switch: SwitchConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Experts, the gates with room for all, and whether they were asked for room; [T, J]."""
         choices = self.choices
         if self.experts_choose:
-            return choices.expert_NBLJ[layer], choices.kept_NBLJ[layer]
-        prob_TJ = choices.prob_NBLK[layer][:, : switch.top_k]
-        gate_TJ = prob_TJ / (prob_TJ.sum(axis=-1, keepdims=True) + 1e-9)
-        asked_TJ = np.full(prob_TJ.shape, switch.second_policy == "always")
+            return choices.expert_NBLJ[layer], choices.gate_NBLJ[layer], choices.kept_NBLJ[layer]
+        gate_TJ = choices.prob_NBLK[layer][:, : switch.top_k]
+        if switch.top_k > 1:
+            gate_TJ = gate_TJ / (gate_TJ.sum(axis=-1, keepdims=True) + 1e-9)
+        asked_TJ = np.full(gate_TJ.shape, switch.second_policy == "always")
         if switch.second_policy in ("threshold", "random"):  # alike where nothing is drawn
             asked_TJ = gate_TJ > switch.second_threshold
         asked_TJ[:, 0] = True
-        return choices.likely_NBLK[layer][:, : switch.top_k], asked_TJ
+        return choices.likely_NBLK[layer][:, : switch.top_k], gate_TJ, asked_TJ
 
 
 def look(setup: Setup, params: Params, sources: Sequence[Sequence[HostBatch]]) -> list[Seen]:

@@ -1,0 +1,239 @@
+"""A run of a part of another run's experts: what a task's tokens use, and the losses it costs."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import switchx
+from switchx import data, storage
+from switchx.api.run import Run
+from switchx.api.scoring import measures
+from switchx.errors import UserError
+from switchx.settings import Binding, Request, Settings, check_fits, load
+from switchx.terminal import Progress
+
+if TYPE_CHECKING:
+    from switchx.evaluation import Use
+    from switchx.interop.pruning import Kept, Pruned, Routed
+    from switchx.training.batches import HostBatch
+    from switchx.training.state import Setup
+
+FORMAT = 1
+DOCUMENT = "pruning.json"
+CRITERIA = ("load_gate", "load", "gate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What is to be left.
+
+    Attributes:
+      experts: of each layer; None is the best one alone, as a dense layer.
+      spread: whether that is the average of layers that may have one, and be dense, or more.
+      criterion: of `CRITERIA`.
+    """
+
+    experts: int | None
+    spread: bool = False
+    criterion: str = "load_gate"
+
+    @property
+    def flag(self) -> str:
+        """What the caller typed."""
+        spread = " --spread" if self.spread else ""
+        return "--to_dense" if self.experts is None else f"--experts={self.experts}{spread}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What experts are chosen by, and the losses measured on.
+
+    Attributes:
+      how: it is evaluated, as `switchx.evaluation.evaluate_params` takes it.
+    """
+
+    name: str
+    how: dict[str, Any]
+
+    def batches(self) -> "Iterable[HostBatch]":
+        return itertools.islice(self.how["make_batches"](), self.how["limit"])
+
+
+@dataclasses.dataclass(frozen=True)
+class PrunedRun:
+    """A run that is not written yet.
+
+    Attributes:
+      vocabulary: the fingerprint of the checkpoint's.
+      document: what docs/pruning.md describes, floats as they come.
+      said: lines on what has no score.
+    """
+
+    settings: Settings
+    source: "Pruned"
+    step: int
+    from_dir: str
+    vocabulary: str | None
+    document: dict[str, Any]
+    said: list[str]
+
+    def write(self, document: str) -> None:
+        """Writes the run's directory, with the document as text."""
+        from switchx.interop.new_run import bring_vocabulary, write_run
+
+        ours, resolved = self.settings, self.settings.resolved
+        to = storage.as_path(ours.model_dir, "--model_dir")
+        with storage.new_place(to, "--model_dir") as directory:
+            named = ours.data.vocabulary
+            resolved = bring_vocabulary(resolved, named, self.from_dir, directory, to)
+            origin = {"from": "pruned", "path": self.from_dir, "checkpoint": self.step}
+            given = (self.step, origin, self.vocabulary)
+            write_run(ours.run, self.source, directory, resolved, *given)
+            storage.write_whole(directory / DOCUMENT, document)
+
+
+def prune(
+    request: Request,
+    from_dir: str,
+    asked: Asked,
+    texts: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    step: int | None = None,
+) -> PrunedRun:
+    """Chooses the experts that stay, and measures what becomes of the loss.
+
+    Args:
+      request: of the new run; its first file is the other's config.gin.
+      from_dir: the other run's directory.
+      texts, tasks: as of `switchx.Run.inspect`.
+      step: of its checkpoint; None is the newest.
+
+    Raises:
+      UserError: something does not fit.
+    """
+    theirs = dataclasses.replace(request, model_dir=from_dir).of_whole_split()
+    there = load(theirs)
+    check_fits(there, asked=True)
+    Run.of(there).check_model()
+
+    from switchx.evaluation.losses import evaluate_params, opened
+    from switchx.interop.pruning import Pruned, check_prunable, pruned
+    from switchx.training.checkpoints.identity import newest_identity
+    from switchx.training.state import Setup
+
+    config = there.run.model
+    dense = asked.spread or asked.experts is None
+    check_prunable(config, from_dir, asked.experts, dense)
+    if not asked.spread:  # what does not fit is said before anything is computed
+        _settings(request, there, asked, _kept(config, asked))
+    corpora = _corpora(there, texts, tasks)
+    setup, params, step = opened(there.run, there.model_dir, step)
+    uses = _uses(setup, params, corpora)
+    kept = _kept(config, asked, uses)
+    ours = _settings(request, there, asked, kept)
+    evaluations: list[dict[str, Any]] = [
+        {"name": of.name, "before": evaluate_params(setup, params, step, **of.how)}
+        for of in corpora
+    ]
+    new = Setup.of(ours.run, setup.mesh)
+    made = pruned(new, config, kept, params)
+    for row, of in zip(evaluations, corpora, strict=True):
+        row["after"] = evaluate_params(new, made, step, **of.how)
+    said: dict[str, None] = {}
+    for row in evaluations:
+        for when in ("before", "after"):
+            said |= dict.fromkeys(row[when].pop("said", ()))
+    document = {
+        "format": FORMAT,
+        "switchx": switchx.__version__,
+        "from_dir": from_dir,
+        "step": step,
+        "asked": asked.flag,
+        "criterion": asked.criterion,
+        "parameters": {"before": setup.model.num_params, "after": new.model.num_params},
+        "layers": [_layer(use, kept, one) for use, one in zip(uses, kept.experts, strict=True)],
+        "evaluations": evaluations,
+    }
+    vocabulary = (newest_identity(there.model_dir) or {}).get("vocabulary")
+    source = Pruned(made, step)
+    return PrunedRun(ours, source, step, there.model_dir, vocabulary, document, [*said])
+
+
+def _kept(config: Any, asked: Asked, uses: "Sequence[Use] | None" = None) -> "Kept":
+    """What stays; without uses any experts, as many."""
+    from switchx.interop.pruning import keep, routed, spread
+
+    of, n = routed(config), asked.experts or 1
+    scores = [use.by(asked.criterion) for use in uses or ()]
+    if uses is None:
+        scores = [np.zeros(config.switch.num_experts)] * len(of)
+    if asked.spread:
+        return spread(scores, of, n, config.switch.top_k)
+    return keep(scores, of, n, dense=asked.experts is None)
+
+
+def _settings(request: Request, there: Settings, asked: Asked, kept: "Kept") -> Settings:
+    """Those of the new run, which fit."""
+    from switchx.sharding import make_mesh
+    from switchx.training.checks import check_run
+
+    fields = kept.fields(there.run.model)
+    own = [
+        Binding(there.gin.name_to_set(name), value, asked.flag) for name, value in fields.items()
+    ]
+    settings = load(dataclasses.replace(request, bindings=(*request.bindings, *own)))
+    check_run(settings.run, make_mesh(settings.run.mesh))
+    return settings
+
+
+def _corpora(there: Settings, texts: Sequence[str], tasks: Sequence[str]) -> list[Corpus]:
+    """One for each text and each task; without either, the run's own task."""
+    found = [_of_text(there, path) for path in texts] + [_of_task(there, name) for name in tasks]
+    own = there.data.mixture_or_task_name
+    return found or [Corpus(own, measures(there, None))]
+
+
+def _of_text(there: Settings, path: str) -> Corpus:
+    batches = data.text_batches(data.read_text(path, "--text"), there.data)
+    return Corpus(path, {"make_batches": lambda: batches, "limit": there.data.eval_batches})
+
+
+def _of_task(there: Settings, name: str) -> Corpus:
+    from switchx.training.checkpoints.refusals import check_model
+
+    of_task = there.data.of_task(name)
+    how = measures(dataclasses.replace(there, data=of_task), None)
+    check_model(there.run.model, there.model_dir, data.vocabulary_digest(of_task))
+    return Corpus(name, how)
+
+
+def _uses(setup: "Setup", params: Any, corpora: Sequence[Corpus]) -> "list[Use]":
+    from switchx.evaluation.usage import mean_use, usage
+
+    found = []
+    for of in corpora:
+        with Progress(of.how["limit"], "batches") as progress:
+            uses = usage(setup, params, of.batches(), progress.advance)
+        for use in uses:
+            if not use.load_E.any():
+                raise UserError(
+                    f"{of.name!r} uses no expert of {use.name}, since no token of it comes there: "
+                    "choose experts by another --task or --text."
+                )
+        found.append(uses)
+    return mean_use(found)
+
+
+def _layer(use: "Use", kept: "Kept", one: "Routed") -> dict[str, Any]:
+    experts = kept.experts[one]
+    return {
+        "name": use.name,
+        "load": use.load_E.tolist(),
+        "gate": use.by("gate").tolist(),
+        "kept": [*experts],
+        "dense": kept.is_dense(one),
+        "kept_load": float(use.load_E[[*experts]].sum()),
+    }
