@@ -1,29 +1,24 @@
 """A run of a part of another run's experts: what a task's tokens use, and the losses it costs."""
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import switchx
-from switchx import data, storage
+from switchx import storage
+from switchx.api.corpora import corpora, losses, used
 from switchx.api.run import Run
-from switchx.api.scoring import measures
-from switchx.errors import UserError
+from switchx.api.starting import named
 from switchx.settings import Binding, Request, Settings, check_fits, load
-from switchx.terminal import Progress
 
 if TYPE_CHECKING:
     from switchx.evaluation import Use
     from switchx.interop.pruning import Kept, Pruned, Routed
-    from switchx.training.batches import HostBatch
-    from switchx.training.state import Setup
 
 FORMAT = 1
 DOCUMENT = "pruning.json"
-CRITERIA = ("load_gate", "load", "gate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Asked:
     Attributes:
       experts: of each layer; None is the best one alone, as a dense layer.
       spread: whether that is the average of layers that may have one, and be dense, or more.
-      criterion: of `CRITERIA`.
+      criterion: what experts are ranked by, as of `switchx.evaluation.Use.by`.
     """
 
     experts: int | None
@@ -45,21 +40,6 @@ class Asked:
         """What the caller typed."""
         spread = " --spread" if self.spread else ""
         return "--to_dense" if self.experts is None else f"--experts={self.experts}{spread}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Corpus:
-    """What experts are chosen by, and the losses measured on.
-
-    Attributes:
-      how: it is evaluated, as `switchx.evaluation.evaluate_params` takes it.
-    """
-
-    name: str
-    how: dict[str, Any]
-
-    def batches(self) -> "Iterable[HostBatch]":
-        return itertools.islice(self.how["make_batches"](), self.how["limit"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +67,9 @@ class PrunedRun:
         ours, resolved = self.settings, self.settings.resolved
         to = storage.as_path(ours.model_dir, "--model_dir")
         with storage.new_place(to, "--model_dir") as directory:
-            named = ours.data.vocabulary
-            resolved = bring_vocabulary(resolved, named, self.from_dir, directory, to)
+            resolved = bring_vocabulary(
+                resolved, ours.data.vocabulary, self.from_dir, directory, to
+            )
             origin = {"from": "pruned", "path": self.from_dir, "checkpoint": self.step}
             given = (self.step, origin, self.vocabulary)
             write_run(ours.run, self.source, directory, resolved, *given)
@@ -115,11 +96,12 @@ def prune(
       UserError: something does not fit.
     """
     theirs = dataclasses.replace(request, model_dir=from_dir).of_whole_split()
-    there = load(theirs)
+    there, setting = load(theirs), f"--from_dir={from_dir}"
     check_fits(there, asked=True)
-    Run.of(there).check_model()
+    with named(setting):
+        Run.of(there).check_model()
 
-    from switchx.evaluation.losses import evaluate_params, opened
+    from switchx.evaluation.losses import opened
     from switchx.interop.pruning import Pruned, check_prunable, pruned
     from switchx.training.checkpoints.identity import newest_identity
     from switchx.training.state import Setup
@@ -129,23 +111,15 @@ def prune(
     check_prunable(config, from_dir, asked.experts, dense)
     if not asked.spread:  # what does not fit is said before anything is computed
         _settings(request, there, asked, _kept(config, asked))
-    corpora = _corpora(there, texts, tasks)
-    setup, params, step = opened(there.run, there.model_dir, step)
-    uses = _uses(setup, params, corpora)
+    read = corpora(there, texts, tasks)
+    with named(setting):
+        setup, params, step = opened(there.run, there.model_dir, step)
+    uses = used(setup, params, read)
     kept = _kept(config, asked, uses)
     ours = _settings(request, there, asked, kept)
-    evaluations: list[dict[str, Any]] = [
-        {"name": of.name, "before": evaluate_params(setup, params, step, **of.how)}
-        for of in corpora
-    ]
     new = Setup.of(ours.run, setup.mesh)
     made = pruned(new, config, kept, params)
-    for row, of in zip(evaluations, corpora, strict=True):
-        row["after"] = evaluate_params(new, made, step, **of.how)
-    said: dict[str, None] = {}
-    for row in evaluations:
-        for when in ("before", "after"):
-            said |= dict.fromkeys(row[when].pop("said", ()))
+    evaluations, said = losses((setup, params), (new, made), step, read)
     document = {
         "format": FORMAT,
         "switchx": switchx.__version__,
@@ -159,7 +133,7 @@ def prune(
     }
     vocabulary = (newest_identity(there.model_dir) or {}).get("vocabulary")
     source = Pruned(made, step)
-    return PrunedRun(ours, source, step, there.model_dir, vocabulary, document, [*said])
+    return PrunedRun(ours, source, step, there.model_dir, vocabulary, document, said)
 
 
 def _kept(config: Any, asked: Asked, uses: "Sequence[Use] | None" = None) -> "Kept":
@@ -187,44 +161,6 @@ def _settings(request: Request, there: Settings, asked: Asked, kept: "Kept") -> 
     settings = load(dataclasses.replace(request, bindings=(*request.bindings, *own)))
     check_run(settings.run, make_mesh(settings.run.mesh))
     return settings
-
-
-def _corpora(there: Settings, texts: Sequence[str], tasks: Sequence[str]) -> list[Corpus]:
-    """One for each text and each task; without either, the run's own task."""
-    found = [_of_text(there, path) for path in texts] + [_of_task(there, name) for name in tasks]
-    own = there.data.mixture_or_task_name
-    return found or [Corpus(own, measures(there, None))]
-
-
-def _of_text(there: Settings, path: str) -> Corpus:
-    batches = data.text_batches(data.read_text(path, "--text"), there.data)
-    return Corpus(path, {"make_batches": lambda: batches, "limit": there.data.eval_batches})
-
-
-def _of_task(there: Settings, name: str) -> Corpus:
-    from switchx.training.checkpoints.refusals import check_model
-
-    of_task = there.data.of_task(name)
-    how = measures(dataclasses.replace(there, data=of_task), None)
-    check_model(there.run.model, there.model_dir, data.vocabulary_digest(of_task))
-    return Corpus(name, how)
-
-
-def _uses(setup: "Setup", params: Any, corpora: Sequence[Corpus]) -> "list[Use]":
-    from switchx.evaluation.usage import mean_use, usage
-
-    found = []
-    for of in corpora:
-        with Progress(of.how["limit"], "batches") as progress:
-            uses = usage(setup, params, of.batches(), progress.advance)
-        for use in uses:
-            if not use.load_E.any():
-                raise UserError(
-                    f"{of.name!r} uses no expert of {use.name}, since no token of it comes there: "
-                    "choose experts by another --task or --text."
-                )
-        found.append(uses)
-    return mean_use(found)
 
 
 def _layer(use: "Use", kept: "Kept", one: "Routed") -> dict[str, Any]:

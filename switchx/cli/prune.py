@@ -10,7 +10,7 @@ from switchx.cli.flags import request
 from switchx.cli.from_dir import saved_config
 from switchx.errors import UserError
 
-CRITERIA = ("load_gate", "load", "gate")  # those of switchx.api.pruning
+CRITERIA = ("load_gate", "load", "gate")  # those of switchx.evaluation.Use.by
 
 EPILOG = """\
 Experts are chosen by what the validation split of the run's task uses, or of --task, or --text;
