@@ -53,9 +53,8 @@ def _of_task(there: Settings, name: str) -> Corpus:
     from switchx.training.checkpoints.refusals import check_model
 
     of_task = there.data.of_task(name)
-    how = measures(dataclasses.replace(there, data=of_task), None)
     check_model(there.run.model, there.model_dir, data.vocabulary_digest(of_task))
-    return Corpus(name, how)
+    return Corpus(name, measures(dataclasses.replace(there, data=of_task), None))
 
 
 def used(setup: "Setup", params: "Params", corpora: Sequence[Corpus]) -> "list[Use]":

@@ -67,9 +67,8 @@ class PrunedRun:
         ours, resolved = self.settings, self.settings.resolved
         to = storage.as_path(ours.model_dir, "--model_dir")
         with storage.new_place(to, "--model_dir") as directory:
-            resolved = bring_vocabulary(
-                resolved, ours.data.vocabulary, self.from_dir, directory, to
-            )
+            vocabulary = ours.data.vocabulary
+            resolved = bring_vocabulary(resolved, vocabulary, self.from_dir, directory, to)
             origin = {"from": "pruned", "path": self.from_dir, "checkpoint": self.step}
             given = (self.step, origin, self.vocabulary)
             write_run(ours.run, self.source, directory, resolved, *given)

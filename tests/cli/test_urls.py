@@ -124,6 +124,18 @@ def test_t5x_and_upcycling_in_buckets(command, gs, tmp_path):
     assert len(params(sparse)) > len(params(dense))
 
 
+def test_pruning_from_a_bucket_into_one(command, run, gs):
+    made = f"{gs.folder()}/{ODD}/pruned"
+    flags = ("--to_dense", "--gin.EVAL_STEPS=1", "--json")
+    outcome = command("prune", f"--from_dir={run}", f"--model_dir={made}", *flags)
+    assert outcome.status == 0, outcome.err
+    assert json.loads(storage.read_text(f"{made}/pruning.json", "X")) == json.loads(outcome.out)
+    assert ".unfinished" not in storage.names_in(made, "X")
+    found = json.loads(command("info", "--json", f"--model_dir={made}").out)
+    after = json.loads(outcome.out)["parameters"]["after"]
+    assert sum(found["parameters"].values()) == after
+
+
 def test_a_plan_in_a_bucket(store):
     url = f"{store.folder()}/{ODD}"
     directory = saved.choose_directory(url, "run", "one")
@@ -136,6 +148,7 @@ COMMANDS = {
     "--gin_file": ("train", "--gin_file={}/a.gin"),
     "MODEL_DIR": ("info", "--model_dir={}"),
     "--from_dir": ("upcycle", "--from_dir={}", "--model_dir=new"),
+    "--from_dir of prune": ("prune", "--to_dense", "--from_dir={}", "--model_dir=new"),
     "--input hf": ("import", "--from=hf", "--input={}", "--model_dir=new"),
     "--input t5x": ("import", "--from=t5x", "--input={}", "--model_dir=new"),
     "--input": ("infer", "--input={}"),

@@ -137,7 +137,7 @@ BAD = {
     "no step": (["--experts=2", "--step=3"], "--step=3 is not in MODEL_DIR='whole'"),
     "vocabulary": (
         ["--experts=2", "--gin.VOCABULARY='default'"],
-        "PLACEHOLDER",
+        "ModelConfig.vocab_size=384 is less than the 32100 ids of the task's vocabulary",
     ),
     "no task": (["--experts=2", "--task=nothing"], "'nothing'"),
     "no text": (["--experts=2", "--text=empty.txt"], "--text='empty.txt' holds no text"),
@@ -155,6 +155,20 @@ def test_what_cannot_be_pruned_is_one_line(runs, command, tmp_path, flags, messa
     assert (outcome.status, outcome.out) == (2, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_task_of_another_vocabulary(runs, command, tmp_path, monkeypatch):
+    """Of as many ids."""
+    digest, task = data.vocabulary_digest, "python_docs_span_corruption"
+    monkeypatch.setattr(
+        "switchx.data.vocabulary_digest",
+        lambda config: "another" if config.mixture_or_task_name == task else digest(config),
+    )
+    flags = ("--model_dir=new", "--to_dense", f"--task={task}")
+    outcome = command("prune", f"--from_dir={runs / 'whole'}", *flags)
+    assert outcome.status == 2
+    assert "VOCABULARY does not match the checkpoint in MODEL_DIR=" in outcome.err
     assert not (tmp_path / "new").exists()
 
 
