@@ -189,6 +189,11 @@ def check_prunable(
             f"--from_dir={from_dir} has SwitchConfig.encoder_routing={switch.encoder_routing!r}, "
             "by which all experts get as many tokens: name a run whose tokens choose."
         )
+    if switch.expert_widths is not None:
+        raise UserError(
+            f"--from_dir={from_dir} has SwitchConfig.expert_widths={switch.expert_widths!r}, and "
+            "its layers would keep different ones: name a run whose experts have the model's d_ff."
+        )
     if makes_dense and switch.extra_dense:
         raise UserError(
             f"--from_dir={from_dir} has SwitchConfig.extra_dense=True, a dense feed-forward behind "

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from switchx.interop.pruning import Kept, keep, prune, routed, spread
+from switchx.errors import UserError
+from switchx.interop.pruning import Kept, check_prunable, keep, prune, routed, spread
 from switchx.model import NO_NOISE, Groupings, Model, ModelConfig
 from switchx.training.metrics import layer_names
 from tests.helpers import init, jit, random_inputs, switch_config, tiny_config
@@ -169,3 +170,27 @@ def test_layers_of_several_sizes():
                 ours["router"]["kernel_DE"], kernel_DE[:, np.array(experts)]
             )
         np.testing.assert_array_equal(after["attention"]["out_TD"], before["attention"]["out_TD"])
+
+
+@pytest.mark.parametrize(
+    ("switch", "experts", "dense", "message"),
+    [
+        (dict(top_k=2), 1, False, "--experts=1 must be from 2 to 3: the model in --from_dir=run"),
+        (dict(top_k=2), 4, True, "--experts=4 must be from 2 to 3: the model in --from_dir=run"),
+        (dict(num_experts=1), 1, False, "--experts=1 must be left out for --to_dense: the model"),
+        (dict(encoder_routing="experts_choose"), 2, False, "by which all experts get as many"),
+        (dict(extra_dense=True), None, True, "has SwitchConfig.extra_dense=True, a dense feed-f"),
+        (dict(expert_widths=((2, 32), (2, 64))), 2, False, "SwitchConfig.expert_widths=((2, 32), "),
+        (None, 2, False, "--from_dir=run holds a dense model, which has no experts"),
+        (dict(top_k=2), None, True, None),
+        (dict(extra_dense=True), 2, False, None),
+    ],
+)
+def test_what_cannot_be_pruned_so(switch, experts, dense, message):
+    config = tiny_config(switch=None if switch is None else switch_config(**switch))
+    if message is None:
+        check_prunable(config, "run", experts, dense)
+        return
+    with pytest.raises(UserError) as refused:
+        check_prunable(config, "run", experts, dense)
+    assert message in str(refused.value)
