@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from switchx import storage
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
 from switchx.training.config import CONTINUE, RunConfig
+from switchx.training.run_reader import read_start
 
 if TYPE_CHECKING:
     from switchx.training.warm_start import WarmStart
@@ -38,7 +37,7 @@ def beginning(settings: Settings) -> Beginning:
 
     if settings.start.from_run is None:
         return Beginning(settings.run)
-    record = _record(settings)
+    record = read_start(settings.model_dir)
     if saved_steps(settings.model_dir):
         return Beginning(_from_step(settings, record.get("step", 0)))
     warm = _warm_start(settings, record)
@@ -83,15 +82,3 @@ def named(setting: str) -> Iterator[None]:
     except UserError as error:
         said = str(error)
         raise UserError(said if setting in said else f"{setting}: {said}") from error
-
-
-def _record(settings: Settings) -> dict[str, Any]:
-    """What start.json says; {} before the first start."""
-    path = storage.as_path(settings.model_dir, "MODEL_DIR") / "start.json"
-    try:
-        found = json.loads(storage.read_if_there(path, "MODEL_DIR") or b"{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is damaged: remove the run's directory, or name another one.")
-    return found

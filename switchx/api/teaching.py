@@ -1,11 +1,14 @@
 """The teacher of a run that is about to train, or to be planned."""
 
 import dataclasses
+from typing import Any
 
+from switchx import data
 from switchx.api.starting import named
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
 from switchx.training.config import RunConfig
+from switchx.training.run_reader import read_start
 from switchx.training.teacher import Teacher
 
 
@@ -35,10 +38,10 @@ def taught(settings: Settings) -> RunConfig:
 def _teacher(settings: Settings, where: str) -> Teacher:
     from switchx import hosts
     from switchx.training.checkpoints.choosing import chosen_step
-    from switchx.training.checkpoints.identity import newest_identity, read_identity, teacher_in
+    from switchx.training.checkpoints.identity import read_identity
 
     config, setting = settings.objective, f"TEACHER={where!r}"
-    before = teacher_in(newest_identity(settings.model_dir) or {})
+    before = _before(settings)
     with named(setting):
         path, step = chosen_step(where, config.checkpoint, "TEACHER", "TEACHER_CHECKPOINT")
         if before and before["path"] == where and config.checkpoint in ("newest", "best"):
@@ -54,5 +57,29 @@ def _teacher(settings: Settings, where: str) -> Teacher:
             f"{setting}: its checkpoint of step {step} is damaged ({error}): name another step "
             "with TEACHER_CHECKPOINT."
         ) from error
-    vocabulary = identity.get("vocabulary")
+    vocabulary = identity.get("vocabulary") or _vocabulary(there)
     return Teacher(config, there.run.model, path, step, seal, vocabulary)
+
+
+def _vocabulary(there: Settings) -> str | None:
+    """What an import's configuration says of its vocabulary, which its checkpoint does not.
+
+    None where that does not lie here.
+    """
+    try:
+        return data.vocabulary_digest(there.data) if data.known_ids(there.data) else None
+    except UserError:
+        return None
+
+
+def _before(settings: Settings) -> dict[str, Any] | None:
+    """The record of whom the run learns from already; None before its first start.
+
+    A restart before the first save has it from its first start.
+    """
+    from switchx.training.checkpoints.identity import newest_identity, teacher_in
+
+    saved = newest_identity(settings.model_dir)
+    if saved is not None:
+        return teacher_in(saved)
+    return read_start(settings.model_dir).get("teacher")

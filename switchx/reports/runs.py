@@ -50,8 +50,8 @@ class Size:
       parameters: all of them, every expert's included: the paper's sparse parameters.
       parameters_per_token: without the experts that a token does not use.
       parameters_of_layers: of those, all but the routers': the same for any number of experts.
-      flops_per_step, tokens_per_step: of one training step; tokens of inputs and targets, padding
-        counted.
+      flops_per_step, tokens_per_step: of one training step, with a teacher's forward pass; tokens
+        of inputs and targets, padding counted.
     """
 
     parameters: int
@@ -164,27 +164,39 @@ def read_run(name: str, model_dir: storage.AnyPath) -> RunRecord:
         )
     loaded = settings.load(settings.Request(gin_files=(str(config),)))
     model, trainer = loaded.run.model, loaded.run.trainer
-    rows = metric_rows(directory)
+    rows, start = metric_rows(directory), _json(directory / "start.json")
     return RunRecord(
         name=name,
         settings=loaded.gin.settings(),
         num_experts=model.switch.num_experts if model.switch else 1,
         seed=trainer.seed,
         train_steps=trainer.train_steps,
-        size=size_of(loaded.run),
-        start=_json(directory / "start.json"),
+        size=size_of(loaded.run, _teacher_flops(loaded, start)),
+        start=start,
         curves=_curves(rows, model),
         seconds_per_step=_seconds_per_step(rows),
         tasks=_tasks(rows),
     )
 
 
-def size_of(run: RunConfig) -> Size:
-    """Parameters, FLOPs and tokens of a configuration; traced, nothing allocated."""
+def _teacher_flops(loaded: settings.Settings, start: Mapping[str, Any]) -> int:
+    """FLOPs of the forward pass of a sequence of the model that a run learns from, if any."""
+    learns = loaded.objective.name == "distill" and loaded.objective.share
+    teacher = start.get("teacher")
+    found = teacher.get("forward_flops") if learns and isinstance(teacher, dict) else None
+    return found if isinstance(found, int) else 0
+
+
+def size_of(run: RunConfig, teacher_flops: int = 0) -> Size:
+    """Parameters, FLOPs and tokens of a configuration; traced, nothing allocated.
+
+    Args:
+      teacher_flops: of a sequence, where `run` does not have its teacher.
+    """
     batch = run.batch
     return Size(
         *_parameters(run.model),
-        step_flops(run, Model.of(run.model)),
+        step_flops(run, Model.of(run.model)) + batch.batch_size * teacher_flops,
         batch.batch_size * (batch.input_length + batch.target_length),
     )
 

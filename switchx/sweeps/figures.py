@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from jax.sharding import Mesh
 
+from switchx.api.teaching import taught
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.planning import memory, plan, report
@@ -67,8 +68,9 @@ def of_sweep(
         is that of the state, gradients and batch, and time that of the model's FLOPs at peak rate.
       say: is told, a line at a time, what takes long.
     """
-    problems = [_problem(each, topology) for each in made.resolved]
-    programs = [_program(each.settings.run) for each in made.resolved]
+    resolved = [_with_teacher(made, each) for each in made.resolved]
+    problems = [problem or _problem(each, topology) for each, problem in resolved]
+    programs = [_program(each.settings.run) for each, _ in resolved]
     planned: dict[RunConfig, Planned] = {}
     wanted = len({p for p, problem in zip(programs, problems, strict=True) if problem is None})
     for each, program, problem in zip(made.resolved, programs, problems, strict=True):
@@ -107,7 +109,19 @@ def _program(run: RunConfig) -> RunConfig:
         run,
         trainer=TrainerConfig(train_steps=1, microbatches=kept.microbatches),
         optimizer=OptimizerConfig(name=optimizer.name, clip_global_norm=optimizer.clip_global_norm),
+        teacher=run.teacher and run.teacher.program(),
     )
+
+
+def _with_teacher(made: Made, each: Resolved) -> tuple[Resolved, str | None]:
+    """A point with the teacher that its run will have, or why it would have none."""
+    place = str(made.folder.config_file(each.point).parent)
+    settings = dataclasses.replace(each.settings, model_dir=place)
+    try:
+        run = taught(settings)
+    except UserError as error:
+        return each, each.settings.gin.explained(str(error))
+    return dataclasses.replace(each, settings=dataclasses.replace(each.settings, run=run)), None
 
 
 def _problem(each: Resolved, topology: "Topology | None") -> str | None:

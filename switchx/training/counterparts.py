@@ -110,12 +110,11 @@ class _Look:
         of_layer = f"{stack}/{blocks}/layer_{layer}/"
         if of_layer + rest in self.found:
             return self._part(name, Part(of_layer + rest, block))
-        experts = of_layer + _EXPERTS + _EXPERTS_OF.get(rest.removeprefix(_DENSE), "")
-        own_experts = name.replace(_DENSE, _EXPERTS).rpartition("/")[0]
-        has_experts = any(each.startswith(own_experts) for each in self.shapes)
-        if experts not in self.found or has_experts:
+        in_place = rest.startswith(_DENSE) and _has(self.found, of_layer + _EXPERTS)
+        if not in_place or _has(self.shapes, name.partition(_DENSE)[0] + _EXPERTS):
             self._check_missing(name)
             return None
+        experts = of_layer + _EXPERTS + _EXPERTS_OF[rest.removeprefix(_DENSE)]
         return self._merged(name, Part(experts, block, f"{stack} {number}"))
 
     def _part(self, name: str, part: Part) -> Part | None:
@@ -160,6 +159,10 @@ class _Look:
         if whys and ("sizes" not in config.changes or config.experts is not None):
             raise UserError(f"{what} model of {list(wanted)}: {whys[0]}")
         return not whys
+
+
+def _has(names: Mapping[str, Any], folder: str) -> bool:
+    return any(name.startswith(folder) for name in names)
 
 
 def _why_not(

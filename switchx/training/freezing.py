@@ -65,9 +65,15 @@ def step_flops(run: RunConfig, model: Model) -> int:
         for name, leaf in named(model.shapes).items()
         if is_frozen(frozen, name)
     )
-    teacher = run.teacher if run.teacher and run.teacher.config.share else None
-    taught = forward_flops(teacher.model, *lengths) if teacher else 0
-    return batch.batch_size * (train_flops(run.model, *lengths) - saved + taught)
+    own = train_flops(run.model, *lengths) - saved
+    return batch.batch_size * (own + teacher_flops(run))
+
+
+def teacher_flops(run: RunConfig) -> int:
+    """FLOPs of its teacher's forward pass of one sequence; 0 of a run that learns from none."""
+    if run.teacher is None or not run.teacher.config.share:
+        return 0
+    return forward_flops(run.teacher.model, run.batch.input_length, run.batch.target_length)
 
 
 def check(frozen: Patterns, shapes: Params) -> None:

@@ -19,14 +19,15 @@ from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.feed import Feed
-from switchx.training.freezing import num_trained
+from switchx.training.freezing import num_trained, teacher_flops
 from switchx.training.hangs import HangWatch
 from switchx.training.host_rows import HostShards
 from switchx.training.log import RunLog
 from switchx.training.loop import Loop, TrainResult
 from switchx.training.not_finite import Inquiry
 from switchx.training.profile import Profiler, ProfileSteps
-from switchx.training.run_reader import metric_rows
+from switchx.training.room import check_room
+from switchx.training.run_reader import metric_rows, read_start
 from switchx.training.start import FRESH, Start, lines
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
@@ -69,6 +70,7 @@ def train(
         vocabulary = feed.check()
         resets = check_resume(run, directory, vocabulary, feed.check_position)
         setup = Setup.of(run, mesh)
+        check_room(setup)
         try:
             with contextlib.closing(
                 Checkpoints(directory, setup, shards, start, vocabulary, resets)
@@ -101,7 +103,7 @@ def _train(
         hosts.compiled_everywhere("train")
         stream = opening.result()
     if hosts.is_first():
-        record = _with_teacher(setup, began.record)
+        record = _with_teacher(setup.run, directory, began.record)
         run_directory.write_start(directory, setup, config, record, checkpoints.resets)
     log = RunLog(directory, setup, began.step, writers or Writers())
     try:
@@ -133,10 +135,17 @@ def _finished(directory: Path, step: int, train_steps: int) -> TrainResult | Non
     return TrainResult(step, None, validation, load, first_step=step)
 
 
-def _with_teacher(setup: Setup, record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a run that begins is started from, and whom it learns from."""
-    teacher = setup.run.teacher
-    return {**record, "teacher": teacher.record} if record and teacher else record
+def _with_teacher(run: RunConfig, directory: Path, record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What start.json is to say of a run; {} where it says all of it.
+
+    Also whom it learns from, so that a restart before the first save learns from the same, and
+    what that costs, since a report reads nothing of the teacher.
+    """
+    if run.teacher is None:
+        return record
+    teacher = {**run.teacher.record, "forward_flops": teacher_flops(run)}
+    said = record or read_start(directory)
+    return {} if said.get("teacher") == teacher else {**said, "teacher": teacher}
 
 
 def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seconds: float) -> None:

@@ -18,10 +18,8 @@ from switchx.sharding import describe
 from switchx.terminal import table
 from switchx.training.placing import abstract_params, bytes_per_device
 from switchx.training.resets import NO_RESETS, Resets
-from switchx.training.run_reader import FORMAT, FORMAT_FILE, check_format
+from switchx.training.run_reader import FORMAT, FORMAT_FILE, START_FILE, check_format
 from switchx.training.state import Setup
-
-START_FILE = "start.json"
 
 
 def prepare(model_dir: str | Path, token: str = "") -> Path:

@@ -10,6 +10,7 @@ from switchx.errors import UserError
 FORMAT = 1  # raise it, and say in the document what changed, where a reader must know
 FORMAT_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
+START_FILE = "start.json"
 
 
 def check_format(model_dir: str | Path) -> None:
@@ -47,6 +48,22 @@ def damaged_form(model_dir: str | Path) -> UserError:
         f"MODEL_DIR={str(model_dir)!r} has a damaged {FORMAT_FILE}: remove that file, or name "
         "another directory."
     )
+
+
+def read_start(model_dir: str | Path) -> dict[str, Any]:
+    """What start.json says; {} before the first start.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    path = storage.as_path(model_dir, "MODEL_DIR") / START_FILE
+    try:
+        found = json.loads(storage.read_if_there(path, "MODEL_DIR") or b"{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: remove the run's directory, or name another one.")
+    return found
 
 
 def metric_rows(model_dir: str | Path) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from switchx import storage
+from switchx import data, storage
 from switchx.api.starting import beginning
+from switchx.api.teaching import taught
 from switchx.errors import UserError
 from switchx.interop.new_run import write_run
 from switchx.settings import Request, load, read_flag
@@ -210,3 +211,14 @@ def test_a_dense_student_begins_with_its_teacher(frozen_base, tmp_path, way):
     said = {"mean": "'mean': encoder 1", "most_used": "'most_used': expert 1 of encoder 1, exp"}
     assert f"2 feed-forwards made of experts, {said[way]}" in " ".join(lines(began.record))
     assert all(leaf.sharding.mesh == setup.mesh for leaf in found.values())
+
+
+def test_an_import_teaches_those_of_the_vocabulary_that_it_was_given(frozen_base, tmp_path):
+    """Its checkpoint names none, its configuration does."""
+    asked = {"OBJECTIVE": "distill", "TEACHER": str(frozen_base)}
+    learns = settings_of(tmp_path / "new", **asked)
+    teacher = taught(learns).teacher
+    teacher.check_vocabulary(data.vocabulary_digest(learns.data))
+    other = settings_of(tmp_path / "new", **asked, VOCABULARY="python_docs")
+    with pytest.raises(UserError, match="was trained with another VOCABULARY or other sentinels"):
+        teacher.check_vocabulary(data.vocabulary_digest(other.data))

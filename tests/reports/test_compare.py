@@ -5,6 +5,7 @@ import json
 import pytest
 
 from switchx.cli.main import main
+from switchx.reports.runs import read_run
 from tests.reports.made_up import loss, make_run
 from tests.reports.test_sweep_report import embedded, refused
 
@@ -65,3 +66,16 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     assert "has no metrics yet" in refused(capsys, "compare", a, str(empty), out)
     assert "holds something that is no" in refused(capsys, "compare", a, b, f"--output={runs}")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teachers_forward_pass_counts_though_the_teacher_is_gone(tmp_path):
+    teacher = {"path": "gone", "step": 9, "seal": "", "forward_flops": 1000}
+    sizes = []
+    for share in (0.25, 0.0):
+        place = tmp_path / str(share)
+        make_run(place, OBJECTIVE="distill", TEACHER="gone", TEACHER_SHARE=share)
+        (place / "start.json").write_text(json.dumps({"from": "fresh", "teacher": teacher}))
+        sizes.append(read_run("a", place).size)
+    taught, alone = sizes
+    assert taught.flops_per_step == alone.flops_per_step + 8 * 1000
+    assert taught.parameters == alone.parameters

@@ -140,3 +140,11 @@ def test_times_follow_from_a_point_that_is_done(stated, tmp_path, capsys):
     assert [seconds for _, seconds in told] == pytest.approx([10, 10, other, other])
     assert found["seconds"] == pytest.approx(20 + 2 * other)
     assert found["flops"] == sum(point["flops"] for point in found["points"])
+
+
+def test_points_have_their_teacher(tmp_path, capsys):
+    """So that their memory and time are counted with it, and one that is not there is known."""
+    taught = ["--gin.OBJECTIVE=distill", "--gin.TEACHER=absent"]
+    assert main(["sweep", "plan", TOY, f"--sweep_dir={tmp_path / 'toy'}", *taught]) == 2
+    said = capsys.readouterr().err
+    assert "points cannot run, and nothing was written: TEACHER='absent' holds no ch" in said

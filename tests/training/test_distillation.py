@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from switchx.errors import UserError
-from switchx.model import NO_NOISE, Model
+from switchx.model import NO_NOISE, Model, forward_flops
 from switchx.sharding import MeshConfig, make_mesh
-from switchx.training import train
+from switchx.training import room, train
 from switchx.training.batches import put_batch
 from switchx.training.checkpoints.identity import read_identity
 from switchx.training.checks import check_run
 from switchx.training.freezing import step_flops
 from switchx.training.objectives import Pretraining
 from switchx.training.objectives.losses import soft_sums
+from switchx.training.run_reader import read_start
 from switchx.training.state import Setup
 from switchx.training.step import gradients
 from switchx.training.teacher import ObjectiveConfig, Teacher
@@ -149,6 +150,17 @@ def test_a_teacher_of_another_kind_is_refused(taught_by, changes, says):
         known.check_vocabulary("v2")
 
 
+def test_one_that_has_no_room_is_refused_before_anything_is_allocated(taught_by, monkeypatch):
+    setup = setup_of(taught_by)
+    monkeypatch.setattr(room, "device_bytes", lambda: 10**9)
+    room.check_room(setup)
+    monkeypatch.setattr(room, "device_bytes", lambda: 20_000)
+    says = r"TEACHER=.* GB of each device .*: TEACHER_DTYPE='bfloat16'"
+    with pytest.raises(UserError, match=says):
+        room.check_room(setup)
+    assert "constants" not in vars(setup)
+
+
 @pytest.mark.usefixtures("one_device")
 def test_a_run_keeps_its_teacher_and_goes_on_with_no_other(taught_by, tmp_path):
     run = setup_of(taught_by).run
@@ -159,6 +171,8 @@ def test_a_run_keeps_its_teacher_and_goes_on_with_no_other(taught_by, tmp_path):
     assert saved["teacher"] == run.teacher.record
     own = {name for name in saved["arrays"] if name.startswith("params/")}
     assert len(own) == len(jax.tree.leaves(Model.of(run.model).shapes))  # none of the teacher's
+    forward = forward_flops(run.teacher.model, run.batch.input_length, run.batch.target_length)
+    assert read_start(tmp_path)["teacher"] == {**run.teacher.record, "forward_flops": forward}
     other = dataclasses.replace(run, teacher=dataclasses.replace(run.teacher, seal="another"))
     with pytest.raises(UserError, match="is not the checkpoint that the run in MODEL_DIR"):
         train(other, tmp_path, feed())

@@ -13,8 +13,8 @@ from switchx.training.checkpoints.identity import (
     saved_steps,
 )
 from switchx.training.resets import NO_RESETS, Resets
-from switchx.training.run_directory import START_FILE, locked, prepare
-from switchx.training.run_reader import METRICS_FILE, metric_rows
+from switchx.training.run_directory import locked, prepare
+from switchx.training.run_reader import METRICS_FILE, START_FILE, metric_rows
 
 
 def copy_checkpoint(source: str | Path, model_dir: str | Path, step: int) -> bool:
