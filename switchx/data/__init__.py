@@ -334,7 +334,8 @@ def ungraded_tasks(config: DataConfig) -> dict[str, str]:
 def _is_without_metrics(config: DataConfig) -> bool:
     from switchx.data.tasks import names
 
-    own = {*names.MASKED, *(n for n in names.SPAN_CORRUPTION if n.endswith("_span_corruption"))}
+    own = {*names.MASKED, *names.UL2, *names.DENOISER_OF}
+    own |= {n for n in names.SPAN_CORRUPTION if n.endswith("_span_corruption")}
     if own.issuperset(config.names):
         return True  # known without asking seqio
     from switchx.data.tensorflow_loader import load_tensorflow

@@ -11,8 +11,9 @@ from switchx.data.files import check_formats
 from switchx.data.masked import masked, refusal
 from switchx.data.tasks import lookup, names, task_files, text_files, vocabulary_files
 from switchx.data.tasks.ids import Ids
-from switchx.data.tasks.objectives import check_span_lengths, spans_of
+from switchx.data.tasks.objectives import Denoiser, check_span_lengths, denoisers_of
 from switchx.data.tasks.rates import check_scaled
+from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
@@ -27,9 +28,11 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
         from switchx.data.prepared.stream import PreparedSets
 
         for split in splits:
-            for info in PreparedSets(config, split).infos:
-                if config.encoder_alone and info.plan.cut is not None:
-                    raise refusal(info.plan.task)
+            plans = [info.plan for info in PreparedSets(config, split).infos]
+            _check_modes([plan.task for plan in plans], config)
+            for plan in plans:
+                if config.encoder_alone and plan.cut is not None:
+                    raise refusal(plan.task)
         return
     if config.mixture_starts and config.pack and "train" in splits:
         raise UserError(
@@ -81,9 +84,32 @@ def check_objective(config: DataConfig, fetched: bool = False) -> None:
         raise refusal(own[0])
     ids = vocabulary_files.known_ids(config, fetched) if own and not config.prepared_dir else None
     if ids is not None:
-        lengths = config.feature_lengths
-        for name in own:
-            check_span_lengths(lengths, *spans_of(name), ids.sentinels.count, config.vocabulary)
+        length, modes = config.feature_lengths["inputs"], config.mode_tokens
+        denoisers = [one for name in own for one in denoisers_of(name, length, modes)]
+        vocabulary = vocabulary_files.known(config, fetched) if modes else None
+        _check_rows(denoisers, ids, vocabulary, config)
+
+
+def _check_rows(
+    denoisers: Sequence[Denoiser], ids: Ids, vocabulary: Vocabulary | None, config: DataConfig
+) -> None:
+    """Raises UserError where rows cannot be made in each of these ways.
+
+    Where modes are tokens and the vocabulary is not read yet, nothing is known.
+    """
+    modes = {one.mode for one in denoisers if one.mode}
+    if modes and vocabulary is None:
+        return
+    tokens = {mode: vocabulary.encode(mode) for mode in modes} if vocabulary else {}
+    for mode, own in tokens.items():
+        if ids.unknown in own:
+            raise UserError(
+                f"MODE_TOKENS=True, and VOCABULARY={config.vocabulary!r} has no pieces for "
+                f"{mode!r}: give one that has, or leave MODE_TOKENS False."
+            )
+    sized = [(one, len(tokens.get(one.mode, ()))) for one in denoisers]
+    if sized:
+        check_span_lengths(config.feature_lengths, sized, ids.sentinels.count, config.vocabulary)
 
 
 def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
@@ -131,7 +157,7 @@ def asked_ids(config: DataConfig) -> Ids | None:
         ids = seqio_vocabularies.ids_of(provider.output_features["targets"].vocabulary, config)
     except UserError:  # it is said where its data is read
         return None
-    _check_spans(provider, ids, config)
+    _check_spans(provider, ids, None, config)
     return ids
 
 
@@ -142,35 +168,50 @@ def check_task(config: DataConfig, splits: Sequence[str]) -> Any:
       UserError: one of them does not; nothing has been read but the vocabulary.
     """
     load_tensorflow()
+    import seqio
+
     from switchx.data.tasks import mixing, sources
 
     provider = lookup.find_provider(config)
     _check_text_is_read(provider, config)
-    _check_spans(provider, lookup.open_vocabulary(config, provider).ids, config)
+    vocabulary = lookup.open_vocabulary(config, provider)
+    _check_spans(provider, vocabulary.ids, vocabulary, config)
+    _check_modes([task.name for task in seqio.get_subtasks(provider)], config)
     sources.check_sources(provider, config, splits)
     if "train" in splits:
         mixing.join_steps(provider, config)
     return provider
 
 
-def _check_spans(provider: Any, ids: Ids, config: DataConfig) -> None:
+def _check_spans(
+    provider: Any, ids: Ids, vocabulary: Vocabulary | None, config: DataConfig
+) -> None:
     """Raises UserError where a task cannot corrupt rows of these lengths with these sentinels."""
     import seqio
 
-    from switchx.data.tasks.span_corruption import span_settings
+    from switchx.data.tasks.span_corruption import denoiser_of
 
-    for task in seqio.get_subtasks(provider):
-        spans = span_settings(task)
-        if spans is not None:
-            if config.encoder_alone:
-                raise refusal(task.name)
-            sentinels = ids.sentinels.count
-            check_span_lengths(config.feature_lengths, *spans, sentinels, config.vocabulary)
+    found = {task.name: denoiser_of(task) for task in seqio.get_subtasks(provider)}
+    denoisers = {name: one for name, one in found.items() if one is not None}
+    if config.encoder_alone and denoisers:
+        raise refusal(next(iter(denoisers)))
+    _check_rows(list(denoisers.values()), ids, vocabulary, config)
+
+
+def _check_modes(tasks: Sequence[str], config: DataConfig) -> None:
+    """MODE_TOKENS with tasks that have no modes would be without effect."""
+    if config.mode_tokens and names.DENOISER_OF.keys().isdisjoint(tasks):
+        raise UserError(
+            f"MODE_TOKENS=True is for UL2's denoisers, and MIXTURE_OR_TASK_NAME="
+            f"{config.mixture_or_task_name!r} has none: name a mixture of them, such as "
+            f"{next(iter(names.UL2))!r}, or leave MODE_TOKENS False."
+        )
 
 
 def _probe(provider: Any) -> Any:
-    """One task stands for all of mC4, which takes minutes to build; else the provider itself."""
-    return provider.tasks[0] if provider.name in names.MC4_MIXTURES else provider
+    """One task stands for all of mC4, which takes minutes to build, and for all that read the same
+    text; else the provider itself."""
+    return provider.tasks[0] if provider.name in {*names.MC4_MIXTURES, *names.UL2} else provider
 
 
 def _check_each_task(provider: Any, config: DataConfig) -> None:

@@ -49,6 +49,8 @@ class DataConfig:
       task_fields: TASK_FIELDS, where a field of the task lies in these files, if not under its own
         name: a path as 'answers.text', or a text with paths in it as 'question: {question}'.
       task_metrics: TASK_METRICS, of the task 'task_files': names of metrics of the package t5.
+      mode_tokens: MODE_TOKENS, whether the inputs of UL2's denoisers begin with the tokens of their
+        mode: '[NLU]', '[S2S]' or '[NLG]'.
       prepared_dir: PREPARED_DIR, where `switchx data prepare` wrote, here, at gs:// or s3://; None
         reads the sources.
       prepared_cache_gb: PREPARED_CACHE_GB, gigabytes that copies of shards from a PREPARED_DIR at a
@@ -92,6 +94,7 @@ class DataConfig:
     task_files: Mapping[str, str] | None = None
     task_fields: Mapping[str, str] | None = None
     task_metrics: Sequence[str] = ()
+    mode_tokens: bool = False
     prepared_dir: str | None = None
     prepared_cache_gb: float = 20.0
     pack: bool = False

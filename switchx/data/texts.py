@@ -12,9 +12,9 @@ from switchx.data.batches import Batch
 from switchx.data.config import DataConfig
 from switchx.data.masked import masked
 from switchx.data.prepared import counter_random
-from switchx.data.prepared.rows import empty_batch, put_rows
+from switchx.data.prepared.rows import after_mode, empty_batch, put_rows
 from switchx.data.prepared.spans import SpanCorruption
-from switchx.data.tasks.objectives import spans_of
+from switchx.data.tasks.objectives import denoisers_of
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.errors import UserError
 
@@ -82,10 +82,15 @@ def text_batches(text: Text, config: DataConfig, vocabulary: Vocabulary) -> list
     Raises:
       UserError: TASK_FEATURE_LENGTHS has no room for a row with a span.
     """
-    density, mean_span = spans_of(config.mixture_or_task_name)
+    inputs = config.feature_lengths["inputs"]
+    # Of a mixture of denoisers the first, which is T5's own.
+    density, mean_span, mode = denoisers_of(
+        config.mixture_or_task_name, inputs, config.mode_tokens
+    )[0]
+    mode_ids = vocabulary.encode(mode)
     mean_span = 1.0 if config.encoder_alone else mean_span  # each mask stands for one token
     corruption = SpanCorruption(density, mean_span, *vocabulary.ids.sentinels.row)
-    length = _row_length(corruption, config, vocabulary)
+    length = _row_length(corruption, inputs - len(mode_ids), config, vocabulary)
     rows = [
         tokens[start : start + length]
         for tokens in map(vocabulary.encode, text.parts)
@@ -93,19 +98,22 @@ def text_batches(text: Text, config: DataConfig, vocabulary: Vocabulary) -> list
     ]
     size = config.rows_per_eval_batch
     return [
-        _batch(rows[first : first + size], first, corruption, config, vocabulary)
+        _batch(rows[first : first + size], first, corruption, mode_ids, config, vocabulary)
         for first in range(0, len(rows), size)
     ]
 
 
-def _row_length(corruption: SpanCorruption, config: DataConfig, vocabulary: Vocabulary) -> int:
+def _row_length(
+    corruption: SpanCorruption, inputs: int, config: DataConfig, vocabulary: Vocabulary
+) -> int:
+    """Tokens of the longest row that is at most `inputs` long once corrupted."""
     lengths = config.feature_lengths
-    longest = lengths["inputs"] + lengths["targets"]
+    longest = inputs + lengths["targets"]
     for length in range(longest, 1, -1):
         noise, spans = corruption.counts(length)
-        fits = length - noise + spans < lengths["inputs"] and noise + spans < lengths["targets"]
+        fits = length - noise + spans < inputs and noise + spans < lengths["targets"]
         if config.encoder_alone:
-            fits, spans = length < lengths["inputs"], 1
+            fits, spans = length < inputs, 1
         if fits and spans <= vocabulary.sentinels:
             return length
     raise UserError(
@@ -118,6 +126,7 @@ def _batch(
     rows: list[list[int]],
     first: int,
     corruption: SpanCorruption,
+    mode_ids: list[int],
     config: DataConfig,
     vocabulary: Vocabulary,
 ) -> Batch:
@@ -129,7 +138,8 @@ def _batch(
             is_masked_RN = corruption.noise_mask(key_R, len(tokens))
             pair = np.where(is_masked_RN, corruption.first_sentinel, token_RN), token_RN
         else:
-            pair = corruption.corrupt(token_RN, key_R)
+            inputs_RI, targets_RT = corruption.corrupt(token_RN, key_R)
+            pair = after_mode(inputs_RI, mode_ids), targets_RT
         ended = (np.concatenate([part, eos], axis=1) for part in pair)
         put_rows(batch, slice(n, n + 1), *ended)
     return masked(batch, corruption.first_sentinel, config) if config.encoder_alone else batch

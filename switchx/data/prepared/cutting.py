@@ -11,17 +11,17 @@ import tensorflow as tf
 from switchx.data.config import DataConfig
 from switchx.data.prepared.set_plan import SetPlan
 from switchx.data.streamed.pipeline import building_errors
-from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, span_lengths
+from switchx.data.tasks.objectives import Denoiser, span_lengths
 from switchx.data.tasks.span_corruption import (
     DOCUMENTS_IN_A_ROW,
+    denoiser_of,
     is_span_corruption,
-    span_settings,
 )
 from switchx.data.tasks.vocabularies import Vocabulary
 
 _SEED = 0  # of what a task draws when it is prepared, other than its spans
 _OPEN_ROWS = 10  # that a short example may be packed into
-_SPAN_SETTINGS = {"noise_density", "mean_noise_span_length"}
+_SPAN_SETTINGS = {"noise_density", "mean_noise_span_length", "mode"}
 
 
 class Reading:
@@ -45,8 +45,10 @@ def plan_of(
 ) -> SetPlan:
     """The plan of a task's set under a config."""
     corrupts = _span_step(task) is not None
-    density, mean_span = span_settings(task) or (NOISE_DENSITY, MEAN_SPAN)
-    cut = span_lengths(config.feature_lengths["inputs"], density, mean_span).tokens
+    density, mean_span, mode = denoiser_of(task) or Denoiser()
+    mode_ids = vocabulary.encode(mode) if corrupts and mode else []
+    room = config.feature_lengths["inputs"] - len(mode_ids)
+    cut = span_lengths(room, density, mean_span).tokens
     return SetPlan(
         task=task.name,
         feature_lengths=dict(sorted(config.feature_lengths.items())),
@@ -60,6 +62,7 @@ def plan_of(
         pack=config.pack,
         shards=dict(shards),
         sentinels=None if vocabulary.ids.is_t5s else list(vocabulary.ids.sentinels.row),
+        mode=mode_ids or None,
     )
 
 

@@ -192,6 +192,12 @@ class _Preparation:
                 f"VOCABULARY={self._config.vocabulary!r} is not what {self._url!r} was prepared "
                 "with: give that, or another PREPARED_DIR."
             )
+        modes, before = ("mode" in settings for settings in (wanted, there))
+        if modes != before:
+            raise UserError(
+                f"MODE_TOKENS={modes} but {self._url!r} was prepared with {before}: give that, or "
+                "another PREPARED_DIR."
+            )
         for name in wanted:
             if there.get(name) != wanted[name]:
                 raise UserError(

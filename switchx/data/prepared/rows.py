@@ -47,6 +47,7 @@ def fill(
         own = np.flatnonzero(length_R == length)
         token_RN = np.stack([tokens_of[i] for i in own])
         inputs_RI, targets_RT = plan.corruption.corrupt(token_RN, key_R[own])
+        inputs_RI = after_mode(inputs_RI, plan.mode or ())
         put_rows(batch, rows[own], _ended(inputs_RI, plan, 0), _ended(targets_RT, plan, 1))
 
 
@@ -54,6 +55,12 @@ def _ended(token_RN: np.ndarray, plan: SetPlan, feature: int) -> np.ndarray:
     if not plan.add_eos[feature]:
         return token_RN
     return np.pad(token_RN, ((0, 0), (0, 1)), constant_values=plan.eos_id)
+
+
+def after_mode(inputs_RI: np.ndarray, mode: Sequence[int]) -> np.ndarray:
+    """The inputs [R, I] of some rows behind the same tokens each: [R, len(mode) + I]."""
+    mode_RI = np.broadcast_to(np.array(mode, inputs_RI.dtype), (len(inputs_RI), len(mode)))
+    return np.concatenate([mode_RI, inputs_RI], axis=1)
 
 
 def put_rows(

@@ -13,6 +13,7 @@ from switchx import storage
 from switchx.data.config import FEATURES, DataConfig
 from switchx.data.prepared.records import TOKEN_TYPES, token_type
 from switchx.data.prepared.spans import SpanCorruption
+from switchx.data.tasks import names
 from switchx.errors import UserError
 
 FILE = "set.json"
@@ -45,6 +46,7 @@ class SetPlan:
       shards: number of shards of each split.
       sentinels: the first one's id and the step to the next; None, and not written, where they are
         a vocabulary's last ids, as T5's.
+      mode: tokens that stand before the inputs of every row; None, and not written, for none.
     """
 
     task: str
@@ -59,14 +61,14 @@ class SetPlan:
     pack: bool
     shards: Mapping[str, int]
     sentinels: Sequence[int] | None = None
+    mode: Sequence[int] | None = None
 
     @property
     def as_written(self) -> dict[str, Any]:
         """Its settings by name, as set.json has them."""
         settings = dataclasses.asdict(self)
-        if self.sentinels is None:
-            del settings["sentinels"]
-        return settings
+        left_out = [name for name in ("sentinels", "mode") if settings[name] is None]
+        return {name: value for name, value in settings.items() if name not in left_out}
 
     @property
     def dtype(self) -> str:
@@ -205,6 +207,9 @@ def check_plan(plan: SetPlan) -> None:
         raise ValueError("feature_lengths")
     if [type(ends) for ends in plan.add_eos] != [bool, bool]:
         raise ValueError("add_eos")
+    mode = plan.mode or ()
+    if not all(isinstance(token, int) and 0 < token < plan.vocab_size for token in mode):
+        raise ValueError("mode")
     if plan.cut is not None:
         _check_corruption(plan, plan.cut)
     if plan.sentinels is not None:
@@ -225,7 +230,7 @@ def _check_corruption(plan: SetPlan, cut: int) -> None:
         raise ValueError("cut, density or mean_span")
     for length in range(2, cut + 1):
         noise, spans = plan.corruption.counts(length)
-        inputs, targets = length - noise + spans, noise + spans
+        inputs, targets = len(plan.mode or ()) + length - noise + spans, noise + spans
         if (
             spans > min(noise, length - noise)
             or inputs + plan.add_eos[0] > plan.feature_lengths["inputs"]
@@ -280,10 +285,12 @@ def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> Non
     Args:
       vocabulary: digest of the run's vocabulary; None where it takes the set's.
     """
-    wanted = {
+    wanted: dict[str, tuple[Any, Any]] = {
         "TASK_FEATURE_LENGTHS": (dict(config.feature_lengths), dict(plan.feature_lengths)),
         "PACK": (config.pack, plan.pack),
     }
+    if plan.task in names.DENOISER_OF:
+        wanted["MODE_TOKENS"] = (config.mode_tokens, plan.mode is not None)
     if vocabulary not in (None, plan.vocabulary):
         raise UserError(
             f"VOCABULARY={config.vocabulary!r} is not what the set of {plan.task!r} in "

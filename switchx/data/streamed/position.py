@@ -27,7 +27,7 @@ _ROWS_FILE = re.compile(r"rows\.([a-z_]+)\.npy")
 _MOST_BYTES = 2**30  # of an archive: iterators keep their shuffle buffers in it
 _ANEW = "start the data anew with --gin.RESET_DATA=True, or choose another MODEL_DIR"
 # In positions of earlier versions; of other settings None.
-_WHERE_NOT_SAVED = {"MIXTURE_TEMPERATURE": 1.0, "TEXT_FIELD": "text"}
+_WHERE_NOT_SAVED = {"MIXTURE_TEMPERATURE": 1.0, "TEXT_FIELD": "text", "MODE_TOKENS": False}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -66,6 +66,7 @@ def source_settings(config: DataConfig) -> dict[str, Any]:
         "TEXT_FIELD": config.text_field if names.TEXT_TASKS.keys() & config.names else "text",
         "TASK_FEATURE_LENGTHS": dict(sorted(config.feature_lengths.items())),
         "PACK": config.pack,
+        "MODE_TOKENS": config.mode_tokens,
         "DATA_SHARDS": config.shards,
         "SEED": config.seed,
         **task_files.identity(config),

@@ -11,10 +11,6 @@ PYTHON_CODE_PREFIX = "python_code_prefix_lm"
 PREPOSITIONS = "python_docs_prepositions"
 PYTHON_DOCS_MASKED = "python_docs_masked_lm"
 PYTHON_CODE_MASKED = "python_code_masked_lm"
-EMBEDDED = (
-    *(PYTHON_DOCS, PYTHON_CODE, PYTHON_CODE_PREFIX, PREPOSITIONS),
-    *(PYTHON_DOCS_MASKED, PYTHON_CODE_MASKED),
-)
 C4_TFDS = "c4_v310_span_corruption"
 ENGLISH_TFDS = {
     C4_TFDS: "c4/en:3.1.0",
@@ -24,7 +20,6 @@ ENGLISH_TFDS = {
 C4_JSON = "c4_json_span_corruption"
 TEXT = "text_files_span_corruption"  # whatever text TEXT_FILES names
 TEXT_MASKED = "text_files_masked_lm"
-OWN_TEXT = (TEXT, TEXT_MASKED)
 C4_JSON_MASKED = "c4_json_masked_lm"
 C4_TFDS_MASKED = "c4_v310_masked_lm"
 # Of each task that masks tokens, the one of span corruption that reads the same text.
@@ -35,6 +30,19 @@ MASKED = {
     C4_JSON_MASKED: C4_JSON,
     TEXT_MASKED: TEXT,
 }
+# Of each of UL2's mixtures of denoisers, the task of span corruption that reads the same text.
+UL2 = {
+    "python_docs_ul2": PYTHON_DOCS,
+    "python_code_ul2": PYTHON_CODE,
+    "c4_v310_ul2": C4_TFDS,
+    "c4_json_ul2": C4_JSON,
+    "text_files_ul2": TEXT,
+}
+# Mean span and percent that is cut out, as objectives.py has them.
+DENOISERS = ("r3_15", "r8_15", "s_25", "x3_50", "x8_50", "x64_15", "x64_50")
+UL2_TASKS = {mixture: tuple(f"{mixture}_{kind}" for kind in DENOISERS) for mixture in UL2}
+# The denoiser of each of their tasks.
+DENOISER_OF = {f"{mixture}_{kind}": kind for mixture in UL2 for kind in DENOISERS}
 MC4_TFDS = "c4/multilingual:3.1.0"
 
 # The names of the splits of c4/multilingual:3.1.0 and of the files in allenai/c4. Hebrew is 'iw',
@@ -63,10 +71,18 @@ def json_task(language: str) -> str:
     return f"mc4_json_{language.replace('-', '_')}_span_corruption"
 
 
+def _ul2_of(text: str) -> tuple[str, ...]:
+    """UL2's mixture of a text and its tasks."""
+    mixture = next(mixture for mixture, of in UL2.items() if of == text)
+    return mixture, *UL2_TASKS[mixture]
+
+
 MC4 = frozenset((*MC4_MIXTURES, *map(tfds_task, LANGUAGES), *map(json_task, LANGUAGES)))
 # Those that read files of text by their globs, and the language of each, where it is in the glob.
 TEXT_TASKS = {TEXT: "", TEXT_MASKED: "", C4_JSON: "", C4_JSON_MASKED: "", MC4_JSON_MIXTURE: "en"}
 TEXT_TASKS |= {json_task(code): code for code in LANGUAGES}
+TEXT_TASKS |= dict.fromkeys((*_ul2_of(TEXT), *_ul2_of(C4_JSON)), "")
+OWN_TEXT = (TEXT, TEXT_MASKED, *_ul2_of(TEXT))  # by TEXT_FILES
 
 NO_TASK = "any"  # stands for one where a command needs none
 
@@ -88,5 +104,7 @@ VOCABULARIES = {
     **dict.fromkeys((*ENGLISH_TFDS, C4_JSON, TEXT), "t5"),
     **dict.fromkeys(MC4, "mt5"),
 }
+VOCABULARIES |= {name: VOCABULARIES[of] for of in UL2.values() for name in _ul2_of(of)}
 SPAN_CORRUPTION = VOCABULARIES.keys() - {PREPOSITIONS}
 VOCABULARIES |= {name: VOCABULARIES[of] for name, of in MASKED.items()}
+EMBEDDED = frozenset(name for name, of in VOCABULARIES.items() if of.startswith("python_"))

@@ -22,7 +22,7 @@ from switchx.data.tasks import (
     task_files,
     text_files,
 )
-from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, spans_of
+from switchx.data.tasks.objectives import Denoiser, denoisers_of
 from switchx.data.tasks.text_source import TextSource
 from switchx.data.tasks.vocabularies import EXTRA_IDS
 
@@ -90,8 +90,23 @@ def register(config: DataConfig) -> None:
     for name, of in names.MASKED.items():
         task = seqio.TaskRegistry.get(of)
         _replace(name, task.source, task.output_features["targets"].vocabulary, MASKED)
+    _register_ul2(config)
     downstream.register(t5_vocabulary, config)
     _register_mc4(config)
+
+
+def _register_ul2(config: DataConfig) -> None:
+    """Registers UL2's mixtures: the same text corrupted in each of its ways, all as often."""
+    length = config.feature_lengths["inputs"]
+    for mixture, tasks in names.UL2_TASKS.items():
+        text = seqio.TaskRegistry.get(names.UL2[mixture])
+        denoisers = denoisers_of(mixture, length, config.mode_tokens)
+        for name, denoiser in zip(tasks, denoisers, strict=True):
+            # One that reads files of text keeps its place in them.
+            source = _text_source(config, name) if name in names.TEXT_TASKS else text.source
+            vocabulary = text.output_features["targets"].vocabulary
+            _replace(name, source, vocabulary, _steps(denoiser))
+        _replace_mixture(mixture, [(task, 1.0) for task in tasks])
 
 
 def _register_prepositions(source: EmbeddedSource, vocabulary: seqio.Vocabulary) -> None:
@@ -113,9 +128,9 @@ def _register_mc4(config: DataConfig) -> None:
         _replace(names.tfds_task(language), tfds_source, vocabulary)
         _replace(names.json_task(language), json_source, vocabulary)
     if names.MC4_TFDS_MIXTURE in config.names:
-        _replace_mixture(names.MC4_TFDS_MIXTURE, _tfds_documents(config))
+        _replace_mc4(names.MC4_TFDS_MIXTURE, _tfds_documents(config))
     if names.MC4_JSON_MIXTURE in config.names:
-        _replace_mixture(names.MC4_JSON_MIXTURE, _json_bytes())
+        _replace_mc4(names.MC4_JSON_MIXTURE, _json_bytes())
 
 
 def _text_source(config: DataConfig, name: str) -> TextSource:
@@ -150,7 +165,7 @@ def _json_bytes() -> dict[str, int]:
     return sizes
 
 
-def _replace_mixture(name: str, sizes: dict[str, int]) -> None:
+def _replace_mc4(name: str, sizes: dict[str, int]) -> None:
     """Registers the mixture of the tasks that have data; of all where none has, to say so."""
     if 0 < len(sizes) < len(names.LANGUAGES):
         task_files.say_once(
@@ -159,9 +174,12 @@ def _replace_mixture(name: str, sizes: dict[str, int]) -> None:
     if not sizes:
         family = names.tfds_task if name == names.MC4_TFDS_MIXTURE else names.json_task
         sizes = dict.fromkeys(map(family, names.LANGUAGES), 1)
+    _replace_mixture(name, [(task, float(n) ** names.ALPHA) for task, n in sizes.items()])
+
+
+def _replace_mixture(name: str, rates: Sequence[tuple[str, float]]) -> None:
     if name in seqio.MixtureRegistry.names():
         seqio.MixtureRegistry.remove(name)
-    rates = [(task, float(size) ** names.ALPHA) for task, size in sizes.items()]
     seqio.MixtureRegistry.add(name, rates)
 
 
@@ -181,14 +199,14 @@ def needs_autograph(provider: Any) -> bool:
     )
 
 
-def _steps(name: str) -> list[Callable[..., Any]]:
-    density, mean_span = spans_of(name)
-    if (density, mean_span) == (NOISE_DENSITY, MEAN_SPAN):
+def _steps(denoiser: Denoiser) -> list[Callable[..., Any]]:
+    if denoiser == Denoiser():
         return list(SPAN_CORRUPTION)
     corruption = functools.partial(
         span_corruption.span_corruption,
-        noise_density=density,
-        mean_noise_span_length=mean_span,
+        noise_density=denoiser.density,
+        mean_noise_span_length=denoiser.mean_span,
+        mode=denoiser.mode,
     )
     return [
         corruption if step is span_corruption.span_corruption else step for step in SPAN_CORRUPTION
@@ -204,11 +222,14 @@ def _replace(
 ) -> None:
     if name in seqio.TaskRegistry.names():
         seqio.TaskRegistry.remove(name)
+    if preprocessors is None:
+        (denoiser,) = denoisers_of(name, 0)
+        preprocessors = _steps(denoiser)
     feature = seqio.Feature(vocabulary=vocabulary, add_eos=True)
     seqio.TaskRegistry.add(
         name,
         source=source,
-        preprocessors=_steps(name) if preprocessors is None else list(preprocessors),
+        preprocessors=list(preprocessors),
         output_features={"inputs": feature, "targets": feature},
         shuffle_buffer_size=SHUFFLED_ROWS,
         **scored,

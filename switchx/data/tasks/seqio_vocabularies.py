@@ -12,7 +12,7 @@ from switchx.data.tasks import downstream, names, vocabulary_files
 from switchx.data.tasks.ids import Ids
 from switchx.data.tasks.masking import is_masking
 from switchx.data.tasks.sentence_pieces import SentencePieces, parse_model
-from switchx.data.tasks.span_corruption import as_ours, span_settings
+from switchx.data.tasks.span_corruption import as_ours, denoiser_of
 from switchx.data.tasks.table_source import TableSource
 from switchx.data.tasks.vocabularies import EXTRA_IDS, Bytes, Vocabulary
 
@@ -127,7 +127,7 @@ def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> An
     """
     changed = {}
     text_alone = _takes_text_as_it_is(task)
-    corrupts, steps = span_settings(task) is not None, task.preprocessors
+    corrupts, steps = denoiser_of(task) is not None, task.preprocessors
     for name, feature in task.output_features.items():
         own = feature.vocabulary if vocabulary is None else vocabulary
         if type(own) is seqio.SentencePieceVocabulary:
@@ -145,7 +145,7 @@ def with_vocabulary(task: Any, vocabulary: Any | None, config: DataConfig) -> An
 
 
 def _takes_text_as_it_is(task: Any) -> bool:
-    makes_sentinels = span_settings(task) is not None or any(map(is_masking, task.preprocessors))
+    makes_sentinels = denoiser_of(task) is not None or any(map(is_masking, task.preprocessors))
     if makes_sentinels or task.name in downstream.OWN:
         return True
     # t5's tasks that begin a target with a sentinel say so in their names.

@@ -14,7 +14,7 @@ import seqio
 import tensorflow as tf
 
 from switchx.data.tasks.ids import Ids, Sentinels
-from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, span_lengths
+from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, Denoiser, span_lengths
 from switchx.errors import UserError
 
 CHUNK = 65_536  # of a longer document one part is drawn
@@ -27,6 +27,7 @@ def span_corruption(
     output_features: Mapping[str, seqio.Feature],
     noise_density: float = NOISE_DENSITY,
     mean_noise_span_length: float = MEAN_SPAN,
+    mode: str = "",
 ) -> tf.data.Dataset:
     """Turns {'targets': token ids} of documents into {'inputs', 'targets'} of full rows.
 
@@ -37,8 +38,11 @@ def span_corruption(
         the last ids.
       noise_density: share of the tokens that is cut out.
       mean_noise_span_length: tokens in a span, on average.
+      mode: a text whose tokens stand before the inputs of each row.
     """
-    needs = span_lengths(sequence_length["inputs"], noise_density, mean_noise_span_length)
+    before = output_features["inputs"].vocabulary.encode(mode) if mode else []
+    room = sequence_length["inputs"] - len(before)
+    needs = span_lengths(room, noise_density, mean_noise_span_length)
     if sequence_length["targets"] < needs.targets:
         raise ValueError(f"targets have {sequence_length['targets']} tokens, not {needs.targets}")
     sentinels = sentinels_of(output_features["targets"].vocabulary)
@@ -48,10 +52,10 @@ def span_corruption(
         tokens = row["targets"]
         seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 6))
         noise = _noise_mask(tf.size(tokens), noise_density, mean_noise_span_length, seeds[:2])
-        return {
-            "inputs": _with_sentinels(tokens, noise, sentinels),
-            "targets": _with_sentinels(tokens, ~noise, sentinels),
-        }
+        inputs = _with_sentinels(tokens, noise, sentinels)
+        if before:
+            inputs = tf.concat([tf.constant(before, inputs.dtype), inputs], axis=0)
+        return {"inputs": inputs, "targets": _with_sentinels(tokens, ~noise, sentinels)}
 
     return corrupted(full_rows(dataset, needs.tokens))
 
@@ -68,13 +72,14 @@ def is_span_corruption(step: Any) -> bool:
     return function is span_corruption or (t5 is not None and function is t5.span_corruption)
 
 
-def span_settings(task: Any) -> tuple[float, float] | None:
-    """Noise density and mean span length of a task's span corruption, None where it has none."""
+def denoiser_of(task: Any) -> Denoiser | None:
+    """How a task corrupts spans, None where it does not."""
     for step in task.preprocessors:
         if is_span_corruption(step):
             chosen = getattr(step, "keywords", {})
             density = chosen.get("noise_density", NOISE_DENSITY)
-            return density, chosen.get("mean_noise_span_length", MEAN_SPAN)
+            mean_span = chosen.get("mean_noise_span_length", MEAN_SPAN)
+            return Denoiser(density, mean_span, chosen.get("mode", ""))
     return None
 
 

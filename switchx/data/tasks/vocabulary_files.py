@@ -45,9 +45,14 @@ def known_ids(config: DataConfig, fetched: bool = False) -> Ids | None:
     choice = chosen(config)
     if choice in names.PUBLIC_IDS:
         return Ids.as_t5(*names.PUBLIC_IDS[choice])
-    here = fetched or not storage.is_remote(choice)
-    vocabulary = open_chosen(config) if here and opens_at_once(config) else None
+    vocabulary = known(config, fetched)
     return None if vocabulary is None else vocabulary.ids
+
+
+def known(config: DataConfig, fetched: bool = False) -> Vocabulary | None:
+    """The vocabulary itself, as `known_ids`; of public ones None as well."""
+    here = fetched or not storage.is_remote(chosen(config))
+    return open_chosen(config) if here and opens_at_once(config) else None
 
 
 def model_here(config: DataConfig) -> bytes | None:
