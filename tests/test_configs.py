@@ -63,6 +63,8 @@ RUN |= {"C4_JSON_TRAIN": "*", "C4_JSON_VALIDATION": "*", "START_FROM": "run"}
 LENGTHS = {
     "quickstart": (64, 14),
     "laptop_experts": (16, 112),
+    "laptop_spans": (64, 64),
+    "laptop_ul2": (64, 64),
     "finetune_demo": (64, 4),
     "finetune_laptop": (128, 32),
     "finetune_glue": (512, 84),

@@ -97,7 +97,7 @@ def _check_rows(
 
     Where modes are tokens and the vocabulary is not read yet, nothing is known.
     """
-    modes = {one.mode for one in denoisers if one.mode}
+    modes = sorted({one.mode for one in denoisers if one.mode})
     if modes and vocabulary is None:
         return
     tokens = {mode: vocabulary.encode(mode) for mode in modes} if vocabulary else {}
