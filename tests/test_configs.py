@@ -17,7 +17,7 @@ MODELS = [path.stem for path in FILES if path.parent.name == "models"]
 ABSTRACT = ("switch_base",)  # included by others, which say how many experts
 
 # Of the paper's Table 9, the released models and T5X's T5 files; each agrees with the published,
-# rounded number of parameters. The tiny pair is our own.
+# rounded number of parameters. The tiny ones are our own.
 PARAMETERS = {
     "t5_small": 60_506_624,
     "t5_base": 222_903_552,
@@ -45,6 +45,7 @@ PARAMETERS = {
     "st_moe_32b": 269_104_551_936,
     "tiny_dense": 1_197_824,
     "tiny_switch": 3_034_880,
+    "tiny_widths": 3_034_880,
 }
 # Paper, Table 9, and ST-MoE, in units of 1e9 per sequence of 512 and 114 tokens.
 FLOPS = {

@@ -114,16 +114,15 @@ def experts_of(model: Model) -> list[list[Part]]:
 
 
 def _sublayers(model: Model, stack: str) -> Iterator[tuple[int, str, tuple[Matrix, ...]]]:
-    shape = model.config.stacks[stack]
+    shape, widths = model.config.stacks[stack], paths_of_widths(model.config)
     for layer in range(shape.num_layers):
         blocks, within, block = shape.place(layer)
         for kind, path in _LAST_MATRICES.items():
-            above, last = (stack, blocks, f"layer_{within}", *path[:-1]), path[-1]
-            belows = [below for below, _ in paths_of_widths(model.config)] or [()]
-            paths = [(*above, *(below if kind == "experts" else ()), last) for below in belows]
-            matrices = {p: Matrix(p, block) for p in paths if _at(model.shapes, p) is not None}
-            if matrices:
-                yield layer, kind, (*matrices.values(),)
+            folder = (stack, blocks, f"layer_{within}", *path[:-1])
+            below = [each for each, _ in widths] if kind == "experts" else [()]
+            matrices = [Matrix((*folder, *each, path[-1]), block) for each in below]
+            if matrices and _at(model.shapes, matrices[0].path) is not None:
+                yield layer, kind, (*matrices,)
 
 
 def _at(params: Params, path: tuple[str, ...]) -> Any:

@@ -41,13 +41,13 @@ def _for_state(run: RunConfig, mesh: Mesh) -> Iterator[str]:
     sizes: dict[str, Any] = dict(mesh.shape)
     if sizes["data"] > 1 and not run.mesh.fully_sharded:
         yield "FULLY_SHARDED=True"
-    switch = run.model.switch
-    for axis in ("expert", "model"):
-        if axis == "expert" and (switch is None or switch.num_experts % (2 * sizes[axis])):
-            continue
-        if axis == "model" and run.model.num_heads % (2 * sizes[axis]):
-            continue
-        if sizes["data"] % 2 == 0:
+    widths, experts, model = run.model.expert_widths, 2 * sizes["expert"], 2 * sizes["model"]
+    divides = {
+        "expert": bool(widths) and all(number % experts == 0 for number, _ in widths),
+        "model": all(n % model == 0 for n in (run.model.num_heads, *(F for _, F in widths))),
+    }
+    for axis, divided in divides.items():
+        if divided and sizes["data"] % 2 == 0:
             yield f"MESH_{axis.upper()}={2 * sizes[axis]} with MESH_DATA={sizes['data'] // 2}"
 
 

@@ -233,6 +233,9 @@ def settings(run: RunConfig) -> dict[str, Any]:
     switch = run.model.switch
     if switch:
         named["NUM_EXPERTS"] = switch.num_experts
+        if switch.expert_widths is not None:
+            named["SwitchConfig.expert_widths"] = switch.expert_widths
+            named["SwitchConfig.balance_by"] = switch.balance_by
         named["TRAIN_CAPACITY_FACTOR"] = switch.train_capacity_factor
         named["DISPATCHER"] = switch.dispatcher
     return named

@@ -19,7 +19,7 @@ class Counter:
     Attributes:
       platform: whose branch of `jax.lax.platform_dependent` counts.
       num_experts: of the model. Loops over an expert's rows, and ragged products, do as much as
-        the tokens give them to do; they count as if all experts had as many.
+        the tokens give them to do; they count as if all experts had as many, of whatever width.
       whole_blocks: whether an expert's last block of rows counts as full, as it is computed.
     """
 

@@ -12,6 +12,7 @@ from switchx.evaluation import Evaluator, ablation
 from switchx.model import NO_NOISE, Model, blocks
 from switchx.model.switch_layer import SwitchLayer
 from switchx.sharding import make_mesh
+from switchx.training.adapting import named
 from switchx.training.objectives import Pretraining
 from switchx.training.state import Setup
 from tests import helpers
@@ -140,6 +141,30 @@ def test_without_an_expert_its_tokens_pass_by_the_residual(run, params, evaluate
     changed = ablation.without(params, layers[1][5])
     same = jax.tree.map(lambda new, old: np.sum(np.asarray(new) != old), changed, params)
     assert sum(jax.tree.leaves(same)) == 32 * 16  # its own last matrix, d_ff x d_model
+
+
+def test_experts_of_several_widths_are_taken_out_by_number(run):
+    model = helpers.with_switch(run.model, expert_widths=((6, 24), (2, 48)))
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), Model.of(model).shapes)
+    parts = {part.name: part for part in ablation.parts_of(Model.of(model))}
+    assert [*parts] == [*SUBLAYERS, *GROUPS]
+
+    def zeroed(part):
+        """Zeros by parameter, where there are any now."""
+        after = named(ablation.without(params, part))
+        found = {name: int(np.sum(np.asarray(x) == 0)) for name, x in after.items()}
+        return {name: zeros for name, zeros in found.items() if zeros}
+
+    folder = "decoder/blocks/layer_1/feed_forward/switch/experts"
+    both = {f"{folder}/width_0/wo_EFD": 6 * 24 * 16, f"{folder}/width_1/wo_EFD": 2 * 48 * 16}
+    assert zeroed(parts["decoder 1 experts"]) == both
+    experts = ablation.experts_of(Model.of(model))[2]
+    assert zeroed(experts[7]) == {f"{folder}/width_1/wo_EFD": 48 * 16}
+    assert not np.any(
+        ablation.without(params, experts[7])["decoder"]["blocks"]["layer_1"]["feed_forward"][
+            "switch"
+        ]["experts"]["width_1"]["wo_EFD"][0, 1]
+    )
 
 
 def test_what_is_not_taken_out_is_the_same_array(run, params):

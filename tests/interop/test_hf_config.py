@@ -18,6 +18,10 @@ from tests.interop.peers import transformers
         (tiny_config(activation="geglu"), ["ModelConfig.activation='geglu'", "gated experts"]),
         (with_switch(tiny_config(), top_k=2), ["SwitchConfig.top_k=2", "only has 1"]),
         (
+            with_switch(tiny_config(), expert_widths=((3, 32), (1, 64))),
+            ["SwitchConfig.expert_widths=((3, 32), (1, 64)) has no counterpart", "exported"],
+        ),
+        (
             with_switch(tiny_config(num_layers=4), every=4),
             ["SwitchConfig.every=4", "and this encoder in 3, so this model cannot be exported"],
         ),

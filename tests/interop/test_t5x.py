@@ -81,6 +81,7 @@ def test_the_sizes_are_those_of_the_checkpoint(switch_tiny):
         "ModelConfig.bias_per_layer": False,
         "ModelConfig.switch": True,
         "SwitchConfig.num_experts": 4,
+        "SwitchConfig.expert_widths": None,
         "SwitchConfig.every": 2,
         "SwitchConfig.encoder_sparse": None,
         "SwitchConfig.decoder_sparse": None,

@@ -12,7 +12,8 @@ from switchx.errors import UserError
 from switchx.interop.upcycling import upcycle
 from switchx.model import NO_NOISE, Model
 from switchx.model.switch_layer import Grouping
-from tests.helpers import init, jit, random_inputs, switch_config, tiny_config
+from switchx.training.merging import OF_EXPERT
+from tests.helpers import init, jit, random_inputs, switch_config, tiny_config, with_switch
 from tests.interop.t5x_files import checkpoint_arrays, target_arrays, write_checkpoint
 
 KINDS = {
@@ -94,6 +95,28 @@ def test_one_expert_gives_the_dense_output_times_its_gate(kind):
         probs = np.exp(router_logits) / np.exp(router_logits).sum(-1, keepdims=True)
         expected = probs.max(-1, keepdims=True) * dense_feed_forward(layer, x_BLD)
         np.testing.assert_allclose(y_BLD, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_wider_experts_are_the_dense_feed_forward_and_narrow_ones_its_parts():
+    """Of d_ff 32: 80 has its units two or three times, two of 16 share them."""
+    dense, sparse = configs(dict(every=2, activation="relu"))
+    widths = ((2, 16), (2, 80))
+    sparse = with_switch(sparse, expert_widths=widths)
+    params, ours = upcycled(dense, sparse)
+    x_BLD = np.random.default_rng(4).standard_normal((2, 3, 16)).astype(np.float32)
+    ff = params["decoder"]["blocks"]["layer_0"]["feed_forward"]["dense"]
+    expected = dense_feed_forward({name: np.asarray(x[3]) for name, x in ff.items()}, x_BLD)
+    experts = ours["decoder"]["blocks"]["layer_1"]["feed_forward"]["switch"]["experts"]
+
+    def computed(width, expert):
+        kernels = {name: np.asarray(x[1, expert]) for name, x in experts[width].items()}
+        return dense_feed_forward({OF_EXPERT[name]: x for name, x in kernels.items()}, x_BLD)
+
+    for expert in range(2):
+        found = computed("width_1", expert)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    parts = computed("width_0", 0) + computed("width_0", 1)
+    np.testing.assert_allclose(parts, expected, rtol=1e-4, atol=1e-5)
 
 
 def dense_feed_forward(layer, x_BLD):

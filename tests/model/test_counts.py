@@ -3,7 +3,7 @@
 import pytest
 
 from switchx.model import Model, ModelConfig, SwitchConfig, forward_flops, parameter_count
-from switchx.model.counts import train_flops
+from switchx.model.counts import parameters_per_token, train_flops
 from switchx.model.groups import product_flops
 from switchx.training.adapting import named
 from tests.helpers import switch_config, tiny_config, with_switch
@@ -88,6 +88,11 @@ BUILT = pytest.mark.parametrize(
         tiny_config(num_layers=4, switch=switch_config(encoder_sparse=(0, 3), decoder_sparse=())),
         tiny_config(num_layers=8, switch=switch_config(every=4, extra_dense=True)),
         tiny_config(switch=switch_config(experts_in="attention")),
+        tiny_config(activation="geglu", switch=switch_config(expert_widths=((3, 16), (1, 80)))),
+        # Of harmonic mean 32 in the place of the mean 40.
+        tiny_config(
+            switch=switch_config(expert_widths=((3, 48), (1, 16)), balance_by="cost", top_k=2)
+        ),
         tiny_config(num_layers=4, switch=switch_config(experts_in="both", extra_dense=True)),
     ],
 )
@@ -128,6 +133,17 @@ def test_experts_do_not_change_flops_but_choices_do():
     assert forward_flops(switch, 16, 8) == forward_flops(dense, 16, 8)
     extra = forward_flops(with_switch(switch, top_k=2), 16, 8) - forward_flops(switch, 16, 8)
     assert extra == 2 * (16 + 8) * 2 * 16 * 32  # one more feed-forward in one layer of each stack
+
+
+@pytest.mark.parametrize(("balance_by", "width"), [("tokens", 40), ("cost", 32)])
+def test_a_tokens_expert_is_as_wide_as_balance_makes_it(balance_by, width):
+    """Equal shares of the tokens give the mean width, shares by 1 / width the harmonic mean."""
+    switch = switch_config(expert_widths=((3, 48), (1, 16)), balance_by=balance_by)
+    config = tiny_config(d_ff=24, switch=switch)
+    more = forward_flops(config, 16, 8) - forward_flops(tiny_config(d_ff=24, switch=None), 16, 8)
+    assert more == 2 * (16 + 8) * 2 * 16 * (width - 24)  # in one layer of each stack
+    others = 2 * (3 * 48 + 16 - width)
+    assert parameters_per_token(config) == parameter_count(config) - 2 * 16 * others
 
 
 def test_an_extra_dense_feed_forward_costs_one_more():

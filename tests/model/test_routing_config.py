@@ -24,6 +24,9 @@ REFUSED = [
     ),
     (dict(top_k=2, encoder_routing="experts_choose"), ("top_k", "encoder_routing")),
     (dict(reroute_rounds=1, encoder_routing="experts_choose"), ("reroute_rounds", "encoder_rout")),
+    (dict(expert_widths=((4, 8),), experts_in="both"), ("experts_in='both'", "expert_widths")),
+    (dict(expert_widths=((4, 8),), group_padding="flaxformer"), ("group_padding", "expert_wid")),
+    (dict(balance_by="cost"), ("balance_by='cost'", "expert_widths=None")),
 ]
 
 
@@ -36,8 +39,8 @@ def test_settings_that_make_no_sense_together_are_refused(changes, names):
     assert "\n" not in sentence
     # Each alone is accepted.
     for name, value in changes.items():
-        if name != "second_policy" and name != "num_experts":
-            switch_config(num_experts=5, **{name: value})
+        if name not in ("second_policy", "num_experts", "balance_by"):
+            switch_config(**{"num_experts": 4 if name == "expert_widths" else 5, name: value})
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,21 @@ def test_unknown_choices_are_refused_with_the_known_ones(name):
 def test_numbers_out_of_bounds_are_refused(name, value):
     with pytest.raises(UserError, match=f"{name}={value}"):
         switch_config(top_k=2, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("widths", "says"),
+    [
+        (((4, 8), (2, 16)), "are 6 experts, but NUM_EXPERTS=4: let the numbers"),
+        (((2, 8), (2, 0)), "whole numbers of at least 1, as in"),
+        (((2, 8), (2, 0.5)), "must be pairs of a number of experts and their d_ff"),
+        ((4, 8), "must be pairs"),
+        ([(2, 8), (2, 16)], "must be pairs"),
+        ((), "must be pairs"),
+    ],
+)
+def test_widths_that_are_none_are_refused(widths, says):
+    with pytest.raises(UserError) as refusal:
+        switch_config(expert_widths=widths)
+    assert f"SwitchConfig.expert_widths={widths!r} " in str(refusal.value)
+    assert says in str(refusal.value)

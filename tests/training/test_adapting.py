@@ -1,6 +1,7 @@
 """One model's parameters as another's, against NumPy."""
 
 import itertools
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +13,9 @@ from switchx.model.shape import StackShape
 from switchx.training.adapting import adapt, named
 from switchx.training.config import StartConfig
 from switchx.training.counterparts import layers_by_depth, parts_of, record_of
+from switchx.training.warm_start import WarmStart
 from tests.helpers import switch_config, tiny_config
+from tests.training.helpers import run_config
 
 KERNEL, WI = (
     f"encoder/blocks/layer_1/feed_forward/switch/{part}"
@@ -167,3 +170,33 @@ def test_a_shallower_stack_takes_whole_blocks():
     assert layers_by_depth(there, StackShape.of(4, 2)) == [0, 1, 6, 7]
     uneven = StackShape.of(5, 2)  # its last layer is a row of its own
     assert layers_by_depth(uneven, StackShape.of(7, 2)) == [0, 1, 0, 1, 2, 3, 4]
+
+
+OF_WIDTHS = tiny_config(switch=switch_config(expert_widths=((3, 16), (1, 48))))
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "settings", "says"),
+    [
+        (OF_WIDTHS, tiny_config(), {}, "widths ((3, 16), (1, 48)), and this model of ((4, 32),): "),
+        (tiny_config(), OF_WIDTHS, {}, "set SwitchConfig.expert_widths to those"),
+        (OF_WIDTHS, OF_WIDTHS, dict(experts=(0, 3)), "START_EXPERTS=(0, 3) is of experts"),
+        (
+            OF_WIDTHS,
+            tiny_config(switch=None),
+            dict(feed_forwards="mean"),
+            "START_FEED_FORWARDS='mean' is of experts",
+        ),
+        (OF_WIDTHS, OF_WIDTHS, {}, None),
+        (OF_WIDTHS, tiny_config(), dict(fresh=("*/switch/*",)), None),
+        (tiny_config(), OF_WIDTHS, dict(changes=("sizes",)), None),
+    ],
+)
+def test_experts_start_as_experts_of_their_width(there, wanted, settings, says):
+    start = WarmStart(StartConfig(from_run="runs/a", **settings), Path("runs/a"), there, 2)
+    if says is None:
+        start.check(run_config(model=wanted))
+        return
+    with pytest.raises(UserError) as refusal:
+        start.check(run_config(model=wanted))
+    assert says in str(refusal.value)

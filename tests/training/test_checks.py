@@ -57,6 +57,17 @@ def test_experts_that_do_not_divide():
     assert "NUM_EXPERTS=12 must be a multiple of MESH_EXPERT=8" in refusal(run)
 
 
+def test_widths_that_do_not_divide():
+    widths = ((6, 128), (2, 48))
+    run = with_switch(run_config(mesh=MeshConfig(2, 4, 1)), expert_widths=widths)
+    named = f"SwitchConfig.expert_widths={widths!r} has"
+    assert f"{named} 6 experts of d_ff 128: their experts must be a multiple of MESH_EXPERT=4" in (
+        refusal(run)
+    )
+    run = with_switch(run_config(mesh=MeshConfig(1, 1, 8)), expert_widths=((6, 128), (2, 20)))
+    assert "2 experts of d_ff 20: their d_ff must be a multiple of MESH_MODEL=8" in refusal(run)
+
+
 def test_an_expert_axis_without_experts():
     run = run_config(mesh=MeshConfig(1, 8, 1), switch=None)
     assert "no experts" in refusal(run)

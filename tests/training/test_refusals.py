@@ -30,6 +30,17 @@ def directory(tmp_path):
     return tmp_path
 
 
+def test_widths_are_part_of_what_a_checkpoint_is_of(tmp_path):
+    run = run_config()
+    switch = dataclasses.replace(run.model.switch, expert_widths=((6, 64), (2, 128)))
+    other = dataclasses.replace(run, model=dataclasses.replace(run.model, switch=switch))
+    saved(tmp_path, other, 2)
+    check_resume(other, tmp_path, "v1")
+    says = r"SwitchConfig.expert_widths is \[\[6, 64\], \[2, 128\]\] there and None here"
+    with pytest.raises(UserError, match=says):
+        check_resume(run, tmp_path, "v1")
+
+
 def test_what_goes_on_is_not_refused(directory, tmp_path):
     assert saved_steps(directory) == [2, 4]
     check_resume(run_config(train_steps=4, learning_rate=0.5), directory, "v1")
@@ -37,7 +48,10 @@ def test_what_goes_on_is_not_refused(directory, tmp_path):
     check_resume(run_config(), tmp_path / "nothing there", "v1")
     check_model(run_config().model, directory)
     # Other words for the same layers.
-    same = dataclasses.replace(run_config().model.switch, encoder_sparse=(1,), decoder_sparse=2)
+    widths = dict(expert_widths=((8, 128),))
+    same = dataclasses.replace(
+        run_config().model.switch, encoder_sparse=(1,), decoder_sparse=2, **widths
+    )
     check_model(run_config(switch=same, num_decoder_layers=2).model, directory)
 
 
