@@ -171,6 +171,8 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     import numpy as np
 
     from switchx.data.config import DataConfig
+    from switchx.data.embedded import order
+    from switchx.data.embedded import stream as embedded
     from switchx.data.prepared import record_index, records, set_plan, sets
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
@@ -238,6 +240,12 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     yield (
         "prepared position",
         Parser([prepared], lambda x: prepared_stream.place_of(x, identity)),
+    )
+
+    embedded_position = embedded.position_of(order.Shuffled(0, 1_000), identity)
+    yield (
+        "embedded position",
+        Parser([embedded_position], lambda x: embedded.place_of(x, identity, 0)),
     )
 
     def json_lines(name: str) -> Callable[[bytes], Any]:

@@ -176,6 +176,10 @@ def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
         from switchx.data.prepared.stream import PreparedStream
 
         return PreparedStream(config, shards)
+    from switchx.data import embedded
+
+    if embedded.reads(config):
+        return embedded.EmbeddedStream(config, shards)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
@@ -228,6 +232,10 @@ def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]
         from switchx.data.prepared.stream import evaluation_batches
 
         return watched(evaluation_batches(config, task), config)
+    from switchx.data import embedded
+
+    if embedded.reads(config) and task is None:
+        return embedded.evaluation_batches(config)
     from switchx.data.tensorflow_loader import load_tensorflow
 
     load_tensorflow()
@@ -241,7 +249,9 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
 
     These are the tasks of a mixture that have a validation split, where the config says so.
     """
-    if not config.eval_each_task:
+    from switchx.data import embedded
+
+    if not config.eval_each_task or embedded.reads(config):  # no mixture
         return {}
     if config.prepared_dir is not None:
         from switchx.data.prepared.sets import evaluated_tasks

@@ -6,6 +6,7 @@ All commands ask here, for streamed and prepared data alike, and for the splits 
 from collections.abc import Sequence
 from typing import Any
 
+from switchx.data import embedded
 from switchx.data.config import SPLITS, DataConfig, check_values
 from switchx.data.files import check_formats
 from switchx.data.masked import masked, refusal
@@ -33,6 +34,10 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
             for plan in plans:
                 if config.encoder_alone and plan.cut is not None:
                     raise refusal(plan.task)
+        return
+    if embedded.reads(config) and config.task_module is None:
+        embedded.ensure(config)
+        check_objective(config)
         return
     if config.mixture_starts and config.pack and "train" in splits:
         raise UserError(

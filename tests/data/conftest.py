@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from switchx.data import DataConfig
-from switchx.data.tensorflow_loader import load_tensorflow
 
 T5_MODEL = (
     Path(__file__).parents[3] / "shared/data/vocabs/cc_all.32000.100extra/sentencepiece.model"
@@ -59,11 +58,10 @@ def sentences(count: int, seed: int = 0) -> list[str]:
 @pytest.fixture(scope="session", autouse=True)
 def few_shuffled_rows() -> Iterator[None]:
     """Our tasks fill 20 rows to shuffle in place of 1,000, which is most of a short test."""
-    load_tensorflow()
-    from switchx.data.tasks import registry
+    from switchx.data.tasks import objectives
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "SHUFFLED_ROWS", 20)
+        patch.setattr(objectives, "SHUFFLED_ROWS", 20)
         yield
 
 

@@ -11,9 +11,8 @@ import tensorflow as tf
 from switchx.data.config import DataConfig
 from switchx.data.prepared.set_plan import SetPlan
 from switchx.data.streamed.pipeline import building_errors
-from switchx.data.tasks.objectives import Denoiser, span_lengths
+from switchx.data.tasks.objectives import DOCUMENTS_IN_A_ROW, Denoiser, span_lengths
 from switchx.data.tasks.span_corruption import (
-    DOCUMENTS_IN_A_ROW,
     denoiser_of,
     is_span_corruption,
 )

@@ -54,10 +54,17 @@ class SpanCorruption:
         noise, spans = self.counts(room)
         kept_RS = _segment_lengths(counter_random.key_of(0, key_R), room - noise, spans)
         taken_RS = _segment_lengths(counter_random.key_of(1, key_R), noise, spans)
-        ends_RS2 = np.cumsum(np.stack([kept_RS, taken_RS], axis=2).reshape(len(key_R), -1), axis=1)
-        begins_RN = np.zeros((len(key_R), room), np.int8)
+        return self.spans_of(kept_RS, taken_RS)[:, :length]
+
+    @staticmethod
+    def spans_of(kept_RS: np.ndarray, taken_RS: np.ndarray) -> np.ndarray:
+        """bool [R, N], True in every second span: the lengths of those kept and taken in turn."""
+        ends_RS2 = np.cumsum(
+            np.stack([kept_RS, taken_RS], axis=2).reshape(len(kept_RS), -1), axis=1
+        )
+        begins_RN = np.zeros((len(kept_RS), ends_RS2[0, -1]), np.int8)
         np.put_along_axis(begins_RN, ends_RS2[:, :-1], 1, axis=1)
-        return (np.cumsum(begins_RN, axis=1, dtype=np.int32)[:, :length] & 1).astype(bool)
+        return (np.cumsum(begins_RN, axis=1, dtype=np.int32) & 1).astype(bool)
 
     def without(self, token_RN: np.ndarray, gone_RN: np.ndarray) -> np.ndarray:
         """The rows with a sentinel for each run of `gone`; all rows must lose as many alike."""

@@ -10,6 +10,9 @@ from switchx.errors import UserError
 
 NOISE_DENSITY = 0.15
 MEAN_SPAN = 3.0
+CHUNK = 65_536  # of a longer document one part is drawn
+DOCUMENTS_IN_A_ROW = 128  # are joined before they are cut
+SHUFFLED_ROWS = 1_000  # rows of a batch are drawn from so many, on top of the order of the files
 
 
 class Denoiser(NamedTuple):

@@ -16,6 +16,7 @@ from switchx.data.tasks import (
     downstream,
     masking,
     names,
+    objectives,
     prepositions,
     sources,
     span_corruption,
@@ -26,7 +27,6 @@ from switchx.data.tasks.objectives import Denoiser, denoisers_of
 from switchx.data.tasks.text_source import TextSource
 from switchx.data.tasks.vocabularies import EXTRA_IDS
 
-SHUFFLED_ROWS = 1_000  # rows of a batch are drawn from so many, on top of the order of the files
 # Text to token ids, then T5's objective: 15 % of the tokens in spans of 3 on average, rows filled
 # by concatenating documents, an end of sequence on both sides.
 SPAN_CORRUPTION = (
@@ -231,7 +231,7 @@ def _replace(
         source=source,
         preprocessors=list(preprocessors),
         output_features={"inputs": feature, "targets": feature},
-        shuffle_buffer_size=SHUFFLED_ROWS,
+        shuffle_buffer_size=objectives.SHUFFLED_ROWS,
         **scored,
     )
 

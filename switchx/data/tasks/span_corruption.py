@@ -14,11 +14,15 @@ import seqio
 import tensorflow as tf
 
 from switchx.data.tasks.ids import Ids, Sentinels
-from switchx.data.tasks.objectives import MEAN_SPAN, NOISE_DENSITY, Denoiser, span_lengths
+from switchx.data.tasks.objectives import (
+    CHUNK,
+    DOCUMENTS_IN_A_ROW,
+    MEAN_SPAN,
+    NOISE_DENSITY,
+    Denoiser,
+    span_lengths,
+)
 from switchx.errors import UserError
-
-CHUNK = 65_536  # of a longer document one part is drawn
-DOCUMENTS_IN_A_ROW = 128  # are joined before they are cut
 
 
 def span_corruption(

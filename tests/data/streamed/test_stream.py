@@ -46,10 +46,10 @@ from tests.data.conftest import digest, docs_config
 from switchx.data import DataConfig, train_stream
 from switchx.data.tensorflow_loader import load_tensorflow
 load_tensorflow()
-from switchx.data.tasks import registry, texts
+from switchx.data.tasks import objectives, texts
 parse = texts.LineCounter.parse
 texts.LineCounter.parse = lambda *args: time.sleep(0.005) or parse(*args)
-registry.SHUFFLED_ROWS = 20
+objectives.SHUFFLED_ROWS = 20
 for config, state in zip(sys.argv[1::2], sys.argv[2::2]):
     stream = train_stream(eval(config))
     stream.restore({0: open(state, "rb").read()})
