@@ -177,7 +177,7 @@ def _is_count(value: object, end: int) -> bool:
 
 
 def evaluation_batches(config: DataConfig) -> Iterator[Batch]:
-    """Yields the first batches of the validation split, always the same.
+    """Returns the first batches of the validation split, always the same.
 
     Every batch has config.rows_per_eval_batch rows: the last is filled up with rows of zeros,
     whose loss weights are zero.
@@ -187,8 +187,8 @@ def evaluation_batches(config: DataConfig) -> Iterator[Batch]:
     order = lambda epoch: document_order(documents.of_files, None, epoch, 0)  # noqa: E731
     rows = _rows(config, documents, order, 1, _EVAL_SEED)
     batches = -(-len(rows) // size)
-    for number in itertools.islice(range(batches), config.eval_batches):
-        yield rows.batch(np.arange(number * size, (number + 1) * size))
+    numbers = itertools.islice(range(batches), config.eval_batches)
+    return (rows.batch(np.arange(number * size, (number + 1) * size)) for number in numbers)
 
 
 def _rows(
