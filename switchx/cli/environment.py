@@ -60,7 +60,8 @@ def prepare_compile_cache() -> None:
     root = os.path.expanduser(os.environ.get("SWITCHX_CACHE") or "~/.cache/switchx")
     if not root.startswith("~"):  # a user without a home folder has none
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(root, "xla"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    # Small ones too: a run has forty of them, each quicker read than compiled.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def prepare_streams() -> None:

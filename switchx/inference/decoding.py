@@ -10,7 +10,7 @@ import numpy as np
 from switchx.inference.config import GREEDY, Sampling
 from switchx.inference.sampling import next_token
 from switchx.inference.search import Answering, search
-from switchx.model import Model, Noise, Params
+from switchx.model import Model, Noise, Params, seed_key
 
 EOS_ID = 1
 
@@ -62,7 +62,12 @@ def sample(
 
 def noise_of(seed: int, row_B: np.ndarray) -> Noise:
     """The draws of rows of these numbers."""
-    return Noise.for_rows(seed, jnp.uint32(0), jnp.asarray(np.maximum(row_B, 0), jnp.uint32))
+    return _noise_of(seed_key(seed), np.maximum(row_B, 0).astype(np.uint32))
+
+
+@jax.jit
+def _noise_of(key: jax.Array, row_B: jax.Array) -> Noise:
+    return Noise.for_rows(key, jnp.uint32(0), row_B)
 
 
 class _Found(NamedTuple):

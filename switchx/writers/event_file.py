@@ -21,7 +21,7 @@ from switchx import storage
 @functools.cache
 def messages() -> Any:
     """The classes of messages, and the checksum of records."""
-    with _unimportable("torch"):
+    with _unimportable("torch", "boto3", "google.cloud.storage"):
         from tensorboardX.proto import api_pb2, event_pb2, plugin_hparams_pb2, summary_pb2
         from tensorboardX.record_writer import masked_crc32c
     return SimpleNamespace(
@@ -77,16 +77,15 @@ class EventFile:
 
 
 @contextlib.contextmanager
-def _unimportable(package: str) -> Iterator[None]:
-    """Within, imports of `package` fail, unless it was imported before.
+def _unimportable(*packages: str) -> Iterator[None]:
+    """Within, imports of these fail, unless they were imported before.
 
-    tensorboardX imports PyTorch where it finds it: seconds, for parts of it that are not used here.
+    tensorboardX imports them where it finds them: seconds, for parts of it that are not used here.
     """
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]
+    new = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(new))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        del sys.modules[package]
+        for package in new:
+            del sys.modules[package]

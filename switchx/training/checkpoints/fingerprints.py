@@ -73,6 +73,7 @@ def _programs(layouts: frozenset) -> dict[tuple, Any]:
     return programs
 
 
+@functools.lru_cache(maxsize=256)  # of the parameters alone they are among those of a state
 def _compile(shape: tuple[int, ...], dtype: Any, sharding: NamedSharding) -> Any:
     everywhere = NamedSharding(sharding.mesh, PartitionSpec())
     with jax.set_mesh(sharding.mesh):  # type: ignore[arg-type]
