@@ -167,6 +167,7 @@ def _write_shard(path: Path, contents: list[bytes]) -> None:
 
 def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     import gzip
+    import zlib
 
     import numpy as np
 
@@ -178,6 +179,8 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.data.streamed import position
     from switchx.data.tasks import sentence_pieces
     from switchx.data.tasks.texts import LineCounter, blocks_of
+    from switchx.data.taught import logit_set
+    from switchx.data.taught import records as logits
 
     arrays = [np.arange(50), np.arange(7)]
     whole = records.encode(arrays, "<u2", 0)
@@ -185,8 +188,6 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     def resealed(content: bytes) -> Any:
         """With a checksum that is right, as a stranger would make it."""
-        import zlib
-
         return records.decode(zlib.crc32(content[4:]).to_bytes(4, "little") + content[4:], "<u2", 0)
 
     yield "records, resealed", Parser([whole], resealed)
@@ -220,6 +221,29 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         return set_plan.parse_info(content, "set.json")
 
     yield "set.json, resealed", Parser([text], resealed_plan)
+
+    taught = logits.encode(logits.Taught(1, np.ones((4, 3)), np.ones((4, 4))), 3, 300, 0)
+
+    def resealed_logits(content: bytes) -> Any:
+        sealed = zlib.crc32(content[4:]).to_bytes(4, "little") + content[4:]
+        return logits.decode(sealed, 3, 300, 0)
+
+    yield "logits, resealed", Parser([taught], resealed_logits)
+    teacher = {"path": "runs/a", "step": 1, "seal": "ab"}
+    of = logit_set.LogitPlan({"SEED": 0, "TEACHER": ["a", "ab"]}, teacher, None, 3, 300, 8)
+    written = [logit_set.LogitFacts(8, 40, 999, "ab"), logit_set.LogitFacts(4, 20, 99, "ab")]
+    text = logit_set.LogitSet(of, written).text().encode()
+
+    def resealed_set(content: bytes) -> Any:
+        try:
+            read = json.loads(content)
+            read.pop("checksum")
+            content = json.dumps({**read, "checksum": logit_set._checksum(read)}).encode()
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+            pass
+        return logit_set.parse_set(content, "logits.json")
+
+    yield "logits.json, resealed", Parser([text], resealed_set)
 
     def mixture(content: bytes) -> Any:
         (folder / "mix").mkdir(exist_ok=True)

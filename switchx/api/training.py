@@ -113,9 +113,12 @@ def train_run(
         return digest
 
     whole = dataclasses.replace(settings.data, eval_batches=None)
+    logits = settings.objective.logits if run.batch.taught else None
     make_scorer = functools.partial(scorer, settings, settings.model_dir)
     feed = training.Feed(
-        stream=functools.partial(data.train_stream, settings.data),
+        stream=functools.partial(
+            data.train_stream, dataclasses.replace(settings.data, logits=logits)
+        ),
         evaluation=lambda setup: evaluation.Evaluator(
             setup,
             functools.partial(data.eval_batches, whole),

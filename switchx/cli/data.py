@@ -3,13 +3,15 @@
 import argparse
 import importlib
 
-from switchx.cli import data_vocabulary
-from switchx.cli.flags import load_either
+from switchx.cli import data_teach, data_vocabulary
+from switchx.cli.flags import add_host_arguments, load_either
 from switchx.errors import UserError
 
-# Each is a module switchx.cli.data_<name> with run(args, settings); a vocabulary needs no settings.
+# Each is a module switchx.cli.data_<name> with run(args, settings); `teach` reads settings of its
+# own, and a vocabulary needs none.
 ACTIONS = {
     "prepare": "tokenize and cut a task or mixture once, into PREPARED_DIR",
+    "teach": "write a teacher's logits beside a prepared set, for students to read",
     "show": "print a few examples, corrupted and whole",
     "check": "read every record of a prepared set and say what is wrong",
     "bench": "examples per second, prepared and streamed",
@@ -33,9 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=10.0, help="bench: how long each (%(default)s)"
     )
     data_vocabulary.add_arguments(parser)
+    add_host_arguments(parser)
     parser.epilog = (
         "Needs the data settings of a run alone (--model_dir=RUN: of that run); a model is not "
-        "looked at. What follows -- are "
+        "looked at, but by `teach`, which needs all of a student's. Several hosts are for it "
+        "alone. What follows -- are "
         "Apache Beam's own flags for `prepare`, as in -- --runner=DataflowRunner --project=.. "
         "(default: this machine)."
     )
@@ -51,6 +55,9 @@ def run(args: argparse.Namespace) -> int | None:
     for flag in data_vocabulary.FLAGS:
         if getattr(args, flag) is not None:
             raise UserError(f"--{flag} is for `switchx data vocabulary` alone.")
+    if args.action == "teach":
+        data_teach.run(args)
+        return None
     prepared = args.action != "prepare"
     settings = load_either(args, defaults=_NOT_NEEDED, model=False, prepared=prepared, asked=True)
     action = importlib.import_module(f"switchx.cli.data_{args.action}")

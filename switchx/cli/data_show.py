@@ -1,6 +1,7 @@
 """switchx data show: examples as the model gets them, and the text they were made of."""
 
 import argparse
+import dataclasses
 import itertools
 import shutil
 import sys
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace, settings: "Settings") -> None:
     """Prints what the first training examples of a run are read from, and these."""
     from switchx import data
-    from switchx.data.examples import examples_of
+    from switchx.data.examples import taught_examples_of
     from switchx.reports.examples import example_lines
 
     data.preflight(settings.data, ["train"])
     vocabulary = data.vocabulary(settings.data)
-    stream = data.train_stream(settings.data)
-    examples = itertools.chain.from_iterable(map(examples_of, stream))
+    logits = settings.objective.logits
+    stream = data.train_stream(dataclasses.replace(settings.data, logits=logits))
+    examples = itertools.chain.from_iterable(map(taught_examples_of, stream))
     width, coloured = shutil.get_terminal_size((96, 24)).columns, sys.stdout.isatty()
     width = min(max(width, 20), 96)
     for line in data.described_sources(settings.data):

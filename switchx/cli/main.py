@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": "make a run of a trained model with the experts alone that a task uses",
 }
 COMPUTE = ("train", "eval", "ablate", "inspect", "infer", "prune")
+COMPUTE_TOO = (["sweep", "run"], ["data", "teach"])
 NO_JAX = ("data", "info", "convert-gin")  # the other commands open its devices
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.unraisablehook = _unraisable
             environment.prepare_streams()
             environment.prepare_libraries()
-            if sys.argv[1:2] and (sys.argv[1] in COMPUTE or sys.argv[1:3] == ["sweep", "run"]):
+            if sys.argv[1:2] and (sys.argv[1] in COMPUTE or sys.argv[1:3] in COMPUTE_TOO):
                 environment.restart_with_huge_pages()
         status = _dispatch(list(sys.argv[1:] if argv is None else argv), own)
         sys.stdout.flush()
@@ -105,7 +106,7 @@ def _dispatch(argv: list[str], own: bool) -> int:
     args = parser.parse_args(rewrite_gin_flags(given))
     guard.check()
     environment.prepare_devices(args.cpu_devices)
-    if own and argv[0] not in NO_JAX:
+    if own and (argv[0] not in NO_JAX or argv[:2] in COMPUTE_TOO):
         guard.check_computing()
     environment.prepare_compile_cache()
     args.log = environment.LibraryLog() if own and not args.verbose else None

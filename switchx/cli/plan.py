@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from switchx.api.teaching import taught
 
     settings = load_described(args)
-    settings = dataclasses.replace(settings, run=taught(settings))
+    settings = dataclasses.replace(settings, run=taught(settings, planned=True))
     return (_fit if args.fit else _plan)(args, settings)
 
 

@@ -6,9 +6,9 @@ Importing this is free; TensorFlow and seqio are imported when a pipeline is bui
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from switchx.data.batches import Batch, Stream, watched
+from switchx.data.batches import Batch, Stream, targets_of, watched
 from switchx.data.config import SPLITS, DataConfig
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.errors import UserError
@@ -34,9 +34,11 @@ __all__ = [
     "graded_tasks",
     "known_ids",
     "num_examples",
+    "order_settings",
     "preflight",
     "prepare",
     "read_text",
+    "targets_of",
     "task_eval_batches",
     "text_batches",
     "train_stream",
@@ -167,6 +169,11 @@ def prepare(
 
 def train_stream(config: DataConfig, shards: Sequence[int] = (0,)) -> Stream:
     """Returns the endless stream of these shards' rows; UserError where something is missing."""
+    if config.logits is not None:
+        from switchx.data.taught.stream import TaughtStream
+
+        alone = dataclasses.replace(config, logits=None)
+        return TaughtStream(train_stream(alone, shards), config, config.logits, shards)
     if config.encoder_alone:
         from switchx.data.masked import MaskedStream, converter
 
@@ -216,6 +223,18 @@ def check_position(config: DataConfig, saved: bytes) -> None:
     else:
         position.check_settings(found, position.source_settings(config))
         position.check_settings(found, position.settings_of(config, vocabulary(config).digest))
+
+
+def order_settings(config: DataConfig) -> dict[str, Any]:
+    """The settings that decide which example of prepared data is a run's n-th, as positions do.
+
+    Raises:
+      UserError: a set is missing, damaged or was cut with other settings.
+    """
+    from switchx.data.prepared.sets import set_infos
+    from switchx.data.prepared.stream import settings_of
+
+    return settings_of(config, set_infos(config))
 
 
 def eval_batches(config: DataConfig, task: str | None = None) -> Iterator[Batch]:

@@ -14,6 +14,7 @@ from switchx.errors import RunError
 # and decoder_segment_ids int32, 1, 2, ... for the examples of a row and 0 for padding; each example
 # begins with the start token 0 in decoder_input_tokens. For an encoder alone (masked.py)
 # encoder_target_tokens and encoder_loss_weights are in the place of all that is the decoder's.
+# With the logits that a teacher wrote (taught/) those of `taught.records.arrays_of` besides.
 Batch = dict[str, np.ndarray]
 T = TypeVar("T")
 
@@ -83,8 +84,13 @@ def watch(read: Callable[[], T], config: DataConfig) -> T:
     try:
         return storage.in_time(read, config.timeout)
     except TimeoutError:
-        raise RunError(
-            f"No batch of {config.mixture_or_task_name!r} came within "
-            f"DATA_TIMEOUT={config.timeout:g} seconds: its files do not answer. The last "
-            "checkpoint is whole: run the same command to go on."
-        ) from None
+        raise too_late(config) from None
+
+
+def too_late(config: DataConfig) -> RunError:
+    """What is to be said where no batch came in time."""
+    return RunError(
+        f"No batch of {config.mixture_or_task_name!r} came within "
+        f"DATA_TIMEOUT={config.timeout:g} seconds: its files do not answer. The last "
+        "checkpoint is whole: run the same command to go on."
+    )

@@ -73,6 +73,8 @@ class DataConfig:
         each on as many batches; a task that is no mixture has nothing besides.
       timeout: DATA_TIMEOUT, seconds in which a batch must come.
       cache_dir: CACHE_DIR; $SWITCHX_CACHE or ~/.cache/switchx where None.
+      logits: the name of the set of a teacher's logits (`switchx data teach`) that come with the
+        training batches: no setting of its own, but TEACHER_LOGITS where these count.
       encoder_alone: whether batches are an encoder's alone (masked.py): no setting of its own, but
         as the model is.
     """
@@ -106,6 +108,7 @@ class DataConfig:
     eval_each_task: bool = False
     timeout: float = 600.0
     cache_dir: str | None = None
+    logits: str | None = dataclasses.field(default=None, metadata=DERIVED)
     encoder_alone: bool = dataclasses.field(default=False, metadata=DERIVED)
 
     @property

@@ -6,6 +6,7 @@ import numpy as np
 
 from switchx.data.batches import targets_of
 from switchx.data.tasks.vocabularies import Vocabulary
+from switchx.data.taught.records import IDS
 
 
 def examples_of(batch: Mapping[str, np.ndarray]) -> Iterator[tuple[list[int], list[int]]]:
@@ -21,6 +22,24 @@ def examples_of(batch: Mapping[str, np.ndarray]) -> Iterator[tuple[list[int], li
         for n in range(1, int(target_segment_BL[row].max(initial=0)) + 1):
             inputs = inputs_BM[row][input_segment_BM[row] == n].tolist()
             yield inputs, targets_BL[row][target_segment_BL[row] == n].tolist()
+
+
+def taught_examples_of(
+    batch: Mapping[str, np.ndarray],
+) -> Iterator[tuple[list[int], list[int], list[int] | None]]:
+    """The same, and at each target what a teacher finds likeliest there; None without its logits.
+
+    Where a target of an encoder alone does not count, it stands itself.
+    """
+    if IDS not in batch:
+        yield from ((*example, None) for example in examples_of(batch))
+        return
+    target_BL, weight_BL = targets_of(batch)
+    stack = "encoder" if "encoder_target_tokens" in batch else "decoder"
+    likeliest_BL = np.where(weight_BL > 0, batch[IDS][..., 0], target_BL)
+    answered = examples_of({**batch, f"{stack}_target_tokens": likeliest_BL})
+    for (inputs, targets), (_, answers) in zip(examples_of(batch), answered, strict=True):
+        yield inputs, targets, answers
 
 
 def filled_in(inputs: list[int], targets: list[int], vocabulary: Vocabulary) -> list[int] | None:

@@ -27,6 +27,7 @@ from switchx.training.checks import check_run
 from switchx.training.config import RunConfig
 from switchx.training.state import Setup
 from switchx.training.step import abstract_batch, lower_train_step
+from switchx.training.teacher import ObjectiveConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +157,8 @@ def _plan(
         fits = False
     elif held.limit is not None and compilation is not None:
         fits = True
+    if setup.run.batch.taught:
+        notes += ("The teacher's logits come with each batch: the teacher is not loaded.",)
     flops = _flops(setup)
     return Plan(
         topology=topology.name,
@@ -226,8 +229,7 @@ def settings(run: RunConfig) -> dict[str, Any]:
         "FULLY_SHARDED": run.mesh.fully_sharded,
     }
     if run.teacher is not None:
-        named["TEACHER"] = run.teacher.config.teacher
-        named["TEACHER_DTYPE"] = run.teacher.config.dtype
+        named |= _teacher_settings(run.teacher.config)
     if run.optimizer.frozen:
         named["FREEZE"] = run.optimizer.frozen
     switch = run.model.switch
@@ -239,6 +241,12 @@ def settings(run: RunConfig) -> dict[str, Any]:
         named["TRAIN_CAPACITY_FACTOR"] = switch.train_capacity_factor
         named["DISPATCHER"] = switch.dispatcher
     return named
+
+
+def _teacher_settings(config: ObjectiveConfig) -> dict[str, Any]:
+    if config.logits is not None:
+        return {"TEACHER_LOGITS": config.logits, "TEACHER_TOP_K": config.top_k}
+    return {"TEACHER": config.teacher, "TEACHER_DTYPE": config.dtype}
 
 
 def fingerprint(run: RunConfig) -> str:

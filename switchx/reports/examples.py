@@ -14,6 +14,7 @@ def example_lines(
     number: int,
     inputs: list[int],
     targets: list[int],
+    answers: list[int] | None,
     vocabulary: Vocabulary,
     width: int = 96,
     coloured: bool = False,
@@ -21,11 +22,12 @@ def example_lines(
     """The lines of an example: the text it was made of, where spans were cut, and its two sides.
 
     Args:
+      answers: what a teacher finds likeliest at each target; None of no teacher.
       width: characters of a line.
       coloured: whether sentinels are shown in reverse, as a terminal can.
     """
     whole = filled_in(inputs, targets, vocabulary)
-    parts = {"text": whole, "inputs": inputs, "targets": targets}
+    parts = {"text": whole, "inputs": inputs, "targets": targets, "teacher's": answers}
     yield f"example {number}"
     for name, tokens in parts.items():
         if tokens is not None:

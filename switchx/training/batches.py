@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from switchx.data.taught.records import arrays_of
 from switchx.sharding import batch_sharding
 from switchx.training.config import BatchShape
 from switchx.training.state import Setup
@@ -21,6 +22,11 @@ def abstract_batch(shape: BatchShape, setup: Setup) -> Batch:
     B, M, L = shape.batch_size, shape.input_length, shape.target_length
     of = lambda length, dtype: jax.ShapeDtypeStruct((B, length), dtype, sharding=sharding)  # noqa: E731
     batch = {"encoder_input_tokens": of(M, jnp.int32)}
+    if shape.taught:
+        V = setup.run.model.vocab_size
+        for name, (classes, dtype) in arrays_of(shape.taught, V).items():
+            array = (B, L or M, classes)
+            batch[name] = jax.ShapeDtypeStruct(array, dtype, sharding=sharding)
     if shape.packed:
         batch["encoder_segment_ids"] = of(M, jnp.int32)
     if setup.run.model.encoder_alone:

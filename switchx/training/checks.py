@@ -6,7 +6,7 @@ import math
 from jax.sharding import Mesh
 
 from switchx.errors import UserError
-from switchx.model import Model, SwitchConfig
+from switchx.model import Model, ModelConfig, SwitchConfig
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.sharding import batch_shards
 from switchx.training import freezing
@@ -20,13 +20,14 @@ def check_run(run: RunConfig, mesh: Mesh) -> None:
     _check_schedule(run)
     if run.optimizer.frozen:
         freezing.check(run.optimizer.frozen, Model.of(run.model).shapes)
-    if mesh.shape["expert"] > 1 and not switch and not (run.teacher and run.teacher.model.switch):
+    taught_by = run.teacher.computed if run.teacher else None
+    if mesh.shape["expert"] > 1 and not switch and not (taught_by and taught_by.switch):
         raise UserError(
             f"MESH_EXPERT={mesh.shape['expert']}, but the model has no experts: use MESH_DATA."
         )
     _check_model(run, mesh)
-    if run.teacher and run.teacher.config.share:
-        _check_teacher(run, run.teacher, mesh)
+    if run.teacher and taught_by:
+        _check_teacher(run, run.teacher, taught_by, mesh)
 
 
 def _check_model(run: RunConfig, mesh: Mesh) -> None:
@@ -57,11 +58,11 @@ def _check_widths(switch: SwitchConfig, mesh: Mesh) -> None:
                 )
 
 
-def _check_teacher(run: RunConfig, teacher: Teacher, mesh: Mesh) -> None:
+def _check_teacher(run: RunConfig, teacher: Teacher, model: ModelConfig, mesh: Mesh) -> None:
     """Its model computes the same batches on the same mesh, with its own groups of tokens."""
     named = f"TEACHER={teacher.config.teacher!r}"
     try:
-        _check_model(dataclasses.replace(run, model=teacher.model, teacher=None), mesh)
+        _check_model(dataclasses.replace(run, model=model, teacher=None), mesh)
     except UserError as error:
         raise UserError(f"{named} has settings of its own, by which {error}") from error
 

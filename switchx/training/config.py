@@ -26,6 +26,8 @@ class BatchShape:
     An encoder alone has its targets at the places of its inputs, and a target_length of 0.
     The rows come in `shards` equal parts (macro DATA_SHARDS), each read by a host that needs it.
     Where they are `packed` (macro PACK), a row holds several examples, and arrays that say which.
+    With `taught` each target comes with the logits of so many tokens that a teacher wrote
+    (macro TEACHER_TOP_K).
     """
 
     batch_size: int
@@ -33,6 +35,7 @@ class BatchShape:
     target_length: int
     shards: int = 1
     packed: bool = False
+    taught: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,7 @@ def num_trained(shapes: Params, frozen: Patterns) -> int:
 def step_flops(run: RunConfig, model: Model) -> int:
     """FLOPs of a step that the model needs: `train_flops`, without gradients of what is frozen.
 
-    A teacher's forward pass counts.
+    The forward pass of a teacher that computes counts.
     """
     batch, frozen = run.batch, run.optimizer.frozen
     lengths = (batch.input_length, batch.target_length)
@@ -70,10 +70,11 @@ def step_flops(run: RunConfig, model: Model) -> int:
 
 
 def teacher_flops(run: RunConfig) -> int:
-    """FLOPs of its teacher's forward pass of one sequence; 0 of a run that learns from none."""
-    if run.teacher is None or not run.teacher.config.share:
+    """FLOPs of its teacher's forward pass of one sequence; 0 of a run that computes with none."""
+    teacher = run.teacher.computed if run.teacher else None
+    if teacher is None:
         return 0
-    return forward_flops(run.teacher.model, run.batch.input_length, run.batch.target_length)
+    return forward_flops(teacher, run.batch.input_length, run.batch.target_length)
 
 
 def check(frozen: Patterns, shapes: Params) -> None:

@@ -161,8 +161,10 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
         how += f" with the checkpoint {began.record['checkpoint']} of {began.record['path']}"
     teacher = setup.run.teacher
     if teacher is not None:
-        share = teacher.config.share
-        log.say(f"learning from step {teacher.step} of {teacher.config.teacher}, share {share}")
+        config = teacher.config
+        by = f", by its logits {config.logits!r}" if config.logits else ""
+        where = f"step {teacher.step} of {config.teacher}{by}"
+        log.say(f"learning from {where}, share {config.share}")
     trained = _trained(setup)
     log.say(
         f"{setup.model.num_params:,} parameters{trained}; ready in {seconds:.1f} s; {how} in "

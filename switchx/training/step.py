@@ -195,3 +195,11 @@ def split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:
     split = x.reshape(batch_shards(mesh), parts, -1, *x.shape[1:]).swapaxes(0, 1)
     split = split.reshape(parts, -1, *x.shape[1:])
     return constrain(split, None, "batch", *(None,) * (x.ndim - 1))
+
+
+def join_rows(x: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
+    """[parts, B/parts, ...] to [B, ...]: what `split_rows` took apart."""
+    parts, rows = x.shape[:2]
+    joined = x.reshape(parts, batch_shards(mesh), -1, *x.shape[2:]).swapaxes(0, 1)
+    joined = joined.reshape(parts * rows, *x.shape[2:])
+    return constrain(joined, "batch", *(None,) * (joined.ndim - 1))

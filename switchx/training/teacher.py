@@ -29,6 +29,11 @@ class ObjectiveConfig:
       start_step: steps done before the teacher counts (macro TEACHER_START_STEP).
       dtype: of the teacher's parameters in memory; its routers stay float32
         (macro TEACHER_DTYPE).
+      logits: a name. `switchx data teach` writes the teacher's logits under it, beside the prepared
+        set, and training reads them in the place of the teacher; None computes with the teacher
+        (macro TEACHER_LOGITS).
+      top_k: of each target the tokens whose logits are written, the likeliest; all others are one
+        class more (macro TEACHER_TOP_K).
     """
 
     name: str = "pretraining"
@@ -38,6 +43,8 @@ class ObjectiveConfig:
     temperature: float = 1.0
     start_step: int = 0
     dtype: str = "float32"
+    logits: str | None = None
+    top_k: int = 64
 
     def __post_init__(self) -> None:
         if self.name not in OBJECTIVE_NAMES:
@@ -61,6 +68,13 @@ class ObjectiveConfig:
             raise UserError(
                 f"TEACHER_DTYPE={self.dtype!r} is not one of {', '.join(TEACHER_DTYPES)}."
             )
+        if self.logits is not None and not isinstance(self.logits, str):
+            raise UserError(f"TEACHER_LOGITS={self.logits!r} must be a name, or None.")
+        if not _is_whole(self.top_k) or self.top_k < 1:
+            raise UserError(
+                f"TEACHER_TOP_K={self.top_k!r} must be a whole number of at least 1, the tokens "
+                "whose logits are written of each target."
+            )
 
 
 def _is_number(value: object) -> bool:
@@ -77,22 +91,27 @@ class Teacher:
 
     Attributes:
       config: how it is learnt from.
-      model: what was trained there.
+      model: what was trained there; None where its logits are read and it is not computed.
       model_dir, step: its run's directory, and which checkpoint.
       seal: of that checkpoint: no other has the same.
       vocabulary: its fingerprint; None where the checkpoint has none, as an import's.
     """
 
     config: ObjectiveConfig
-    model: ModelConfig
+    model: ModelConfig | None
     model_dir: Path
     step: int
     seal: str
     vocabulary: str | None = None
 
+    @property
+    def computed(self) -> ModelConfig | None:
+        """Its model where that computes beside the student's."""
+        return self.model if self.config.share else None
+
     def program(self) -> "Teacher":
         """The same for all runs that have their compiled steps in common."""
-        config = dataclasses.replace(self.config, teacher=None, checkpoint="newest")
+        config = dataclasses.replace(self.config, teacher=None, checkpoint="newest", logits=None)
         return Teacher(config, self.model, Path(), 0, "")
 
     @property
@@ -103,6 +122,7 @@ class Teacher:
     def check(self, student: ModelConfig) -> None:
         """Raises UserError where its answers are no distributions over the student's tokens."""
         named = f"TEACHER={self.config.teacher!r}"
+        assert self.model is not None
         if self.model.vocab_size != student.vocab_size:
             raise UserError(
                 f"{named} has a vocabulary of {self.model.vocab_size} rows, and this model "

@@ -46,6 +46,7 @@ OTHER = {
     "TEACHER_CHECKPOINT": "best",
     "TEACHER_SHARE": 0.5,
     "TEACHER_DTYPE": "bfloat16",
+    "TEACHER_LOGITS": "elsewhere",
     "ON_BAD_LOSS": "skip",
     "DTYPE": "float32",
     "REMAT": "full",

@@ -8,6 +8,7 @@ import pytest
 
 from switchx.errors import UserError
 from switchx.model import NO_NOISE, Model, forward_flops
+from switchx.planning.plan import settings
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import room, train
 from switchx.training.batches import put_batch
@@ -15,13 +16,14 @@ from switchx.training.checkpoints.identity import read_identity
 from switchx.training.checks import check_run
 from switchx.training.freezing import step_flops
 from switchx.training.objectives import Pretraining
-from switchx.training.objectives.losses import soft_sums
+from switchx.training.objectives.losses import grouped, soft_sums
 from switchx.training.run_reader import read_start
 from switchx.training.state import Setup
 from switchx.training.step import gradients
 from switchx.training.teacher import ObjectiveConfig, Teacher
-from tests.helpers import jit
-from tests.training.helpers import SMALL, batch, feed, run_config
+from switchx.training.teaching import compile_teacher
+from tests.helpers import jit, with_switch
+from tests.training.helpers import SMALL, VOCAB, batch, feed, run_config
 
 DENSE = {**SMALL, "num_layers": 1}
 SPARSE = {**SMALL, "switch": run_config().model.switch, "d_model": 16, "num_layers": 2}
@@ -53,9 +55,9 @@ def setup_of(directory, devices=1, changes=None, **config):
     return Setup.of(run, mesh)
 
 
-def gradients_of(setup):
+def gradients_of(setup, of=None):
     with jax.set_mesh(setup.mesh):
-        args = (setup.init(), setup.constants, put_batch(batch(0), setup))
+        args = (setup.init(), setup.constants, put_batch(of or batch(0), setup))
         return jax.device_get(jit(lambda *args: gradients(setup, *args))(*args))
 
 
@@ -75,6 +77,25 @@ def test_the_soft_loss_is_the_definition():
         soft, kl = soft - np.sum(t * np.log(s)), kl + np.sum(t * np.log(t / s))
     found = soft_sums(own, taught, weight, 2.5)
     np.testing.assert_allclose([found["soft"], found["teacher_kl"]], [soft, kl], rtol=1e-5)
+
+
+def test_all_others_are_one_class_even_where_little_is_left_to_them():
+    """Float64 and the definition; the first row's eight have all but 1e-12 of the mass."""
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(2, 1, 40)).astype(np.float32)
+    logits[0, 0, :8] += 30
+    ids = np.array([[[*range(8)]], [[5, 3, 39, 0, 17, 2, 8, 1]]])
+    wanted = [
+        np.log(np.sum(np.exp(np.delete(logits[n, 0], ids[n, 0], 0), dtype=np.float64)))
+        for n in range(2)
+    ]
+    found = grouped(logits, ids)
+    np.testing.assert_array_equal(found[..., :8], np.take_along_axis(logits, ids, -1))
+    np.testing.assert_allclose(found[:, 0, 8], wanted, rtol=1e-5)
+    slope = jax.grad(lambda x: grouped(x, ids)[..., 8].sum())(logits)
+    np.testing.assert_allclose(slope.sum(-1), 1, rtol=1e-5)  # over the others, none of the eight
+    assert not np.take_along_axis(np.asarray(slope), ids, -1).any()
+    assert grouped(logits, np.argsort(logits)).shape == (2, 1, 40)
 
 
 def test_the_objective_mixes_the_two_and_keeps_the_z_loss(taught_by):
@@ -159,6 +180,65 @@ def test_one_that_has_no_room_is_refused_before_anything_is_allocated(taught_by,
     with pytest.raises(UserError, match=says):
         room.check_room(setup)
     assert "constants" not in vars(setup)
+
+
+def read_from(setup, top_k):
+    """The same run where the teacher's logits were written by it, and a batch with them."""
+    written = compile_teacher(setup, top_k)(batch(0))
+    config = dataclasses.replace(setup.run.teacher.config, logits="written", top_k=top_k)
+    run = dataclasses.replace(
+        setup.run,
+        teacher=dataclasses.replace(setup.run.teacher, config=config, model=None),
+        batch=dataclasses.replace(setup.run.batch, taught=top_k),
+    )
+    check_run(run, setup.mesh)
+    reader = Setup.of(run, setup.mesh)
+    assert reader.constants == {}
+    return reader, written
+
+
+@pytest.mark.parametrize(
+    ("devices", "changes"),
+    [(1, {}), (4, {"microbatches": 2, "mesh": MeshConfig(2, 1, 2)})],
+    ids=["one device", "mesh and microbatches"],
+)
+def test_all_logits_written_give_what_the_teacher_gives(taught_by, on_one_device, devices, changes):
+    """As where it computes, on one device in one part; of 8 tokens the divergence is less."""
+    reader, written = read_from(setup_of(taught_by, devices, changes), VOCAB)
+    found, outcome = gradients_of(reader, written)
+    grads, of_one = on_one_device
+    for name in ("objective", "teacher_kl"):
+        np.testing.assert_allclose(outcome.sums[name], of_one.sums[name], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(grads), strict=True):
+        np.testing.assert_allclose(a, b, 1e-3, 1e-4 * np.abs(b).max())
+
+
+def test_of_the_likeliest_alone_the_divergence_is_less(taught_by, on_one_device):
+    """Merging classes loses some of it, whatever they are; the step has no work of a teacher."""
+    reader, written = read_from(setup_of(taught_by), 8)
+    _, outcome = gradients_of(reader, written)
+    assert 0 < outcome.sums["teacher_kl"] < 0.9 * on_one_device[1].sums["teacher_kl"]
+    assert "TEACHER" not in settings(reader.run)  # the plan's
+    assert settings(reader.run)["TEACHER_LOGITS"] == "written"
+    alone = Model.of(reader.run.model)
+    assert step_flops(reader.run, alone) == step_flops(run_config(**DENSE), alone)
+
+
+def test_tokens_overflow_in_the_groups_of_the_teacher_that_computes(taught_by, on_one_device):
+    """Groups of two rows, in microbatches, with room for half of the tokens."""
+    model = with_switch(
+        run_config(**SPARSE).model,
+        encoder_group_size=32,
+        decoder_group_size=16,
+        eval_capacity_factor=0.5,
+    )
+    setup = setup_of(taught_by, changes={"microbatches": 2})
+    teacher = dataclasses.replace(setup.run.teacher, model=model)
+    online = Setup.of(dataclasses.replace(setup.run, teacher=teacher), setup.mesh)
+    reader, written = read_from(online, VOCAB)
+    kl = gradients_of(reader, written)[1].sums["teacher_kl"]
+    np.testing.assert_allclose(kl, gradients_of(online)[1].sums["teacher_kl"], rtol=1e-5)
+    assert abs(kl / on_one_device[1].sums["teacher_kl"] - 1) > 1e-3  # where there is room for all
 
 
 @pytest.mark.usefixtures("one_device")

@@ -14,9 +14,9 @@ from switchx import storage
 from switchx.data.prepared.reader import Record, fits
 from switchx.data.prepared.records import decode
 from switchx.data.prepared.set_plan import SetInfo, SetPlan, ShardFacts
-from switchx.data.prepared.shards import open_records, read_records
+from switchx.data.prepared.shards import FileFacts, open_records, read_records
 
-_RECORDS_PER_READ = 512
+RECORDS_PER_READ = 512
 
 
 @dataclasses.dataclass
@@ -44,9 +44,9 @@ def check_split(folder: Path, info: SetInfo, split: str, tick: Callable[[int], A
     report = SplitReport()
     for shard, facts in enumerate(info.shards[split]):
         url, before = folder / info.plan.file(split, shard), report.broken
-        with _here(url) as path:
+        with here(url) as path:
             _read_shard(path, info.plan, facts, report, tick)
-            problem, broken = _file_problem(path, facts), report.broken - before
+            problem, broken = file_problem(path, facts), report.broken - before
         if broken:
             problem = f"{problem or 'is damaged'}: {broken:,} of {facts.records:,} records broken"
         if problem:
@@ -55,7 +55,7 @@ def check_split(folder: Path, info: SetInfo, split: str, tick: Callable[[int], A
 
 
 @contextlib.contextmanager
-def _here(path: Path) -> Iterator[Path]:
+def here(path: Path) -> Iterator[Path]:
     """The shard on this machine: of one at a URL a copy, as long as it is needed."""
     if not storage.is_remote(path):
         yield path
@@ -73,8 +73,8 @@ def _read_shard(
     reader = open_records(path) if path.is_file() else None
     count = reader.num_records() if reader is not None else 0
     report.broken += max(facts.records - count, 0)
-    for start in range(0, count, _RECORDS_PER_READ):
-        numbers = list(range(start, min(start + _RECORDS_PER_READ, count)))
+    for start in range(0, count, RECORDS_PER_READ):
+        numbers = list(range(start, min(start + RECORDS_PER_READ, count)))
         for content in read_records(reader, numbers):
             _note(_whole(content, plan, facts.salt), plan, report)
         tick(len(numbers))
@@ -103,7 +103,8 @@ def _note(record: Record | None, plan: SetPlan, report: SplitReport) -> None:
         report.sentinels += int(np.count_nonzero((number >= 0) & (number < spans)))
 
 
-def _file_problem(path: Path, facts: ShardFacts) -> str | None:
+def file_problem(path: Path, facts: FileFacts) -> str | None:
+    """What is wrong with a file as a whole, said of its name; None where nothing is."""
     if not path.is_file():
         return "is missing"
     size = path.stat().st_size

@@ -25,7 +25,7 @@ PREPARING = "preparing"  # a folder that is there until the set is whole
 _FORMAT = 1
 _LONGEST = 2**16  # tokens of a row
 MAX_BYTES = 64 << 20  # of set.json: some 200 bytes a shard
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +137,9 @@ def folder_of(directory: str, name: str) -> Path:
     Raises:
       UserError: the name cannot be that of a folder, or the directory no place.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UserError(
-            f"MIXTURE_OR_TASK_NAME={name!r} cannot name a folder: use letters, digits and any of "
+            f"MIXTURE_OR_TASKNAME={name!r} cannot name a folder: use letters, digits and any of "
             "'_.:-'."
         )
     return storage.as_path(directory, "PREPARED_DIR") / name

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from switchx import storage
-from switchx.data.prepared.set_plan import ShardFacts
-from switchx.data.prepared.shards import RemoteShards
+from switchx.data.prepared.shards import FileFacts, RemoteShards
 from switchx.errors import RunError, UserError
 
 FOLDER = "prepared-shards"
@@ -82,7 +81,7 @@ class Copies:
                 print(f"switchx: shards are read where they lie: {why}", file=sys.stderr)
                 return
 
-    def _copy(self, url: Path, facts: ShardFacts) -> Path:
+    def _copy(self, url: Path, facts: FileFacts) -> Path:
         """The copy of a shard, made where there is none."""
         path = self._folder / f"{facts.sha256}.array_record"
         if storage.size_of(path, "CACHE_DIR") == facts.bytes and _sha256(path) == facts.sha256:

@@ -22,7 +22,7 @@ from switchx.errors import RunError
 
 PROGRESS_SECONDS = 2.0
 # A record a chunk, for reads at any place. Not compressed: ids save a sixth, for twice the time.
-_WRITER_OPTIONS = "group_size:1,uncompressed"
+WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _write(
     first = next(records, [])
     salt = salt_of(first, job.plan.dtype)
     count = tokens = unknown = 0
-    writer: Any = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    writer: Any = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     try:
         for arrays in itertools.chain([first] if first else [], records):
             writer.write(encode(arrays, job.plan.dtype, salt))

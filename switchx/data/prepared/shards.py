@@ -9,10 +9,20 @@ import numpy as np
 
 from switchx import storage
 from switchx.data.prepared import record_index
-from switchx.data.prepared.set_plan import ShardFacts
 
 _SETTING = "PREPARED_DIR"
 Contents = dict[int, list[bytes | None]]
+
+
+class FileFacts(Protocol):
+    """What was written into a file of records."""
+
+    @property
+    def records(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 class Shards(Protocol):
@@ -22,7 +32,7 @@ class Shards(Protocol):
       facts: what was written into each.
     """
 
-    facts: Sequence[ShardFacts]
+    facts: Sequence[FileFacts]
 
     def sizes(self) -> list[int | None]:
         """Bytes of each file; None where it is missing. Another size is never read afterwards."""
@@ -36,7 +46,7 @@ class Shards(Protocol):
         ...
 
 
-def open_shards(paths: Sequence[Path], facts: Sequence[ShardFacts]) -> Shards:
+def open_shards(paths: Sequence[Path], facts: Sequence[FileFacts]) -> Shards:
     """The shards at these paths, all on this machine or all at URLs."""
     if any(map(storage.is_remote, paths)):
         return RemoteShards(paths, facts)
@@ -46,7 +56,7 @@ def open_shards(paths: Sequence[Path], facts: Sequence[ShardFacts]) -> Shards:
 class LocalShards:
     """Shards on this machine, each opened when it is first asked."""
 
-    def __init__(self, paths: Sequence[Path], facts: Sequence[ShardFacts]) -> None:
+    def __init__(self, paths: Sequence[Path], facts: Sequence[FileFacts]) -> None:
         self.facts = facts
         self._paths = paths
         self._readers: dict[int, Any] = {}
@@ -76,7 +86,7 @@ class RemoteShards:
     this machine by none: see `shard_copies`.
     """
 
-    def __init__(self, paths: Sequence[Path], facts: Sequence[ShardFacts]) -> None:
+    def __init__(self, paths: Sequence[Path], facts: Sequence[FileFacts]) -> None:
         self.paths, self.facts = paths, facts
         self._begins: dict[int, np.ndarray | None] = {}
         self._copies: dict[int, Any] = {}
@@ -132,7 +142,7 @@ class RemoteShards:
         return storage.Part(self.paths[shard], facts.bytes - tail, facts.bytes)
 
 
-def _other_sizes(sizes: Sequence[int | None], facts: Sequence[ShardFacts]) -> list[int]:
+def _other_sizes(sizes: Sequence[int | None], facts: Sequence[FileFacts]) -> list[int]:
     """The shards that have not the bytes that were written."""
     return [shard for shard, size in enumerate(sizes) if size != facts[shard].bytes]
 

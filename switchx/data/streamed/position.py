@@ -9,7 +9,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -196,16 +196,26 @@ def damaged(why: str) -> UserError:
 
 def check_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raises UserError for the first setting whose value is not the one saved."""
-    for setting, value in wanted.items():
-        there = saved.get(setting, _WHERE_NOT_SAVED.get(setting))
-        if _deciding(there) == _deciding(value):
-            continue
+    for setting, value, there, although in differences(saved, wanted):
         # With another vocabulary the parameters mean something else too.
         anew = "choose another MODEL_DIR" if setting == "VOCABULARY" else _ANEW
         raise UserError(
-            f"{setting}={_shown(value)!r}, but the data of the checkpoint in MODEL_DIR was read "
-            f"with {_shown(there)!r}{_although_equal(value, there)}: set that, or {anew}."
+            f"{setting}={value!r}, but the data of the checkpoint in MODEL_DIR was read "
+            f"with {there!r}{although}: set that, or {anew}."
         )
+
+
+def differences(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yields each setting that was saved with another value than is wanted, as it is shown.
+
+    That is its name, the wanted value, the saved one, and what to add where they look the same.
+    """
+    for setting, value in wanted.items():
+        there = saved.get(setting, _WHERE_NOT_SAVED.get(setting))
+        if _deciding(there) != _deciding(value):
+            yield setting, _shown(value), _shown(there), _although_equal(value, there)
 
 
 def _deciding(value: Any) -> Any:

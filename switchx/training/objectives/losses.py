@@ -75,6 +75,30 @@ def soft_sums(
     }
 
 
+@jax.named_scope("grouped")
+def grouped(logits_BLV: jax.Array, id_BLK: jax.Array) -> jax.Array:
+    """The logits of some tokens, and behind them one of all the others as one class.
+
+    That is log sum exp of theirs, whose probability is the mass of the others ("ghost token" in
+    Anshumann et al. 2025, arXiv 2503.16870). Not as log(1 - the mass of the K): where these have
+    nearly all of it nothing would be left of that in float32.
+
+    Args:
+      logits_BLV: float32.
+      id_BLK: whole numbers, no token twice.
+
+    Returns:
+      float32 [B, L, K + 1]; of all tokens, [B, L, V], there are no others.
+    """
+    chosen_BLK = jnp.take_along_axis(logits_BLV, id_BLK, axis=-1, mode="clip")
+    if id_BLK.shape[-1] == logits_BLV.shape[-1]:
+        return chosen_BLK
+    all_V = jnp.ones(logits_BLV.shape[-1], bool)
+    is_other_BLV = jax.vmap(jax.vmap(lambda id_K: all_V.at[id_K].set(False)))(id_BLK)
+    other_BL = log_partition(jnp.where(is_other_BLV, logits_BLV, -jnp.inf))
+    return jnp.concatenate([chosen_BLK, other_BL[..., None]], axis=-1)
+
+
 @jax.custom_vjp
 def log_partition(logits_BLV: jax.Array) -> jax.Array:
     """log sum exp over the vocabulary; the backward pass reads the logits again.

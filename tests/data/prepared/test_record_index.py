@@ -5,7 +5,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from switchx.data.prepared import record_index
-from switchx.data.prepared.shard_writer import _WRITER_OPTIONS
+from switchx.data.prepared.shard_writer import WRITER_OPTIONS
 from switchx.data.prepared.shards import open_records, read_records
 
 SHAPES = {  # lengths from, to, and how many
@@ -23,7 +23,7 @@ def written(path, shape):
     low, high, count = SHAPES[shape]
     random = np.random.default_rng(0)
     records = [random.bytes(int(random.integers(low, high))) for _ in range(count)]
-    writer = ArrayRecordWriter(str(path), _WRITER_OPTIONS)
+    writer = ArrayRecordWriter(str(path), WRITER_OPTIONS)
     for record in records:
         writer.write(record)
     writer.close()
