@@ -19,9 +19,12 @@ import sys
 import time
 from pathlib import Path
 
-from reproduction import lesson_report, report
+from reproduction import balance, lesson_report, report
 from reproduction.lessons import LESSONS
-from reproduction.plan import STEPS, VARIANTS
+from reproduction.plan import STEPS
+from reproduction.plan import VARIANTS as OF_THE_PAPER
+
+VARIANTS = OF_THE_PAPER | balance.VARIANTS
 
 
 def main() -> None:
@@ -100,7 +103,8 @@ def append(path: Path, record: dict) -> None:
 
 def write_report(results: Path, out: Path) -> None:
     found = report.read(results)
-    text = "\n\n".join(filter(None, [report.markdown(found), lesson_report.markdown(found)]))
+    parts = (report.markdown(found), balance.markdown(found), lesson_report.markdown(found))
+    text = "\n\n".join(filter(None, parts))
     (out / "report.md").write_text(text)
     report.plot(found, out / "reproduction.png")
     lesson_report.plot(found, out / "distillation.png")

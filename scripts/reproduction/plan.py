@@ -24,7 +24,8 @@ class Variant:
     Attributes:
       seeds: how many initializations to train.
       experts: 0 is the dense model.
-      switch, model: what is set otherwise in SwitchConfig and ModelConfig.
+      switch, model, optimizer: what is set otherwise in SwitchConfig, ModelConfig and
+        OptimizerConfig.
       bfloat16_router: the router computes in bfloat16, which the package itself never does.
     """
 
@@ -32,6 +33,7 @@ class Variant:
     experts: int = 8
     switch: dict[str, Any] = dataclasses.field(default_factory=dict)
     model: dict[str, Any] = dataclasses.field(default_factory=dict)
+    optimizer: dict[str, Any] = dataclasses.field(default_factory=dict)
     bfloat16_router: bool = False
 
     def each_seed(self) -> range:
@@ -195,6 +197,8 @@ def run_config(variant: Variant, seed: int) -> RunConfig:
         shape,
         shape,
         TrainerConfig(STEPS, seed=seed),
-        OptimizerConfig(schedule="cosine", learning_rate=0.05, warmup_steps=50),
+        OptimizerConfig(
+            schedule="cosine", learning_rate=0.05, warmup_steps=50, **variant.optimizer
+        ),
         MeshConfig(),
     )

@@ -1,11 +1,12 @@
 """One run, and the speed of many, with the package's own steps."""
 
+import collections
 import contextlib
 import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest import mock
 
@@ -61,10 +62,12 @@ class Trainer:
     def run(self, seed: int, batches: list[Batch]) -> dict[str, Any]:
         """Trains once; the losses are of the held-out batches, nats per token."""
         state, seconds, losses, values = self.init(seed), 0.0, [], {}
+        last_steps: collections.deque = collections.deque(maxlen=100)
         for first, last in itertools.pairwise((0, *EVAL_STEPS)):
             began = time.perf_counter()
             for batch in batches[first:last]:
-                state, _ = self.step(state, put_batch(batch, self.setup))
+                state, metrics = self.step(state, put_batch(batch, self.setup))
+                last_steps.append(metrics["stats"])
             jax.block_until_ready(state)
             seconds += time.perf_counter() - began
             with router_of(self.variant):  # the first evaluation compiles
@@ -79,6 +82,7 @@ class Trainer:
             "unigram_entropy": values["unigram_entropy"],
             "dropped_fraction": values.get("mean_dropped_fraction"),
             "least_load": None if load is None else float(np.min(load)),
+            **_balance(load, last_steps),
             "parameters": self.setup.model.num_params,
             "examples_per_second": STEPS * BATCH / seconds,
             "train_seconds": seconds,
@@ -86,6 +90,25 @@ class Trainer:
             "bfloat16_router": self.variant.bfloat16_router,
             "config": dataclasses.asdict(self.setup.run),
         }
+
+
+def _balance(load_NE: Any, last_steps: Iterable[Any]) -> dict[str, float]:
+    """How equally experts were loaded; {} of a dense model.
+
+    Loads are in fair shares: on the held-out batches the largest of any expert, and how many of
+    them got no token; in the last steps of training means over steps and layers, of the expert
+    with the most, and of the tokens that found their expert full.
+    """
+    if load_NE is None:
+        return {}
+    steps = jax.device_get(list(last_steps))
+    E = load_NE.shape[-1]
+    return {
+        "largest_load": float(np.max(load_NE)) * E,
+        "dead": int(np.sum(np.asarray(load_NE) == 0)),
+        "train_largest": float(np.mean([s.load_E.max(axis=-1) for s in steps])) * E,
+        "train_dropped": float(np.mean([s.dropped_fraction for s in steps])),
+    }
 
 
 def _setup(variant: Variant, seed: int) -> Setup:

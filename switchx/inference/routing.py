@@ -22,8 +22,9 @@ class Choices(NamedTuple):
       gate_NBLJ: float32, the weight of its output; 0 where it is not kept.
       kept_NBLJ: bool; False for padding, for a second choice that the policy does not want, and,
         where experts choose (choice j is expert j then), for a token that the expert did not take.
-      likely_NBLK: int32, the likeliest experts by the router: one more than a token chooses, if
-        there are so many; the last is the runner-up.
+      likely_NBLK: int32, the experts that the token ranks first, the likeliest by the router unless
+        it has a bias for the choice: one more than a token chooses, if there are so many; the last
+        is the runner-up.
       prob_NBLK: float32, their probabilities.
       entropy_NBL: float32, of the router's distribution, nats.
     """
@@ -106,22 +107,36 @@ def recorded(
     B, M = encoder_shape
     top_k = 1 if switch is None else switch.top_k
     stacks = [
-        (groupings.encoder, output.encoder_N, output.encoder_probs_NGSE, M),
-        (groupings.decoder, output.decoder_N, output.decoder_probs_NGSE, target_length),
+        (
+            groupings.encoder,
+            output.encoder_N,
+            output.encoder_probs_NGSE,
+            output.encoder_scores_NGSE,
+            M,
+        ),
+        (
+            groupings.decoder,
+            output.decoder_N,
+            output.decoder_probs_NGSE,
+            output.decoder_scores_NGSE,
+            target_length,
+        ),
     ]
     found = []
-    for grouping, assignment, probs_NGSE, L in stacks:
-        if assignment is None or probs_NGSE is None:  # a stack without experts: no layers
+    for grouping, assignment, probs_NGSE, scores_NGSE, L in stacks:
+        if assignment is None or probs_NGSE is None or scores_NGSE is None:  # no experts
             found.append(_nothing(B, L))
             continue
         _, rows, length = grouping.of_batch(B, L)
-        arrays = assignment.expert_GSJ, assignment.gate_GSJ, assignment.kept_GSJ, probs_NGSE
+        choices = assignment.expert_GSJ, assignment.gate_GSJ, assignment.kept_GSJ
+        arrays = (*choices, probs_NGSE, scores_NGSE)
         # Groups are rows of the batch one behind the other, or of what it was filled up to.
-        expert, gate, kept, probs = (
+        expert, gate, kept, probs, scores = (
             x.reshape(len(x), rows, length, x.shape[-1])[:, :B, :L] for x in arrays
         )
         entropy_NBL = -jnp.sum(jax.scipy.special.xlogy(probs, probs), axis=-1)
-        prob_NBLK, likely_NBLK = jax.lax.top_k(probs, min(top_k + 1, probs.shape[-1]))
+        likely_NBLK = jax.lax.top_k(scores, min(top_k + 1, probs.shape[-1]))[1]
+        prob_NBLK = jnp.take_along_axis(probs, likely_NBLK, axis=-1)
         found.append(Choices(expert, gate, kept, likely_NBLK, prob_NBLK, entropy_NBL))
     return Routing(*found)
 

@@ -43,7 +43,7 @@ from switchx.interop.hf_names import LOGITS, STACK_TABLES, TABLE, Piece, leaf, p
 from switchx.interop.hf_rows import Exchanged
 from switchx.interop.hf_tokenizer import read_vocabulary
 from switchx.interop.safetensors import Tensor
-from switchx.interop.source import Index, SpecialIds, build, check_finite
+from switchx.interop.source import Index, SpecialIds, build, check_finite, with_biases
 from switchx.model import ModelConfig, Params
 
 # In old T5 folders; transformers ignores it too.
@@ -109,6 +109,9 @@ class HFSource:
 
     def params(self, abstract: Params) -> Params:
         """The parameters, float32; see `switchx.interop.Source`."""
+        return with_biases(abstract, self._params)
+
+    def _params(self, abstract: Params) -> Params:
         by_path: dict[tuple[str, ...], dict[tuple[int, ...], Piece]] = {}
         for piece in pieces(self.config):
             self._check_shape(piece, abstract)

@@ -53,6 +53,7 @@ _FREE = {
     "decoder_sparse",
     "jitter",
     "balance_loss_weight",
+    "balance_loss_over",
     "router_z_loss_weight",
     "train_capacity_factor",
     "eval_capacity_factor",

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from switchx.errors import UserError
+from switchx.model import Params
 from switchx.model.shape import StackShape
+from switchx.training.freezing import merged, trained
 from switchx.training.start import Arrays
 
 Index = tuple[slice, ...]
@@ -82,6 +84,23 @@ def build(leaf: jax.ShapeDtypeStruct, leading: int, read: Callable[..., np.ndarr
         return out
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, shard)
+
+
+def with_biases(abstract: Params, read: Callable[[Params], Params]) -> Params:
+    """What is read of a program whose routers have no biases for the choice; ours begin at zero.
+
+    Args:
+      abstract: of all parameters.
+      read: is given that of those which the program has.
+    """
+    params = merged(abstract, read(trained(abstract, ())))
+
+    def of(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array):
+            return leaf
+        return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+
+    return jax.tree.map(of, params)
 
 
 def check_finite(array: np.ndarray, name: str) -> np.ndarray:

@@ -22,7 +22,7 @@ import numpy as np
 
 from switchx import storage
 from switchx.errors import UserError
-from switchx.interop.source import Index, SpecialIds, build, check_finite
+from switchx.interop.source import Index, SpecialIds, build, check_finite, with_biases
 from switchx.interop.t5x_index import Array, read_index
 from switchx.interop.t5x_names import array_names, is_stacked
 from switchx.interop.t5x_sizes import model_fields, stack_shapes
@@ -62,6 +62,9 @@ class T5XSource:
 
     def params(self, abstract: Params) -> Params:
         """Every parameter; a device reads its own slices alone."""
+        return with_biases(abstract, self._params)
+
+    def _params(self, abstract: Params) -> Params:
         used: set[str] = set()
 
         def read(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -1,6 +1,7 @@
 """Checks of settings: each refusal names the setting, its value and what is accepted."""
 
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,6 +18,14 @@ def above_zero(name: str, value: float) -> None:
     """Raises UserError unless `value` is positive."""
     if not value > 0:
         raise UserError(f"{name}={value!r} must be above 0.")
+
+
+def from_zero(name: str, value: float, most: float | None = None) -> None:
+    """Raises UserError unless `value` is 0 or above, and at most `most`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf or (most is not None and value > most):
+        upto = "" if most is None else f", up to {most:g}"
+        raise UserError(f"{name}={value!r} must be a number of at least 0{upto}.")
 
 
 def rate(name: str, value: float) -> None:

@@ -5,13 +5,24 @@ from fractions import Fraction
 
 from switchx.errors import UserError
 from switchx.model.activations import ACTIVATIONS, is_gated
-from switchx.model.checks import above_zero, at_least, one_of, only, rate, sparse_layers, widths
+from switchx.model.checks import (
+    above_zero,
+    at_least,
+    from_zero,
+    one_of,
+    only,
+    rate,
+    sparse_layers,
+    widths,
+)
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import (
     EXPLORATIONS,
+    LOSS_OVER,
     POLICIES,
     PRIORITIES,
     SECOND_POLICIES,
+    Balance,
     Exploration,
     Policy,
     TokensChoose,
@@ -68,6 +79,15 @@ class SwitchConfig:
       balance_by: what experts of several widths should have as much of: "tokens", eq. 4 as it is;
         or "cost", with the load of each weighted by its width (HMoE, Wang et al. 2024), so that
         tokens prefer narrow experts. Capacity is shared out alike, see `token_shares`.
+      balance_loss_over: whose loads the loss is of: "group", each group's own, as in the paper; or
+        "batch", all devices' and microbatches' (Qiu et al. 2025), where a group may be of one kind
+        and the batch of all (macro BALANCE_LOSS_OVER). With microbatches their choices are made
+        once before.
+      balance_bias: above 0, each expert has a bias for its choice alone, which every step moves so
+        far, in nats, up where the expert had less than the mean of the batch and down where more
+        (Wang et al. 2024); routing/balance.py (macro BALANCE_BIAS).
+      balance_quantile: above 0, that bias is moved by this share of what would have given each
+        expert its share of the batch, 1 being all of it (macro BALANCE_QUANTILE).
       router_z_loss_weight: weight of ST-MoE's router z-loss, summed over layers.
       router_init_scale: of the routers' initializers; None means the model's init_scale. With more,
         gates begin nearer to 1 and a token's choice changes less while the router learns.
@@ -106,6 +126,9 @@ class SwitchConfig:
     reroute_rounds: int = 0
     encoder_routing: str = "tokens_choose"
     balance_loss_weight: float = 1e-2
+    balance_loss_over: str = "group"
+    balance_bias: float = 0.0
+    balance_quantile: float = 0.0
     router_z_loss_weight: float = 0.0
     router_init_scale: float | None = None
     expert_dropout_rate: float | None = None
@@ -138,6 +161,7 @@ class SwitchConfig:
             "second_policy": SECOND_POLICIES,
             "priority": PRIORITIES,
             "encoder_routing": POLICIES,
+            "balance_loss_over": LOSS_OVER,
             "extra_dense": (False, True),
         }.items():
             one_of(f"SwitchConfig.{name}", getattr(self, name), accepted)
@@ -149,6 +173,7 @@ class SwitchConfig:
         rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
         if self.expert_dropout_rate is not None:
             rate("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
+        self._check_balance()
         # What makes no sense together is refused by what makes it senseless.
         DISPATCHERS[self.dispatcher].check(self)
         for causal in (False, True):
@@ -191,6 +216,45 @@ class SwitchConfig:
             return None
         widths_E = [width for number, width in self.expert_widths for _ in range(number)]
         return tuple(width * self.num_experts / sum(widths_E) for width in widths_E)
+
+    def _check_balance(self) -> None:
+        for name, most in {"BALANCE_BIAS": None, "BALANCE_QUANTILE": 1.0}.items():
+            from_zero(name, getattr(self, name.lower()), most)
+        if self.balance_loss_over == "batch":
+            by_tokens = {"balance_by": "tokens"}
+            only(self, "BALANCE_LOSS_OVER='batch'", by_tokens, "whose loads are of tokens")
+        if not self.biased:
+            return
+        name = "balance_bias" if self.balance_bias else "balance_quantile"
+        given = f"{name.upper()}={getattr(self, name)}"
+        only(self, given, {"balance_by": "tokens"}, "which gives each expert as many tokens")
+        if self.balance_bias:
+            only(self, given, {"balance_quantile": 0.0}, "which moves the same bias")
+        if self.top_k >= self.num_experts:
+            raise UserError(
+                f"{given} balances nothing where each token uses {self.top_k} of NUM_EXPERTS="
+                f"{self.num_experts}: use more experts, or leave it at 0."
+            )
+        if self.balance_quantile:
+            all_wanted = {"second_policy": "always"}
+            only(self, given, all_wanted, "which counts on every token's choices being used")
+            if self.exploration == "sample":
+                raise UserError(
+                    f"{given} does not go with SwitchConfig.exploration='sample', whose choices "
+                    "are drawn and not told by scores: use another exploration, or BALANCE_BIAS."
+                )
+
+    @property
+    def biased(self) -> bool:
+        """Whether routers have a bias for the choice."""
+        return bool(self.balance_bias or self.balance_quantile)
+
+    def balance(self, train: bool) -> Balance | None:
+        """What layers add up over a batch; None: nothing. A loss is one in evaluation too."""
+        of_batch = self.balance_loss_over == "batch"
+        if not (self.biased and train) and not of_batch:
+            return None
+        return Balance(self.top_k, bool(self.balance_quantile) and train, of_batch)
 
     def sparse(self, causal: bool) -> Sparse:
         """Which layers of the encoder, or (`causal`) the decoder, have experts."""

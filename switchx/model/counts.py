@@ -22,7 +22,7 @@ def parameter_count(config: ModelConfig) -> int:
     if switch is None:
         return tables + biases + norms + attention + dense
     layers = encoder.num_sparse + decoder.num_sparse
-    router = c.d_model * switch.num_experts
+    router = (c.d_model + switch.biased) * switch.num_experts
     if switch.in_attention:  # queries and keys of the experts for the dense three
         attention += layers * (router - 3 * projection)
     if switch.in_feed_forward:

@@ -42,6 +42,9 @@ class Router(nnx.Module):
         init = truncated_normal(config.init_scale if own is None else own, config.d_model)
         shape = (config.d_model, switch.num_experts)
         self.kernel_DE = parameter(rngs, init, shape, ("embed", None))
+        # Without a draw: all else begins as in a model that has none.
+        zeros_E = jnp.zeros((switch.num_experts,), jnp.float32)
+        self.bias_E = nnx.Param(zeros_E, axes=(None,)) if switch.biased else None
 
     def __call__(self, x_GSD: jax.Array, noise: Noise) -> jax.Array:
         """Returns router logits, float32 [G, S, E]. `noise`: keys per group."""
@@ -49,3 +52,7 @@ class Router(nnx.Module):
         # HIGHEST: a TPU would otherwise take float32 operands through bfloat16 products.
         kernel_DE = gathered(self.kernel_DE[...], ("embed", None))
         return jnp.einsum("gsd,de->gse", x_GSD, kernel_DE, precision=jax.lax.Precision.HIGHEST)
+
+    def bias(self) -> jax.Array | None:
+        """What is added to the logits for the choice alone (routing/balance.py), float32 [E]."""
+        return None if self.bias_E is None else self.bias_E[...]

@@ -16,6 +16,7 @@ from switchx.model.router import Router, expert_capacity
 from switchx.model.routing import (
     EXPERT_SITE,
     Assignment,
+    Balance,
     Capacity,
     Policy,
     RoutingStats,
@@ -39,6 +40,7 @@ class Grouping:
         used. None: not at all.
       recorded: whether layers return their assignments, and their routers' distributions.
       watched: whether layers return the ranges of what they compute, those without experts too.
+      balance: what layers add up over the batch; None: nothing.
     """
 
     size: int
@@ -48,6 +50,7 @@ class Grouping:
     filling: "Filling | None" = None
     recorded: bool = False
     watched: bool = False
+    balance: Balance | None = None
 
     @classmethod
     def of(cls, config: SwitchConfig, causal: bool, train: bool) -> "Grouping":
@@ -58,7 +61,8 @@ class Grouping:
         filling = None
         if config.group_padding == "flaxformer":
             filling = Filling.of(config, train, dispatcher.dropless)
-        return cls(size, capacity, config.policy(causal), dispatcher, filling)
+        balance = config.balance(train)
+        return cls(size, capacity, config.policy(causal), dispatcher, filling, balance=balance)
 
     def of_batch(self, B: int, L: int) -> tuple["Grouping", int, int]:
         """This for B sequences of L tokens, and the rows and length that they are filled up to."""
@@ -151,7 +155,8 @@ class Routed:
     """What routing did in one layer.
 
     Attributes:
-      assignment, probs_GSE: where its grouping is recorded, else None; the router's distribution.
+      assignment, probs_GSE, score_GSE: where its grouping is recorded, else None; the router's
+        distribution, and what tokens rank experts by, the same unless there is a bias.
       ranges: of "router" (its logits) and "experts" (their outputs, combined), where its grouping
         is watched.
     """
@@ -159,6 +164,7 @@ class Routed:
     stats: RoutingStats
     assignment: Assignment | None
     probs_GSE: jax.Array | None
+    score_GSE: jax.Array | None
     ranges: Ranges
 
 
@@ -195,8 +201,10 @@ class SwitchLayer(nnx.Module):
 
         with jax.named_scope("router"):
             logits_GSE = self.router(x_GSD, noise)
-            score_GSE = self.router.exploration.scores(logits_GSE, noise)
-            tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise)
+            bias_E = self.router.bias()
+            biased_GSE = logits_GSE if bias_E is None else logits_GSE + bias_E
+            score_GSE = self.router.exploration.scores(biased_GSE, noise)
+            tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise, bias_E, grouping.balance)
             assignment, stats = grouping.policy.route(tokens, grouping.capacity)
         y_GSD = grouping.dispatcher(
             x_GSD,
@@ -210,9 +218,9 @@ class SwitchLayer(nnx.Module):
         ranges = {}
         if grouping.watched:
             ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}
-        routed = Routed(stats, None, None, ranges)
+        routed = Routed(stats, None, None, None, ranges)
         if grouping.recorded:
-            routed = Routed(stats, assignment, tokens.probs(), ranges)
+            routed = Routed(stats, assignment, tokens.probs(), score_GSE, ranges)
         return y_GSD.reshape(B, L, y_GSD.shape[-1]), routed
 
     def _filled_up(

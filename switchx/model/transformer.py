@@ -36,6 +36,7 @@ class Output:
       encoder_N, decoder_N: assignments of each stack's switch layers, [N, G, S, J], where the
         grouping asks for them; None for a stack without any.
       encoder_probs_NGSE, decoder_probs_NGSE: their routers' distributions, alike.
+      encoder_scores_NGSE, decoder_scores_NGSE: what tokens ranked experts by, alike.
       encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", its
         rows of blocks by name ("blocks", ...: the ranges of each layer of a block, [N]) and
         "output", normalised; of the last stack "logits".
@@ -47,6 +48,8 @@ class Output:
     decoder_N: Assignment | None = None
     encoder_probs_NGSE: jax.Array | None = None
     decoder_probs_NGSE: jax.Array | None = None
+    encoder_scores_NGSE: jax.Array | None = None
+    decoder_scores_NGSE: jax.Array | None = None
     encoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
     decoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -319,12 +322,12 @@ def _output(logits_BLV: jax.Array, encoder_N: Routed | None, decoder_N: Routed |
     if not stacks:
         return Output(logits_BLV, None)
     stats_N = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(each.stats for each in stacks))
-    pairs = [
-        (None, None) if stack is None else (stack.assignment, stack.probs_GSE)
+    recorded = [
+        (None,) * 3 if stack is None else (stack.assignment, stack.probs_GSE, stack.score_GSE)
         for stack in (encoder_N, decoder_N)
     ]
-    (encoder, encoder_probs), (decoder, decoder_probs) = pairs
-    return Output(logits_BLV, stats_N, encoder, decoder, encoder_probs, decoder_probs)
+    both = (part for pair in zip(*recorded, strict=True) for part in pair)
+    return Output(logits_BLV, stats_N, *both)
 
 
 def _same_segment(segment_BL: jax.Array, other_BM: jax.Array) -> jax.Array:

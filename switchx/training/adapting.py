@@ -18,6 +18,7 @@ from switchx.training.merging import OF_EXPERT, merge
 # Which rule a dimension of another size falls under, by the name of its logical axis.
 RULES = {"expert": "experts", "vocab": "vocabulary"}
 ROUTER = "router/kernel_DE"  # its experts lie along an axis without a name, since it is replicated
+BIAS = "router/bias_E"  # and so do these
 
 
 def named(tree: Params) -> dict[str, Any]:
@@ -45,7 +46,7 @@ Parts = dict[str, list[Part | None]]  # of each parameter one for each layer in 
 
 def counted(name: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
     """What each dimension counts, by its axis; a router's last one counts experts."""
-    return (*axes[:-1], "expert") if name.endswith(ROUTER) else axes
+    return (*axes[:-1], "expert") if name.endswith((ROUTER, BIAS)) else axes
 
 
 def adapt(

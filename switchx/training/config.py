@@ -1,6 +1,7 @@
 """What a training run is: the dataclasses that gin fills and the trainer reads."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,11 @@ class OptimizerConfig:
       beta1, beta2: AdamW's moments.
       momentum: adafactor's, the share of the last steps' average in the next; T5 has none. An
         expert sees few of a batch's tokens: without one, its steps are as long as they are noisy.
-      clip_global_norm: gradients are scaled down to this global norm; None leaves them.
+      clip_global_norm: gradients are scaled down to this global norm; None leaves them (macro
+        CLIP_GLOBAL_NORM).
+      clip_by_unit: before that, the gradient of each output of each matrix is scaled down to this
+        share of that output's own weights, each layer's and expert's apart (adaptive gradient
+        clipping, Brock et al. 2021); None leaves them (macro CLIP_BY_UNIT).
       frozen: parameters that stay as they are, groups of `switchx.model.groups.GROUPS` or patterns
         of names, as "encoder/*" (macro FREEZE).
     """
@@ -76,6 +81,7 @@ class OptimizerConfig:
     beta2: float = 0.98
     momentum: float = 0.0
     clip_global_norm: float | None = None
+    clip_by_unit: float | None = None
     frozen: tuple | list = ()
 
     def __post_init__(self) -> None:
@@ -96,6 +102,8 @@ class OptimizerConfig:
             )
         if not 0 <= self.weight_decay < 1:
             raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
+        if self.clip_by_unit is not None and not 0 < self.clip_by_unit < math.inf:
+            raise UserError(f"CLIP_BY_UNIT={self.clip_by_unit} must be above 0, or None.")
         if not all(isinstance(each, str) for each in self.frozen):
             raise UserError(
                 f"FREEZE={self.frozen!r} must be groups of parameters or patterns of their names, "

@@ -11,7 +11,7 @@ from typing import Any
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.model.shape import StackShape
-from switchx.training.adapting import ROUTER, RULES, Part, Parts, counted, named
+from switchx.training.adapting import BIAS, ROUTER, RULES, Part, Parts, counted, named
 from switchx.training.config import StartConfig
 from switchx.training.merging import OF_EXPERT
 
@@ -125,7 +125,7 @@ class _Look:
         return part if self._fits(name, there, wanted) else None
 
     def _check_missing(self, name: str) -> None:
-        if "sizes" not in self.config.changes:
+        if "sizes" not in self.config.changes and not name.endswith(BIAS):
             raise UserError(
                 f"START_FROM={self.config.from_run!r} has no {name}, which this model has: let it "
                 f"be new with START_FRESH=({name!r},), or start from another run."

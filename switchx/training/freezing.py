@@ -18,13 +18,16 @@ from switchx.training.config import RunConfig
 Patterns = Sequence[str]  # of FREEZE: groups, and patterns of names
 
 
+_BIAS = "router/bias_E"  # the step moves it, by what the batch did (`switchx.training.balance`)
+
+
 def is_frozen(frozen: Patterns, name: str) -> bool:
     """Whether FREEZE names a parameter."""
     return group_of(name) in frozen or any(fnmatch.fnmatchcase(name, each) for each in frozen)
 
 
 def trained(tree: Params, frozen: Patterns, within: str = "") -> Params:
-    """Of a tree nested like the parameters, what belongs to those that are trained."""
+    """Of a tree nested like the parameters, what belongs to those that the optimizer trains."""
     kept: Params = {}
     for key, node in tree.items():
         name = f"{within}{key}"
@@ -32,7 +35,7 @@ def trained(tree: Params, frozen: Patterns, within: str = "") -> Params:
             below = trained(node, frozen, f"{name}/")
             if below:
                 kept[key] = below
-        elif not is_frozen(frozen, name):
+        elif not is_frozen(frozen, name) and not name.endswith(_BIAS):
             kept[key] = node
     return kept
 

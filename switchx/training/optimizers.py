@@ -12,6 +12,7 @@ import optax.contrib
 from switchx.model import Params
 from switchx.training.config import OPTIMIZERS, OptimizerConfig
 from switchx.training.freezing import Patterns, trained
+from switchx.training.unit_clipping import batch_axes, clip_by_unit
 
 Maker = Callable[[OptimizerConfig, optax.Schedule, Params], optax.GradientTransformation]
 
@@ -48,14 +49,17 @@ def make_optimizer(
 
     It is given all parameters, and gradients of those that are trained, of which it has a state.
     """
-    own = OPTIMIZERS[config.name](config, schedule, trained(axes, config.frozen))
+    axes = trained(axes, config.frozen)
+    own = OPTIMIZERS[config.name](config, schedule, axes)
     if config.clip_global_norm is not None:
         own = _around(own, before=optax.clip_by_global_norm(config.clip_global_norm))
-    return _of_trained(own, config.frozen) if config.frozen else own
+    if config.clip_by_unit is not None:
+        own = _around(own, before=clip_by_unit(config.clip_by_unit, axes))
+    return _of_trained(own, config.frozen)
 
 
 def _of_trained(tx: optax.GradientTransformation, frozen: Patterns) -> optax.GradientTransformation:
-    """An optimizer that sees nothing of frozen parameters."""
+    """An optimizer that sees nothing of frozen parameters and of routers' biases."""
 
     def init(params: Params) -> Any:
         return tx.init(trained(params, frozen))
@@ -171,11 +175,6 @@ def _factored(leading: int, momentum: float) -> optax.GradientTransformation:
         optax.scale_by_param_block_rms(1e-3),
     )
     return optax.chain(steps, optax.ema(momentum, debias=False)) if momentum else steps
-
-
-def batch_axes(axes: tuple[str | None, ...]) -> int:
-    """Leading axes that count parameters rather than belong to one: layers, then experts."""
-    return sum(axis in ("layers", "expert") for axis in axes)
 
 
 def _per_matrix(

@@ -12,7 +12,9 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx.model import NO_NOISE, Noise, Params
+from switchx.model.routing import Tally
 from switchx.sharding import batch_shards, constrain
+from switchx.training.balance import balanced, is_over_batch, loads, with_batch_loss
 from switchx.training.batches import Batch, abstract_batch
 from switchx.training.freezing import merged
 from switchx.training.objectives import Outcome
@@ -95,7 +97,8 @@ def compile_eval_step(setup: Setup) -> Callable[[Params, Batch], dict]:
 @functools.lru_cache(KEPT_PROGRAMS)
 def _compiled_eval_step(program: Setup) -> jax.stages.Compiled:
     def evaluation_step(params: Params, constants: Any, batch: Batch) -> dict:
-        return _metrics(program.objective(params, constants, batch, NO_NOISE))
+        outcome = program.objective(params, constants, batch, NO_NOISE)
+        return _metrics(with_batch_loss(program.run.model, outcome))
 
     with jax.set_mesh(program.mesh):
         constants = program.objective.abstract_constants(program.mesh)
@@ -121,7 +124,10 @@ def train_step(
         "learning_rate": schedule(state.step),
     }
     good = jnp.isfinite(norm) & jnp.isfinite(outcome.sums["objective"]) & ~state.is_held
-    return _unless_held(good, apply_gradients(setup, state, grads), state), metrics
+    updated = apply_gradients(setup, state, grads)
+    run = setup.run
+    params = balanced(run.model, run.optimizer.frozen, updated.params, outcome.stats)
+    return _unless_held(good, dataclasses.replace(updated, params=params), state), metrics
 
 
 def _unless_held(good: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
@@ -136,7 +142,8 @@ def _unless_held(good: jax.Array, updated: TrainState, state: TrainState) -> Tra
 
 
 def _metrics(outcome: Outcome) -> dict:
-    return {"sums": outcome.sums, "penalty": outcome.penalty, "stats": outcome.stats}
+    stats = outcome.stats and dataclasses.replace(outcome.stats, tally=None)
+    return {"sums": outcome.sums, "penalty": outcome.penalty, "stats": stats}
 
 
 @jax.named_scope("optimizer")
@@ -161,30 +168,45 @@ def gradients(
     row_B = jnp.arange(setup.run.batch.batch_size, dtype=jnp.uint32)
     trained, places = setup.trained(state.params), setup.trained(setup.shardings.params)
 
-    def value(trained: Params, part: Batch, row_B: jax.Array) -> tuple[jax.Array, Outcome]:
+    def outcome_of(trained: Params, part: Batch, row_B: jax.Array) -> Outcome:
         noise = Noise.for_rows(setup.numbers.seed, state.step, row_B)
-        outcome = setup.objective(merged(state.params, trained), constants, part, noise, state.step)
+        return setup.objective(merged(state.params, trained), constants, part, noise, state.step)
+
+    def value(
+        trained: Params, part: Batch, row_B: jax.Array, whole: Tally | None
+    ) -> tuple[jax.Array, Outcome]:
+        outcome = outcome_of(trained, part, row_B)
+        outcome = with_batch_loss(setup.run.model, outcome, whole, trainer.microbatches)
         penalty = outcome.penalty / trainer.microbatches
         return outcome.sums["objective"] / total_weight + penalty, outcome
 
-    def grad(part: Batch, row_B: jax.Array) -> tuple[Params, Outcome]:
-        grads, outcome = jax.grad(value, has_aux=True)(trained, part, row_B)
+    def grad(part: Batch, row_B: jax.Array, whole: Tally | None = None) -> tuple[Params, Outcome]:
+        grads, outcome = jax.grad(value, has_aux=True)(trained, part, row_B, whole)
         # Each gradient lies where its parameter does, so that none is whole where that is split.
         return jax.lax.with_sharding_constraint(grads, places), outcome
 
     if trainer.microbatches == 1:
         return grad(batch, row_B)
 
-    def add(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, carry, grad(*part)), None
-
     split = jax.tree.map(lambda x: split_rows(x, trainer.microbatches, setup.mesh), (batch, row_B))
+    whole = None
+    if is_over_batch(setup.run.model):  # its loads must be there before the first gradient
+        whole = _added_up(lambda part, row_B: loads(outcome_of(trained, part, row_B)), split)
+    grads, outcome = _added_up(lambda part, row_B: grad(part, row_B, whole), split)
+    parts, stats = trainer.microbatches, outcome.stats
+    stats = stats and stats.over_parts(parts)
+    return grads, Outcome(outcome.sums, outcome.penalty / parts, stats)
+
+
+def _added_up(of_part: Callable, split: tuple[Batch, jax.Array]) -> Any:
+    """The sum over parts, one after the other."""
+
+    def add(carry: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, carry, of_part(*part)), None
+
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), split)
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(grad, *first))
-    (grads, outcome), _ = jax.lax.scan(add, zeros, split)
-    mean = lambda x: x / trainer.microbatches  # noqa: E731
-    stats = jax.tree.map(mean, outcome.stats)
-    return grads, Outcome(outcome.sums, mean(outcome.penalty), stats)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_part, *first))
+    return jax.lax.scan(add, zeros, split)[0]
 
 
 def split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:

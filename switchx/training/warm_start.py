@@ -86,7 +86,7 @@ class WarmStart:
                 f"OPTIMIZER={name!r}, and this run with {run.optimizer.name!r}: set that, or leave "
                 "START_OPTIMIZER out."
             )
-        if named(there.shapes) != named(wanted.shapes):
+        if named(trained(there.shapes, ())) != named(trained(wanted.shapes, ())):
             raise UserError(
                 "START_OPTIMIZER=True needs a model of the same shapes: the optimizer's state of "
                 f"START_FROM={self.config.from_run!r} is of others."

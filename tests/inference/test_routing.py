@@ -102,3 +102,29 @@ def test_a_dense_model_has_none():
     config = answering_config(switch=False)
     with pytest.raises(UserError, match="dense model, which routes nothing"):
         routing(Model.of(config), lively(config), inputs(ROWS), targets())
+
+
+def test_a_bias_decides_who_is_chosen_and_who_is_next_and_no_gate():
+    config = with_switch(answering_config(), balance_bias=0.1)
+    model, params = Model.of(config), lively(config)
+    names = ("encoder", "blocks", "layer_1", "feed_forward", "switch", "router")
+    router = params
+    for name in names:
+        router = router[name]
+    bias_NE = np.asarray(np.random.default_rng(3).normal(size=router["bias_E"].shape), np.float32)
+    encoder_BM = inputs(ROWS)
+    router["bias_E"] = jnp.zeros_like(bias_NE)
+    before = routing(model, params, encoder_BM, targets()).encoder
+    router["bias_E"] = jnp.asarray(bias_NE)
+    after = routing(model, params, encoder_BM, targets()).encoder
+    # Of the first layer, whose inputs are the same.
+    logit_BME = np.full((*encoder_BM.shape, E), -np.inf)
+    np.put_along_axis(logit_BME, before.likely_NBLK[0], np.log(before.prob_NBLK[0]), -1)
+    np.put_along_axis(logit_BME, after.likely_NBLK[0], np.log(after.prob_NBLK[0]), -1)
+    real = encoder_BM > 0
+    ranked = np.argsort(-(logit_BME + bias_NE[0]), axis=-1)
+    np.testing.assert_array_equal(after.expert_NBLJ[0][real], ranked[real][:, :1])
+    np.testing.assert_array_equal(after.likely_NBLK[0][real], ranked[real][:, :2])
+    assert (after.expert_NBLJ[0] != before.expert_NBLJ[0])[real].any()
+    gate = np.exp(np.take_along_axis(logit_BME, after.expert_NBLJ[0], axis=-1))
+    np.testing.assert_allclose(after.gate_NBLJ[0][real], gate[real], rtol=1e-5)

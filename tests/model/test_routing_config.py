@@ -27,6 +27,15 @@ REFUSED = [
     (dict(expert_widths=((4, 8),), experts_in="both"), ("experts_in='both'", "expert_widths")),
     (dict(expert_widths=((4, 8),), group_padding="flaxformer"), ("group_padding", "expert_wid")),
     (dict(balance_by="cost"), ("balance_by='cost'", "expert_widths=None")),
+    (dict(balance_bias=0.1, encoder_routing="experts_choose"), ("balance_bias", "encoder_rout")),
+    (dict(balance_loss_over="batch", encoder_routing="experts_choose"), ("balance_loss_over",)),
+    (dict(balance_quantile=0.5, balance_bias=0.1), ("balance_quantile", "BALANCE_BIAS=0.1")),
+    (dict(balance_quantile=1.0, exploration="sample"), ("BALANCE_QUANTILE=1.0", "sample")),
+    (dict(balance_bias=0.1, top_k=4, num_experts=4), ("BALANCE_BIAS=0.1", "4 of NUM_EXPERTS=4")),
+    (
+        dict(balance_quantile=0.5, second_policy="random", top_k=2),
+        ("second_policy", "BALANCE_QUANTILE=0.5"),
+    ),
 ]
 
 
@@ -45,7 +54,14 @@ def test_settings_that_make_no_sense_together_are_refused(changes, names):
 
 @pytest.mark.parametrize(
     "name",
-    ["exploration", "second_policy", "priority", "encoder_routing", "dispatcher"],
+    [
+        "exploration",
+        "second_policy",
+        "priority",
+        "encoder_routing",
+        "dispatcher",
+        "balance_loss_over",
+    ],
 )
 def test_unknown_choices_are_refused_with_the_known_ones(name):
     with pytest.raises(UserError, match=rf"{name}='sometimes' is not one of \w+, \w+"):
@@ -77,3 +93,14 @@ def test_widths_that_are_none_are_refused(widths, says):
         switch_config(expert_widths=widths)
     assert f"SwitchConfig.expert_widths={widths!r} " in str(refusal.value)
     assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), True, None, "0.1"])
+def test_a_balance_that_is_no_number_is_refused(value):
+    for name, also in (("balance_bias", "0"), ("balance_quantile", "0, up to 1")):
+        with pytest.raises(UserError) as refusal:
+            switch_config(**{name: value})
+        assert str(refusal.value).endswith(f" must be a number of at least {also}.")
+        assert str(refusal.value).startswith(f"{name.upper()}={value!r} ")
+    with pytest.raises(UserError, match=r"BALANCE_QUANTILE=1.5 must be .* up to 1\.$"):
+        switch_config(balance_quantile=1.5)

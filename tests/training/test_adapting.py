@@ -65,6 +65,19 @@ def test_chosen_experts_stay():
     np.testing.assert_array_equal(after[KERNEL], before[KERNEL][..., [3, 1]])
 
 
+def test_biases_come_along_with_their_experts_and_are_new_where_there_are_none():
+    bias = f"{KERNEL.removesuffix('kernel_DE')}bias_E"
+    there = tiny_config(switch=switch_config(balance_bias=0.1))
+    wanted = tiny_config(switch=switch_config(balance_quantile=1.0, num_experts=2))
+    before, after = adapted(there, wanted, experts=(3, 1))
+    np.testing.assert_array_equal(after[bias], before[bias][:, [3, 1]])
+    _, after = adapted(there, tiny_config())
+    assert not [name for name in after if name.endswith("bias_E")]
+    before, after = adapted(tiny_config(), there)
+    np.testing.assert_array_equal(after[bias], named(random_params(there, seed=2))[bias])
+    np.testing.assert_array_equal(after[KERNEL], before[KERNEL])
+
+
 def test_a_deeper_stack_and_a_longer_vocabulary():
     there, wanted = tiny_config(), tiny_config(num_layers=6, vocab_size=70)
     before, after = adapted(there, wanted, changes=("layers", "vocabulary"))

@@ -15,6 +15,7 @@ from switchx.model.routing.assignment import (
     Settings,
     Tokens,
 )
+from switchx.model.routing.balance import LOSS_OVER, Balance, Tally
 from switchx.model.routing.capacity import Capacity, Slots
 from switchx.model.routing.experts_choose import ExpertsChoose
 from switchx.model.routing.exploration import EXPLORATIONS, Exploration
@@ -36,16 +37,19 @@ __all__ = [
     "EXPERT_SITE",
     "EXPLORATIONS",
     "INPUT_SITE",
+    "LOSS_OVER",
     "POLICIES",
     "PRIORITIES",
     "SECOND_POLICIES",
     "Assignment",
+    "Balance",
     "Capacity",
     "Exploration",
     "Policy",
     "RoutingStats",
     "Settings",
     "Slots",
+    "Tally",
     "Tokens",
     "TokensChoose",
 ]

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import jax
 
 from switchx.model.noise import Noise
+from switchx.model.routing.balance import Balance
 from switchx.model.routing.capacity import Capacity
 from switchx.model.routing.stats import RoutingStats
 
@@ -44,16 +45,27 @@ class Tokens:
       score_GSE: float32, by which a token ranks experts (see Exploration).
       mask_GS: bool, False for padding, which is not routed, counted or given a slot.
       noise: keys per group.
+      bias_E: added to the logits for the scores alone; None: nothing.
+      balance: what is added up over the batch; None: nothing.
     """
 
     logits_GSE: jax.Array
     score_GSE: jax.Array
     mask_GS: jax.Array
     noise: Noise
+    bias_E: jax.Array | None = None
+    balance: Balance | None = None
 
     def probs(self) -> jax.Array:
         """The router's distribution (eq. 1), [G, S, E]."""
         return jax.nn.softmax(self.logits_GSE, axis=-1)
+
+    def tallied(self, stats: RoutingStats, count_GE: jax.Array) -> RoutingStats:
+        """The statistics with what is added up, of choices that count as an expert's load."""
+        if self.balance is None:
+            return stats
+        tally = self.balance.tally(self.logits_GSE, self.bias_E, self.mask_GS, count_GE)
+        return dataclasses.replace(stats, tally=tally)
 
 
 class Policy(Protocol):

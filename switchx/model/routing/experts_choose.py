@@ -28,6 +28,7 @@ class ExpertsChoose:
     def of(cls, settings: Settings) -> "ExpertsChoose":
         """It has no settings of its own."""
         neutral = {"top_k": 1, "reroute_rounds": 0, "priority": "sequence"}
+        neutral |= {"balance_bias": 0.0, "balance_quantile": 0.0, "balance_loss_over": "group"}
         given = "encoder_routing='experts_choose'"
         only(settings, given, neutral, "whose encoder tokens make no choice")
         return cls(settings.balance_weights)

@@ -73,4 +73,5 @@ class Rerouting:
             kept_GS1,
             self.balance_weights,
         )
+        stats = tokens.tallied(stats, asked_GE)
         return Assignment(expert_GS1, slot_GS1, gate_GS1, kept_GS1), stats

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from switchx.model.routing.balance import Tally
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,7 @@ class RoutingStats:
         rerouted or experts choose, of tokens that no expert took.
       entropy: of the router's distribution, nats, mean over tokens.
       gate_mean: probability of the likeliest expert, mean over tokens.
+      tally: sums over the tokens, where something balances over the whole batch.
     """
 
     balance_loss: jax.Array
@@ -29,6 +32,12 @@ class RoutingStats:
     dropped_fraction: jax.Array
     entropy: jax.Array
     gate_mean: jax.Array
+    tally: Tally | None = None
+
+    def over_parts(self, parts: int) -> "RoutingStats":
+        """Of a batch, where this is what its equal parts add up to."""
+        mean = jax.tree.map(lambda x: x / parts, dataclasses.replace(self, tally=None))
+        return dataclasses.replace(mean, tally=self.tally)
 
 
 def routing_stats(

@@ -75,6 +75,7 @@ class TokensChoose:
             kept_GSJ,
             self.balance_weights,
         )
+        stats = tokens.tallied(stats, count_GE)
         return Assignment(expert_GSJ, slot_GSJ, gate_GSJ, kept_GSJ), stats
 
     def _choose(

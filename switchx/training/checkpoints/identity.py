@@ -40,6 +40,8 @@ UNSAID: dict[str, Any] = {
     "SwitchConfig.encoder_sparse": None,
     "SwitchConfig.decoder_sparse": None,
 }
+# What gives routers a bias for the choice; either moves the same one.
+BIASED, NOT_BIASED = "BALANCE_BIAS or BALANCE_QUANTILE", "0.0"
 _SEAL = "seal"
 FROZEN = "frozen"  # there where something is
 TEACHER = "teacher"  # of a run that had one
@@ -57,6 +59,7 @@ def identity(
     if config.switch:
         model["NUM_EXPERTS"] = config.switch.num_experts
         model["SwitchConfig.every"] = config.switch.every
+        model |= {BIASED: "above 0"} if config.switch.biased else {}
     for name in UNSAID:
         of = config.switch if name.startswith("SwitchConfig") else config
         if of is not None:

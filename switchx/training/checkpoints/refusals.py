@@ -8,6 +8,8 @@ from typing import Any
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.training.checkpoints.identity import (
+    BIASED,
+    NOT_BIASED,
     UNSAID,
     frozen_in,
     identity,
@@ -95,8 +97,9 @@ def check_model(config: ModelConfig, model_dir: str | Path, vocabulary: str | No
 def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises UserError, naming the first setting in which two identities differ."""
     where = f"MODEL_DIR={str(model_dir)!r}"
+    unsaid = {**UNSAID, BIASED: NOT_BIASED}
     for name in sorted({*saved["model"], *wanted["model"]}):
-        there, here = (of["model"].get(name, UNSAID.get(name)) for of in (saved, wanted))
+        there, here = (of["model"].get(name, unsaid.get(name)) for of in (saved, wanted))
         if there != here:
             raise UserError(
                 f"{where} holds a checkpoint of another model: {name} is {there!r} there and "

@@ -104,8 +104,13 @@ class Pretraining:
 
 
 def routing_loss(config: ModelConfig, stats: RoutingStats | None) -> jax.Array:
-    """alpha times the balance losses plus the weighted z-losses, each summed over layers."""
+    """alpha times the balance losses plus the weighted z-losses, each summed over layers.
+
+    A balance loss over the batch is the step's to add (`switchx.training.balance`).
+    """
     if config.switch is None or stats is None:
         return jnp.zeros((), jnp.float32)
-    balance = config.switch.balance_loss_weight * jnp.sum(stats.balance_loss)
+    of_groups = config.switch.balance_loss_over == "group"
+    weight = config.switch.balance_loss_weight if of_groups else 0.0
+    balance = weight * jnp.sum(stats.balance_loss)
     return balance + config.switch.router_z_loss_weight * jnp.sum(stats.z_loss)

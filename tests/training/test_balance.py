@@ -1,0 +1,119 @@
+"""Balance over the batch in training: the same on every mesh and in parts, kept, and apart."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from switchx.errors import UserError
+from switchx.model import Groupings, Noise
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training import train
+from switchx.training.adapting import named
+from switchx.training.batches import put_batch
+from switchx.training.state import Setup
+from switchx.training.step import compile_train_step, gradients
+from tests.training.helpers import BATCH, assert_same_end, batch, feed, params_of, run_config
+
+WAYS = {
+    "bias": dict(balance_bias=0.01, balance_loss_over="batch"),
+    "quantile": dict(balance_quantile=1.0),
+}
+STEPS = 3
+ONE = MeshConfig(1, 1, 1)
+
+
+def balanced_run(way, **changes):
+    """Experts in attention and in two feed-forwards of a stack: three rows of biases in each."""
+    switch = dataclasses.replace(run_config().model.switch, every=1, experts_in="both", **way)
+    sizes = {"d_model": 32, "d_ff": 32, "num_heads": 2, "switch": switch, "activation": "geglu"}
+    optimizer = {"name": "adamw", "weight_decay": 0.1, "learning_rate": 1e-3}
+    return run_config(**{**sizes, **optimizer, **changes})
+
+
+def trained(run, steps=STEPS):
+    """(parameters by name, metrics of the last step) on the host."""
+    sizes = run.mesh
+    count = sizes.data * sizes.expert * sizes.model
+    setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:count]))
+    state, step = setup.init(), compile_train_step(setup)
+    for number in range(steps):
+        state, metrics = step(state, put_batch(batch(number), setup))
+    return named(jax.device_get(state.params)), jax.device_get(metrics)
+
+
+def biases(params):
+    return {name: leaf for name, leaf in params.items() if name.endswith("bias_E")}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_is_the_same_on_a_mesh_and_in_microbatches(way):
+    one, metrics = trained(balanced_run(WAYS[way], mesh=ONE, num_layers=1))
+    shared = balanced_run(WAYS[way], mesh=MeshConfig(2, 2, 2), microbatches=2, num_layers=1)
+    other, others = trained(shared)
+    assert len(biases(one)) == 4
+    for name, leaf in biases(one).items():
+        assert (np.abs(leaf) > 0).mean() > 0.5
+        # Counts are exact: what is left is where a margin lies between two edges.
+        np.testing.assert_allclose(other[name], leaf, atol=1e-6, err_msg=name)
+    for name in ("penalty", "gradient_norm"):
+        np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5)
+    for name, leaf in one.items():
+        np.testing.assert_allclose(other[name], leaf, atol=1e-5, err_msg=name)
+
+
+def test_a_bias_moves_by_its_layers_loads_alone():
+    """One step from zeros is the rate times the sign of what each layer's experts lack."""
+    run = balanced_run(WAYS["bias"], mesh=ONE)
+    setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
+    state, placed = setup.init(), put_batch(batch(0), setup)
+    noise = Noise.for_rows(setup.numbers.seed, state.step, jnp.arange(BATCH, dtype=jnp.uint32))
+    groupings = Groupings.of(run.model.switch, train=True).recorded()
+    output = setup.objective.output(state.params, placed, noise, groupings)
+    before = named(jax.device_get(state.params))
+    state, _ = compile_train_step(setup)(state, placed)
+    after = biases(named(jax.device_get(state.params)))
+    masks = {"encoder": batch(0)["encoder_input_tokens"] > 0}
+    masks["decoder"] = batch(0)["decoder_target_tokens"] > 0
+    assert not any(leaf.any() for leaf in biases(before).values())
+    for stack, assignment in (("encoder", output.encoder_N), ("decoder", output.decoder_N)):
+        expert_NT = np.asarray(assignment.expert_GSJ).reshape(4, -1)
+        for n, expert_T in enumerate(expert_NT):
+            count_E = np.bincount(expert_T[masks[stack].reshape(-1)], minlength=8)
+            part = ("attention", "feed_forward")[n % 2]
+            name = f"{stack}/blocks/layer_0/{part}/switch/router/bias_E"
+            sign_E = np.sign(count_E.mean() - count_E)
+            np.testing.assert_allclose(after[name][n // 2], 0.01 * sign_E, rtol=1e-6, err_msg=name)
+
+
+def test_the_optimizer_sees_no_bias_and_a_frozen_one_stays():
+    run = balanced_run(WAYS["bias"], mesh=ONE, frozen=("encoder/*",))
+    setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
+    assert "bias_E" not in str(jax.tree_util.tree_structure(setup.abstract.opt_state))
+    with jax.set_mesh(setup.mesh):
+        grads, _ = jax.eval_shape(
+            lambda state, rows: gradients(setup, state, {}, rows),
+            setup.abstract,
+            put_batch(batch(0), setup),
+        )
+    assert not biases(named(grads))
+    params, _ = trained(run, steps=1)
+    for name, leaf in biases(params).items():
+        assert leaf.any() == name.startswith("decoder"), name
+
+
+def test_a_run_goes_on_bit_by_bit(tmp_path, one_device):
+    changes = {"d_model": 16, "train_steps": 4, "microbatches": 2, "num_layers": 1}
+    run = balanced_run(WAYS["quantile"], mesh=ONE, **changes)
+    first = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, train_steps=2))
+    train(first, str(tmp_path / "run"), feed())
+    assert train(run, str(tmp_path / "run"), feed()).first_step == 2
+    train(run, str(tmp_path / "whole"), feed())
+    assert_same_end(tmp_path / "run", tmp_path / "whole", run)
+    assert all(leaf.any() for leaf in biases(named(params_of(tmp_path / "run", run))).values())
+    without = balanced_run({}, mesh=ONE, **{**changes, "train_steps": 5})
+    says = "BALANCE_BIAS or BALANCE_QUANTILE is 'above 0' there and '0.0' here: set that"
+    with pytest.raises(UserError, match=says):
+        train(without, str(tmp_path / "run"), feed())
