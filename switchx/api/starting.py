@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,11 @@ from switchx.training.config import CONTINUE, RunConfig
 from switchx.training.run_reader import read_start
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from switchx.training.warm_start import WarmStart
+
+_MEASURED_BATCHES = 10  # of a validation split, where no run has recorded how experts are used
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,8 @@ def _from_step(settings: Settings, first: int) -> RunConfig:
 
 
 def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
+    import jax
+
     from switchx import hosts
     from switchx.training.checkpoints.choosing import chosen_step
     from switchx.training.warm_start import WarmStart
@@ -71,7 +78,24 @@ def _warm_start(settings: Settings, record: dict[str, Any]) -> "WarmStart":
     step = int(hosts.announced(str(step)))
     with named(setting):
         there = load(Request(model_dir=str(path)).of_run())
-    return WarmStart(settings.start, path, there.run.model, step)
+    warm = WarmStart(settings.start, path, there.run.model, step)
+    if jax.process_count() > 1:  # what experts get is looked at on one host
+        return warm
+    return dataclasses.replace(warm, measure=lambda: _measured(settings, warm))
+
+
+def _measured(settings: Settings, warm: "WarmStart") -> "dict[str, np.ndarray]":
+    """How much the other run's experts are used by this run's validation split, its beginning."""
+    from switchx import data
+    from switchx.evaluation.losses import opened
+    from switchx.evaluation.usage import usage
+    from switchx.training.expert_load import by_layer
+
+    run = dataclasses.replace(settings.run, model=warm.model, objective="pretraining", teacher=None)
+    with named(f"START_FROM={settings.start.from_run!r}"):
+        setup, params, _ = opened(run, str(warm.model_dir), warm.step)
+    batches = itertools.islice(data.eval_batches(settings.data), _MEASURED_BATCHES)
+    return by_layer({use.name: use.load_E for use in usage(setup, params, batches)})
 
 
 @contextlib.contextmanager

@@ -1,6 +1,8 @@
 """How the tokens of a run were shared out among its experts, as its metrics tell."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +27,13 @@ def recorded_load(model_dir: str | Path, config: ModelConfig, step: int) -> dict
     if not rows:
         return {}
     newest = max(rows, key=lambda row: (row["step"], row["split"] == "validation"))
-    names = layer_names(config)
-    shares = dict(zip(names, np.asarray(newest["load"], np.float32), strict=True))
+    return by_layer(dict(zip(layer_names(config), newest["load"], strict=True)))
+
+
+def by_layer(shares: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Of shares by the names of `layer_names` those of feed-forwards, by "encoder 3" alone."""
     return {
-        name.removesuffix(_FEED_FORWARD): load_E
+        name.removesuffix(_FEED_FORWARD): np.asarray(load_E, np.float32)
         for name, load_E in shares.items()
         if not name.endswith(" attention")
     }

@@ -64,13 +64,12 @@ def train(
     """
     mesh = make_mesh(run.mesh)
     check_run(run, mesh)
-    shards = HostShards.of(mesh, run.batch)
+    shards, setup = HostShards.of(mesh, run.batch), Setup.of(run, mesh)
+    check_room(setup)
     directory = run_directory.prepare(model_dir, token)
     with run_directory.locked(directory):
         vocabulary = feed.check()
         resets = check_resume(run, directory, vocabulary, feed.check_position)
-        setup = Setup.of(run, mesh)
-        check_room(setup)
         try:
             with contextlib.closing(
                 Checkpoints(directory, setup, shards, start, vocabulary, resets)

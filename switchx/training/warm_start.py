@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 import functools
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,15 @@ class WarmStart:
     Attributes:
       config: what is taken of it, and how.
       model_dir, model, step: the other run's directory, its model, and the checkpoint's step.
+      measure: gives the load of each layer's experts where that run has recorded none, as
+        `switchx.training.expert_load` has it; None where it cannot be measured.
     """
 
     config: StartConfig
     model_dir: Path
     model: ModelConfig
     step: int
+    measure: Callable[[], Mapping[str, np.ndarray]] | None = None
 
     @property
     def first_step(self) -> int:
@@ -52,7 +56,7 @@ class WarmStart:
         there, wanted = Model.of(self.model), Model.of(run.model)
         self._check_widths(run.model, wanted)
         self.parts(wanted)
-        self.load  # noqa: B018  # raises too
+        self._check_load()
         if self.config.optimizer:
             self._check_optimizer(run, there, wanted)
 
@@ -109,23 +113,26 @@ class WarmStart:
         return parts_of(self.config, Model.of(self.model), wanted)
 
     @functools.cached_property
-    def load(self) -> dict[str, np.ndarray]:
-        """Of each layer with experts their shares of the tokens; {} where none are asked for.
-
-        Raises:
-          UserError: START_FEED_FORWARDS asks for them, and the other run has recorded none.
-        """
-        way = self.config.feed_forwards
-        if way not in NEED_LOAD:
+    def load(self) -> Mapping[str, np.ndarray]:
+        """Of each layer with experts their shares of the tokens; {} where none are asked for."""
+        if self.config.feed_forwards not in NEED_LOAD:
             return {}
-        found = recorded_load(self.model_dir, self.model, self.step)
-        if not found:
+        return self._recorded or (self.measure() if self.measure else {})
+
+    @functools.cached_property
+    def _recorded(self) -> dict[str, np.ndarray]:
+        return recorded_load(self.model_dir, self.model, self.step)
+
+    def _check_load(self) -> None:
+        """Raises UserError where START_FEED_FORWARDS asks for what nothing tells."""
+        way = self.config.feed_forwards
+        if way in NEED_LOAD and not self._recorded and self.measure is None:
             raise UserError(
                 f"START_FEED_FORWARDS={way!r} needs how much each expert is used, and "
                 f"START_FROM={self.config.from_run!r} has recorded none up to step {self.step}, "
-                "as a run that trains or evaluates does: use 'mean', 'sum' or 'low_rank'."
+                "which only one host alone can measure: use 'mean', 'sum' or 'low_rank', or save "
+                "a first checkpoint on one host."
             )
-        return found
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -166,6 +173,8 @@ class WarmStart:
     def _merged(self, layers: list[str]) -> dict[str, Any]:
         """What is said of feed-forwards that are made of experts."""
         said: dict[str, Any] = {"way": self.config.feed_forwards, "layers": layers}
+        if self.config.feed_forwards in NEED_LOAD:
+            said["load"] = "recorded" if self._recorded else "measured"
         if self.config.feed_forwards == "most_used":
             said["experts"] = [self._most_used(layer) for layer in layers]
         return said

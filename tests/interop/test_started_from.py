@@ -1,5 +1,6 @@
 """START_FROM a run that was imported, from a bucket, onto another mesh; and what is refused."""
 
+import dataclasses
 import json
 
 import jax
@@ -185,19 +186,17 @@ def dense_student(model_dir, base, way):
 
 @pytest.mark.parametrize("way", ["most_used", "mean"])
 def test_a_dense_student_begins_with_its_teacher(frozen_base, tmp_path, way):
-    """Fully sharded; the load is that of the rows up to the checkpoint, and an import has none."""
+    """Fully sharded; the load is that of the rows up to the checkpoint."""
     base = tmp_path / "base"
     base.mkdir()
     for part in frozen_base.iterdir():
         (base / part.name).symlink_to(part)
-    if way == "most_used":
-        with pytest.raises(UserError, match="START_FEED_FORWARDS='most_used' needs how much each"):
-            beginning(dense_student(tmp_path / "new", base, way))
     loads = {4: [0.9, 0.1], 6: [0.2, 0.8], 8: [0.9, 0.1]}
     rows = [{"step": n, "split": "train", "load": [own, own[::-1]]} for n, own in loads.items()]
     (base / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     begins = beginning(dense_student(tmp_path / "new", base, way))
     setup = setup_of(begins.run)
+    begins.warm.check(begins.run)
     began = begins.warm.begin(setup)
     before = numbers(setup_of(settings_of(base).run).abstract.params, 0)
     found = named(began.state.params)
@@ -211,6 +210,26 @@ def test_a_dense_student_begins_with_its_teacher(frozen_base, tmp_path, way):
     said = {"mean": "'mean': encoder 1", "most_used": "'most_used': expert 1 of encoder 1, exp"}
     assert f"2 feed-forwards made of experts, {said[way]}" in " ".join(lines(began.record))
     assert all(leaf.sharding.mesh == setup.mesh for leaf in found.values())
+
+
+def test_the_load_of_an_import_is_measured_where_it_can_be(frozen_base, tmp_path, monkeypatch):
+    """By this run's validation split, on one host alone; there is no record of it."""
+    begins = beginning(dense_student(tmp_path, frozen_base, "most_used"))
+    begins.warm.check(begins.run)
+    rng = np.random.default_rng(0)
+    batch = {
+        "encoder_input_tokens": rng.integers(1, 9, (8, 64), np.int32),
+        "decoder_input_tokens": rng.integers(1, 9, (8, 32), np.int32),
+        "decoder_target_tokens": rng.integers(1, 9, (8, 32), np.int32),
+        "decoder_loss_weights": np.ones((8, 32), np.float32),
+    }
+    monkeypatch.setattr(data, "eval_batches", lambda config: iter([batch]))
+    load = begins.warm.load
+    assert load.keys() == {"encoder 1", "decoder 1"}
+    assert all(np.isclose(load_E.sum(), 1.0) for load_E in load.values())
+    on_hosts = dataclasses.replace(begins.warm, measure=None)
+    with pytest.raises(UserError, match="START_FEED_FORWARDS='most_used' needs how much each"):
+        on_hosts.check(begins.run)
 
 
 def test_an_import_teaches_those_of_the_vocabulary_that_it_was_given(frozen_base, tmp_path):
