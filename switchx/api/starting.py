@@ -91,7 +91,14 @@ def _measured(settings: Settings, warm: "WarmStart") -> "dict[str, np.ndarray]":
     from switchx.evaluation.usage import usage
     from switchx.training.expert_load import by_layer
 
-    run = dataclasses.replace(settings.run, model=warm.model, objective="pretraining", teacher=None)
+    own = settings.run
+    run = dataclasses.replace(
+        own,
+        model=warm.model,
+        optimizer=dataclasses.replace(own.optimizer, frozen=()),
+        objective="pretraining",
+        teacher=None,
+    )
     with named(f"START_FROM={settings.start.from_run!r}"):
         setup, params, _ = opened(run, str(warm.model_dir), warm.step)
     batches = itertools.islice(data.eval_batches(settings.data), _MEASURED_BATCHES)

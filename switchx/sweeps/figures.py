@@ -118,7 +118,7 @@ def _with_teacher(made: Made, each: Resolved) -> tuple[Resolved, str | None]:
     place = str(made.folder.config_file(each.point).parent)
     settings = dataclasses.replace(each.settings, model_dir=place)
     try:
-        run = taught(settings)
+        run = taught(settings, planned=True)
     except UserError as error:
         return each, each.settings.gin.explained(str(error))
     return dataclasses.replace(each, settings=dataclasses.replace(each.settings, run=run)), None
