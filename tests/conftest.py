@@ -1,6 +1,7 @@
 """Settings that must be in the environment before anything imports JAX; a run to share."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -25,6 +26,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 _cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_root / "switchx" / "test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+gc.set_threshold(50_000)  # as commands do: a test traces and imports more than it computes
 
 SMALL = (
     "--gin.VOCABULARY=bytes",

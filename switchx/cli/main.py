@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if own:
             sys.unraisablehook = _unraisable
+            environment.collect_garbage_less()
             environment.prepare_streams()
             environment.prepare_libraries()
             if sys.argv[1:2] and (sys.argv[1] in COMPUTE or sys.argv[1:3] in COMPUTE_TOO):

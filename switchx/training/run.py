@@ -75,7 +75,9 @@ def train(
                 Checkpoints(directory, setup, shards, start, vocabulary, resets)
             ) as checkpoints:
                 profile = functools.partial(Profiler, profile_steps, directory, token)
-                return _train(setup, checkpoints, shards, directory, feed, config, profile, writers)
+                return _train(
+                    setup, checkpoints, shards, directory, feed, config, start, profile, writers
+                )
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_left(directory)) from None
 
@@ -87,17 +89,26 @@ def _train(
     directory: Path,
     feed: Feed,
     config: str,
+    start: Start,
     profile: Callable[..., Profiler],
     writers: Writers | None,
 ) -> TrainResult:
-    """The data opens in a thread of its own while the step compiles."""
-    started = time.monotonic()
-    began = checkpoints.newest_or_start()
-    finished = _finished(directory, began.step, setup.run.trainer.train_steps)
-    if finished is not None:
-        return finished
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        opening = pool.submit(feed.stream, shards.read)
+    """The data opens in a thread of its own while the step compiles.
+
+    So does what makes a fresh state: the compiler of one program keeps one core busy.
+    """
+    started, fresh = time.monotonic(), start is FRESH and not saved_steps(directory)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        if fresh:
+            making, opening = pool.submit(setup.compile_init), pool.submit(feed.stream, shards.read)
+            compile_train_step(setup)
+            making.result()
+        began = checkpoints.newest_or_start()
+        finished = _finished(directory, began.step, setup.run.trainer.train_steps)
+        if finished is not None:
+            return finished
+        if not fresh:
+            opening = pool.submit(feed.stream, shards.read)
         step = compile_train_step(setup)
         hosts.compiled_everywhere("train")
         stream = opening.result()

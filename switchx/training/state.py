@@ -130,6 +130,10 @@ class Setup:
         """The objective's constant arrays, loaded once, for training and evaluation alike."""
         return self.objective.constants(self.mesh)
 
+    def compile_init(self) -> None:
+        """What `init` would do first; any thread may."""
+        _compiled_init(self.program)
+
     def init(self) -> TrainState:
         """Fresh state from the run's seed, every shard made on the device where it belongs."""
         make = _compiled_init(self.program)

@@ -10,19 +10,18 @@ _BLOCK = 16  # documents of a file in a row, before the next file has its turn
 _AT_ONCE = 4096  # random numbers
 
 
-def document_order(documents: np.ndarray, seed: int | None, epoch: int, room: int) -> np.ndarray:
+def document_order(documents: np.ndarray, seed: int | None, epoch: int) -> np.ndarray:
     """The numbers of documents, int64 [D]: of shuffled files some in turn.
 
     Args:
       documents: how many each file has; they are numbered file by file.
       seed: None leaves the files as they stand.
       epoch: how many times all were read before.
-      room: of the buffer that the files are shuffled in, at least as many.
     """
     files = len(documents)
     order = np.arange(files)
     if seed is not None:
-        order = np.array(_drained(list(order), draws.shuffling(order, seed, epoch), room))
+        order = np.array(_drained(list(order), draws.shuffling(order, seed, epoch)))
     begins = np.concatenate([[0], np.cumsum(documents)])
     rounds = -(-max(documents) // _BLOCK)
     return np.concatenate(
@@ -36,9 +35,8 @@ def document_order(documents: np.ndarray, seed: int | None, epoch: int, room: in
     )
 
 
-def _drained(slots: list[int], drawn: np.ndarray, room: int) -> list[int]:
-    """All that is in a buffer of `room` slots, in the order in which it is drawn."""
-    slots = slots + [-1] * (room - len(slots))
+def _drained(slots: list[int], drawn: np.ndarray) -> list[int]:
+    """All that is in a buffer, in the order in which it is drawn."""
     given, there = [], len(drawn)
     for first in range(there):
         chosen = first + int(drawn[first]) % (there - first)

@@ -118,7 +118,7 @@ class _Shard:
             documents = documents.of(files[own])
 
         def order(epoch: int) -> np.ndarray:
-            found = document_order(documents.of_files, config.seed, epoch, len(files))
+            found = document_order(documents.of_files, config.seed, epoch)
             return found if by_file else found[own]
 
         self._rows = _rows(config, documents, order, None, config.seed)
@@ -184,7 +184,7 @@ def evaluation_batches(config: DataConfig) -> Iterator[Batch]:
     """
     check_values(config)
     documents, size = _documents(config, "validation"), config.rows_per_eval_batch
-    order = lambda epoch: document_order(documents.of_files, None, epoch, 0)  # noqa: E731
+    order = lambda epoch: document_order(documents.of_files, None, epoch)  # noqa: E731
     rows = _rows(config, documents, order, 1, _EVAL_SEED)
     batches = -(-len(rows) // size)
     numbers = itertools.islice(range(batches), config.eval_batches)
