@@ -1,7 +1,9 @@
 """Fingerprints of arrays: 64 bits that change with any bit of them, the same on every mesh."""
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -68,7 +70,8 @@ def _layout(x: jax.Array) -> tuple:
 @functools.lru_cache(maxsize=8)
 def _programs(layouts: frozenset) -> dict[tuple, Any]:
     """A program for each kind of array: many are alike, so this compiles sooner than one of all."""
-    programs = {layout: _compile(*layout) for layout in layouts}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # compiling one keeps one core busy
+        programs = dict(zip(layouts, pool.map(lambda of: _compile(*of), layouts), strict=True))
     hosts.compiled_everywhere("check arrays")
     return programs
 
