@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from switchx import hosts
@@ -95,9 +96,11 @@ def _train(
 ) -> TrainResult:
     """The data opens in a thread of its own while the step compiles.
 
-    So does what makes a fresh state: the compiler of one program keeps one core busy.
+    So does what makes a fresh state, where a process is alone: the compiler of one program keeps
+    one core busy.
     """
-    started, fresh = time.monotonic(), start is FRESH and not saved_steps(directory)
+    started = time.monotonic()
+    fresh = start is FRESH and jax.process_count() == 1 and not saved_steps(directory)
     with ThreadPoolExecutor(max_workers=2) as pool:
         if fresh:
             making, opening = pool.submit(setup.compile_init), pool.submit(feed.stream, shards.read)
