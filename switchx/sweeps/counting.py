@@ -42,7 +42,8 @@ def check_equal_flops(model: ModelConfig) -> None:
         raise UserError(
             "NUM_EXPERTS=1 is the dense model of equal FLOPs, and to experts with "
             f"SwitchConfig.top_k={model.switch.top_k}, "
-            f"SwitchConfig.extra_dense={model.switch.extra_dense} and "
+            f"SwitchConfig.extra_dense={model.switch.extra_dense}, "
+            f"SwitchConfig.expert_widths={model.switch.expert_widths!r} and "
             f"SwitchConfig.experts_in={model.switch.experts_in!r} there is none: leave 1 out."
             if model.switch
             else ""
