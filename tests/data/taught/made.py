@@ -20,26 +20,43 @@ TOP_K = 3
 
 def prepared_set(directory: Path, rows: int = 20, seed: int = 0) -> DataConfig:
     """A set of so many random rows to train on, and as many to validate, below a directory."""
-    words, folder, rng = Bytes(), directory / TASK, np.random.default_rng(seed)
-    cut = span_lengths(LENGTHS["inputs"], NOISE_DENSITY, MEAN_SPAN).tokens
-    facts, shards = {}, {"train": 1, "validation": 1}
+    rng, cut = np.random.default_rng(seed), span_lengths(64, NOISE_DENSITY, MEAN_SPAN).tokens
+    records = [[rng.integers(3, 200, cut).astype(np.int32)] for _ in range(rows)]
+    return _written(directory, TASK, LENGTHS, records, cut)
+
+
+def packed_set(directory: Path, rows: int = 20) -> DataConfig:
+    """The same of packed rows of two examples, whose inputs are targets with tokens masked."""
+    rng, lengths, mask = np.random.default_rng(2), {"inputs": 64, "targets": 64}, Bytes().size - 1
+    records = []
+    for _ in range(rows):
+        targets = [rng.integers(3, 200, size) for size in rng.integers(10, 32, 2)]
+        masked = [np.where(rng.random(len(x)) < 0.3, mask, x) for x in targets]
+        records.append([masked[0], targets[0], masked[1], targets[1]])
+    return _written(directory, "own_masked", lengths, records, None)
+
+
+def _written(directory, task, lengths, records, cut) -> DataConfig:
+    words, folder, facts = Bytes(), directory / task, {}
+    packed = cut is None
     plan = SetPlan(
-        TASK, LENGTHS, words.digest, words.size, words.eos_id, cut, NOISE_DENSITY, MEAN_SPAN,
-        [True, True], False, shards,
+        task, lengths, words.digest, words.size, words.eos_id, cut, NOISE_DENSITY, MEAN_SPAN,
+        [True, True], packed, {"train": 1, "validation": 1},
     )  # fmt: skip
     folder.mkdir(parents=True)
-    for split in shards:
+    salt = salt_of(records[0], plan.dtype)
+    for split in plan.shards:
         path = folder / plan.file(split, 0)
-        arrays = [[rng.integers(3, 200, cut).astype(np.int32)] for _ in range(rows)]
-        salt = salt_of(arrays[0], plan.dtype)
         writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-        for row in arrays:
-            writer.write(encode(row, plan.dtype, salt))
+        for arrays in records:
+            writer.write(encode(arrays, plan.dtype, salt))
         writer.close()
-        sums = (rows, rows, rows, rows * cut, 0, path.stat().st_size, "", salt)
-        facts[split] = [ShardFacts(*sums)]
+        count, tokens = len(records), sum(len(array) for arrays in records for array in arrays)
+        facts[split] = [ShardFacts(count, count, count, tokens, 0, path.stat().st_size, "", salt)]
     (folder / "set.json").write_text(SetInfo(plan, facts).text())
-    return DataConfig(TASK, LENGTHS, 4, prepared_dir=str(directory), vocabulary="bytes")
+    return DataConfig(
+        task, lengths, 4, prepared_dir=str(directory), vocabulary="bytes", pack=packed
+    )
 
 
 def plan_of(config: DataConfig, shard_examples: int = 8) -> LogitPlan:
@@ -56,7 +73,7 @@ def examples_of(config: DataConfig, first: int, last: int):
     stream.skip(first)
     for start in range(first, last, config.batch_size):
         batch = next(stream)
-        counts = batch["decoder_target_tokens"].shape
+        counts = data.targets_of(batch)[0].shape
         number_B11 = np.arange(start, start + config.batch_size)[:, None, None]
         batch[IDS] = np.broadcast_to(number_B11 % 7, (*counts, TOP_K))
         batch[LOGITS] = np.broadcast_to(number_B11, (*counts, TOP_K + 1)).astype(np.float32)

@@ -15,7 +15,7 @@ from switchx.data.taught.records import Taught, decode, encode
 from switchx.data.taught.writing import Writing
 from switchx.errors import UserError
 
-from .made import TOP_K, examples_of, plan_of, prepared_set
+from .made import TOP_K, examples_of, packed_set, plan_of, prepared_set
 
 EXAMPLES = 28  # more than an epoch of 20, in shards of 8
 
@@ -48,7 +48,7 @@ def taught(config, name="a", **changes):
 
 def numbers(batch):
     """The example that each row's logits are of, where all of them say the same."""
-    counts_BL = batch["decoder_loss_weights"] > 0
+    counts_BL = data.targets_of(batch)[1] > 0
     found = []
     for logits, ids, own in zip(
         batch["teacher_logits"], batch["teacher_ids"], counts_BL, strict=True
@@ -96,6 +96,19 @@ def test_each_row_has_the_logits_of_its_example(config, monkeypatch):
     part = data.train_stream(dataclasses.replace(config, logits="a", shards=2), (1,))
     assert [numbers(next(part)) for _ in range(2)] == [[2, 3], [6, 7]]
     assert numbers(next(taught(config, batch_size=7))) == [*range(7)]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["packed", "an encoder alone"])
+def test_of_packed_rows_and_masked_tokens_what_counts_is_kept(tmp_path, alone):
+    config = dataclasses.replace(packed_set(tmp_path / "set"), encoder_alone=alone)
+    written(config)
+    found = read_set(config, "a")
+    batches = [next(stream) for stream in [taught(config)] for _ in range(EXAMPLES // 4)]
+    assert [n for batch in batches for n in numbers(batch)] == [*range(EXAMPLES)]
+    counts = [data.targets_of(batch)[1] > 0 for batch in batches]
+    assert found.tokens == np.sum(counts)
+    tokens = sum((batch["encoder_input_tokens"] > 0).sum() for batch in batches)
+    assert found.tokens < 0.5 * tokens if alone else found.tokens == tokens
 
 
 def test_in_a_bucket_it_is_the_same(gs, config):
