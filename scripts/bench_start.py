@@ -115,7 +115,7 @@ def several(arguments: Sequence[str], folder: Path, times: int, text: str = "") 
 
 def parts(folder: Path, times: int) -> dict[str, Callable[[], list[tuple[str, Timing]]]]:
     """What is timed, by the names of --only."""
-    asked = ("infer", "--model_dir=runs/warm0")
+    asked = ("infer", "--model_dir=runs/first")
     return {
         "train": lambda: [*trained(folder, times, True), *trained(folder, times, False)],
         "infer": lambda: [
@@ -135,7 +135,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run([*TRAIN, "--model_dir=runs/warm0"], folder)  # the corpus, its tokens, a model
+        run([*TRAIN, "--model_dir=runs/first"], folder)  # the corpus, its tokens, a model
         if "show" in args.only:
             run(["data", "prepare", *SET], folder)
         rows = []
