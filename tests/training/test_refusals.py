@@ -36,7 +36,7 @@ def test_widths_are_part_of_what_a_checkpoint_is_of(tmp_path):
     other = dataclasses.replace(run, model=dataclasses.replace(run.model, switch=switch))
     saved(tmp_path, other, 2)
     check_resume(other, tmp_path, "v1")
-    says = r"SwitchConfig.expert_widths is \[\[6, 64\], \[2, 128\]\] there and None here"
+    says = r"SwitchConfig.expert_widths is \(\(6, 64\), \(2, 128\)\) there and None here"
     with pytest.raises(UserError, match=says):
         check_resume(run, tmp_path, "v1")
 
@@ -71,7 +71,7 @@ def test_what_goes_on_is_not_refused(directory, tmp_path):
         (
             {"switch": dataclasses.replace(run_config().model.switch, encoder_sparse=(0,))},
             "v1",
-            r"SwitchConfig\.encoder_sparse is None there and \[0\] here",
+            r"SwitchConfig\.encoder_sparse is None there and \(0,\) here",
         ),
         ({"name": "adamw"}, "v1", r"OPTIMIZER='adamw' is not what .* set 'adafactor'"),
         ({}, "v2", r"VOCABULARY does not match"),

@@ -102,14 +102,20 @@ def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]
         there, here = (of["model"].get(name, unsaid.get(name)) for of in (saved, wanted))
         if there != here:
             raise UserError(
-                f"{where} holds a checkpoint of another model: {name} is {there!r} there and "
-                f"{here!r} here: set that, or choose another MODEL_DIR."
+                f"{where} holds a checkpoint of another model: {name} is "
+                f"{_in_gin(there)!r} there and {_in_gin(here)!r} here: set that, or choose "
+                "another MODEL_DIR."
             )
     if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
         raise UserError(
             f"VOCABULARY does not match the checkpoint in {where}: set the one it was trained "
             "with, or choose another MODEL_DIR."
         )
+
+
+def _in_gin(value: Any) -> Any:
+    """As a person sets it: JSON has lists where that is a tuple."""
+    return tuple(map(_in_gin, value)) if isinstance(value, list) else value
 
 
 def compare_optimizer(model_dir: str | Path, saved: dict[str, Any], name: str) -> None:
