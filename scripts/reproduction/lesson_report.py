@@ -8,6 +8,7 @@ from reproduction.lessons import (
     CHOICE_SEED,
     LESSONS,
     SIZES,
+    STARTS,
     STEPS,
     TABLE_6,
     TABLE_7,
@@ -17,6 +18,9 @@ from reproduction.lessons import (
 
 Results = list[dict[str, Any]]
 RECIPE = student_name(SIZES[-1])
+STUDENTS = [
+    name for name, lesson in LESSONS.items() if lesson.teacher == SIZES[-1] and name not in STARTS
+]
 
 
 def title(name: str) -> str:
@@ -71,13 +75,20 @@ def markdown(results: Results) -> str:
     if not losses.runs:
         return ""
     said = (
-        f"Distillation: {len(losses.runs)} runs of {STEPS} steps, teachers and students alike. "
-        "Loss is that of the held-out batches after the last step, nats per token. Kept is the "
-        "percentage of the teacher's gain over the dense model of the student's seed, mean over "
-        f"seeds; between seeds it differs by {losses.deviation():.1f} (standard deviation, pooled "
-        "over students)."
+        f"Distillation: {len(losses.runs)} runs. Loss is that of the held-out batches after the "
+        "last step, nats per token, for each seed but that of the choice. Kept is the percentage "
+        "of the teacher's gain over the dense model of the student's seed, mean over seeds."
     )
-    tables = (_table_6(losses), _table_7(losses), _tried(losses), _curves(losses))
+    deviation = losses.deviation()
+    if deviation == deviation:  # there are two seeds of something
+        said += f" Between seeds it differs by {deviation:.1f} (standard deviation, pooled)."
+    tables = (
+        _table_6(losses),
+        _table_7(losses),
+        _starts(losses),
+        _students(losses),
+        _curves(losses),
+    )
     return "\n\n".join([said, *tables]) + "\n"
 
 
@@ -120,11 +131,27 @@ def _table_7(losses: Losses) -> str:
     return "### Table 7: larger teachers, one student\n\n" + _lines(rows)
 
 
-def _tried(losses: Losses) -> str:
+def _starts(losses: Losses) -> str:
+    """Where the choice of a start comes from."""
+    rows = [("feed-forwards", f"loss at step {STEPS // 4}, seed {CHOICE_SEED}")]
+    for name in (RECIPE, *STARTS):
+        at = [
+            loss
+            for run in losses.runs
+            if (run["name"], run["seed"]) == (name, CHOICE_SEED)
+            for step, loss in run["losses"]
+            if step == STEPS // 4
+        ]
+        if at:
+            rows.append((title(name), f"{at[0]:.4f}"))
+    return "### Starts, with a share of 0.25\n\n" + _lines(rows)
+
+
+def _students(losses: Losses) -> str:
     """All students of the largest teacher: by the seed that chose, then by those that tell."""
     rows = [("", "seed 0", "kept", "other seeds", "mean", "kept", "lower than the recipe by")]
-    for name, lesson in LESSONS.items():
-        if lesson.teacher == SIZES[-1] and losses.of[name]:
+    for name in STUDENTS:
+        if losses.of[name]:
             first, share = losses.of[name].get(CHOICE_SEED), losses.kept(name).get(CHOICE_SEED)
             rows.append(
                 (
@@ -135,7 +162,7 @@ def _tried(losses: Losses) -> str:
                     _better(losses, name) if name != RECIPE else "",
                 )
             )
-    return f"### Every start and setting that was tried, of {SIZES[-1]} experts\n\n" + _lines(rows)
+    return f"### Every student of {SIZES[-1]} experts\n\n" + _lines(rows)
 
 
 def _better(losses: Losses, name: str) -> str:
@@ -146,12 +173,13 @@ def _better(losses: Losses, name: str) -> str:
 
 def _curves(losses: Losses) -> str:
     """Every run's losses."""
-    rows: list[tuple[Any, ...]] = []
+    steps = range(STEPS // 4, STEPS + 1, STEPS // 4)
+    rows: list[tuple[Any, ...]] = [("run", "seed", *(f"step {step:,}" for step in steps))]
     for run in losses.runs:
-        if not rows:
-            rows.append(("run", "seed", *(f"step {step}" for step, _ in run["losses"])))
-        rows.append((run["name"], run["seed"], *(f"{loss:.3f}" for _, loss in run["losses"])))
-    return "### Every run\n\n" + _lines(rows)
+        at = dict(run["losses"])
+        cells = (f"{at[step]:.4f}" if step in at else "" for step in steps)
+        rows.append((run["name"], run["seed"], *cells))
+    return "### Every run of distillation\n\n" + _lines(rows)
 
 
 def _lines(rows: list[tuple[Any, ...]]) -> str:
@@ -170,7 +198,7 @@ def plot(results: Results, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    names = [n for n, lesson in LESSONS.items() if lesson.teacher == SIZES[-1] and losses.of[n]]
+    names = [name for name in STUDENTS if losses.of[name]]
     for place, name in enumerate(names):
         for seed, share in losses.kept(name).items():
             hollow = {"markerfacecolor": "none"} if seed == CHOICE_SEED else {}

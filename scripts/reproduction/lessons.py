@@ -9,6 +9,7 @@ STEPS, BATCH = 1000, 32
 GIN_FILE = Path(__file__).parents[2] / "configs/runs/laptop_experts.gin"
 CHOICE_SEED, TEACHER_SEED = 0, 10  # the second is of no student
 SIZES = (4, 8, 16, 32, 64)  # experts of the teachers
+_LARGEST = SIZES[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,9 @@ class Lesson:
       label: what is otherwise, in a line of a table.
       seeds: of its runs. Those of CHOICE_SEED chose the settings, the others tell.
       experts: 1 is the dense model.
-      teacher: experts of the teacher that it learns from or starts from.
-      settings: macros by name, beside those of all runs.
+      teacher: experts of the teacher whose gain it is to keep.
+      settings: macros by name, beside those of all runs; TEACHER and START_FROM are the name and
+        the seed of another run.
     """
 
     label: str
@@ -32,10 +34,10 @@ class Lesson:
     def set(self, runs: Path, seed: int) -> dict[str, Any]:
         """Every setting by name; `runs` is the folder that all lessons' runs are in."""
         named = {**_ALL, "SEED": seed, **_of_experts(self.experts), **self.settings}
-        if self.teacher is None:
-            return named
-        where = str(runs / directory(teacher_name(self.teacher), TEACHER_SEED))
-        return {**named, **{name: where for name in ("TEACHER", "START_FROM") if name in named}}
+        return {
+            name: str(runs / directory(*value)) if name in ("TEACHER", "START_FROM") else value
+            for name, value in named.items()
+        }
 
 
 _ALL: dict[str, Any] = {
@@ -43,7 +45,7 @@ _ALL: dict[str, Any] = {
     # Half of the sweep's, so that there are more steps in the same minutes.
     "BATCH_SIZE": BATCH,
     "EVAL_STEPS": 80,
-    "EVAL_PERIOD": 250,
+    "EVAL_PERIOD": STEPS // 4,
     "CHECKPOINT_PERIOD": STEPS,
     # The rate falls to 0 in the end: the last steps' noise would hide differences.
     "SCHEDULE": "wsd",
@@ -81,48 +83,62 @@ def directory(name: str, seed: int) -> str:
     return f"{name.replace(' ', '_')}-{seed}"
 
 
-def _distilled(share: float, **settings: Any) -> dict[str, Any]:
-    return {"OBJECTIVE": "distill", "TEACHER": None, "TEACHER_SHARE": share, **settings}
+def _distilled(experts: int, share: float) -> dict[str, Any]:
+    teacher = (teacher_name(experts), TEACHER_SEED)
+    return {"OBJECTIVE": "distill", "TEACHER": teacher, "TEACHER_SHARE": share}
 
 
-def _begun(feed_forwards: str) -> dict[str, Any]:
+def _begun(experts: int, feed_forwards: str = "fresh") -> dict[str, Any]:
     """Attention, norms and embeddings are the teacher's; feed-forwards are made of its experts."""
-    return {"START_FROM": None, "START_FEED_FORWARDS": feed_forwards}
-
-
-_INITIALISED = _begun("fresh")
+    teacher = (teacher_name(experts), TEACHER_SEED)
+    return {"START_FROM": teacher, "START_FEED_FORWARDS": feed_forwards}
 
 
 def _of_largest(label: str, seeds: tuple[int, ...] = (1, 2), **settings: Any) -> Lesson:
-    return Lesson(label, seeds, teacher=SIZES[-1], settings=settings)
+    return Lesson(label, seeds, teacher=_LARGEST, settings=settings)
 
 
 def _recipe(experts: int, seeds: tuple[int, ...] = (1, 2)) -> Lesson:
     """The paper's, of a teacher of that many experts."""
-    settings = {**_distilled(0.25), **_INITIALISED}
+    settings = {**_distilled(experts, 0.25), **_begun(experts)}
     return Lesson("+ 0.75 hard and 0.25 soft loss", seeds, teacher=experts, settings=settings)
 
 
-def _tried(share: float = 0.25, way: str = "fresh", **settings: Any) -> Lesson:
-    """The recipe with something otherwise, for CHOICE_SEED alone."""
-    return _of_largest("tried", (CHOICE_SEED,), **_distilled(share), **_begun(way), **settings)
+def _screened(way: str) -> Lesson:
+    """The recipe from another start, a quarter of the steps: the rate is the same up to there."""
+    short = {"TRAIN_STEPS": STEPS // 4, "SCHEDULE": "constant", "CHECKPOINT_PERIOD": STEPS // 4}
+    settings = {**_distilled(_LARGEST, 0.25), **_begun(_LARGEST, way), **short}
+    return _of_largest(way, (CHOICE_SEED,), **settings)
 
+
+STARTS = ("mean", "most_used", "top_k", "low_rank")
 
 LESSONS: dict[str, Lesson] = {
     "dense": Lesson("dense", (CHOICE_SEED, 1, 2)),
     **{teacher_name(n): Lesson(f"{n} experts", (TEACHER_SEED,), n) for n in SIZES},
-    "distilled": _of_largest("distillation", **_distilled(1.0)),
+    "distilled": _of_largest("distillation", **_distilled(_LARGEST, 1.0)),
     "distilled, initialised": _of_largest(
-        "+ non-expert weights from the teacher", **_distilled(1.0), **_INITIALISED
+        "+ non-expert weights from the teacher", **_distilled(_LARGEST, 1.0), **_begun(_LARGEST)
     ),
-    "initialised": _of_largest("non-expert weights from the teacher alone", **_INITIALISED),
+    "initialised": _of_largest("non-expert weights from the teacher alone", **_begun(_LARGEST)),
+    # What of that is the longer training of these weights.
+    "initialised from dense": _of_largest(
+        "the same from a dense model", START_FROM=("dense", CHOICE_SEED), START_FRESH=("*/dense/*",)
+    ),
     **{student_name(n): _recipe(n) for n in SIZES[:-1]},
-    student_name(SIZES[-1]): _recipe(SIZES[-1], (CHOICE_SEED, 1, 2)),
-    "share 0.5": _tried(0.5),
-    "mean": _tried(way="mean"),
-    "most used": _tried(way="most_used"),
-    "top k": _tried(way="top_k"),
-    "low rank": _tried(way="low_rank"),
+    student_name(_LARGEST): _recipe(_LARGEST, (CHOICE_SEED, 1, 2)),
+    **{way: _screened(way) for way in STARTS},
+    "top_k, 0.25": _of_largest(
+        "+ feed-forwards of the teacher's best neurons",
+        **_distilled(_LARGEST, 0.25),
+        **_begun(_LARGEST, "top_k"),
+    ),
+    "top_k, 0.5": _of_largest(
+        "+ half of the loss soft",
+        (CHOICE_SEED, 1, 2),
+        **_distilled(_LARGEST, 0.5),
+        **_begun(_LARGEST, "top_k"),
+    ),
 }
 
 
@@ -136,10 +152,10 @@ class Row(NamedTuple):
 
 TABLE_6 = (
     Row("dense", "-1.636"),
-    Row(teacher_name(SIZES[-1]), "-1.444"),
+    Row(teacher_name(_LARGEST), "-1.444"),
     Row("distilled", "-1.631", "3 %"),
     Row("distilled, initialised", "-1.598", "20 %"),
-    Row(student_name(SIZES[-1]), "-1.580", "29 %"),
+    Row(student_name(_LARGEST), "-1.580", "29 %"),
     Row("initialised", "-1.639"),
 )
 

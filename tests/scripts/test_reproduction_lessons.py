@@ -11,6 +11,7 @@ from reproduction.lessons import (
     SIZES,
     TABLE_6,
     TEACHER_SEED,
+    directory,
     student_name,
     teacher_name,
 )
@@ -23,7 +24,7 @@ REPOSITORY = GIN_FILE.parents[2]
 
 
 def run(name, seed, loss):
-    losses = [[100, 4.0], [200, loss]]
+    losses = [[250, 4.0], [1000, loss]]
     return dict(kind="lesson", name=name, seed=seed, loss=loss, losses=losses, parameters=100)
 
 
@@ -61,15 +62,21 @@ def test_teachers_and_dense_models_are_the_sweeps(tmp_path):
         assert model in models, name
 
 
-def test_students_learn_from_the_teacher_that_is_trained_before_them(tmp_path):
-    names = list(LESSONS)
+def test_what_a_run_learns_or_starts_from_is_trained_before_it(tmp_path):
+    dense, there = settings("dense", tmp_path), set()
     for name, lesson in LESSONS.items():
-        if lesson.teacher:
-            config = settings(name, tmp_path)
-            where = {config.objective.teacher, config.start.from_run} - {None}
-            assert where == {str(tmp_path / f"{lesson.teacher}_experts-{TEACHER_SEED}")}
-            assert names.index(teacher_name(lesson.teacher)) < names.index(name)
-            assert config.run.model == settings("dense", tmp_path).run.model
+        config = settings(name, tmp_path)
+        where = {config.objective.teacher, config.start.from_run} - {None}
+        assert where <= there, name
+        assert (config.run.model == dense.run.model) == (name == "dense" or bool(where))
+        there |= {str(tmp_path / directory(name, seed)) for seed in lesson.seeds}
+
+
+def test_a_students_teacher_is_the_one_whose_gain_it_is_to_keep(tmp_path):
+    for experts in SIZES:
+        config = settings(student_name(experts), tmp_path)
+        where = str(tmp_path / f"{experts}_experts-{TEACHER_SEED}")
+        assert config.objective.teacher == config.start.from_run == where
 
 
 def test_the_papers_recipe_is_what_the_paper_says(tmp_path):
