@@ -6,6 +6,7 @@ from typing import Any
 
 from reproduction.lessons import (
     CHOICE_SEED,
+    LARGEST,
     LESSONS,
     SIZES,
     STARTS,
@@ -17,9 +18,9 @@ from reproduction.lessons import (
 )
 
 Results = list[dict[str, Any]]
-RECIPE = student_name(SIZES[-1])
+RECIPE = student_name(LARGEST)
 STUDENTS = [
-    name for name, lesson in LESSONS.items() if lesson.teacher == SIZES[-1] and name not in STARTS
+    name for name, lesson in LESSONS.items() if lesson.teacher == LARGEST and name not in STARTS
 ]
 
 
@@ -162,7 +163,7 @@ def _students(losses: Losses) -> str:
                     _better(losses, name) if name != RECIPE else "",
                 )
             )
-    return f"### Every student of {SIZES[-1]} experts\n\n" + _lines(rows)
+    return f"### Every student of {LARGEST} experts\n\n" + _lines(rows)
 
 
 def _better(losses: Losses, name: str) -> str:
@@ -208,7 +209,7 @@ def plot(results: Results, path: Path) -> None:
     left.invert_yaxis()
     left.grid(axis="y", alpha=0.3)
     left.set(
-        xlabel=f"percent kept of the gain of {SIZES[-1]} experts (hollow: seed {CHOICE_SEED})",
+        xlabel=f"percent kept of the gain of {LARGEST} experts (hollow: seed {CHOICE_SEED})",
         title="Dense students",
     )
     for label, name_of in (("teacher", teacher_name), ("dense student", student_name)):

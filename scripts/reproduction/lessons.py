@@ -9,7 +9,8 @@ STEPS, BATCH = 1000, 32
 GIN_FILE = Path(__file__).parents[2] / "configs/runs/laptop_experts.gin"
 CHOICE_SEED, TEACHER_SEED = 0, 10  # the second is of no student
 SIZES = (4, 8, 16, 32, 64)  # experts of the teachers
-_LARGEST = SIZES[-1]
+LARGEST = SIZES[-1]
+STARTS = ("mean", "most_used", "top_k", "low_rank")  # feed-forwards made of experts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _begun(experts: int, feed_forwards: str = "fresh") -> dict[str, Any]:
 
 
 def _of_largest(label: str, seeds: tuple[int, ...] = (1, 2), **settings: Any) -> Lesson:
-    return Lesson(label, seeds, teacher=_LARGEST, settings=settings)
+    return Lesson(label, seeds, teacher=LARGEST, settings=settings)
 
 
 def _recipe(experts: int, seeds: tuple[int, ...] = (1, 2)) -> Lesson:
@@ -107,37 +108,36 @@ def _recipe(experts: int, seeds: tuple[int, ...] = (1, 2)) -> Lesson:
 def _screened(way: str) -> Lesson:
     """The recipe from another start, a quarter of the steps: the rate is the same up to there."""
     short = {"TRAIN_STEPS": STEPS // 4, "SCHEDULE": "constant", "CHECKPOINT_PERIOD": STEPS // 4}
-    settings = {**_distilled(_LARGEST, 0.25), **_begun(_LARGEST, way), **short}
+    settings = {**_distilled(LARGEST, 0.25), **_begun(LARGEST, way), **short}
     return _of_largest(way, (CHOICE_SEED,), **settings)
 
-
-STARTS = ("mean", "most_used", "top_k", "low_rank")
 
 LESSONS: dict[str, Lesson] = {
     "dense": Lesson("dense", (CHOICE_SEED, 1, 2)),
     **{teacher_name(n): Lesson(f"{n} experts", (TEACHER_SEED,), n) for n in SIZES},
-    "distilled": _of_largest("distillation", **_distilled(_LARGEST, 1.0)),
+    "distilled": _of_largest("distillation", **_distilled(LARGEST, 1.0)),
     "distilled, initialised": _of_largest(
-        "+ non-expert weights from the teacher", **_distilled(_LARGEST, 1.0), **_begun(_LARGEST)
+        "+ non-expert weights from the teacher", **_distilled(LARGEST, 1.0), **_begun(LARGEST)
     ),
-    "initialised": _of_largest("non-expert weights from the teacher alone", **_begun(_LARGEST)),
+    "initialised": _of_largest("non-expert weights from the teacher alone", **_begun(LARGEST)),
     # What of that is the longer training of these weights.
     "initialised from dense": _of_largest(
         "the same from a dense model", START_FROM=("dense", CHOICE_SEED), START_FRESH=("*/dense/*",)
     ),
     **{student_name(n): _recipe(n) for n in SIZES[:-1]},
-    student_name(_LARGEST): _recipe(_LARGEST, (CHOICE_SEED, 1, 2)),
+    student_name(LARGEST): _recipe(LARGEST, (CHOICE_SEED, 1, 2)),
     **{way: _screened(way) for way in STARTS},
     "top_k, 0.25": _of_largest(
         "+ feed-forwards of the teacher's best neurons",
-        **_distilled(_LARGEST, 0.25),
-        **_begun(_LARGEST, "top_k"),
+        (CHOICE_SEED, 1, 2),
+        **_distilled(LARGEST, 0.25),
+        **_begun(LARGEST, "top_k"),
     ),
     "top_k, 0.5": _of_largest(
         "+ half of the loss soft",
         (CHOICE_SEED, 1, 2),
-        **_distilled(_LARGEST, 0.5),
-        **_begun(_LARGEST, "top_k"),
+        **_distilled(LARGEST, 0.5),
+        **_begun(LARGEST, "top_k"),
     ),
 }
 
@@ -152,10 +152,10 @@ class Row(NamedTuple):
 
 TABLE_6 = (
     Row("dense", "-1.636"),
-    Row(teacher_name(_LARGEST), "-1.444"),
+    Row(teacher_name(LARGEST), "-1.444"),
     Row("distilled", "-1.631", "3 %"),
     Row("distilled, initialised", "-1.598", "20 %"),
-    Row(student_name(_LARGEST), "-1.580", "29 %"),
+    Row(student_name(LARGEST), "-1.580", "29 %"),
     Row("initialised", "-1.639"),
 )
 
