@@ -36,6 +36,7 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
                     raise refusal(plan.task)
         return
     if embedded.reads(config) and config.task_module is None:
+        _check_modes(config.names, config)
         embedded.ensure(config)
         check_objective(config)
         return

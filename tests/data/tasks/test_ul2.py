@@ -158,10 +158,10 @@ def test_mistakes_are_named(config, tmp_path):
     data.check_objective(
         dataclasses.replace(streamed, feature_lengths={"inputs": 403, "targets": 403})
     )
-    plain = "c4_json_span_corruption"
-    assert "MODE_TOKENS=True is for UL2's denoisers" in refused(
-        streamed, mixture_or_task_name=plain, mode_tokens=True
-    )
+    for plain in ("c4_json_span_corruption", "python_docs_span_corruption"):
+        assert "MODE_TOKENS=True is for UL2's denoisers" in refused(
+            streamed, mixture_or_task_name=plain, mode_tokens=True, vocabulary="default"
+        )
     (tmp_path / "words.model").write_bytes(model_with())
     assert "has no pieces for '[NLG]'" in refused(
         streamed, mode_tokens=True, vocabulary=str(tmp_path / "words.model")
