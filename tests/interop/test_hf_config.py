@@ -1,13 +1,20 @@
 """What transformers has no counterpart of is refused by name."""
 
 import dataclasses
+import functools
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from switchx.errors import UserError
 from switchx.interop.hf_config import check_exportable, read_config, write_config
-from switchx.interop.source import SpecialIds
-from switchx.model import SwitchConfig
+from switchx.interop.source import SpecialIds, with_biases
+from switchx.model import Model, SwitchConfig
+from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.adapting import named
+from switchx.training.placing import abstract_params
 from tests.helpers import tiny_config, with_switch
 from tests.interop.peers import transformers
 
@@ -17,6 +24,7 @@ from tests.interop.peers import transformers
     [
         (tiny_config(activation="geglu"), ["ModelConfig.activation='geglu'", "gated experts"]),
         (with_switch(tiny_config(), top_k=2), ["SwitchConfig.top_k=2", "only has 1"]),
+        (with_switch(tiny_config(), balance_bias=0.1), ["SwitchConfig.balance_bias=0.1", "0.0"]),
         (
             with_switch(tiny_config(), expert_widths=((3, 32), (1, 64))),
             ["SwitchConfig.expert_widths=((3, 32), (1, 64)) has no counterpart", "exported"],
@@ -31,6 +39,26 @@ def test_refused(config, parts):
     with pytest.raises(UserError) as error:
         check_exportable(config)
     assert all(part in str(error.value) for part in parts), error.value
+
+
+def test_what_is_of_training_alone_is_not():
+    check_exportable(with_switch(tiny_config(), balance_loss_over="batch"))
+
+
+def test_biases_that_a_source_has_not_begin_at_zero():
+    model = Model.of(with_switch(tiny_config(), balance_quantile=1.0))
+    abstract = abstract_params(model, make_mesh(MeshConfig(2, 2, 2)))
+    read = functools.partial(jax.tree.map, lambda to: jnp.ones(to.shape, device=to.sharding))
+    params = with_biases(abstract, read)
+    assert jax.tree.map(lambda x: x.sharding, params) == jax.tree.map(
+        lambda x: x.sharding, abstract
+    )
+    values = {name: np.unique(leaf).tolist() for name, leaf in named(params).items()}
+    assert {n for n, found in values.items() if found == [0.0]} == {
+        f"{stack}/blocks/layer_1/feed_forward/switch/router/bias_E"
+        for stack in ("encoder", "decoder")
+    }
+    assert all(found in ([0.0], [1.0]) for found in values.values())
 
 
 def test_a_setting_that_is_yet_to_come():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from reproduction import plan, report
+from reproduction import balance, plan, report
 from reproduction.training import router_of
 
 from switchx.model import NO_NOISE
@@ -71,6 +71,23 @@ def test_every_run_is_reported_diverged_ones_too(results):
     lines = [line for line in report.markdown(results).splitlines() if line.startswith("| ")]
     assert any(line.startswith("| bfloat16 | 0 | diverged |") for line in lines)
     assert sum(line.startswith("| dense | ") for line in lines) >= 2
+
+
+def test_balance_is_reported_with_every_run(results):
+    measured = dict(largest_load=1.5, dead=2, train_largest=1.25, train_dropped=0.125)
+    assert balance.markdown(results) == ""
+    results += [
+        result("switch 8", 2, 2.9, **measured),
+        result("quantile 1", 0, 2.6, **measured),
+        result("quantile 1", 1, None, **measured),
+    ]
+    lines = balance.markdown(results).splitlines()
+    assert "| the paper's loss, of each group | 2.9000 | 0.0000 | 1 | 0.125 | 1.250 | " in lines[4]
+    assert "| `BALANCE_QUANTILE=1.0`, no loss | inf | inf | 2 | 0.125 | 1.250 | " in lines[5]
+    assert sum(line.startswith("| quantile 1 | ") for line in lines) == 2
+    for variant in balance.VARIANTS.values():
+        assert variant.config().switch.num_experts == 8
+    assert not balance.VARIANTS.keys() & plan.VARIANTS.keys()
 
 
 def test_a_line_cut_short_is_run_again(tmp_path):

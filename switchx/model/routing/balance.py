@@ -131,7 +131,7 @@ def moved_by_quantiles(bias_NE: jax.Array, tally: Tally, share: float, top_k: in
     wanted_N = tally.tokens.astype(jnp.float32) * (1.0 - top_k / E)
     quantile_NE = _read_off(tally.below_EQ.astype(jnp.float32), wanted_N[:, None])
     step_NE = jnp.mean(quantile_NE, axis=-1, keepdims=True) - quantile_NE
-    return bias_NE + share * jnp.where(tally.tokens[:, None] > 0, step_NE, 0.0)
+    return bias_NE + share * step_NE
 
 
 def _read_off(below_NEQ: jax.Array, wanted_N1: jax.Array) -> jax.Array:
