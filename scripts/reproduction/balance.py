@@ -2,14 +2,17 @@
 
 import statistics
 
-from reproduction.plan import BASELINE, Variant
+from reproduction.plan import BASELINE, INPUT_LENGTH, TARGET_LENGTH, Variant
 from reproduction.report import Results, losses_of, runs_of
 
 _NO_LOSS = dict(balance_loss_weight=0.0)
+# The baseline's groups are whole batches, of which the loss is in any case.
+_ROWS_ALONE = dict(encoder_group_size=INPUT_LENGTH, decoder_group_size=TARGET_LENGTH)
 
 VARIANTS: dict[str, Variant] = {
     "no balance": Variant(2, switch=_NO_LOSS),
-    "batch loss": Variant(2, switch=dict(balance_loss_over="batch")),
+    "rows": Variant(2, switch=_ROWS_ALONE),
+    "rows, batch loss": Variant(2, switch=dict(**_ROWS_ALONE, balance_loss_over="batch")),
     "bias 0.001": Variant(2, switch=dict(**_NO_LOSS, balance_bias=0.001)),
     "bias 0.01": Variant(2, switch=dict(**_NO_LOSS, balance_bias=0.01)),
     "quantile 0.1": Variant(2, switch=dict(**_NO_LOSS, balance_quantile=0.1)),
@@ -20,8 +23,9 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 _ROWS = {
-    BASELINE: "the paper's loss, of each group",
-    "batch loss": "the same of the whole batch (`BALANCE_LOSS_OVER`)",
+    BASELINE: "the paper's loss, the batch one group",
+    "rows": "the same, each sequence a group",
+    "rows, batch loss": "each sequence a group, `BALANCE_LOSS_OVER='batch'`",
     "no balance": "nothing",
     "bias 0.001": "`BALANCE_BIAS=0.001`, no loss",
     "bias 0.01": "`BALANCE_BIAS=0.01`, no loss",

@@ -82,7 +82,7 @@ def test_balance_is_reported_with_every_run(results):
         result("quantile 1", 1, None, **measured),
     ]
     lines = balance.markdown(results).splitlines()
-    assert "| the paper's loss, of each group | 2.9000 | 0.0000 | 1 | 0.125 | 1.250 | " in lines[4]
+    assert "the batch one group | 2.9000 | 0.0000 | 1 | 0.125 | 1.250 | " in lines[4]
     assert "| `BALANCE_QUANTILE=1.0`, no loss | inf | inf | 2 | 0.125 | 1.250 | " in lines[5]
     assert sum(line.startswith("| quantile 1 | ") for line in lines) == 2
     for variant in balance.VARIANTS.values():
