@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("--model_dir is required: name the run directory to write.")
     storage.check_new(args.model_dir, "--model_dir")
     saved = saved_config(args.from_dir)
-    from switchx.interop.new_run import write_run
+    from switchx.interop.new_run import bring_vocabulary, write_run
     from switchx.interop.upcycling import Upcycled, check_sizes
     from switchx.model import Model
     from switchx.settings import check_fits, load, read_flag
@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> None:
             f"model in --from_dir={args.from_dir} is at step {step}, where training goes on."
         )
     source = Upcycled(settings.run, mesh, params, step)
-    with storage.new_place(settings.model_dir, "--model_dir") as directory:
+    to = storage.as_path(settings.model_dir, "--model_dir")
+    with storage.new_place(to, "--model_dir") as directory:
+        named, there = settings.data.vocabulary, str(saved.parent)
+        resolved = bring_vocabulary(settings.resolved, named, there, directory, to)
         origin = {"from": "upcycled", "path": args.from_dir}
-        count, _ = write_run(settings.run, source, directory, settings.resolved, step, origin)
+        count, _ = write_run(settings.run, source, directory, resolved, step, origin)
     print(f"{count:,} parameters, step {step:,}, in {settings.model_dir}")
