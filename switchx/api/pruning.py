@@ -1,6 +1,7 @@
 """A run of a part of another run's experts: what a task's tokens use, and the losses it costs."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 import switchx
 from switchx import storage
-from switchx.api.corpora import corpora, losses, used
+from switchx.api.corpora import Corpus, corpora, losses, used
 from switchx.api.run import Run
 from switchx.api.starting import named
 from switchx.settings import Binding, Request, Settings, check_fits, load
@@ -16,6 +17,8 @@ from switchx.settings import Binding, Request, Settings, check_fits, load
 if TYPE_CHECKING:
     from switchx.evaluation import Use
     from switchx.interop.pruning import Kept, Pruned, Routed
+    from switchx.model import Params
+    from switchx.training.state import Setup
 
 FORMAT = 1
 DOCUMENT = "pruning.json"
@@ -28,18 +31,20 @@ class Asked:
     Attributes:
       experts: of each layer; None is the best one alone, as a dense layer.
       spread: whether that is the average of layers that may have one, and be dense, or more.
+      fold_gates: whether experts' outputs shrink by as much as their gates grow.
       criterion: what experts are ranked by, as of `switchx.evaluation.Use.by`.
     """
 
     experts: int | None
     spread: bool = False
+    fold_gates: bool = False
     criterion: str = "load_gate"
 
     @property
     def flag(self) -> str:
         """What the caller typed."""
-        spread = " --spread" if self.spread else ""
-        return "--to_dense" if self.experts is None else f"--experts={self.experts}{spread}"
+        left = "--to_dense" if self.experts is None else f"--experts={self.experts}"
+        return left + " --spread" * self.spread + " --fold_gates" * self.fold_gates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +120,8 @@ def prune(
         setup, params, step = opened(there.run, there.model_dir, step)
     uses = used(setup, params, read)
     kept = _kept(config, asked, uses)
+    if asked.fold_gates:
+        kept = dataclasses.replace(kept, scales=_scales(setup, params, kept, read))
     ours = _settings(request, there, asked, kept)
     new = Setup.of(ours.run, setup.mesh)
     made = pruned(new, config, kept, params)
@@ -148,6 +155,23 @@ def _kept(config: Any, asked: Asked, uses: "Sequence[Use] | None" = None) -> "Ke
     return keep(scores, of, n, dense=asked.experts is None)
 
 
+def _scales(
+    setup: "Setup", params: "Params", kept: "Kept", read: Sequence[Corpus]
+) -> "dict[Routed, tuple[float, ...]]":
+    """The probability left of each expert's tokens: by so much their gates grow. Gates of several
+    choices are divided by their sum in any case."""
+    from switchx.evaluation.usage import probability_left
+
+    switch = setup.model.config.switch
+    if switch is None or switch.top_k > 1:
+        return {}
+    E = switch.num_experts
+    kept_NE = np.array([np.isin(np.arange(E), [*experts]) for experts in kept.experts.values()])
+    batches = itertools.chain.from_iterable(of.batches() for of in read)
+    left_NE = probability_left(setup, params, batches, kept_NE)
+    return {one: tuple(row) for one, row in zip(kept.experts, left_NE.tolist(), strict=True)}
+
+
 def _settings(request: Request, there: Settings, asked: Asked, kept: "Kept") -> Settings:
     """Those of the new run, which fit."""
     from switchx.sharding import make_mesh
@@ -171,4 +195,5 @@ def _layer(use: "Use", kept: "Kept", one: "Routed") -> dict[str, Any]:
         "kept": [*experts],
         "dense": kept.is_dense(one),
         "kept_load": float(use.load_E[[*experts]].sum()),
+        "scale": [kept.scales[one][e] for e in experts] if one in kept.scales else None,
     }

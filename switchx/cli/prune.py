@@ -35,6 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="N is the average: some layers keep more, the others become dense",
     )
     add(
+        "--fold_gates",
+        action="store_true",
+        help="gates grow as other experts go: shrink the outputs by as much",
+    )
+    add(
         "--by",
         choices=CRITERIA,
         default="load_gate",
@@ -67,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
 
     asked = request(args)
     asked = dataclasses.replace(asked, gin_files=(str(saved), *asked.gin_files))
-    wanted = Asked(args.experts, args.spread, args.by)
+    wanted = Asked(args.experts, args.spread, args.fold_gates, args.by)
     made = prune(asked, args.from_dir, wanted, args.text, args.task, args.step)
     document = results.plain(made.document)
     made.write(json.dumps(document, indent=1, allow_nan=False) + "\n")

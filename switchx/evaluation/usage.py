@@ -1,13 +1,17 @@
 """How much the tokens of some texts use each expert, layer by layer."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from switchx.evaluation.inspection.seen import look
-from switchx.model import Params
-from switchx.training.batches import HostBatch
+from switchx.data.batches import targets_of
+from switchx.evaluation.inspection.seen import look, recorded_pass
+from switchx.model import ModelConfig, Params
+from switchx.training.batches import HostBatch, put_batch
 from switchx.training.metrics import layer_names
 from switchx.training.state import Setup
 
@@ -75,3 +79,48 @@ def mean_use(sources: Sequence[Sequence[Use]]) -> list[Use]:
         )
         for of in zip(*sources, strict=True)
     ]
+
+
+def probability_left(
+    setup: Setup, params: Params, batches: Iterable[HostBatch], kept_NE: np.ndarray
+) -> np.ndarray:
+    """What remains of the routers' probability with some experts alone.
+
+    Args:
+      kept_NE: bool, these experts of each layer, in the order of `layer_names`.
+
+    Returns:
+      float64 [N, E]: the mean, over the tokens whose likeliest of them an expert is, of all their
+      probabilities together; 1 for an expert of no token.
+    """
+    sums = np.zeros((2, *kept_NE.shape))
+    for batch in batches:
+        with jax.set_mesh(setup.mesh):
+            found = _left(setup.model.config, params, put_batch(batch, setup), kept_NE)
+        sums += np.asarray(jax.device_get(found), np.float64)
+    count_NE, left_NE = sums
+    return np.where(count_NE > 0, left_NE / np.maximum(count_NE, 1), 1.0)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _left(config: ModelConfig, params: Params, batch: dict, kept_NE: jax.Array) -> jax.Array:
+    """[2, N, E]: how many tokens, and their sums."""
+    groupings, output = recorded_pass(config, params, batch)
+    read_BM, (target_BL, _) = batch["encoder_input_tokens"], targets_of(batch)
+    stacks = (
+        (groupings.encoder, output.encoder_probs_NGSE, read_BM > 0),
+        (groupings.decoder, output.decoder_probs_NGSE, target_BL > 0),
+    )
+    found, first = [], 0
+    for grouping, probs_NGSE, real_BL in stacks:
+        if probs_NGSE is None:
+            continue
+        (N, *_, E), (B, L) = probs_NGSE.shape, real_BL.shape
+        _, rows, length = grouping.of_batch(B, L)
+        probs_NBLE = probs_NGSE.reshape(N, rows, length, E)[:, :B, :L]
+        left_NBLE = jnp.where(kept_NE[first : first + N, None, None], probs_NBLE, -1.0)
+        chosen_NBLE = jax.nn.one_hot(jnp.argmax(left_NBLE, -1), E) * real_BL[..., None]
+        all_NBL1 = jnp.maximum(left_NBLE, 0.0).sum(-1, keepdims=True)
+        found.append([x.sum((1, 2)) for x in (chosen_NBLE, chosen_NBLE * all_NBL1)])
+        first += N
+    return jnp.stack([jnp.concatenate(parts) for parts in zip(*found, strict=True)])

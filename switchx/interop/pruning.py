@@ -31,6 +31,10 @@ _DENSE = {
 }
 
 
+# What makes an expert's output of its last product, so that both grow alike.
+_LAST = ("wo_EFD", "query_EDT", "key_value_EDT")
+
+
 class Routed(NamedTuple):
     """What has a router: `part` ("feed_forward" or "attention") of a layer of a stack."""
 
@@ -61,10 +65,13 @@ class Kept:
     Attributes:
       experts: their numbers, in order; as many in all layers that keep a router, one in others.
       dense: the layers without a router, of each stack; numbers.
+      scales: what the outputs of all experts of a layer, kept or not, are multiplied with; without
+        an entry they stay.
     """
 
     experts: Mapping[Routed, tuple[int, ...]]
     dense: Mapping[str, frozenset[int]]
+    scales: Mapping[Routed, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     def is_dense(self, of: Routed) -> bool:
         return of.layer in self.dense.get(of.stack, ())
@@ -126,14 +133,16 @@ def _of_layer(
     row = (stack, place.blocks, f"layer_{place.layer}")
     own = Routed(stack, number, rest[0])
     experts = jnp.asarray(kept.experts.get(own, ()), jnp.int32)
-    if rest[1:2] == ("switch",):
-        of_block = _find(params, (*row, *rest))[place.block]
-        # The router's experts are its columns; whatever else there is of each expert comes first.
-        return jnp.take(of_block, experts, axis=-1 if rest[2] == "router" else 0)
-    there = _DENSE.get(own.part, {}).get(rest[-1])
-    if own in kept.experts and there is not None:
-        return _find(params, (*row, own.part, "switch", "experts", there))[place.block, experts[0]]
-    return _find(params, (*row, *rest))[place.block]
+    of_dense = _DENSE.get(own.part, {}).get(rest[-1]) if own in kept.experts else None
+    if rest[1:2] != ("switch",) and of_dense is None:
+        return _find(params, (*row, *rest))[place.block]
+    there = rest if of_dense is None else (own.part, "switch", "experts", of_dense)
+    whole = _find(params, (*row, *there))[place.block]
+    # The router's experts are its columns; whatever else there is of each expert comes first.
+    left = jnp.take(whole, experts, axis=-1 if there[2] == "router" else 0)
+    if there[-1] in _LAST and own in kept.scales:
+        left = left * jnp.asarray(kept.scales[own], left.dtype)[experts][:, None, None]
+    return left if of_dense is None else left[0]
 
 
 def _find(params: Params, path: tuple[str, ...]) -> jax.Array:

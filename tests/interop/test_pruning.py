@@ -149,26 +149,28 @@ def test_layers_of_several_sizes():
     score_NE = list(np.random.default_rng(9).dirichlet(np.full(5, 0.3), size=len(of)))
     kept = spread(score_NE, of, 2, least=1)
     assert 0 < sum(map(kept.is_dense, of)) < len(of)
+    scale_E = np.arange(1.0, 6.0)
+    kept = dataclasses.replace(kept, scales={one: tuple(scale_E) for one in of[::2]})
     wanted, made = pruned(config, params, kept)
     for at, score_E in zip(of, score_NE, strict=True):
         before, after = (
             row(model, at.stack, at.layer) for model in ((config, params), (wanted, made))
         )
-        theirs, experts = (
-            before["feed_forward"]["switch"],
-            sorted(np.argsort(-score_E)[: len(kept.experts[at])]),
-        )
+        theirs, size = before["feed_forward"]["switch"], len(kept.experts[at])
+        experts = np.sort(np.argsort(-score_E)[:size])
+        wi_EDF, wo_EFD = (theirs["experts"][name][experts] for name in ("wi_EDF", "wo_EFD"))
+        if at in kept.scales:
+            wo_EFD = wo_EFD * scale_E[experts].astype(np.float32)[:, None, None]
         if kept.is_dense(at):
-            ours, expected = after["feed_forward"]["dense"], theirs["experts"]
-            np.testing.assert_array_equal(ours["wi_DF"], expected["wi_EDF"][experts[0]])
-            np.testing.assert_array_equal(ours["wo_FD"], expected["wo_EFD"][experts[0]])
+            ours = after["feed_forward"]["dense"]
+            np.testing.assert_array_equal(ours["wi_DF"], wi_EDF[0])
+            np.testing.assert_array_equal(ours["wo_FD"], wo_EFD[0])
         else:
             ours = after["feed_forward"]["switch"]
-            wi_EDF, kernel_DE = theirs["experts"]["wi_EDF"], theirs["router"]["kernel_DE"]
-            np.testing.assert_array_equal(ours["experts"]["wi_EDF"], wi_EDF[np.array(experts)])
-            np.testing.assert_array_equal(
-                ours["router"]["kernel_DE"], kernel_DE[:, np.array(experts)]
-            )
+            np.testing.assert_array_equal(ours["experts"]["wi_EDF"], wi_EDF)
+            np.testing.assert_array_equal(ours["experts"]["wo_EFD"], wo_EFD)
+            kernel_DE = theirs["router"]["kernel_DE"][:, experts]
+            np.testing.assert_array_equal(ours["router"]["kernel_DE"], kernel_DE)
         np.testing.assert_array_equal(after["attention"]["out_TD"], before["attention"]["out_TD"])
 
 

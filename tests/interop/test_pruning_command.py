@@ -18,6 +18,8 @@ from tests.interop.peers import torch, transformers
 
 ROOM = "--gin.EVAL_CAPACITY_FACTOR=8"  # for all tokens, as in transformers
 
+FOLD = "--fold_gates"
+
 
 def said(*argv):
     """What a command prints."""
@@ -34,7 +36,7 @@ def runs(trained, tmp_path_factory):
     with contextlib.chdir(folder):
         before = sorted(path.name for path in (folder / "whole").rglob("*"))
         flags = ("prune", "--from_dir=whole", "--json")
-        for name, how in {"three": ("--experts=3", ROOM), "one": ("--to_dense",)}.items():
+        for name, how in {"three": ("--experts=3", ROOM, FOLD), "one": ("--to_dense",)}.items():
             printed = said(*flags, f"--model_dir={name}", *how)
             assert json.loads(printed) == document(folder / name)
         assert sorted(path.name for path in (folder / "whole").rglob("*")) == before
@@ -83,6 +85,7 @@ def test_use_is_that_of_transformers_routers(runs, tmp_path):
     theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "hf").eval()
     count = {stack: np.zeros(8) for stack in ("encoder", "decoder")}
     gates = {stack: np.zeros(8) for stack in count}
+    all_probs = {stack: [] for stack in count}
     for batch in data.eval_batches(switchx.Run(runs / "whole").config.data):
         encoder, decoder = (batch[f"{of}_input_tokens"] for of in count)
         with torch.no_grad():
@@ -98,6 +101,7 @@ def test_use_is_that_of_transformers_routers(runs, tmp_path):
             logits = found.numpy().reshape(*mask_BL.shape, 8)[mask_BL].astype(np.float64)
             probs = np.exp(logits - logits.max(-1, keepdims=True))
             probs /= probs.sum(-1, keepdims=True)
+            all_probs[stack].append(probs)
             np.add.at(count[stack], probs.argmax(-1), 1)
             np.add.at(gates[stack], probs.argmax(-1), probs.max(-1))
     for layer in document(runs / "three")["layers"]:
@@ -107,8 +111,12 @@ def test_use_is_that_of_transformers_routers(runs, tmp_path):
         expected = gates[stack] / np.maximum(count[stack], 1)
         np.testing.assert_allclose(layer["gate"], expected, atol=1e-3)
         assert layer["kept"] == sorted(np.argsort(-gates[stack])[:3])
+        left = np.concatenate(all_probs[stack])[:, layer["kept"]]
+        for n, scale in enumerate(layer["scale"]):
+            own = left[left.argmax(-1) == n]
+            np.testing.assert_allclose(scale, own.sum(-1).mean(), rtol=1e-2)
         (of_one,) = (x for x in document(runs / "one")["layers"] if x["name"] == layer["name"])
-        assert of_one["dense"]
+        assert (of_one["dense"], of_one["scale"]) == (True, None)
 
 
 def test_one_expert_a_layer_is_transformers_t5(runs, tmp_path):

@@ -16,6 +16,7 @@ from switchx.model import (
     Groupings,
     Model,
     ModelConfig,
+    Output,
     Params,
     Segments,
     SwitchConfig,
@@ -136,24 +137,31 @@ def _joined(config: ModelConfig, stack: str, column: Sequence[Sequence[Any]]) ->
 
 @functools.partial(jax.jit, static_argnames="config")
 def _pass(config: ModelConfig, params: Params, batch: dict) -> tuple[Routing, jax.Array]:
+    groupings, output = recorded_pass(config, params, batch)
+    target_BL, _ = targets_of(batch)
+    logp_BLV = jax.nn.log_softmax(output.logits_BLV)
+    nats_BL = -jnp.take_along_axis(logp_BLV, target_BL[..., None], axis=-1)[..., 0]
+    shape = batch["encoder_input_tokens"].shape
+    return recorded(config.switch, groupings, output, shape, target_BL.shape[1]), nats_BL
+
+
+def recorded_pass(config: ModelConfig, params: Params, batch: dict) -> tuple[Groupings, Output]:
+    """Evaluation's forward pass, recorded; to be called within jit."""
     encoder_BM, (target_BL, _) = batch["encoder_input_tokens"], targets_of(batch)
     segment_BM = batch.get("encoder_segment_ids")
     groupings, module = Groupings.of(config.switch, train=False), Model.of(config).bind(params)
     if config.encoder_alone:
-        output = module.at_inputs(encoder_BM, NO_NOISE, segment_BM, groupings.recorded())
-    else:
-        output = module(
-            encoder_BM,
-            batch["decoder_input_tokens"],
-            target_BL > 0,
-            NO_NOISE,
-            None if segment_BM is None else Segments(segment_BM, batch["decoder_segment_ids"]),
-            groupings.recorded(),
-        )
-    logp_BLV = jax.nn.log_softmax(output.logits_BLV)
-    nats_BL = -jnp.take_along_axis(logp_BLV, target_BL[..., None], axis=-1)[..., 0]
-    shape = encoder_BM.shape
-    return recorded(config.switch, groupings, output, shape, target_BL.shape[1]), nats_BL
+        recording = groupings.recorded()
+        return groupings, module.at_inputs(encoder_BM, NO_NOISE, segment_BM, recording)
+    output = module(
+        encoder_BM,
+        batch["decoder_input_tokens"],
+        target_BL > 0,
+        NO_NOISE,
+        None if segment_BM is None else Segments(segment_BM, batch["decoder_segment_ids"]),
+        groupings.recorded(),
+    )
+    return groupings, output
 
 
 def _stacks(batch: HostBatch, routing: Routing, nats_BL: np.ndarray) -> Iterator[tuple]:
