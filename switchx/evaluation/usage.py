@@ -107,20 +107,22 @@ def _left(config: ModelConfig, params: Params, batch: dict, kept_NE: jax.Array) 
     """[2, N, E]: how many tokens, and their sums."""
     groupings, output = recorded_pass(config, params, batch)
     read_BM, (target_BL, _) = batch["encoder_input_tokens"], targets_of(batch)
-    stacks = (
-        (groupings.encoder, output.encoder_probs_NGSE, read_BM > 0),
-        (groupings.decoder, output.decoder_probs_NGSE, target_BL > 0),
-    )
+    probs = output.encoder_probs_NGSE, output.decoder_probs_NGSE
+    scores = output.encoder_scores_NGSE, output.decoder_scores_NGSE
+    grouped = (groupings.encoder, read_BM > 0), (groupings.decoder, target_BL > 0)
     found, first = [], 0
-    for grouping, probs_NGSE, real_BL in stacks:
-        if probs_NGSE is None:
+    for probs_NGSE, scores_NGSE, (grouping, real_BL) in zip(probs, scores, grouped, strict=True):
+        if probs_NGSE is None or scores_NGSE is None:
             continue
         (N, *_, E), (B, L) = probs_NGSE.shape, real_BL.shape
         _, rows, length = grouping.of_batch(B, L)
-        probs_NBLE = probs_NGSE.reshape(N, rows, length, E)[:, :B, :L]
-        left_NBLE = jnp.where(kept_NE[first : first + N, None, None], probs_NBLE, -1.0)
-        chosen_NBLE = jax.nn.one_hot(jnp.argmax(left_NBLE, -1), E) * real_BL[..., None]
-        all_NBL1 = jnp.maximum(left_NBLE, 0.0).sum(-1, keepdims=True)
-        found.append([x.sum((1, 2)) for x in (chosen_NBLE, chosen_NBLE * all_NBL1)])
+        probs_NBLE, scores_NBLE = (
+            x.reshape(N, rows, length, E)[:, :B, :L] for x in (probs_NGSE, scores_NGSE)
+        )
+        own_N11E = kept_NE[first : first + N, None, None]
+        chosen_NBL = jnp.argmax(jnp.where(own_N11E, scores_NBLE, -jnp.inf), axis=-1)
+        chosen_NBLE = jax.nn.one_hot(chosen_NBL, E) * real_BL[..., None]
+        left_NBL1 = jnp.where(own_N11E, probs_NBLE, 0.0).sum(-1, keepdims=True)
+        found.append([x.sum((1, 2)) for x in (chosen_NBLE, chosen_NBLE * left_NBL1)])
         first += N
     return jnp.stack([jnp.concatenate(parts) for parts in zip(*found, strict=True)])
