@@ -14,7 +14,7 @@ from switchx.training import train
 from switchx.training.adapting import named
 from switchx.training.batches import put_batch
 from switchx.training.state import Setup
-from switchx.training.step import compile_train_step, gradients
+from switchx.training.step import compile_train_step
 from tests.training.helpers import BATCH, assert_same_end, batch, feed, params_of, run_config
 
 WAYS = {
@@ -65,10 +65,15 @@ def test_it_is_the_same_on_a_mesh_and_in_microbatches(way):
 
 
 def test_a_bias_moves_by_its_layers_loads_alone():
-    """One step from zeros is the rate times the sign of what each layer's experts lack."""
-    run = balanced_run(WAYS["bias"], mesh=ONE)
+    """One step from zeros is the rate times the sign of what each layer's experts lack.
+
+    The optimizer, with its decay, sees no bias; one that is frozen stays.
+    """
+    frozen = "encoder/blocks/layer_0/attention/switch/router/bias_E"
+    run = balanced_run(WAYS["bias"], mesh=ONE, frozen=(frozen,))
     setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
     state, placed = setup.init(), put_batch(batch(0), setup)
+    assert "bias_E" not in str(jax.tree_util.tree_structure(state.opt_state))
     noise = Noise.for_rows(setup.numbers.seed, state.step, jnp.arange(BATCH, dtype=jnp.uint32))
     groupings = Groupings.of(run.model.switch, train=True).recorded()
     output = setup.objective.output(state.params, placed, noise, groupings)
@@ -84,24 +89,8 @@ def test_a_bias_moves_by_its_layers_loads_alone():
             count_E = np.bincount(expert_T[masks[stack].reshape(-1)], minlength=8)
             part = ("attention", "feed_forward")[n % 2]
             name = f"{stack}/blocks/layer_0/{part}/switch/router/bias_E"
-            sign_E = np.sign(count_E.mean() - count_E)
+            sign_E = np.sign(count_E.mean() - count_E) * (name != frozen)
             np.testing.assert_allclose(after[name][n // 2], 0.01 * sign_E, rtol=1e-6, err_msg=name)
-
-
-def test_the_optimizer_sees_no_bias_and_a_frozen_one_stays():
-    run = balanced_run(WAYS["bias"], mesh=ONE, frozen=("encoder/*",))
-    setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
-    assert "bias_E" not in str(jax.tree_util.tree_structure(setup.abstract.opt_state))
-    with jax.set_mesh(setup.mesh):
-        grads, _ = jax.eval_shape(
-            lambda state, rows: gradients(setup, state, {}, rows),
-            setup.abstract,
-            put_batch(batch(0), setup),
-        )
-    assert not biases(named(grads))
-    params, _ = trained(run, steps=1)
-    for name, leaf in biases(params).items():
-        assert leaf.any() == name.startswith("decoder"), name
 
 
 def test_a_run_goes_on_bit_by_bit(tmp_path, one_device):
