@@ -120,7 +120,7 @@ def switch(
     from flax import nnx
 
     from switchx.model import NO_NOISE, SwitchConfig
-    from switchx.model.experts import Experts
+    from switchx.model.experts import experts_of
     from switchx.model.switch_layer import Grouping, SwitchLayer
 
     settings = SwitchConfig(
@@ -133,7 +133,7 @@ def switch(
     )
     config = model_config(d_model, d_ff, dtype, settings)
     rngs = nnx.Rngs(params=0)
-    layer = SwitchLayer(config, settings, Experts(config, experts, rngs), rngs)
+    layer = SwitchLayer(config, settings, experts_of(config, rngs), rngs)
     grouping = Grouping.of(settings, causal=False, train=True)
 
     def apply(layer, x_BLD):

@@ -121,8 +121,8 @@ def routed(
 
 
 def same_stats(found: Any, expected: oracle.Stats, rtol: float = 2e-5, atol: float = 2e-6) -> None:
-    """Fails unless all fields of a RoutingStats are those of the oracle."""
+    """Fails unless all fields of a RoutingStats are those of the oracle, which has no tally."""
     found = jax.device_get(found)
-    assert vars(found).keys() == vars(expected).keys()
+    assert vars(found).keys() - {"tally"} == vars(expected).keys()
     for name, value in vars(expected).items():
         np.testing.assert_allclose(getattr(found, name), value, rtol=rtol, atol=atol, err_msg=name)

@@ -66,9 +66,9 @@ def test_rows_do_not_depend_on_their_neighbours():
     ]
     joined = np.concatenate([logits for logits, _ in halves])
     np.testing.assert_allclose(whole, joined, rtol=1e-4, atol=1e-5)
-    for name in vars(stats):
-        mean = (getattr(halves[0][1], name) + getattr(halves[1][1], name)) / 2
-        np.testing.assert_allclose(getattr(stats, name), mean, rtol=1e-4, atol=1e-6)
+    mean = jax.tree.map(lambda one, other: (one + other) / 2, halves[0][1], halves[1][1])
+    for ours, theirs in zip(jax.tree.leaves(stats), jax.tree.leaves(mean), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_training_is_noisy_and_evaluation_is_not():
