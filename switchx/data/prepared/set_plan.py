@@ -139,7 +139,7 @@ def folder_of(directory: str, name: str) -> Path:
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"MIXTURE_OR_TASKNAME={name!r} cannot name a folder: use letters, digits and any of "
+            f"MIXTURE_OR_TASK_NAME={name!r} cannot name a folder: use letters, digits and any of "
             "'_.:-'."
         )
     return storage.as_path(directory, "PREPARED_DIR") / name
