@@ -171,6 +171,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
 
     import numpy as np
 
+    from switchx import storage
     from switchx.data.config import DataConfig
     from switchx.data.embedded import order
     from switchx.data.embedded import stream as embedded
@@ -214,7 +215,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         try:
             read = json.loads(content)
             read.pop("checksum")
-            read["checksum"] = set_plan._checksum(read)
+            read["checksum"] = storage.hash_of(read)
             content = json.dumps(read).encode()
         except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
             pass
@@ -238,7 +239,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         try:
             read = json.loads(content)
             read.pop("checksum")
-            content = json.dumps({**read, "checksum": logit_set._checksum(read)}).encode()
+            content = json.dumps({**read, "checksum": storage.hash_of(read)}).encode()
         except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
             pass
         return logit_set.parse_set(content, "logits.json")

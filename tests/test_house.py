@@ -149,3 +149,21 @@ def test_no_files_import_each_other_in_a_circle():
         return seen
 
     assert [name for name in names if name in reached(name)] == []
+
+
+# Of the environment, and of sweeps, whose files alone have them.
+OTHER_SETTINGS = {"JAX_PLATFORMS", "PYTHONOPTIMIZE", "XLA_FLAGS", "BUDGET_FLOPS", "SWEEP_DIR"}
+
+
+def test_errors_name_settings_that_there_are():
+    """NAME={value!r} in a message is a macro of configs/base.gin."""
+    macros = set(
+        re.findall(r"^([A-Z][A-Z0-9_]*) *=", (ROOT / "../configs/base.gin").read_text(), re.M)
+    )
+    named = {
+        (found, name)
+        for name in modules()
+        for found in re.findall(r"(?<![\w.%])([A-Z][A-Z0-9_]{3,})=\{", (ROOT / name).read_text())
+    }
+    assert named
+    assert not [each for each in named if each[0] not in macros | OTHER_SETTINGS]

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from switchx import data, storage
 from switchx.api.run import Run
 from switchx.api.scoring import check_scores, scorer, task_batches
-from switchx.api.starting import beginning
+from switchx.api.starting import Beginning, beginning
 from switchx.api.teaching import taught
 from switchx.settings import Settings, changed_settings, check_fits
 from switchx.writers import RunFacts, Writer, Writers, check_installed
 
 if TYPE_CHECKING:
-    from switchx.training import TrainResult
+    from switchx.training import Feed, TrainResult
     from switchx.training.profile import ProfileSteps
 
 
@@ -85,37 +85,54 @@ def train_run(
 
     storage.writable_path(settings.model_dir, "MODEL_DIR")
     check_fits(settings)
-    check_position = functools.partial(data.check_position, settings.data)
     data.check_settings(settings.data)
     settings = dataclasses.replace(settings, run=taught(settings))
     begins = beginning(settings)
-    run, warm = begins.run, begins.warm
-    steps = _profile_steps(settings, run.trainer.train_steps, profile_steps)
-    check_resume(run, settings.model_dir, None, check_position)
+    steps = _profile_steps(settings, begins.run.trainer.train_steps, profile_steps)
+    check_resume(begins.run, settings.model_dir, None, _check_position(settings))
 
-    from switchx import evaluation, hosts, training
+    from switchx import hosts, training
     from switchx.reports import pictures
-    from switchx.training.checks import check_vocabulary
     from switchx.training.metrics import layer_names
     from switchx.training.start import FRESH
 
+    writers = writers or Writers()
+    result = training.train(
+        begins.run,
+        settings.model_dir,
+        _feed(settings, begins, begun),
+        settings.resolved,
+        token,
+        begins.warm or FRESH,
+        profile_steps=steps,
+        writers=writers,
+    )
+    names = layer_names(settings.run.model)
+    drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
+    for path in drawn:
+        writers.picture(result.step, path.stem, storage.read_bytes(path, "MODEL_DIR"))
+    if result.stopped_by is not None:
+        writers.close("stopped")
+    return result, drawn
+
+
+def _check_position(settings: Settings) -> Callable[..., Any]:
+    return functools.partial(data.check_position, settings.data)
+
+
+def _feed(settings: Settings, begins: Beginning, begun: Callable[[list[str]], None]) -> "Feed":
+    """What a run is fed, and what is checked before: see `train_run`."""
+    from switchx import evaluation
+    from switchx.training import Feed
+
     def check() -> str:
         begun(changed_settings(settings))
-        digest = data.vocabulary_digest(settings.data)
-        check_resume(run, settings.model_dir, digest, check_position)
-        if warm is not None:
-            warm.check_vocabulary(digest)
-        if run.teacher is not None:
-            run.teacher.check_vocabulary(digest)
-        check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
-        data.preflight(settings.data)
-        check_scores(settings)
-        return digest
+        return _check_data(settings, begins)
 
     whole = dataclasses.replace(settings.data, eval_batches=None)
-    logits = settings.objective.logits if run.batch.taught else None
+    logits = settings.objective.logits if begins.run.batch.taught else None
     make_scorer = functools.partial(scorer, settings, settings.model_dir)
-    feed = training.Feed(
+    return Feed(
         stream=functools.partial(
             data.train_stream, dataclasses.replace(settings.data, logits=logits)
         ),
@@ -128,26 +145,26 @@ def train_run(
             make_scorer=make_scorer if settings.scores.during_training else None,
         ),
         check=check,
-        check_position=check_position,
+        check_position=_check_position(settings),
     )
-    writers = writers or Writers()
-    result = training.train(
-        run,
-        settings.model_dir,
-        feed,
-        settings.resolved,
-        token,
-        warm or FRESH,
-        profile_steps=steps,
-        writers=writers,
-    )
-    names = layer_names(settings.run.model)
-    drawn = pictures.draw(settings.model_dir, names) if hosts.is_first() else []
-    for path in drawn:
-        writers.picture(result.step, path.stem, storage.read_bytes(path, "MODEL_DIR"))
-    if result.stopped_by is not None:
-        writers.close("stopped")
-    return result, drawn
+
+
+def _check_data(settings: Settings, begins: Beginning) -> str:
+    """The vocabulary's digest, once everything that only the data can tell is known to fit."""
+    from switchx.training.checkpoints.refusals import check_resume
+    from switchx.training.checks import check_vocabulary
+
+    run = begins.run
+    digest = data.vocabulary_digest(settings.data)
+    check_resume(run, settings.model_dir, digest, _check_position(settings))
+    if begins.warm is not None:
+        begins.warm.check_vocabulary(digest)
+    if run.teacher is not None:
+        run.teacher.check_vocabulary(digest)
+    check_vocabulary(settings.run.model.vocab_size, data.vocabulary_size(settings.data))
+    data.preflight(settings.data)
+    check_scores(settings)
+    return digest
 
 
 def _profile_steps(settings: Settings, train_steps: int, text: str | None) -> "ProfileSteps | None":

@@ -10,11 +10,12 @@ H*K (or, within the router, J*S), Q slots of all experts E*C, R relative positio
 W relative distances.
 """
 
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig
 from switchx.model.counts import forward_flops, parameter_count, train_flops
 from switchx.model.model import Model, Params
 from switchx.model.noise import NO_NOISE, Noise, seed_key
 from switchx.model.routing import Assignment, RoutingStats
+from switchx.model.switch_config import SwitchConfig
 from switchx.model.switch_layer import Groupings
 from switchx.model.transformer import Encoded, Output, Segments, Transformer, Written
 

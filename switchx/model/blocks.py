@@ -8,12 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from switchx.model.attention import Attention, Kept, RelativePositionBias
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig
 from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import experts_of
 from switchx.model.layers import FeedForward, RMSNorm
 from switchx.model.noise import NO_NOISE, Noise, dropout
 from switchx.model.ranges import Range, Ranges
+from switchx.model.switch_config import SwitchConfig
 from switchx.model.switch_layer import Grouping, Routed, SwitchLayer
 from switchx.sharding import constrain
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from switchx.model.attention import AttendingModule
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig
 from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
+from switchx.model.switch_config import SwitchConfig
 from switchx.model.switch_layer import Grouping, Routed, SwitchLayer
 from switchx.sharding import constrain, gathered
 

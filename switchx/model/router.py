@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
 from switchx.model.routing import Capacity, Slots
+from switchx.model.switch_config import SwitchConfig
 from switchx.sharding import gathered
 
 

@@ -8,7 +8,7 @@ from flax import nnx
 
 from switchx.errors import UserError
 from switchx.model import flaxformer_groups
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig
 from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertsByWidth, for_answers
 from switchx.model.noise import Noise
 from switchx.model.ranges import Range, Ranges
@@ -23,6 +23,7 @@ from switchx.model.routing import (
     Tokens,
     TokensChoose,
 )
+from switchx.model.switch_config import SwitchConfig
 from switchx.sharding import constrain
 
 

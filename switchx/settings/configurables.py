@@ -7,7 +7,8 @@ import dataclasses
 
 from switchx.data.config import DataConfig
 from switchx.evaluation.config import ScoreConfig
-from switchx.model.config import ModelConfig, SwitchConfig
+from switchx.model.config import ModelConfig
+from switchx.model.switch_config import SwitchConfig
 from switchx.settings.sweep_config import SweepConfig
 from switchx.sharding import MeshConfig
 from switchx.training.config import OptimizerConfig, StartConfig, TrainerConfig

@@ -18,6 +18,7 @@ a local one can rename, append or lock.
 - `exclusive_lock`: one process at a time; at a URL by a lease.
 - `this_process`, `is_gone`, `record_of`: who holds something, and whether that has ended.
 - `with_retries`, `in_time`: calls that fail for a while, or hang.
+- `with_checksum`, `checked`, `hash_of`: JSON that tells whether it is what was written.
 - `kvstore_spec`: how TensorStore is told of a URL.
 
 What cannot be read is a `UserError` that names the setting that led there; what cannot be written
@@ -67,6 +68,7 @@ from switchx.storage.reading import (
     sizes_in,
 )
 from switchx.storage.retries import in_time, with_retries
+from switchx.storage.sealed import checked, hash_of, with_checksum
 from switchx.storage.seeking import open_to_seek
 from switchx.storage.trouble import explain
 from switchx.storage.writing import (
@@ -88,6 +90,7 @@ __all__ = [
     "check_new",
     "check_new_file",
     "check_writable",
+    "checked",
     "chunks",
     "copy_folder",
     "create_once",
@@ -95,6 +98,7 @@ __all__ = [
     "exclusive_lock",
     "expanded",
     "explain",
+    "hash_of",
     "in_time",
     "is_file",
     "is_folder",
@@ -124,6 +128,7 @@ __all__ = [
     "store_path",
     "this_process",
     "whole_file",
+    "with_checksum",
     "with_retries",
     "writable_path",
     "write_errors",

@@ -6,14 +6,14 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from switchx import storage
 from switchx.data.prepared.reader import Record, fits
 from switchx.data.prepared.records import decode
-from switchx.data.prepared.set_plan import SetInfo, SetPlan, ShardFacts
+from switchx.data.prepared.set_plan import SetInfo, SetPlan
 from switchx.data.prepared.shards import FileFacts, open_records, read_records
 
 RECORDS_PER_READ = 512
@@ -41,17 +41,50 @@ class SplitReport:
 
 def check_split(folder: Path, info: SetInfo, split: str, tick: Callable[[int], Any]) -> SplitReport:
     """Reads a split whole. `tick(n)` is called for every n records."""
-    report = SplitReport()
+    report, plan = SplitReport(), info.plan
     for shard, facts in enumerate(info.shards[split]):
-        url, before = folder / info.plan.file(split, shard), report.broken
-        with here(url) as path:
-            _read_shard(path, info.plan, facts, report, tick)
-            problem, broken = file_problem(path, facts), report.broken - before
-        if broken:
-            problem = f"{problem or 'is damaged'}: {broken:,} of {facts.records:,} records broken"
-        if problem:
-            report.problems.append(f"{url.name} {problem}")
+
+        def take(content: bytes | None, salt: int = facts.salt) -> bool:
+            return _note(_whole(content, plan, salt), plan, report)
+
+        check_shard(folder / plan.file(split, shard), facts, take, report, tick)
     return report
+
+
+class Report(Protocol):
+    """What `check_shard` adds to: of records that are not whole how many, and what is wrong."""
+
+    broken: int
+    problems: list[str]
+
+
+def check_shard(
+    url: Path,
+    facts: FileFacts,
+    take: Callable[[bytes | None], bool],
+    report: Report,
+    tick: Callable[[int], Any],
+) -> None:
+    """Reads a shard whole.
+
+    Args:
+      take: is given each record, None for one that is broken; says whether it is whole.
+      tick: is called for every n records with n.
+    """
+    with here(url) as path:
+        reader = open_records(path) if path.is_file() else None
+        count = reader.num_records() if reader is not None else 0
+        broken = max(facts.records - count, 0)
+        for start in range(0, count, RECORDS_PER_READ):
+            numbers = list(range(start, min(start + RECORDS_PER_READ, count)))
+            broken += sum(not take(content) for content in read_records(reader, numbers))
+            tick(len(numbers))
+        problem = file_problem(path, facts)
+    report.broken += broken
+    if broken:
+        problem = f"{problem or 'is damaged'}: {broken:,} of {facts.records:,} records broken"
+    if problem:
+        report.problems.append(f"{url.name} {problem}")
 
 
 @contextlib.contextmanager
@@ -67,19 +100,6 @@ def here(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def _read_shard(
-    path: Path, plan: SetPlan, facts: ShardFacts, report: SplitReport, tick: Callable[[int], Any]
-) -> None:
-    reader = open_records(path) if path.is_file() else None
-    count = reader.num_records() if reader is not None else 0
-    report.broken += max(facts.records - count, 0)
-    for start in range(0, count, RECORDS_PER_READ):
-        numbers = list(range(start, min(start + RECORDS_PER_READ, count)))
-        for content in read_records(reader, numbers):
-            _note(_whole(content, plan, facts.salt), plan, report)
-        tick(len(numbers))
-
-
 def _whole(content: bytes | None, plan: SetPlan, salt: int) -> Record | None:
     """The record in these bytes; None where it is not one of this shard."""
     record = None if content is None else decode(content, plan.dtype, salt)
@@ -89,10 +109,9 @@ def _whole(content: bytes | None, plan: SetPlan, salt: int) -> Record | None:
     return record if known else None
 
 
-def _note(record: Record | None, plan: SetPlan, report: SplitReport) -> None:
+def _note(record: Record | None, plan: SetPlan, report: SplitReport) -> bool:
     if record is None:
-        report.broken += 1
-        return
+        return False
     report.records += 1
     report.tokens += sum(map(len, record))
     if plan.cut is not None:
@@ -101,6 +120,7 @@ def _note(record: Record | None, plan: SetPlan, report: SplitReport) -> None:
         report.short += len(tokens) < plan.cut
         number = (tokens.astype(np.int64) - plan.corruption.first_sentinel) * plan.corruption.step
         report.sentinels += int(np.count_nonzero((number >= 0) & (number < spans)))
+    return True
 
 
 def file_problem(path: Path, facts: FileFacts) -> str | None:

@@ -1,8 +1,6 @@
 """What a prepared set is: the settings it was cut with, its shards, and set.json that says so."""
 
 import dataclasses
-import hashlib
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -128,7 +126,7 @@ class SetInfo:
         }
         if self.sources and with_sources:
             content["sources"] = self.sources
-        return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
+        return storage.with_checksum(content)
 
 
 def folder_of(directory: str, name: str) -> Path:
@@ -175,12 +173,7 @@ def parse_info(content: bytes, path: str) -> SetInfo:
       UserError: they are damaged.
     """
     try:
-        read = json.loads(content)
-        checksum = read.pop("checksum")
-        if read["format"] != _FORMAT:
-            raise ValueError(f"format {read['format']!r}, not {_FORMAT}")
-        if checksum != _checksum(read):
-            raise ValueError("its checksum is another")
+        read = storage.checked(content, _FORMAT)
         info = SetInfo(
             SetPlan(**read["plan"]),
             {split: [ShardFacts(**f) for f in of] for split, of in read["shards"].items()},
@@ -304,7 +297,3 @@ def check_same(plan: SetPlan, config: DataConfig, vocabulary: str | None) -> Non
                 f"{config.prepared_dir!r} was prepared with {there!r}: give that, or prepare "
                 "another set."
             )
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -9,9 +9,8 @@ import numpy as np
 
 from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.prepared.checking import RECORDS_PER_READ, file_problem, here
+from switchx.data.prepared.checking import check_shard
 from switchx.data.prepared.set_plan import PREPARING
-from switchx.data.prepared.shards import open_records, read_records
 from switchx.data.taught.logit_set import (
     FILE,
     LogitPlan,
@@ -54,29 +53,20 @@ def names_of_sets(config: DataConfig) -> tuple[list[str], list[str]]:
 def check_logits(folder: Path, found: LogitSet, tick: Callable[[int], Any]) -> LogitReport:
     """Reads a set whole. `tick(n)` is called for every n records."""
     report = LogitReport()
+
+    def take(content: bytes | None) -> bool:
+        return _note(content, found.plan, report)
+
     for shard, facts in enumerate(found.shards):
-        before = report.broken
-        with here(folder / file_of(shard)) as path:
-            reader = open_records(path) if path.is_file() else None
-            count = reader.num_records() if reader is not None else 0
-            report.broken += max(facts.records - count, 0)
-            for start in range(0, count, RECORDS_PER_READ):
-                numbers = list(range(start, min(start + RECORDS_PER_READ, count)))
-                for content in read_records(reader, numbers):
-                    _note(content, found.plan, report)
-                tick(len(numbers))
-            problem, broken = file_problem(path, facts), report.broken - before
-        if broken:
-            problem = f"{problem or 'is damaged'}: {broken:,} of {facts.records:,} records broken"
-        if problem:
-            report.problems.append(f"{folder.name}/{file_of(shard)} {problem}")
+        check_shard(folder / file_of(shard), facts, take, report, tick)
+    report.problems = [f"{folder.name}/{problem}" for problem in report.problems]
     return report
 
 
-def _note(content: bytes | None, plan: LogitPlan, report: LogitReport) -> None:
+def _note(content: bytes | None, plan: LogitPlan, report: LogitReport) -> bool:
     one = decode(content, plan.top_k, plan.vocab_size, plan.salt)
     if one is None or one.ids.max(initial=0) >= plan.vocab_size or np.isnan(one.logits).any():
-        report.broken += 1
-        return
+        return False
     report.records += 1
     report.tokens += len(one.ids)
+    return True

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -91,7 +90,7 @@ class LogitSet:
             "plan": dataclasses.asdict(self.plan),
             "shards": [dataclasses.asdict(facts) for facts in self.shards],
         }
-        return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
+        return storage.with_checksum(content)
 
 
 def folder_of_all(config: DataConfig) -> Path:
@@ -148,12 +147,7 @@ def parse_set(content: bytes, path: str) -> LogitSet:
       UserError: they are damaged.
     """
     try:
-        read = json.loads(content)
-        checksum = read.pop("checksum")
-        if read["format"] != _FORMAT:
-            raise ValueError(f"format {read['format']!r}, not {_FORMAT}")
-        if checksum != _checksum(read):
-            raise ValueError("its checksum is another")
+        read = storage.checked(content, _FORMAT)
         plan = LogitPlan(**read["plan"])
         shards = [LogitFacts(**facts) for facts in read["shards"]]
         _check_plan(plan)
@@ -189,7 +183,3 @@ def check_same(plan: LogitPlan, wanted: Mapping[str, Any], name: str) -> None:
             f"{there!r}{although}: set that, or give TEACHER_LOGITS another name and run "
             "`switchx data teach`."
         )
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """What a checkpoint is of, in a small JSON file of its own that vouches for the other files."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -101,7 +100,7 @@ def _own_shapes(config: ModelConfig) -> dict[str, Any]:
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content with a hash of itself: no other checkpoint has the same."""
-    return {**content, _SEAL: _hash(content)}
+    return {**content, _SEAL: storage.hash_of(content)}
 
 
 def unsealed(found: Any) -> tuple[dict[str, Any], str]:
@@ -113,13 +112,9 @@ def unsealed(found: Any) -> tuple[dict[str, Any], str]:
     if not isinstance(found, dict) or _SEAL not in found:
         raise ValueError("identity has no seal")
     content = {name: value for name, value in found.items() if name != _SEAL}
-    if found[_SEAL] != _hash(content):
+    if found[_SEAL] != storage.hash_of(content):
         raise ValueError("identity is not what was saved")
     return content, found[_SEAL]
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def checkpoints_of(model_dir: storage.AnyPath) -> Path:
