@@ -178,7 +178,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
     from switchx.data.prepared import record_index, records, set_plan, sets
     from switchx.data.prepared import stream as prepared_stream
     from switchx.data.streamed import position
-    from switchx.data.tasks import sentence_pieces
+    from switchx.data.tasks import objectives, sentence_pieces
     from switchx.data.tasks.texts import LineCounter, blocks_of
     from switchx.data.taught import logit_set
     from switchx.data.taught import records as logits
@@ -267,7 +267,7 @@ def _data(folder: Path) -> Iterator[tuple[str, Parser]]:
         Parser([prepared], lambda x: prepared_stream.place_of(x, identity)),
     )
 
-    embedded_position = embedded.position_of(order.Shuffled(0, 1_000), identity)
+    embedded_position = embedded.position_of(order.Shuffled(0, objectives.SHUFFLED_ROWS), identity)
     yield (
         "embedded position",
         Parser([embedded_position], lambda x: embedded.place_of(x, identity, 0)),
