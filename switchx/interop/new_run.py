@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from switchx import storage
@@ -58,6 +58,6 @@ def bring_vocabulary(resolved: str, vocabulary: str, from_dir: str, there: Path,
     """
     if not vocabulary.startswith(f"{from_dir}/"):
         return resolved
-    name = vocabulary.removeprefix(f"{from_dir}/")
+    name = PurePosixPath(vocabulary).name  # whatever that run's gin says, it stays in this folder
     storage.write_whole(there / name, storage.read_bytes(vocabulary, "VOCABULARY"))
     return resolved.replace(repr(vocabulary), repr(str(to / name)))

@@ -201,3 +201,7 @@ def test_an_imports_vocabulary_comes_along(tmp_path):
     assert found == f"VOCABULARY = {str(to / 'vocabulary.model')!r}"
     assert (part / "vocabulary.model").read_bytes() == b"pieces"
     assert bring_vocabulary("x", "bytes", str(tmp_path / "old"), part, to) == "x"
+    (tmp_path / "secret").write_bytes(b"other")
+    outside = str(tmp_path / "old/../secret")
+    bring_vocabulary("x", outside, str(tmp_path / "old"), part, to)  # its copy stays in the run
+    assert (part / "secret").read_bytes() == b"other"
