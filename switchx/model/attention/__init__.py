@@ -1,0 +1,12 @@
+"""T5 attention: relative position bias, no biases, no 1/sqrt(d) (folded into the query init)."""
+
+from switchx.model.attention.bias import RelativePositionBias, relative_position_bucket
+from switchx.model.attention.layer import AttendingModule, Attention, Kept
+
+__all__ = [
+    "AttendingModule",
+    "Attention",
+    "Kept",
+    "RelativePositionBias",
+    "relative_position_bucket",
+]

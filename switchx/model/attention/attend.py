@@ -1,0 +1,94 @@
+"""softmax(query key + bias) value, and its gradients, by whole [B, H, L, M] arrays."""
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_vjp
+def attend(
+    query_BLHK: jax.Array,
+    key_BMHK: jax.Array,
+    value_BMHK: jax.Array,
+    bias_HLM: jax.Array | None,
+    mask_BLM: jax.Array,
+) -> jax.Array:
+    """softmax(query key + bias) value, [B, L, H, K]; the softmax in float32.
+
+    The backward pass computes the weights again from their log-sum-exp (Dao et al. 2022,
+    FlashAttention, algorithm 4, without its tiles): keeping them costs more than the product.
+    """
+    return _attend_fwd(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)[0]
+
+
+Residuals = tuple[
+    jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array, jax.Array
+]
+
+
+def _logits(query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HLM: jax.Array | None) -> jax.Array:
+    logits_BHLM = jnp.einsum(
+        "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
+    )
+    return logits_BHLM if bias_HLM is None else logits_BHLM + bias_HLM
+
+
+def _masked(logits_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
+    # A finite value: a row that sees nothing then averages instead of turning into NaN.
+    return jnp.where(mask_BLM[:, None], logits_BHLM, -1e10)
+
+
+def weighted(
+    logits_BHLM: jax.Array, mask_BLM: jax.Array, value: jax.Array, equation: str
+) -> tuple[jax.Array, jax.Array]:
+    """The values' mean by the softmax of what is not masked, [B, L, H, K], and its log-sum-exp."""
+    logits_BHLM = _masked(logits_BHLM, mask_BLM)
+    max_BHL1 = jnp.max(logits_BHLM, axis=-1, keepdims=True)
+    weight_BHLM = jnp.exp(logits_BHLM - max_BHL1)
+    sum_BHL1 = jnp.sum(weight_BHLM, axis=-1, keepdims=True)
+    y_BLHK = jnp.einsum(
+        equation, weight_BHLM.astype(value.dtype), value, preferred_element_type=jnp.float32
+    )
+    y_BLHK = (y_BLHK / sum_BHL1.swapaxes(1, 2)).astype(value.dtype)
+    return y_BLHK, max_BHL1 + jnp.log(sum_BHL1)
+
+
+def _attend_fwd(
+    query_BLHK: jax.Array,
+    key_BMHK: jax.Array,
+    value_BMHK: jax.Array,
+    bias_HLM: jax.Array | None,
+    mask_BLM: jax.Array,
+) -> tuple[jax.Array, Residuals]:
+    logits_BHLM = _logits(query_BLHK, key_BMHK, bias_HLM)
+    y_BLHK, log_sum_BHL1 = weighted(logits_BHLM, mask_BLM, value_BMHK, "bhlm,bmhk->blhk")
+    return y_BLHK, (query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM, y_BLHK, log_sum_BHL1)
+
+
+def _attend_bwd(
+    residuals: Residuals, dy_BLHK: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, None]:
+    query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM, y_BLHK, log_sum_BHL1 = residuals
+    dtype = query_BLHK.dtype
+    logits_BHLM = _masked(_logits(query_BLHK, key_BMHK, bias_HLM), mask_BLM)
+    # Masked again: where a row sees nothing, its log-sum-exp is too large to hold the sum.
+    weight_BHLM = jnp.where(mask_BLM[:, None], jnp.exp(logits_BHLM - log_sum_BHL1), 0.0)
+    dvalue_BMHK = jnp.einsum("bhlm,blhk->bmhk", weight_BHLM.astype(dtype), dy_BLHK)
+    dweight_BHLM = jnp.einsum(
+        "blhk,bmhk->bhlm", dy_BLHK, value_BMHK, preferred_element_type=jnp.float32
+    )
+    inner_BLH = jnp.sum(dy_BLHK.astype(jnp.float32) * y_BLHK.astype(jnp.float32), axis=-1)
+    inner_BHL1 = inner_BLH.swapaxes(1, 2)[..., None]
+    dlogits_BHLM = weight_BHLM * (dweight_BHLM - inner_BHL1)
+    dbias_HLM = None
+    if bias_HLM is not None:
+        # A product with ones: XLA's CPU sum over the leading dimension is ten times slower.
+        ones_B = jnp.ones(dlogits_BHLM.shape[0], jnp.float32)
+        highest = jax.lax.Precision.HIGHEST
+        dbias_HLM = jnp.einsum("b,bhlm->hlm", ones_B, dlogits_BHLM, precision=highest)
+    dlogits_BHLM = dlogits_BHLM.astype(dtype)
+    dquery_BLHK = jnp.einsum("bhlm,bmhk->blhk", dlogits_BHLM, key_BMHK)
+    dkey_BMHK = jnp.einsum("bhlm,blhk->bmhk", dlogits_BHLM, query_BLHK)
+    return dquery_BLHK, dkey_BMHK, dvalue_BMHK, dbias_HLM, None
+
+
+attend.defvjp(_attend_fwd, _attend_bwd)
