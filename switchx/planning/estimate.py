@@ -1,29 +1,19 @@
 """How fast a training step can be at most: a bound from what the chips can do, not a prediction."""
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping
-
-from switchx.planning.program import Collective, least_sent
-
-SLOW_AXIS = "replica"  # between slices or nodes; every other axis stays within one
 
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What one chip can do in a second: FLOPs, and bytes through its memory and networks.
+    """What one chip can do in a second: FLOPs, and bytes through its memory.
 
     Attributes:
       flops: at the precision of the model's products.
       memory: bytes read and written, together.
-      ici: bytes sent over all its links to its neighbours.
-      dcn: its share of the bytes that its host sends to other slices or nodes.
     """
 
     flops: float
     memory: float
-    ici: float
-    dcn: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +22,8 @@ class Bound:
 
     Attributes:
       compute, memory: seconds that the chip's units need if nothing else holds them up.
-      network: the same of "ici" and "dcn".
+      network: the same of "ici" and "dcn", `switchx.planning.network`.
+      collectives: the same of each of the plan's collectives, alone.
       seconds: of the step, the largest of these.
       limited_by: its name.
       tokens_per_second: at most.
@@ -44,6 +35,7 @@ class Bound:
     compute: float
     memory: float
     network: dict[str, float]
+    collectives: tuple[float, ...]
     seconds: float
     limited_by: str
     tokens_per_second: float
@@ -56,8 +48,8 @@ def step_bound(
     executed_flops: float,
     model_flops: float,
     memory_bytes: float,
-    collectives: Iterable[Collective],
-    axes: Mapping[str, int],
+    network: dict[str, float],
+    collectives: tuple[float, ...] = (),
     rates: Rates,
     tokens: int,
     steps: int,
@@ -68,16 +60,11 @@ def step_bound(
       executed_flops: that a chip does in a step.
       model_flops: that the model needs of a chip in a step, without waste.
       memory_bytes: that have to pass through a chip's memory, see `least_memory_bytes`.
-      collectives: of a step.
-      axes: the mesh's axes and sizes.
+      network: seconds that each needs at least for a step's collectives.
+      collectives: the same of each of them, alone.
       tokens: in a step, of all chips.
       steps: of the run.
     """
-    traffic = [_sent(each, axes) for each in collectives]
-    network = {
-        "ici": sum(ici for ici, _ in traffic) / rates.ici,
-        "dcn": sum(dcn for _, dcn in traffic) / rates.dcn,
-    }
     compute, memory = executed_flops / rates.flops, memory_bytes / rates.memory
     times = {"compute": compute, "memory": memory, **network}
     limited_by = max(times, key=lambda name: times[name])
@@ -86,6 +73,7 @@ def step_bound(
         compute,
         memory,
         network,
+        collectives,
         seconds,
         limited_by,
         tokens_per_second=tokens / seconds,
@@ -102,22 +90,3 @@ def least_memory_bytes(arguments: int, outputs: int, temporaries: int) -> int:
     is not.
     """
     return arguments + outputs + 2 * temporaries
-
-
-def _sent(collective: Collective, axes: Mapping[str, int]) -> tuple[float, float]:
-    """Bytes that a chip sends at least within its slice, and to other slices.
-
-    Among r slices with m chips each, sums are scattered within a slice, then summed between the
-    slices, then gathered within (as for one slice, `least_sent`): between slices each chip has
-    1/m of the array. Gathering and scattering are half of that. In an exchange m of the n parts
-    stay in the slice. Of a permutation at least one chip's array leaves it.
-    """
-    if axes.get(SLOW_AXIS, 1) == 1 or SLOW_AXIS not in collective.axes:
-        return collective.sent, 0
-    kind, size, r = collective.kind, collective.bytes, axes[SLOW_AXIS]
-    m = math.prod(axes[axis] for axis in collective.axes) // r
-    if kind == "collective-permute":
-        return 0, size
-    if kind.endswith("all-to-all"):
-        return size * (m - 1) / (r * m), size * (r - 1) / r
-    return least_sent(kind, size, m), least_sent(kind, size, r) / m

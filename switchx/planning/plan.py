@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ from switchx.planning.devices import compile_only_devices, missing_compiler
 from switchx.planning.estimate import Bound, Rates, least_memory_bytes, step_bound
 from switchx.planning.flops import Flops, count_flops
 from switchx.planning.memory import Memory
+from switchx.planning.network import Network
 from switchx.planning.program import Collective, collectives
 from switchx.planning.topology import Topology
 from switchx.sharding import MESH_AXES, MeshConfig, make_mesh
@@ -194,6 +194,11 @@ def _bound(
     chip, batch = topology.chip, setup.run.batch
     if chip is None:
         return None
+    network, each = {"ici": 0.0, "dcn": 0.0}, ()
+    if moved:
+        wired = Network.of(cast(Mesh, setup.mesh), topology)
+        network = wired.seconds(moved)
+        each = tuple(max(wired.seconds([one]).values()) for one in moved)
     temporaries = held.gradients + (held.activations or 0)
     return step_bound(
         executed_flops=flops.executed / topology.num_chips,
@@ -201,14 +206,9 @@ def _bound(
         memory_bytes=least_memory_bytes(
             held.state + held.constants + held.batch, held.state - held.frozen, temporaries
         ),
-        collectives=moved,
-        axes=dict(setup.mesh.shape),
-        rates=Rates(
-            flops=chip.peak_flops(setup.run.model.dtype),
-            memory=chip.hbm_rate,
-            ici=chip.fabric_rate,
-            dcn=chip.network_rate or math.inf,  # of one slice, between which nothing passes
-        ),
+        network=network,
+        collectives=each,
+        rates=Rates(flops=chip.peak_flops(setup.run.model.dtype), memory=chip.hbm_rate),
         tokens=batch.batch_size * (batch.input_length + batch.target_length),
         steps=setup.run.trainer.train_steps,
     )

@@ -1,6 +1,7 @@
 """A plan as a person reads it, and as JSON."""
 
 import dataclasses
+import itertools
 import json
 from typing import Any
 
@@ -123,10 +124,13 @@ def _collectives(plan: Plan) -> list[str]:
         return []
     if not plan.collectives:
         return ["no collectives"]
-    lines = [f"{'collectives of one chip, a step':<44}{'count':>8}{'GB':>10}{'GB sent':>10}"]
-    for one in plan.collectives:
+    head = f"{'collectives of one chip, a step':<44}{'count':>8}{'GB':>10}{'GB sent':>10}"
+    seconds = plan.bound.collectives if plan.bound else ()
+    lines = [head + f"{'least ms':>10}" if seconds else head]
+    for one, least in itertools.zip_longest(plan.collectives, seconds):
         name = f"{one.kind} of {one.dtype} over {' x '.join(one.axes)}"
-        lines.append(f"  {name:<42}{one.count:>8,}{_gb(one.bytes):>10}{_gb(one.sent):>10}")
+        row = f"  {name:<42}{one.count:>8,}{_gb(one.bytes):>10}{_gb(one.sent):>10}"
+        lines.append(row if least is None else row + f"{_ms(least):>10}")
     return lines
 
 

@@ -47,6 +47,20 @@ class Topology:
         return self.slices * max(1, math.prod(self.grid) // self.chip.chips_per_host)
 
     @property
+    def wraps(self) -> tuple[bool, ...]:
+        """Of each dimension of a TPU slice, whether its last chip is joined to its first.
+
+        v4 and v5p: of whole cubes, by optical switches; v5e and v6e: of 16 chips alone (jax-ml,
+        "How to scale your model", part 2, tpus.md: "TPU networking"). A slice of n x n x 2n may
+        be wired as a twisted torus, which is not known here: its exchanges then take less.
+        """
+        if self.chip is None or not self.chip.is_tpu:
+            return ()
+        if self.chip.torus_axes == 2:
+            return tuple(size == 16 for size in self.grid)
+        return (all(size % 4 == 0 for size in self.grid),) * len(self.grid)
+
+    @property
     def shape(self) -> str:
         """The grid as the compiler wants it: "8x8x8"."""
         return "x".join(map(str, self.grid))
