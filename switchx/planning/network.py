@@ -85,19 +85,7 @@ class Network:
         return sets or [frozenset()]
 
     def _demand(self, collective: Collective) -> tuple[list[tuple[frozenset[int], float]], float]:
-        """What it asks of the links: dimensions, and bytes through a chip's links along them,
-
-        summed over those that the least favoured chip has. And bytes that a chip sends to other
-        slices at least.
-
-        Gathering and summing (Chan et al. 2007, as `least_sent`): every chip must take in what it
-        has not, through the links along the dimensions in which its group extends; those at the
-        end of a line have one.
-
-        Exchanges: a message that goes d chips along a dimension takes d of its links. Around a
-        ring all these over all links is the least time; on a line, what has to pass its fullest
-        link (the bisection, Dally and Towles 2004, "Principles and practices of interconnection
-        networks", section 3.3).
+        """What it asks of a chip's links in its slice, as `_through_links`, and bytes away from it.
 
         Among r slices with m chips of a group each, sums are scattered within a slice, then summed
         between the slices, then gathered within: between slices each chip has 1/m of the array.
@@ -108,24 +96,39 @@ class Network:
         kind, size, n = collective.kind, collective.bytes, groups.shape[1]
         slices = self.slices[groups]
         m = int((slices == slices[:, :1]).sum(1).max())
-        r = -(-n // m)
-        exchange = kind.endswith("all-to-all")
-        if r == 1:
-            away = 0.0
-        elif kind == "collective-permute":
+        if m == n:
+            return self._through_links(kind, size, groups, m), 0.0
+        if kind == "collective-permute":
             return [], size
-        else:
-            away = size * (n - m) / n if exchange else least_sent(kind, size, r) / m
+        exchange = kind.endswith("all-to-all")
+        away = size * (n - m) / n if exchange else least_sent(kind, size, -(-n // m)) / m
+        return self._through_links(kind, size, groups, m), away
+
+    def _through_links(
+        self, kind: str, size: int, groups: np.ndarray, m: int
+    ) -> list[tuple[frozenset[int], float]]:
+        """Sets of dimensions, and bytes through a chip's links along them, all of these together,
+
+        as many as the least favoured chip has. Among the m chips of a group in one slice.
+
+        Gathering and summing (Chan et al. 2007, as `least_sent`): every chip must take in what it
+        has not, through the links along the dimensions in which its group extends; those at the
+        end of a line have one.
+
+        Exchanges: a message that goes d chips along a dimension takes d of its links. Around a
+        ring all these over all links is the least time; on a line, what has to pass its fullest
+        link (the bisection, Dally and Towles 2004, "Principles and practices of interconnection
+        networks", section 3.3).
+        """
         if m == 1:
-            return [], away
+            return []
+        if not kind.endswith("all-to-all"):
+            return [(self._extent(groups), least_sent(kind, size, m))]
+        part = size / groups.shape[1]
         if not self.wraps:
-            return [(frozenset(), size * (m - 1) / n if exchange else least_sent(kind, size, m))], away
-        if exchange:
-            loads = [(dim, self._load(dim, groups)) for dim in range(len(self.wraps))]
-            return [
-                (frozenset([dim]), load * size / n * self._links(dim)) for dim, load in loads if load
-            ], away
-        return [(self._extent(groups), least_sent(kind, size, m))], away
+            return [(frozenset(), part * (m - 1))]
+        loads = {dim: self._load(dim, groups) for dim in range(len(self.wraps))}
+        return [(frozenset([dim]), load * part * self._links(dim)) for dim, load in loads.items()]
 
     def _groups(self, axes: tuple[str, ...]) -> np.ndarray:
         """int [groups, chips of each]: which chips take part together, along these axes."""

@@ -194,7 +194,7 @@ def _bound(
     chip, batch = topology.chip, setup.run.batch
     if chip is None:
         return None
-    network, each = {"ici": 0.0, "dcn": 0.0}, ()
+    network, each = {"ici": 0.0, "dcn": 0.0}, tuple[float, ...]()
     if moved:
         wired = Network.of(cast(Mesh, setup.mesh), topology)
         network = wired.seconds(moved)

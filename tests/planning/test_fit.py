@@ -11,7 +11,7 @@ from switchx.planning.estimate import Bound
 from switchx.planning.topology import Topology, family
 from tests.training.helpers import run_config
 
-BOUND = Bound(1.0, 1.0, {"ici": 0.0, "dcn": 0.0}, 1.0, "compute", 1.0, 0.5, 1.0)
+BOUND = Bound(1.0, 1.0, {"ici": 0.0, "dcn": 0.0}, (), 1.0, "compute", 1.0, 0.5, 1.0)
 
 
 def small_chips(hbm_bytes):
