@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.attention import Attention, Kept, RelativePositionBias
+from switchx.model.attention import Attention, Kept, RelativePositionBias, Visibility
 from switchx.model.config import ModelConfig
 from switchx.model.expert_attention import ExpertAttention
 from switchx.model.experts import experts_of
@@ -24,14 +24,14 @@ class EncoderContext:
     """What every encoder block sees.
 
     Attributes:
-      bias_HLM: self-attention's relative bias; None where each layer has its own.
-      visible_BLM: bool, which positions self-attention may see; B and L may be 1.
+      bias_HW: self-attention's relative bias; None where each layer has its own.
+      visibility: which positions self-attention may see.
       mask_BL: bool, real tokens, for routing.
       grouping: how switch layers route them.
     """
 
-    bias_HLM: jax.Array | None
-    visible_BLM: jax.Array
+    bias_HW: jax.Array | None
+    visibility: Visibility
     mask_BL: jax.Array
     grouping: Grouping
 
@@ -41,11 +41,11 @@ class DecoderContext(EncoderContext):
     """What every decoder block sees besides.
 
     Attributes:
-      encoder_visible_BLM: bool, which encoder tokens may be seen; L may be 1.
+      encoder_visibility: which encoder tokens may be seen.
       encoded_BMD: the encoder's output.
     """
 
-    encoder_visible_BLM: jax.Array
+    encoder_visibility: Visibility
     encoded_BMD: jax.Array
 
 
@@ -131,7 +131,7 @@ def _bias(
     own: RelativePositionBias | None, context: EncoderContext, x_BLD: jax.Array
 ) -> jax.Array | None:
     """Self-attention's relative bias in a layer: its own where it has one."""
-    return context.bias_HLM if own is None else own(x_BLD.shape[1], x_BLD.shape[1])
+    return context.bias_HW if own is None else own(x_BLD.shape[1], x_BLD.shape[1])
 
 
 def _self_attention(
@@ -161,8 +161,8 @@ class EncoderLayer(nnx.Module):
         with jax.named_scope("attention"):
             h_BLD = self.attention_norm(x_BLD)
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            bias_HLM = _bias(self.attention_bias, context, x_BLD)
-            h_BLD = self.attention(query, key, value, bias_HLM, context.visible_BLM, at)
+            bias_HW = _bias(self.attention_bias, context, x_BLD)
+            h_BLD = self.attention(query, key, value, bias_HW, context.visibility, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         ranges = _of_attention(grouping, h_BLD, routed)
         x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
@@ -192,16 +192,16 @@ class DecoderLayer(nnx.Module):
             if grouping.filling is not None:  # what sees nothing sees padding's zeros too
                 h_BLD = h_BLD * mask_BL[..., None].astype(h_BLD.dtype)
             query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            bias_HLM = _bias(self.attention_bias, context, x_BLD)
-            h_BLD = self.attention(query, key, value, bias_HLM, context.visible_BLM, at)
+            bias_HW = _bias(self.attention_bias, context, x_BLD)
+            h_BLD = self.attention(query, key, value, bias_HW, context.visibility, at)
             x_BLD = _residual(self.config, x_BLD, h_BLD, at)
         ranges = _of_attention(grouping, h_BLD, routed)
         with jax.named_scope("cross_attention"):
             h_BLD = self.cross_norm(x_BLD)
             query = self.cross_attention.queries(h_BLD)
             key, value = self.cross_attention.keys_values(context.encoded_BMD)
-            visible_BLM = context.encoder_visible_BLM
-            h_BLD = self.cross_attention(query, key, value, None, visible_BLM, cross)
+            visibility = context.encoder_visibility
+            h_BLD = self.cross_attention(query, key, value, None, visibility, cross)
             x_BLD = _residual(self.config, x_BLD, h_BLD, cross)
         ranges |= _watched(grouping, cross_attention=h_BLD)
         x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)

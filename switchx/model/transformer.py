@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from switchx.errors import UserError
-from switchx.model.attention import Kept, RelativePositionBias
+from switchx.model.attention import Kept, RelativePositionBias, Visibility
 from switchx.model.blocks import (
     DecoderContext,
     DecoderLayer,
@@ -161,21 +161,20 @@ class Transformer(nnx.Module):
         )
 
         L = decoder_token_BL.shape[1]
-        visible_BLL = jnp.tril(jnp.ones((1, L, L), bool))
-        encoder_visible_BLM = (encoder_token_BM > 0)[:, None]
+        query_BL, encoder_key_BM = None, (encoder_token_BM > 0).astype(jnp.int32)
         if segments is not None:
-            visible_BLL = visible_BLL & _same_segment(segments.decoder_BL, segments.decoder_BL)
-            encoder_visible_BLM = _same_segment(segments.decoder_BL, segments.encoder_BM)
+            query_BL, encoder_key_BM = segments.decoder_BL, segments.encoder_BM
+        key_BL = query_BL
         if groupings.decoder.filling is not None:
             # As flaxformer's: what has no target sees nothing, and so all alike.
-            visible_BLL = visible_BLL & decoder_mask_BL[..., None]
-            encoder_visible_BLM = encoder_visible_BLM & decoder_mask_BL[..., None]
+            of_one_BL = jnp.ones_like(decoder_token_BL) if query_BL is None else query_BL
+            query_BL = jnp.where(decoder_mask_BL, of_one_BL, -1)
         context = DecoderContext(
-            bias_HLM=None if self.decoder_bias is None else self.decoder_bias(L, L),
-            visible_BLM=visible_BLL,
+            bias_HW=None if self.decoder_bias is None else self.decoder_bias(L, L),
+            visibility=Visibility(query_BL, key_BL, causal=True),
             mask_BL=self._routed(decoder_token_BL, decoder_mask_BL, groupings.decoder),
             grouping=groupings.decoder,
-            encoder_visible_BLM=encoder_visible_BLM,
+            encoder_visibility=Visibility(query_BL, encoder_key_BM),
             encoded_BMD=encoded_BMD,
         )
         embedded_BLD = self._embed(decoder_token_BL, dec)
@@ -232,11 +231,9 @@ class Transformer(nnx.Module):
         see Output.
         """
         M, real_BM = token_BM.shape[1], token_BM > 0
-        visible_BMM = real_BM[:, None]
-        if segment_BM is not None:
-            visible_BMM = _same_segment(segment_BM, segment_BM)
-        bias_HMM = None if self.encoder_bias is None else self.encoder_bias(M, M)
-        context = EncoderContext(bias_HMM, visible_BMM, real_BM, grouping)
+        key_BM = real_BM.astype(jnp.int32) if segment_BM is None else segment_BM
+        bias_HW = None if self.encoder_bias is None else self.encoder_bias(M, M)
+        context = EncoderContext(bias_HW, Visibility(segment_BM, key_BM), real_BM, grouping)
         embedded_BMD = self._embed(token_BM, noise)
         x_BMD, routed_N, blocks = self.encoder(embedded_BMD, context, noise)
         x_BMD = self._finish(self.encoder_norm(x_BMD), noise)
@@ -328,8 +325,3 @@ def _output(logits_BLV: jax.Array, encoder_N: Routed | None, decoder_N: Routed |
     ]
     both = (part for pair in zip(*recorded, strict=True) for part in pair)
     return Output(logits_BLV, stats_N, *both)
-
-
-def _same_segment(segment_BL: jax.Array, other_BM: jax.Array) -> jax.Array:
-    """bool [B, L, M]: whether a token and another are of one example; padding is of none."""
-    return (segment_BL[:, :, None] == other_BM[:, None]) & (other_BM[:, None] > 0)

@@ -9,7 +9,15 @@ from switchx.sharding.axes import (
     spec,
     state_spec,
 )
-from switchx.sharding.mesh import MESH_AXES, MeshConfig, describe, make_mesh, mesh_table, num_slices
+from switchx.sharding.mesh import (
+    MESH_AXES,
+    MeshConfig,
+    describe,
+    make_mesh,
+    mesh_table,
+    num_slices,
+    platform,
+)
 
 __all__ = [
     "LOGICAL_AXES",
@@ -23,6 +31,7 @@ __all__ = [
     "make_mesh",
     "mesh_table",
     "num_slices",
+    "platform",
     "spec",
     "state_spec",
 ]

@@ -132,3 +132,9 @@ def mesh_table(mesh: Mesh, fully_sharded: bool) -> list[str]:
 
 def _count(number: int, name: str) -> str:
     return f"{number:,} {name}{'s' if number != 1 else ''}"
+
+
+def platform() -> str:
+    """What is traced for: the platform of the mesh in force (`jax.set_mesh`), or the default."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform

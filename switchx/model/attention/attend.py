@@ -3,33 +3,42 @@
 import jax
 import jax.numpy as jnp
 
+from switchx.model.attention.bias import toeplitz
+from switchx.model.attention.visibility import Visibility
+from switchx.sharding import platform
+
 
 @jax.custom_vjp
 def attend(
     query_BLHK: jax.Array,
     key_BMHK: jax.Array,
     value_BMHK: jax.Array,
-    bias_HLM: jax.Array | None,
-    mask_BLM: jax.Array,
+    bias_HW: jax.Array | None,
+    visibility: Visibility,
 ) -> jax.Array:
     """softmax(query key + bias) value, [B, L, H, K]; the softmax in float32.
+
+    Args:
+      bias_HW: float32 [H, L+M-1], the bias of each diagonal, see RelativePositionBias.
 
     The backward pass computes the weights again from their log-sum-exp (Dao et al. 2022,
     FlashAttention, algorithm 4, without its tiles): keeping them costs more than the product.
     """
-    return _attend_fwd(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)[0]
+    return _attend_fwd(query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility)[0]
 
 
 Residuals = tuple[
-    jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array, jax.Array, jax.Array
+    jax.Array, jax.Array, jax.Array, jax.Array | None, Visibility, jax.Array, jax.Array
 ]
 
 
-def _logits(query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HLM: jax.Array | None) -> jax.Array:
+def _logits(query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HW: jax.Array | None) -> jax.Array:
     logits_BHLM = jnp.einsum(
         "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
     )
-    return logits_BHLM if bias_HLM is None else logits_BHLM + bias_HLM
+    if bias_HW is None:
+        return logits_BHLM
+    return logits_BHLM + toeplitz(bias_HW, *logits_BHLM.shape[2:])
 
 
 def _masked(logits_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
@@ -56,20 +65,22 @@ def _attend_fwd(
     query_BLHK: jax.Array,
     key_BMHK: jax.Array,
     value_BMHK: jax.Array,
-    bias_HLM: jax.Array | None,
-    mask_BLM: jax.Array,
+    bias_HW: jax.Array | None,
+    visibility: Visibility,
 ) -> tuple[jax.Array, Residuals]:
-    logits_BHLM = _logits(query_BLHK, key_BMHK, bias_HLM)
+    mask_BLM = visibility.mask(query_BLHK.shape[1], key_BMHK.shape[1])
+    logits_BHLM = _logits(query_BLHK, key_BMHK, bias_HW)
     y_BLHK, log_sum_BHL1 = weighted(logits_BHLM, mask_BLM, value_BMHK, "bhlm,bmhk->blhk")
-    return y_BLHK, (query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM, y_BLHK, log_sum_BHL1)
+    return y_BLHK, (query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility, y_BLHK, log_sum_BHL1)
 
 
 def _attend_bwd(
     residuals: Residuals, dy_BLHK: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, None]:
-    query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM, y_BLHK, log_sum_BHL1 = residuals
+    query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility, y_BLHK, log_sum_BHL1 = residuals
     dtype = query_BLHK.dtype
-    logits_BHLM = _masked(_logits(query_BLHK, key_BMHK, bias_HLM), mask_BLM)
+    mask_BLM = visibility.mask(query_BLHK.shape[1], key_BMHK.shape[1])
+    logits_BHLM = _masked(_logits(query_BLHK, key_BMHK, bias_HW), mask_BLM)
     # Masked again: where a row sees nothing, its log-sum-exp is too large to hold the sum.
     weight_BHLM = jnp.where(mask_BLM[:, None], jnp.exp(logits_BHLM - log_sum_BHL1), 0.0)
     dvalue_BMHK = jnp.einsum("bhlm,blhk->bmhk", weight_BHLM.astype(dtype), dy_BLHK)
@@ -79,16 +90,25 @@ def _attend_bwd(
     inner_BLH = jnp.sum(dy_BLHK.astype(jnp.float32) * y_BLHK.astype(jnp.float32), axis=-1)
     inner_BHL1 = inner_BLH.swapaxes(1, 2)[..., None]
     dlogits_BHLM = weight_BHLM * (dweight_BHLM - inner_BHL1)
-    dbias_HLM = None
-    if bias_HLM is not None:
+    dbias_HW = None if bias_HW is None else _dbias(dlogits_BHLM, bias_HW)
+    dlogits_BHLM = dlogits_BHLM.astype(dtype)
+    dquery_BLHK = jnp.einsum("bhlm,bmhk->blhk", dlogits_BHLM, key_BMHK)
+    dkey_BMHK = jnp.einsum("bhlm,blhk->bmhk", dlogits_BHLM, query_BLHK)
+    return dquery_BLHK, dkey_BMHK, dvalue_BMHK, dbias_HW, None
+
+
+def _dbias(dlogits_BHLM: jax.Array, bias_HW: jax.Array) -> jax.Array:
+    """Sums over rows and diagonals."""
+    if platform() == "cpu":
         # A product with ones: XLA's CPU sum over the leading dimension is ten times slower.
         ones_B = jnp.ones(dlogits_BHLM.shape[0], jnp.float32)
         highest = jax.lax.Precision.HIGHEST
         dbias_HLM = jnp.einsum("b,bhlm->hlm", ones_B, dlogits_BHLM, precision=highest)
-    dlogits_BHLM = dlogits_BHLM.astype(dtype)
-    dquery_BLHK = jnp.einsum("bhlm,bmhk->blhk", dlogits_BHLM, key_BMHK)
-    dkey_BMHK = jnp.einsum("bhlm,blhk->bmhk", dlogits_BHLM, query_BLHK)
-    return dquery_BLHK, dkey_BMHK, dvalue_BMHK, dbias_HLM, None
+    else:
+        dbias_HLM = jnp.sum(dlogits_BHLM, axis=0)
+    L, M = dlogits_BHLM.shape[2:]
+    (dbias_HW,) = jax.linear_transpose(lambda x_HW: toeplitz(x_HW, L, M), bias_HW)(dbias_HLM)
+    return dbias_HW
 
 
 attend.defvjp(_attend_fwd, _attend_bwd)

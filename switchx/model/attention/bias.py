@@ -20,7 +20,7 @@ class RelativePositionBias(nnx.Module):
         self.table_HR = parameter(rngs, init, shape, ("heads", "buckets"))
 
     def __call__(self, L: int, M: int) -> jax.Array:
-        """float32 [H, L, M]: the bias from query l to key m depends on m - l alone."""
+        """float32 [H, L+M-1] from L queries to M keys: element L-1 - l + m is from l to m."""
         distance = np.arange(-(L - 1), M)
         bucket = relative_position_bucket(
             distance,
@@ -28,20 +28,19 @@ class RelativePositionBias(nnx.Module):
             self.config.relative_buckets,
             self.config.relative_max_distance,
         )
-        bias_HW = self.table_HR[...][:, bucket]
-        return _toeplitz(bias_HW, L, M)
+        return self.table_HR[...][:, bucket]
 
     def of_kept(self, position_B: jax.Array, room: int, hypotheses: int) -> jax.Array:
         """float32 [B, H, 1, room P]: from tokens at these positions to what is kept of P
         hypotheses, see Kept."""
         age_BC = jnp.maximum(position_B[:, None] - jnp.arange(room), 0)
         # Of a query as old as the room is wide to the first key: by age.
-        bias_HC = self(room, 1)[..., 0]
+        bias_HC = self(room, 1)[:, ::-1]
         bias_BHC = bias_HC[:, age_BC].swapaxes(0, 1)
         return jnp.repeat(bias_BHC, hypotheses, axis=-1)[:, :, None]
 
 
-def _toeplitz(diagonal_HW: jax.Array, L: int, M: int) -> jax.Array:
+def toeplitz(diagonal_HW: jax.Array, L: int, M: int) -> jax.Array:
     """[H, L+M-1] to [H, L, M] with out[h, l, m] = diagonal[h, L-1 - l + m].
 
     Reading rows of width W-1 out of one row of width W repeated steps back by one a row. The

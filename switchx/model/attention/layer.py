@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from switchx.model.attention.attend import attend, weighted
+from switchx.model.attention.visibility import Visibility
 from switchx.model.config import ModelConfig
 from switchx.model.layers import normal, parameter, project
 from switchx.model.noise import Noise, dropout
@@ -60,22 +61,21 @@ class AttendingModule(nnx.Module):
         query_BLHK: jax.Array,
         key_BMHK: jax.Array,
         value_BMHK: jax.Array,
-        bias_HLM: jax.Array | None,
-        mask_BLM: jax.Array,
+        bias_HW: jax.Array | None,
+        visibility: Visibility,
         noise: Noise,
     ) -> jax.Array:
         """Attends from the queries to the keys and values.
 
         Args:
-          bias_HLM: float32, added to the logits.
-          mask_BLM: bool, False where a key may not be seen; B and L may be 1.
+          bias_HW: float32 [H, L+M-1], added to the logits, see RelativePositionBias.
 
         Returns:
           [B, L, D].
         """
         # T5 drops a key for all queries of a head at once: that is dropping its value.
         value_BMHK = dropout_values(value_BMHK, self.config.dropout_rate, noise)
-        y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HLM, mask_BLM)
+        y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility)
         return project(y_BLHK, self.out_TD[...], ("heads", "embed"))
 
     def to_kept(
