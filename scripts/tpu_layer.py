@@ -15,20 +15,14 @@ Needs the extra `plan` (libtpu).
 import argparse
 import itertools
 import json
-import os
-import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-# libtpu must neither look for the TPU's metadata server nor lock the machine for itself.
-os.environ |= {
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_LOG_DIR": "disabled",
-}
+from switchx.planning import environment
+
+environment.prepare()
 
 import jax
 import jax.numpy as jnp
@@ -41,20 +35,19 @@ from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.model.experts import experts_of
 from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
-from switchx.planning.hlo import Instruction, Program, bytes_by_dtype
-from switchx.planning.program import collectives
+from switchx.planning.chips import CHIPS as RATES
+from switchx.planning.cycles import PARTS, Cost, costs, total
+from switchx.planning.hlo import Program
+from switchx.planning.program import moves
 from switchx.sharding import MESH_AXES, batch_sharding, spec
 
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 D_MODEL, D_FF, LENGTH = 768, 3072, 512
-# What a chip's name stands for: a topology, how many of its chips, and bytes a cycle from memory
-# (819 GB/s at 1.5 GHz and 2765 GB/s at 1.75 GHz; the clock follows from peak FLOP/s and the number
-# of matrix units).
+# What a chip's name stands for: a topology, and how many of its chips.
 CHIPS = {
-    "v5e": ("v5e:2x2", 1, 546),
-    "v5e:4x4": ("v5e:4x4", 16, 546),
-    "v5p": ("v5p:2x2x1", 1, 1580),
-    "v5p:2x2x4": ("v5p:2x2x4", 16, 1580),
+    "v5e": ("v5e:2x2", 1),
+    "v5e:4x4": ("v5e:4x4", 16),
+    "v5p": ("v5p:2x2x1", 1),
+    "v5p:2x2x4": ("v5p:2x2x4", 16),
 }
 
 
@@ -105,21 +98,22 @@ def compiled(chips: str, tokens: int, dispatcher: str, experts: int, group: int)
         32128, D_MODEL, D_FF, 64, 12, 2, init_scale=0.1, dtype="bfloat16", switch=switch
     )
     program = compile_layer(config, tokens * mesh.size, mesh)
-    cost, memory, text = program.cost_analysis(), program.memory_analysis(), program.as_text()
-    # All devices are on one axis, so each kind and dtype is one row.
-    moves = {f"{each.kind} {each.dtype}": each.count for each in collectives(text, mesh.shape)}
+    text = Program(program.as_text() or "")
+    counts: Counter[str] = Counter()
+    for each in moves(text, mesh.shape):
+        counts[f"{each.kind} {each.dtype}"] += each.times
+    chip = RATES[chips.split(":")[0]]
     return {
-        "flops": cost["flops"],
-        "bytes_accessed": cost["bytes accessed"],
-        "temporary_bytes": memory.temp_size_in_bytes,
-        **summary(text),
-        "collectives": dict(sorted(moves.items())),
+        "flops": program.cost_analysis()["flops"],
+        "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
+        "parts": {part: vars(cost) for part, cost in costs(text, mesh.shape, chip).items()},
+        "collectives": dict(sorted(counts.items())),
     }
 
 
 def make_mesh(chips: str) -> Mesh:
     """All chips on the expert axis."""
-    topology, number, _ = CHIPS[chips]
+    topology, number = CHIPS[chips]
     # A v5p chip is two cores that compute as one device only in this configuration.
     options = {"chip_config_name": "megacore"} if topology.startswith("v5p") else {}
     devices = topologies.get_topology_desc(
@@ -167,64 +161,42 @@ def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Co
 
 
 def table(records: list[dict]) -> str:
-    """Every program beside the dense layer on the same chips and as many tokens."""
-    lines = [
-        "| chips | experts | dispatcher | group | FLOPs x dense | Mcycles | x dense "
-        "| not estimated: ops, Mcycles at least | GB accessed | all-to-alls | other collectives |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Every program beside the dense layer on the same chips and as many tokens.
+
+    Millions of cycles; "together" has what is not estimated, as if nothing overlapped.
+    """
+    shown = [part for part in PARTS if part not in ("attention", "stacks", "optimizer")]
+    head = ["chips", "experts", "dispatcher", "group", "FLOPs x dense", *shown]
+    head += ["together", "x dense", "not estimated", "x dense without it", "GB", "collectives"]
+    lines = [head, ["---"] * len(head)]
     for r in records:
         dense = next(
             d
             for d in records
             if (d["dispatcher"], d["chips"], d["tokens"]) == ("dense", r["chips"], r["tokens"])
         )
-        unpriced = r["unpriced_bytes"] / CHIPS[r["chips"]][2]
-        exchanges = {k: v for k, v in r["collectives"].items() if "all-to-all" in k}
-        others = {k: v for k, v in r["collectives"].items() if "all-to-all" not in k}
-        cells = (
-            r["chips"],
-            r["experts"] or "",
-            r["dispatcher"],
-            r["group"] or "",
-            f"{r['flops'] / dense['flops']:.2f}",
-            f"{r['cycles'] / 1e6:.2f}",
-            f"{r['cycles'] / dense['cycles']:.2f}",
-            f"{r['unpriced']}, {unpriced / 1e6:.2f}",
-            f"{r['bytes_accessed'] / 1e9:.2f}",
-            ", ".join(f"{n} {kind}" for kind, n in exchanges.items()) or "none",
-            ", ".join(f"{n} {kind}" for kind, n in others.items()) or "none",
+        parts, whole, least = _parts(r), total(_parts(r).values()), total(_parts(dense).values())
+        lines.append(
+            [
+                r["chips"],
+                str(r["experts"] or ""),
+                r["dispatcher"],
+                str(r["group"] or ""),
+                f"{r['flops'] / dense['flops']:.2f}",
+                *(f"{parts[part].total / 1e6:.2f}" for part in shown),
+                f"{whole.total / 1e6:.2f}",
+                f"{whole.total / least.total:.2f}",
+                f"{whole.priced / 1e6:.2f}",
+                f"{whole.cycles / least.cycles:.2f}",
+                f"{whole.bytes / 1e9:.2f}",
+                ", ".join(f"{n} {kind}" for kind, n in r["collectives"].items()) or "none",
+            ]
         )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def summary(text: str) -> dict[str, int]:
-    """The compiler's own estimate of a TPU program, and what it leaves out.
-
-    Returns:
-      cycles: of the instructions that carry an estimate.
-      unpriced, unpriced_bytes: gathers, scatters, sorts and kernels that carry none, and the bytes
-        of their results, once written and once read: a lower bound of what they move.
-    """
-    total = {"cycles": 0, "unpriced": 0, "unpriced_bytes": 0}
-    for times, _, instruction in Program(text).running(("while", "call")):
-        if cycles := _CYCLES.search(instruction.rest):
-            total["cycles"] += times * int(cycles.group(1))
-        elif _is_unpriced(instruction):
-            total["unpriced"] += times
-            size = sum(bytes_by_dtype(instruction.shape).values())
-            total["unpriced_bytes"] += 2 * times * size
-    return total
-
-
-def _is_unpriced(instruction: Instruction) -> bool:
-    if instruction.opcode == "fusion":
-        return "kind=kCustom" in instruction.rest
-    return (
-        instruction.opcode in ("gather", "scatter", "sort")
-        or 'custom_call_target="tpu_custom_call"' in instruction.rest
-    )
+def _parts(record: dict) -> dict[str, Cost]:
+    return {part: Cost(**values) for part, values in record["parts"].items()}
 
 
 if __name__ == "__main__":

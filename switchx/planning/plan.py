@@ -110,7 +110,7 @@ def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = p
     lowered = lower_train_step(setup)
     say(f"compiling it for {topology.num_chips:,} chips")
     start = time.monotonic()
-    program = _compiled(lowered)
+    program = compiled(lowered)
     compilation = Compilation.since(start)
     if isinstance(program, memory.Refusal):
         held = memory.of_refusal(program, setup, batch)
@@ -131,7 +131,8 @@ def _mesh_of_devices(run: RunConfig, topology: Topology) -> Mesh:
     return make_mesh(run.mesh, compile_only_devices(topology))
 
 
-def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled | memory.Refusal:
+def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled | memory.Refusal:
+    """The program, or why it does not fit."""
     try:
         with warnings.catch_warnings():
             # What compiles for chips that are not here writes to the cache but cannot read it.

@@ -117,7 +117,8 @@ def train_step(
     """
     grads, outcome = gradients(setup, state, constants, batch)
     schedule = make_schedule(setup.run.optimizer.schedule, setup.numbers.rates)
-    norm = optax.global_norm(grads)
+    with jax.named_scope("optimizer"):
+        norm = optax.global_norm(grads)
     metrics = {
         **_metrics(outcome),
         "gradient_norm": norm,
@@ -130,6 +131,7 @@ def train_step(
     return _unless_held(good, dataclasses.replace(updated, params=params), state), metrics
 
 
+@jax.named_scope("optimizer")
 def _unless_held(good: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
     """The updated state, or the old step and parameters, held.
 
