@@ -16,7 +16,6 @@ import argparse
 import itertools
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,10 +34,10 @@ from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.model.experts import experts_of
 from switchx.model.layers import FeedForward
 from switchx.model.switch_layer import Grouping, SwitchLayer
-from switchx.planning.chips import CHIPS as RATES
 from switchx.planning.cycles import PARTS, Cost, costs, total
-from switchx.planning.hlo import Program
-from switchx.planning.program import moves
+from switchx.planning.network import Network
+from switchx.planning.program import collectives
+from switchx.planning.topology import parse
 from switchx.sharding import MESH_AXES, batch_sharding, spec
 
 D_MODEL, D_FF, LENGTH = 768, 3072, 512
@@ -98,16 +97,16 @@ def compiled(chips: str, tokens: int, dispatcher: str, experts: int, group: int)
         32128, D_MODEL, D_FF, 64, 12, 2, init_scale=0.1, dtype="bfloat16", switch=switch
     )
     program = compile_layer(config, tokens * mesh.size, mesh)
-    text = Program(program.as_text() or "")
-    counts: Counter[str] = Counter()
-    for each in moves(text, mesh.shape):
-        counts[f"{each.kind} {each.dtype}"] += each.times
-    chip = RATES[chips.split(":")[0]]
+    text = program.as_text() or ""
+    # All devices are on one axis, so each kind and dtype is one row.
+    moves = {f"{each.kind} {each.dtype}": each.count for each in collectives(text, mesh.shape)}
+    topology = parse(CHIPS[chips][0])
+    parts = costs(text, topology.chip, Network.of(mesh, topology))
     return {
         "flops": program.cost_analysis()["flops"],
         "temporary_bytes": program.memory_analysis().temp_size_in_bytes,
-        "parts": {part: vars(cost) for part, cost in costs(text, mesh.shape, chip).items()},
-        "collectives": dict(sorted(counts.items())),
+        "parts": {part: vars(cost) for part, cost in parts.items()},
+        "collectives": dict(sorted(moves.items())),
     }
 
 

@@ -5,8 +5,8 @@ The step that training runs, at the paper's batch (2048 sequences of 512 + 114 t
 compute: millions of cycles of a chip by part (switchx/planning/cycles.py says what each is and how
 what carries no estimate is priced), GB through its memory, and the utilisation that follows,
 model FLOPs / (cycles / clock x peak), as if nothing overlapped. Of each model and topology two
-meshes, and the first policy of remat that fits. One line of JSON per program goes to --out;
-finished ones are not compiled again.
+meshes, and the first policy of remat that fits. Programs stay in --out, and are counted again at
+every call without being compiled again.
 
     python scripts/tpu_step.py                          # four models, two topologies, two meshes
     python scripts/tpu_step.py --models t5_base switch_base_128 --topologies v5e-256
@@ -16,6 +16,8 @@ Needs the extra `plan` (libtpu). A program takes one to ten minutes.
 """
 
 import argparse
+import gzip
+import hashlib
 import itertools
 import json
 import sys
@@ -30,11 +32,11 @@ environment.prepare()
 
 from switchx.cli.flags import rewrite_gin_flags
 from switchx.data.tasks.names import NO_TASK
-from switchx.planning.cycles import PARTS, Cost, costliest, costs, total
+from switchx.planning.cycles import PARTS, costliest, costs, total
 from switchx.planning.devices import compile_only_devices
 from switchx.planning.flops import count_flops
-from switchx.planning.hlo import Program
 from switchx.planning.memory import Refusal
+from switchx.planning.network import Network
 from switchx.planning.plan import compiled
 from switchx.planning.topology import Topology, parse
 from switchx.settings import Request, load, read_flag
@@ -47,7 +49,6 @@ MODELS = ("t5_base", "t5_large", "switch_base_128", "switch_large_128")
 TOPOLOGIES = ("v5e-256", "v5p-128")
 BATCH, GROUPS = 2048, {"ENCODER_GROUP_SIZE": 4096, "DECODER_GROUP_SIZE": 912}
 REMATS = ("none", "dots", "full")
-KEPT = 60  # costliest instructions of each program that --out keeps
 
 
 def main() -> None:
@@ -58,28 +59,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BATCH, help="sequences")
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--costliest", type=int, default=0, help="instructions to show of each")
-    parser.add_argument("--out", type=Path, default=Path("runs/tpu_step.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("runs/tpu_step"))
     args = parser.parse_args(rewrite_gin_flags(sys.argv[1:]))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    done = read(args.out)
-    shown = []
-    for case in cases(args):
-        record = next((r for r in done if case.items() <= r.items()), None)
-        if record is None:
-            print(f"compiling {case}", file=sys.stderr, flush=True)
-            record = case | measured(**case)
-            with args.out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        shown.append(record)
-    print(table(shown))
-    for record in shown if args.costliest else []:
-        print(f"\n{record['model']}, {record['topology']}, {record['settings']}")
-        for row in record["costliest"][: args.costliest]:
-            print("  {:>8.3f} M  {:>4} x  {:<10} {}  {}".format(row[0] / 1e6, *row[1:]))
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows = [counted(case, args.out) for case in cases(args)]
+    print(table(rows))
+    for each in rows if args.costliest else []:
+        print(f"\n{each['model']}, {each['topology']}, {mesh_text(each)}")
+        for cycles, *row in each.get("costliest", ())[: args.costliest]:
+            print("  {:>8.3f} M  {:>4} x  {:<10} {}  {}".format(cycles / 1e6, *row))
 
 
 def cases(args: argparse.Namespace) -> Iterator[dict]:
@@ -106,33 +94,49 @@ def meshes(model: str, topology: Topology) -> list[dict[str, Any]]:
     ]
 
 
-def measured(model: str, topology: str, settings: dict[str, Any]) -> dict:
-    """What a program costs on each chip, with the first policy of remat that it fits with."""
+def counted(case: dict, folder: Path) -> dict:
+    """A case, what is known of its program, and what that costs on each chip."""
+    name = hashlib.sha256(json.dumps(case).encode()).hexdigest()[:12]
+    known, program = folder / f"{name}.json", folder / f"{name}.txt.gz"
+    if not known.exists():
+        print(f"compiling {case}", file=sys.stderr, flush=True)
+        found, text = compile_case(**case)
+        program.write_bytes(gzip.compress(text.encode()))
+        known.write_text(json.dumps(case | found))
+    found = json.loads(known.read_text())
+    if not found["fits"]:
+        return found
+    topology, text = parse(case["topology"]), gzip.decompress(program.read_bytes()).decode()
+    assert topology.chip is not None
+    mesh = make_mesh(run_of(case["model"], case["settings"]).mesh, compile_only_devices(topology))
+    parts = costs(text, topology.chip, Network.of(mesh, topology))
+    return found | {"parts": parts, "costliest": costliest(text, topology.chip)}
+
+
+def compile_case(model: str, topology: str, settings: dict[str, Any]) -> tuple[dict, str]:
+    """A program with the first policy of remat that it fits with: what is known, and its text."""
     where = parse(topology)
-    assert where.chip is not None
     policies = [settings["REMAT"]] if "REMAT" in settings else REMATS
     for remat in policies:
         start = time.monotonic()
-        setup = set_up(run_of(model, settings | {"REMAT": remat}), where)
+        run = run_of(model, settings | {"REMAT": remat})
+        setup = Setup.of(run, make_mesh(run.mesh, compile_only_devices(where)))
         program = compiled(lower_train_step(setup))
         if not isinstance(program, Refusal):
             break
         print(f"  REMAT={remat!r} does not fit", file=sys.stderr, flush=True)
     else:
-        return {"fits": False}
-    axes, seconds = dict(setup.mesh.shape), time.monotonic() - start
-    text = Program(program.as_text() or "")
+        return {"fits": False}, ""
+    seconds = time.monotonic() - start
     flops, memory = count_flops(setup), program.memory_analysis()
     return {
         "fits": True,
         "remat": remat,
-        "parts": {part: vars(cost) for part, cost in costs(text, axes, where.chip).items()},
         "model_flops": flops.model / where.num_chips,
         "executed_flops": flops.executed / where.num_chips,
         "memory": memory.temp_size_in_bytes + memory.argument_size_in_bytes,
-        "compile_seconds": seconds,
-        "costliest": costliest(text, where.chip)[:KEPT],
-    }
+        "compile_seconds": round(seconds),
+    }, program.as_text() or ""
 
 
 def run_of(model: str, settings: dict[str, Any]) -> RunConfig:
@@ -142,12 +146,8 @@ def run_of(model: str, settings: dict[str, Any]) -> RunConfig:
     return load(Request((f"configs/models/{model}.gin",), flags), defaults=defaults).run
 
 
-def set_up(run: RunConfig, topology: Topology) -> Setup:
-    return Setup.of(run, make_mesh(run.mesh, compile_only_devices(topology)))
-
-
 def table(records: list[dict]) -> str:
-    """Millions of cycles of each part; the ratio is to the first dense model of the same name."""
+    """Millions of cycles of each part."""
     head = ["model", "chips", "mesh", *PARTS, "together", "not estimated", "GB", "ms", "utilised"]
     lines = [head, ["---"] * len(head)]
     for r in records:
@@ -157,7 +157,7 @@ def table(records: list[dict]) -> str:
         if not r["fits"]:
             lines.append([*cells, "does not fit"])
             continue
-        parts = {part: Cost(**values) for part, values in r["parts"].items()}
+        parts = r["parts"]
         whole = total(parts.values())
         seconds = whole.total / chip.clock
         cells += [f"{cost.total / 1e6:.1f}" for cost in parts.values()]

@@ -7,11 +7,12 @@ collectives carry none: they are priced here by what they have to move.
 import collections
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from switchx.planning.chips import Chip
 from switchx.planning.hlo import Instruction, Program, bytes_by_dtype
-from switchx.planning.program import moves
+from switchx.planning.network import Network
+from switchx.planning.program import collectives
 from switchx.training.profile_costs import part_of
 
 # In the order in which tables show them:
@@ -61,8 +62,8 @@ class Cost:
 
     Attributes:
       cycles: the compiler's estimates.
-      priced: cycles of what carries none: its bytes at the memory's rate, collectives' at the
-        network's, both at best.
+      priced: cycles of what carries none: its bytes at the memory's rate; of collectives the least
+        time on the network's links, one after the other.
       unpriced: how many such instructions run, collectives excepted.
       bytes: that pass through the chip's memory.
     """
@@ -85,28 +86,25 @@ class Cost:
         return Cost(*(n * value for value in dataclasses.astuple(self)))
 
 
-def costs(program: Program, axes: Mapping[str, int], chip: Chip) -> dict[str, Cost]:
-    """The cost of every part of PARTS in one run of a program for TPUs.
-
-    Args:
-      axes: the mesh's axes and sizes in order.
-    """
+def costs(text: str, chip: Chip, network: Network) -> dict[str, Cost]:
+    """The cost of every part of PARTS in one run of a program for TPUs, `Compiled.as_text()`."""
+    program = Program(text)
     found: collections.defaultdict[str, Cost] = collections.defaultdict(Cost)
     for times, instruction in _run(program):
         cost = _cost(program, instruction, chip)
         found[_part(program, instruction)] += cost.times(times)
-    for move in moves(program, axes):
+    for move in collectives(text, network.axes):
         part = "exchange" if move.kind.endswith("all-to-all") else "sums"
-        found[part] += Cost(priced=move.times * move.sent * chip.clock / chip.fabric_rate)
+        found[part] += Cost(priced=sum(network.seconds([move]).values()) * chip.clock)
     return {part: found[part] for part in PARTS}
 
 
-def costliest(program: Program, chip: Chip) -> list[tuple[float, int, str, str, str]]:
+def costliest(text: str, chip: Chip) -> list[tuple[float, int, str, str, str]]:
     """Cycles in all, how often, the part, the shape and the named scopes of each instruction, the
 
     costliest first; without collectives.
     """
-    rows = []
+    program, rows = Program(text), []
     for times, instruction in _run(program):
         cycles = times * _cost(program, instruction, chip).total
         if cycles:

@@ -46,18 +46,6 @@ class Collective:
     sent: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Move:
-    """One collective that runs `times` times, of one dtype; the rest as of `Collective`, each."""
-
-    times: int
-    kind: str
-    dtype: str
-    axes: tuple[str, ...]
-    bytes: int
-    sent: int
-
-
 def collectives(text: str, axes: Mapping[str, int]) -> list[Collective]:
     """The collectives that one run of a program makes, those that send most first.
 
@@ -71,18 +59,8 @@ def collectives(text: str, axes: Mapping[str, int]) -> list[Collective]:
     Raises:
       ValueError: if the program has more partitions than `axes`.
     """
+    program = Program(text)
     total: defaultdict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for move in moves(Program(text), axes):
-        row = total[move.kind, move.dtype, move.axes]
-        row[0] += move.times
-        row[1] += move.times * move.bytes
-        row[2] += move.times * move.sent
-    rows = [Collective(*key, *row) for key, row in total.items()]
-    return sorted(rows, key=lambda row: (-row.sent, row.kind, row.dtype, row.axes))
-
-
-def moves(program: Program, axes: Mapping[str, int]) -> Iterator[Move]:
-    """Each of a program's collectives and dtypes, see `collectives`."""
     for times, kind, instruction in _running_collectives(program):
         groups = groups_of(instruction.rest, math.prod(axes.values()))
         over = mesh_axes(groups, axes)
@@ -90,10 +68,18 @@ def moves(program: Program, axes: Mapping[str, int]) -> Iterator[Move]:
             continue
         n = groups.shape[1]
         for dtype, size in _payload(program, kind, instruction, n).items():
-            yield Move(times, kind, dtype, over, size, least_sent(kind, size, n))
+            row = total[kind, dtype, over]
+            row[0] += times
+            row[1] += times * size
+            row[2] += times * least_sent(kind, size, n)
     for times, kind, instruction in _between_slices(program):
         for dtype, size in bytes_by_dtype(program.named[instruction.operands[0]].shape).items():
-            yield Move(times, kind, dtype, (SLICES,), size, least_sent(kind, size, axes[SLICES]))
+            row = total[kind, dtype, (SLICES,)]
+            row[0] += times
+            row[1] += times * size
+            row[2] += times * least_sent(kind, size, axes[SLICES])
+    rows = [Collective(*key, *row) for key, row in total.items()]
+    return sorted(rows, key=lambda row: (-row.sent, row.kind, row.dtype, row.axes))
 
 
 def least_sent(kind: str, size: int, n: int) -> int:
