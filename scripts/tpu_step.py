@@ -121,7 +121,7 @@ def compile_case(model: str, topology: str, settings: dict[str, Any]) -> tuple[d
         start = time.monotonic()
         run = run_of(model, settings | {"REMAT": remat})
         setup = Setup.of(run, make_mesh(run.mesh, compile_only_devices(where)))
-        program = compiled(lower_train_step(setup))
+        program = compiled(lower_train_step(setup), where)
         if not isinstance(program, Refusal):
             break
         print(f"  REMAT={remat!r} does not fit", file=sys.stderr, flush=True)

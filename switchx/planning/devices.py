@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from switchx.planning.gpus import target_config
+from switchx.planning.gpus import COMPILER_OPTIONS, target_config
 from switchx.planning.topology import Topology
 
 _CUDA = ["jax_cuda12_plugin", "jax_cuda13_plugin"]
@@ -42,3 +42,9 @@ def compile_only_devices(topology: Topology) -> list[jax.Device]:
     name = f"{topology.chip.name}:{topology.shape}"
     described = topologies.get_topology_desc(name, "tpu", **options)
     return list(described.devices)
+
+
+def compiler_options(topology: Topology) -> dict[str, Any]:
+    """What a program needs to be told to compile for devices that this machine does not have."""
+    gpus = topology.chip is not None and not topology.chip.is_tpu
+    return dict(COMPILER_OPTIONS) if gpus else {}

@@ -2,6 +2,10 @@
 
 from switchx.planning.chips import Chip
 
+# Without a GPU nothing can be tried out, and the tiles that Triton's products are then given do not
+# suit every shape, which ends the compilation (jaxlib 0.10.2): all products go to cuBLAS.
+COMPILER_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+
 # Multiprocessors, compute capability, bytes of shared memory per multiprocessor and at most per
 # block, bytes of L2 cache: github.com/openxla/xla, xla/backends/gpu/target_config/specs/
 # {a100_sxm_80,h100_sxm,h200}.txtpb, and so are the numbers below that all share.

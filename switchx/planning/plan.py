@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from switchx.planning import memory
 from switchx.planning.advice import advice
-from switchx.planning.devices import compile_only_devices, missing_compiler
+from switchx.planning.devices import compile_only_devices, compiler_options, missing_compiler
 from switchx.planning.estimate import Bound, Rates, least_memory_bytes, step_bound
 from switchx.planning.flops import Flops, count_flops
 from switchx.planning.memory import Memory
@@ -110,7 +110,7 @@ def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = p
     lowered = lower_train_step(setup)
     say(f"compiling it for {topology.num_chips:,} chips")
     start = time.monotonic()
-    program = compiled(lowered)
+    program = compiled(lowered, topology)
     compilation = Compilation.since(start)
     if isinstance(program, memory.Refusal):
         held = memory.of_refusal(program, setup, batch)
@@ -131,13 +131,15 @@ def _mesh_of_devices(run: RunConfig, topology: Topology) -> Mesh:
     return make_mesh(run.mesh, compile_only_devices(topology))
 
 
-def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled | memory.Refusal:
+def compiled(
+    lowered: jax.stages.Lowered, topology: Topology
+) -> jax.stages.Compiled | memory.Refusal:
     """The program, or why it does not fit."""
     try:
         with warnings.catch_warnings():
             # What compiles for chips that are not here writes to the cache but cannot read it.
             warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
-            return lowered.compile()
+            return lowered.compile(compiler_options=compiler_options(topology))
     except jax.errors.JaxRuntimeError as error:
         refusal = memory.parse_refusal(str(error))
         if refusal is None:
