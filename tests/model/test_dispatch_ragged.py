@@ -1,21 +1,25 @@
-"""The product of sorted rows with each expert's kernel: against plain loops, in both its forms."""
+"""The product of sorted rows with each expert's kernel: against plain loops, in all its forms."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model.dispatch.sorted_product import sorted_product
+from switchx.model.dispatch.sorted_product import product, sorted_product
+from switchx.model.dispatch.sorted_triton import Tiles
 from tests.helpers import jit
 
-D, F = 3, 5
+ON_A_GPU = functools.partial(product, Tiles("highest", interpret=True))
+
 # Rows per expert: none, one, several blocks of the CPU's form, exactly one, one more.
 SIZES = [[0, 300, 5, 128, 0, 129], [0, 0, 1, 0, 0, 0], [0] * 6, [7, 0, 0, 0, 0, 555]]
 ROWS = 600  # more than the sizes' sum: what no expert has
 
 
 def by_hand(x_RD, kernel_EDF, size_E, dy_RF):
-    y_RF, dx_RD, dkernel_EDF = np.zeros(dy_RF.shape), np.zeros(x_RD.shape), np.zeros((6, D, F))
+    y_RF, dx_RD, dkernel_EDF = (np.zeros(a.shape) for a in (dy_RF, x_RD, kernel_EDF))
     start = 0
     for e, size in enumerate(size_E):
         at = slice(start, start + size)
@@ -27,8 +31,11 @@ def by_hand(x_RD, kernel_EDF, size_E, dy_RF):
 
 
 # ragged_dot is what runs where the platform has a program for it.
-@pytest.mark.parametrize("product", [sorted_product, jax.lax.ragged_dot])
-def test_the_product_of_each_experts_rows(product):
+@pytest.mark.parametrize(
+    ("product", "D", "F"),
+    [(sorted_product, 3, 5), (jax.lax.ragged_dot, 3, 5), (ON_A_GPU, 130, 200)],
+)
+def test_the_product_of_each_experts_rows(product, D, F):
     rng = np.random.default_rng(0)
     x_RD, dy_RF = (rng.normal(size=(ROWS, n)).astype(np.float32) for n in (D, F))
     kernel_EDF = rng.normal(size=(6, D, F)).astype(np.float32)

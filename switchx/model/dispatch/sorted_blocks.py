@@ -1,0 +1,75 @@
+"""The products of sorted rows as loops over experts and over blocks of their rows."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """One form of the products, see sorted_product.
+
+    Attributes:
+      block: rows that are multiplied at a time.
+      precision: of the products, as `jax.default_matmul_precision` names it.
+    """
+
+    block: int
+    precision: str | None
+
+    def rows(
+        self, x_RK: jax.Array, kernel: jax.Array, size_E: jax.Array, transposed: bool
+    ) -> jax.Array:
+        """[R, N]: each row times its expert's kernel, [E, K, N], or [E, N, K] transposed."""
+        b, R = self.block, x_RK.shape[0]
+        kernel_EKN = kernel.swapaxes(1, 2) if transposed else kernel
+        x_RK = self._pad(x_RK)
+
+        def expert(y_RN: jax.Array, per_expert: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+            kernel_KN, start, size = per_expert
+
+            # A block may run on into the next expert's rows, which that expert then overwrites.
+            def block(i: jax.Array, y_RN: jax.Array) -> jax.Array:
+                x_bK = jax.lax.dynamic_slice_in_dim(x_RK, start + i * b, b)
+                y_bN = jnp.matmul(x_bK, kernel_KN, precision=self.precision)
+                return jax.lax.dynamic_update_slice_in_dim(y_RN, y_bN, start + i * b, axis=0)
+
+            return jax.lax.fori_loop(0, -(-size // b), block, y_RN), None
+
+        y_RN = jnp.zeros((x_RK.shape[0], kernel_EKN.shape[-1]), x_RK.dtype)
+        y_RN, _ = jax.lax.scan(expert, y_RN, (kernel_EKN, _starts(size_E), size_E))
+        return y_RN[:R]
+
+    def outer(self, x_RD: jax.Array, dy_RF: jax.Array, size_E: jax.Array) -> jax.Array:
+        """[E, D, F]: x^T dy over each expert's rows, summed in float32."""
+        b, dtype = self.block, x_RD.dtype
+        D, F = x_RD.shape[1], dy_RF.shape[1]
+        x_RD, dy_RF = self._pad(x_RD), self._pad(dy_RF)
+
+        def expert(_: None, per_expert: tuple[jax.Array, ...]) -> tuple[None, jax.Array]:
+            start, size = per_expert
+
+            def block(i: jax.Array, sum_DF: jax.Array) -> jax.Array:
+                mine_b1 = (jnp.arange(b) + i * b < size)[:, None]
+                x_bD = jax.lax.dynamic_slice_in_dim(x_RD, start + i * b, b)
+                dy_bF = jax.lax.dynamic_slice_in_dim(dy_RF, start + i * b, b)
+                return sum_DF + jnp.matmul(
+                    jnp.where(mine_b1, x_bD, 0).T,
+                    dy_bF,
+                    precision=self.precision,
+                    preferred_element_type=jnp.float32,
+                )
+
+            sum_DF = jax.lax.fori_loop(0, -(-size // b), block, jnp.zeros((D, F), jnp.float32))
+            return None, sum_DF.astype(dtype)
+
+        return jax.lax.scan(expert, None, (_starts(size_E), size_E))[1]
+
+    def _pad(self, x_RD: jax.Array) -> jax.Array:
+        """Room for the last block to run on into."""
+        return jnp.pad(x_RD, ((0, self.block), (0, 0)))
+
+
+def _starts(size_E: jax.Array) -> jax.Array:
+    return jnp.cumsum(size_E) - size_E
