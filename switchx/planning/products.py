@@ -72,6 +72,8 @@ class Counter:
             lhs, _, sizes = map(_shape, eqn.invars[:3])
             everything = 2 * math.prod(lhs) * _shape(eqn.outvars[0])[-1]
             return everything * sizes[-1] // self.num_experts
+        if name == "pallas_call":
+            return self._kernel(eqn)
         inner = [self._function(function) for function in _functions(eqn)]
         if name == "cond":
             return self._branch(params, inner)
@@ -80,6 +82,15 @@ class Counter:
         if name == "scan":
             return params["length"] * sum(inner)
         return sum(inner) * (params["mesh"].size if name == "shard_map" else 1)
+
+    def _kernel(self, eqn: JaxprEqn) -> int:
+        """What it says of itself; that of sorted rows says it of experts that have all rows."""
+        flops = eqn.params["cost_estimate"].flops
+        if not eqn.params["name"].startswith("sorted"):
+            return flops
+        shapes = map(_shape, (*eqn.invars, *eqn.outvars))
+        (experts,) = (shape[0] for shape in shapes if len(shape) == 3)  # their kernels or gradients
+        return flops * experts // self.num_experts
 
     def _branch(self, params: dict[str, Any], branches: list[int]) -> int:
         """The platform's; of another conditional the largest."""

@@ -162,7 +162,7 @@ def test_experts_without_capacity():
 
 
 def test_a_platform_counts_its_own_products():
-    """A GPU multiplies ragged rows in one operation."""
+    """A GPU multiplies sorted rows in one kernel, which does not fill up an expert's last block."""
     planned = setup(switch=dict(dispatcher="ragged"))
     traced = trace_train_step(planned).jaxpr
     on_cpu = Counter("cpu", E, whole_blocks=False).count(traced)

@@ -43,11 +43,13 @@ class Tiles:
         (R, K), E = x_RK.shape, kernel.shape[0]
         N = kernel.shape[1 if transposed else 2]
         visits = _visits(size_E, R)
+        y_RN = jax.ShapeDtypeStruct((R, N), x_RK.dtype)
         call = pl.pallas_call(
             functools.partial(_rows_kernel, E, transposed, self._dot),
-            jax.ShapeDtypeStruct((R, N), x_RK.dtype),
+            y_RN,
             grid=(pl.cdiv(N, _OUTPUTS), visits[0].shape[0]),
             compiler_params=_PARAMETERS,
+            cost_estimate=_cost(2 * R * K * N, x_RK, kernel, y_RN),
             interpret=self.interpret,
             name="sorted_rows",
         )
@@ -57,11 +59,13 @@ class Tiles:
         """[E, D, F]: x^T dy over each expert's rows, summed in float32."""
         D, F, E = x_RD.shape[1], dy_RF.shape[1], size_E.shape[0]
         end_E = jnp.cumsum(size_E)
+        dkernel_EDF = jax.ShapeDtypeStruct((E, D, F), x_RD.dtype)
         call = pl.pallas_call(
             functools.partial(_outer_kernel, self._dot),
-            jax.ShapeDtypeStruct((E, D, F), x_RD.dtype),
+            dkernel_EDF,
             grid=(pl.cdiv(F, _OUTPUTS), pl.cdiv(D, _ROWS), E),
             compiler_params=_PARAMETERS,
+            cost_estimate=_cost(2 * x_RD.shape[0] * D * F, x_RD, dy_RF, dkernel_EDF),
             interpret=self.interpret,
             name="sorted_outer",
         )
@@ -69,6 +73,11 @@ class Tiles:
 
     def _dot(self, a: jax.Array, b: jax.Array, **transposed: bool) -> jax.Array:
         return plgpu.dot(a, b, precision=self.precision, **transposed)
+
+
+def _cost(flops: int, *arrays: jax.Array | jax.ShapeDtypeStruct) -> pl.CostEstimate:
+    """As if experts had all rows: each array passes through memory once."""
+    return pl.CostEstimate(flops, 0, sum(a.size * a.dtype.itemsize for a in arrays))
 
 
 def _visits(size_E: jax.Array, R: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
