@@ -32,9 +32,10 @@ class ModelConfig:
       relative_buckets, relative_max_distance: T5's relative position bias.
       bias_per_layer: whether each layer has a relative position bias of its own (UMT5), not each
         stack one.
-      remat: what the backward pass computes again instead of keeping it: "none", "dots"
-        (all but products with parameters), "full" (each block from its input).
+      remat: what the backward pass computes again instead of keeping it: "none", "dots" (all but
+        products with parameters, and what was exchanged), "full" (each block from its input).
       scan: run identical blocks as one compiled loop, so compile time does not grow with depth.
+        Without it a step is faster: no stacks of what the backward pass needs are made.
       switch: the switch layers; None is a dense model.
     """
 

@@ -9,6 +9,7 @@ from switchx.model.activations import ACTIVATIONS
 from switchx.model.config import ModelConfig
 from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
+from switchx.model.remat import kept
 from switchx.sharding import gathered
 
 
@@ -93,7 +94,7 @@ class Experts(nnx.Module):
           drop: dropout of the interim activations (the paper's expert dropout).
         """
         function = ACTIVATIONS[self.config.activation].function
-        h = product(x, kernels["wi_EDF"])
+        h = kept(product(x, kernels["wi_EDF"]))
         gated = "gate_EDF" in kernels
-        h = function(product(x, kernels["gate_EDF"])) * h if gated else function(h)
+        h = function(kept(product(x, kernels["gate_EDF"]))) * h if gated else function(h)
         return product(drop(h), kernels["wo_EFD"])

@@ -12,15 +12,9 @@ from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, StepConte
 from switchx.model.config import ModelConfig
 from switchx.model.noise import Noise
 from switchx.model.ranges import Ranges
+from switchx.model.remat import POLICIES
 from switchx.model.shape import Blocks, StackShape
 from switchx.model.switch_layer import Routed
-
-# Saved for the backward pass under "dots": products with parameters, not attention's products
-# of activations, which are large and cheap.
-_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
 
 
 class Stack(nnx.Module, Generic[C]):
@@ -89,7 +83,7 @@ class Stack(nnx.Module, Generic[C]):
             return x_BLD, tuple(returned)
 
         if self.config.remat != "none":
-            body = jax.checkpoint(body, policy=_POLICIES[self.config.remat])
+            body = jax.checkpoint(body, policy=POLICIES[self.config.remat])
         numbers_N = jnp.arange(row.first_block, row.first_block + row.num_blocks, dtype=jnp.uint32)
         x_BLD, returned_N = self._loop(body, x_BLD, (params_N, numbers_N))
         routed_N, ranges_N = returned_N
@@ -159,9 +153,16 @@ class Stack(nnx.Module, Generic[C]):
 
 
 def _unrolled(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """jax.lax.scan as straight-line code, for comparing the two."""
+    """jax.lax.scan as straight-line code."""
+    split = jax.tree.map(_entries, xs)
+    entries = jax.tree.transpose(jax.tree.structure(xs), None, split)
     rows = []
-    for n in range(jax.tree.leaves(xs)[0].shape[0]):
-        carry, row = body(carry, jax.tree.map(lambda x, n=n: x[n], xs))
+    for entry in entries:
+        carry, row = body(carry, entry)
         rows.append(row)
     return carry, jax.tree.map(lambda *row: jnp.stack(row), *rows)
+
+
+def _entries(x_N: jax.Array) -> list[jax.Array]:
+    """x_N[0], x_N[1], ...; their gradients are put together, not added up as those of slices."""
+    return [x[0] for x in jax.lax.split(x_N, (1,) * x_N.shape[0])]

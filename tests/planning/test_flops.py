@@ -137,6 +137,13 @@ def test_rematerialization():
     assert flops.waste["other"] == kept.waste["other"]
 
 
+def test_dots_keep_the_products_of_experts_too():
+    """Attention's weights and values alone are computed again."""
+    flops = count_flops(setup(num_layers=2, remat="dots", switch={}))
+    weights_and_values = INPUTS**2 + TARGETS**2 + INPUTS * TARGETS
+    assert flops.waste["rematerialization"] == 2 * 2 * BATCH * weights_and_values * INNER
+
+
 @pytest.mark.parametrize("dispatcher", ["index", "einsum", "ragged"])
 def test_frozen_experts_have_no_gradient(dispatcher):
     """A third of their products: those of each matrix's gradient, over all rows there are."""

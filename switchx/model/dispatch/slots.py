@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.noise import Noise, dropout
+from switchx.model.remat import kept
 from switchx.model.routing import Assignment, Capacity, Settings, Slots
 from switchx.sharding import constrain
 
@@ -48,7 +49,7 @@ class SlotDispatcher(abc.ABC):
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
         with jax.named_scope("dispatch"):
-            inputs = [*map(to_experts, self.dispatch(x_GSD, assignment, slots))]
+            inputs = [kept(to_experts(x)) for x in self.dispatch(x_GSD, assignment, slots)]
         with jax.named_scope("experts"):
             outputs = [
                 _computed(*own, dropout_rate, noise.fold(width) if width else noise)
@@ -56,7 +57,7 @@ class SlotDispatcher(abc.ABC):
             ]
         with jax.named_scope("combine"):
             back = [
-                from_experts(y_EGCD, networks.output_axis)
+                kept(from_experts(y_EGCD, networks.output_axis))
                 for networks, y_EGCD in zip(experts, outputs, strict=True)
             ]
             return self.combine(back, assignment, slots)
