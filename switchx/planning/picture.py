@@ -78,7 +78,8 @@ def _draw_times(axes: Any, plan: Plan) -> str:
     axes.axvline(1000 * bound.seconds, **_LIMIT)
     axes.set_xlabel("ms")
     axes.margins(x=0.1)
-    return f"a step takes at least {1000 * bound.seconds:,.1f} ms ({bound.limited_by})"
+    title = f"a step takes at least {1000 * bound.seconds:,.1f} ms ({bound.limited_by})"
+    return title + (f", likely {1000 * plan.likely.seconds:,.1f}" if plan.likely else "")
 
 
 def _draw_collectives(axes: Any, plan: Plan) -> str:

@@ -17,6 +17,7 @@ from switchx.planning.advice import advice
 from switchx.planning.devices import compile_only_devices, compiler_options, missing_compiler
 from switchx.planning.estimate import Bound, Rates, least_memory_bytes, step_bound
 from switchx.planning.flops import Flops, count_flops
+from switchx.planning.likely import Likely, likely
 from switchx.planning.memory import Memory
 from switchx.planning.network import Network
 from switchx.planning.program import Collective, collectives
@@ -65,6 +66,7 @@ class Plan:
       collectives: of one step, on one chip; () where nothing was compiled.
       flops: of one step, over all chips.
       bound: the least time a step can take; None where it does not fit.
+      likely: the time that it is likely to take; None where that is not known, as on GPUs.
       compilation: None where nothing was compiled.
       notes: lines that a reader of the figures must know.
     """
@@ -83,6 +85,7 @@ class Plan:
     collectives: tuple[Collective, ...]
     flops: Flops
     bound: Bound | None
+    likely: Likely | None
     compilation: Compilation | None
     notes: tuple[str, ...]
 
@@ -105,7 +108,7 @@ def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = p
     batch = abstract_batch(run.batch, setup)
     if missing is not None:
         held = memory.analytic(setup, batch, limit)
-        return _plan(setup, topology, held, (), None, (f"Nothing was compiled: {missing}.",))
+        return _plan(setup, topology, held, None, (f"Nothing was compiled: {missing}.",))
     say(f"lowering the step for {topology.name}")
     lowered = lower_train_step(setup)
     say(f"compiling it for {topology.num_chips:,} chips")
@@ -114,11 +117,10 @@ def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = p
     compilation = Compilation.since(start)
     if isinstance(program, memory.Refusal):
         held = memory.of_refusal(program, setup, batch)
-        return _plan(setup, topology, held, (), compilation)
+        return _plan(setup, topology, held, compilation)
     say(f"compiled in {compilation.seconds:.0f} s")
     held = memory.of_program(program, setup, batch, limit)
-    moved = collectives(program.as_text() or "", dict(mesh.shape))
-    return _plan(setup, topology, held, moved, compilation)
+    return _plan(setup, topology, held, compilation, text=program.as_text() or "")
 
 
 def abstract_mesh(run: RunConfig, topology: Topology) -> AbstractMesh:
@@ -151,10 +153,13 @@ def _plan(
     setup: Setup,
     topology: Topology,
     held: Memory,
-    moved: Sequence[Collective],
     compilation: Compilation | None,
     notes: tuple[str, ...] = (),
+    text: str = "",
 ) -> Plan:
+    """Args:
+    text: of the compiled program; "" where there is none.
+    """
     fits: bool | None = None
     if held.over:
         fits = False
@@ -162,7 +167,13 @@ def _plan(
         fits = True
     if setup.run.batch.taught:
         notes += ("The teacher's logits come with each batch: the teacher is not loaded.",)
-    flops = _flops(setup)
+    flops, axes = _flops(setup), dict(setup.mesh.shape)
+    moved = collectives(text, axes) if text else []
+    wired = Network.of(cast(Mesh, setup.mesh), topology) if text and topology.chip else None
+    bound = None if fits is False else _bound(setup, topology, flops, held, wired, moved)
+    expected = None
+    if topology.chip and wired and bound:
+        expected = likely(text, topology.chip, wired, bound)
     return Plan(
         topology=topology.name,
         chip=topology.chip.name if topology.chip else "",
@@ -170,14 +181,15 @@ def _plan(
         chips=topology.num_chips,
         hosts=topology.hosts,
         slices=topology.slices,
-        mesh=dict(setup.mesh.shape),
+        mesh=axes,
         settings=settings(setup.run),
         memory=held,
         fits=fits,
         advice=advice(setup.run, setup.mesh, held) if fits is False else (),
         collectives=tuple(moved),
         flops=flops,
-        bound=None if fits is False else _bound(setup, topology, flops, moved, held),
+        bound=bound,
+        likely=expected,
         compilation=compilation,
         notes=notes,
     )
@@ -191,15 +203,19 @@ def _flops(setup: Setup) -> Flops:
 
 
 def _bound(
-    setup: Setup, topology: Topology, flops: Flops, moved: Sequence[Collective], held: Memory
+    setup: Setup,
+    topology: Topology,
+    flops: Flops,
+    held: Memory,
+    wired: Network | None,
+    moved: Sequence[Collective],
 ) -> Bound | None:
     """The least time of a step; None on CPU devices, whose rates are not known."""
     chip, batch = topology.chip, setup.run.batch
     if chip is None:
         return None
     network, each = {"ici": 0.0, "dcn": 0.0}, tuple[float, ...]()
-    if moved:
-        wired = Network.of(cast(Mesh, setup.mesh), topology)
+    if wired:
         network = wired.seconds(moved)
         each = tuple(max(wired.seconds([one]).values()) for one in moved)
     temporaries = held.gradients + (held.activations or 0)

@@ -161,7 +161,23 @@ def _bound(plan: Plan) -> list[str]:
     )
     steps = plan.settings["TRAIN_STEPS"]
     lines.append(f"  {f'days for {steps:,} steps':<30}{bound.days:>10,.2f}  or more")
-    return lines
+    return lines + _likely(plan)
+
+
+def _likely(plan: Plan) -> list[str]:
+    likely, bound = plan.likely, plan.bound
+    if likely is None or bound is None:
+        return []
+    slower, steps = likely.seconds / bound.seconds, plan.settings["TRAIN_STEPS"]
+    return [
+        "",
+        f"{'likely time of a step':<32}{_ms(likely.seconds):>10}  from {_ms(likely.low)} to "
+        f"{_ms(likely.high)} ms: {bound.tokens_per_second / slower:,.0f} tokens/s, "
+        f"{bound.utilisation / slower:.1%} model FLOP utilisation",
+        f"  {'computation':<30}{_ms(likely.computation):>10}",
+        f"  {'networks':<30}{_ms(likely.network):>10}",
+        f"  {f'days for {steps:,} steps':<30}{bound.days * slower:>10,.2f}",
+    ]
 
 
 def _compilation(plan: Plan) -> list[str]:

@@ -136,6 +136,9 @@ def test_a_program_for_two_slices_of_tpus(command, tmp_path):
     between = [one for one in values["collectives"] if "replica" in one["axes"]]
     assert {one["kind"] for one in between} == {"all-reduce"}  # of gradients and sums
     assert values["bound"]["network"]["dcn"] > 0
+    assert "likely time of a step" in outcome.out
+    likely = values["likely"]
+    assert values["bound"]["seconds"] <= likely["low"] <= likely["seconds"] < likely["high"]
     memory = values["memory"]
     parts = ("parameters", "optimizer", "gradients", "activations", "batch", "program")
     assert memory["total"] == sum(memory[part] for part in parts)

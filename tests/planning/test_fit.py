@@ -49,6 +49,7 @@ class Compiler:
             collectives=(),
             flops=plan.Flops(1, 1, {}),
             bound=None if held.over else dataclasses.replace(BOUND, seconds=seconds),
+            likely=None,
             compilation=None,
             notes=(),
         )

@@ -1,0 +1,1 @@
+"""Public training steps on TPUs, and the programs that they are made of."""
