@@ -1,4 +1,4 @@
-"""The smallest slice that a run fits on, and the mesh and remat policy with the least step time."""
+"""The smallest slice that a run fits on, and the mesh and remat policy of the fastest step."""
 
 import concurrent.futures
 import dataclasses
@@ -39,7 +39,7 @@ class Point:
       settings: MESH_*, FULLY_SHARDED, REMAT and MICROBATCHES.
       fits: None where nothing was compiled and so nothing is known but `outcome`.
       outcome: in a few words, with figures.
-      seconds: least time of a step, where it fits.
+      seconds: `Plan.seconds`, where it fits.
     """
 
     topology: str
@@ -86,7 +86,7 @@ def find(run: RunConfig, slices: Iterable[Topology], make: Maker, say: Say) -> F
         for candidate in hopeful[MOST_MESHES:]:
             points.append(Point(topology.name, _settings(candidate), None, outcome))
         if fitting:
-            return Fit(min(fitting, key=_least_seconds), tuple(points))
+            return Fit(min(fitting, key=_seconds), tuple(points))
     return Fit(None, tuple(points))
 
 
@@ -239,12 +239,11 @@ def _point(run: RunConfig, plan: Plan) -> Point:
         outcome = f"compiled: {held.over / 1e9:,.1f} GB over"
     else:
         outcome = f"fits: {held.total / 1e9:,.1f} of {(held.limit or 0) / 1e9:,.1f} GB"
-    seconds = plan.bound.seconds if plan.bound else None
-    return Point(plan.topology, _settings(run), plan.fits, outcome, seconds)
+    return Point(plan.topology, _settings(run), plan.fits, outcome, plan.seconds)
 
 
-def _least_seconds(plan: Plan) -> float:
-    return plan.bound.seconds if plan.bound else float("inf")
+def _seconds(plan: Plan) -> float:
+    return float("inf") if plan.seconds is None else plan.seconds
 
 
 def _flags(point: Point) -> str:

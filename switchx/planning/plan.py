@@ -89,6 +89,12 @@ class Plan:
     compilation: Compilation | None
     notes: tuple[str, ...]
 
+    @property
+    def seconds(self) -> float | None:
+        """Of a step: likely, or where that is not known at least; None where nothing is."""
+        told = self.likely or self.bound
+        return told.seconds if told else None
+
 
 def make_plan(run: RunConfig, topology: Topology, say: Callable[[str], None] = print) -> Plan:
     """Lowers and compiles the run's training step for the topology, and measures the program.

@@ -47,13 +47,9 @@ def fit_text(fit: Fit) -> str:
     lines += [_point(point) for point in fit.points]
     if fit.best is None:
         return "\n".join([*lines, "", "nothing fits"])
-    chosen = next(p for p in fit.points if p.fits and p.seconds == _seconds(fit.best))
+    chosen = next(p for p in fit.points if p.fits and p.seconds == fit.best.seconds)
     named = " ".join(f"--gin.{name}={value!r}" for name, value in chosen.settings.items())
     return "\n".join([*lines, "", f"best: {fit.best.topology} {named}", "", text(fit.best)])
-
-
-def _seconds(plan: Plan) -> float | None:
-    return plan.bound.seconds if plan.bound else None
 
 
 def _point(point: Point) -> str:

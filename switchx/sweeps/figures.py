@@ -46,12 +46,13 @@ class Figures:
 
 
 class Planned(NamedTuple):
-    """What a program needs: see `Figures`; a step takes `step_seconds` at least."""
+    """What a program needs: see `Figures`; a step takes `step_seconds`, as `told_by` says."""
 
     memory: int | None
     whole: bool
     step_seconds: float | None
     problem: str | None
+    told_by: str = "bound"
 
 
 def of_sweep(
@@ -94,7 +95,7 @@ def of_sweep(
 
 def _figures(point: Point, planned: Planned, time: Time | None, problem: str | None) -> Figures:
     if time is None and planned.step_seconds is not None:
-        time = Time(own_steps(point) * planned.step_seconds, "bound")
+        time = Time(own_steps(point) * planned.step_seconds, planned.told_by)
     return Figures(planned.memory, planned.whole, time, problem or planned.problem)
 
 
@@ -167,5 +168,6 @@ def _least_seconds(run: RunConfig, topology: "Topology | None") -> float | None:
 def _compiled(run: RunConfig, topology: "Topology", say: Callable[[str], None]) -> Planned:
     made = plan.make_plan(run, topology, say)
     problem = report.refusal(made) if made.fits is False else None
-    seconds = made.bound.seconds if made.bound else None
-    return Planned(made.memory.total, made.compilation is not None, seconds, problem)
+    told_by = "likely" if made.likely else "bound"
+    whole = made.compilation is not None
+    return Planned(made.memory.total, whole, made.seconds, problem, told_by)

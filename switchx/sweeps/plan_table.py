@@ -148,6 +148,7 @@ def _flops(count: float) -> str:
 
 _TOLD_BY = {
     "bound": "time: >, the least that the device's rates allow",
+    "likely": "time: ~, as a plan of the compiled step expects",
     "rate": "time: ~, by the FLOPs a second of the points that are done",
     "same": "time: ~, by the steps of a point with the same program that is done",
 }

@@ -14,7 +14,8 @@ from switchx.training.config import RunConfig
 @dataclasses.dataclass(frozen=True)
 class Time:
     """Seconds of a point's training, and what tells them: 'done', 'same' (a point of the same
-    program that is done), 'rate' (FLOPs a second of those that are done) or 'bound' (its device's).
+    program that is done), 'rate' (FLOPs a second of those that are done), 'likely' (a plan of its
+    compiled program) or 'bound' (its device's).
     """
 
     seconds: float

@@ -8,6 +8,7 @@ from switchx.errors import UserError
 from switchx.planning import fit, plan, report
 from switchx.planning.chips import CHIPS
 from switchx.planning.estimate import Bound
+from switchx.planning.likely import Likely
 from switchx.planning.topology import Topology, family
 from tests.training.helpers import run_config
 
@@ -22,8 +23,8 @@ def small_chips(hbm_bytes):
 class Compiler:
     """Says how much a program takes from its settings alone: remat frees, parts free more."""
 
-    def __init__(self, activations):
-        self.activations, self.tried = activations, []
+    def __init__(self, activations, likely=lambda run: None):
+        self.activations, self.likely, self.tried = activations, likely, []
 
     def __call__(self, run, topology):
         mesh = plan.abstract_mesh(run, topology)
@@ -49,14 +50,14 @@ class Compiler:
             collectives=(),
             flops=plan.Flops(1, 1, {}),
             bound=None if held.over else dataclasses.replace(BOUND, seconds=seconds),
-            likely=None,
+            likely=self.likely(run),
             compilation=None,
             notes=(),
         )
 
 
-def search(run, hbm_bytes, activations):
-    compiler = Compiler(activations)
+def search(run, hbm_bytes, activations, **others):
+    compiler = Compiler(activations, **others)
     found = fit.find(run, small_chips(hbm_bytes), compiler, say=lambda _: None)
     return found, compiler
 
@@ -86,6 +87,15 @@ def test_what_fits_is_given_back_its_activations():
     assert found.best.settings["REMAT"] == "none"
     assert found.best.mesh["model"] == 1
     assert [remat for _, remat, _ in compiler.tried[:3]] == ["full", "dots", "none"]
+
+
+def test_what_is_likely_counts_more_than_the_bound():
+    """Of the policies the one that the bound has last."""
+    slow = {"none": 3.0, "dots": 2.0, "full": 1.0}
+    expected = lambda run: Likely(slow[run.model.remat], 0.0, 9.0, 0.0, 0.0)  # noqa: E731
+    found, _ = search(run_config(), 10**9, activations=1000, likely=expected)
+    assert found.best.settings["REMAT"] == "full"
+    assert found.best.seconds == 1
 
 
 def test_what_does_not_fit_is_computed_in_parts():
