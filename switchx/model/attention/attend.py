@@ -1,11 +1,13 @@
-"""softmax(query key + bias) value, and its gradients, by whole [B, H, L, M] arrays."""
+"""softmax(query key + bias) value: one function, in the form that suits where it runs."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from switchx.model.attention.bias import toeplitz
+from switchx.model.attention import whole
 from switchx.model.attention.visibility import Visibility
-from switchx.sharding import platform
+from switchx.sharding import LOGICAL_AXES, batch_shards, platform, spec
 
 
 @jax.custom_vjp
@@ -18,97 +20,70 @@ def attend(
 ) -> jax.Array:
     """softmax(query key + bias) value, [B, L, H, K]; the softmax in float32.
 
+    The backward pass computes the weights again from their log-sum-exp (Dao et al. 2022,
+    FlashAttention, algorithm 4): keeping them costs more than the product.
+
     Args:
       bias_HW: float32 [H, L+M-1], the bias of each diagonal, see RelativePositionBias.
-
-    The backward pass computes the weights again from their log-sum-exp (Dao et al. 2022,
-    FlashAttention, algorithm 4, without its tiles): keeping them costs more than the product.
     """
-    return _attend_fwd(query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility)[0]
+    return _forward(query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility)[0]
 
 
-Residuals = tuple[
-    jax.Array, jax.Array, jax.Array, jax.Array | None, Visibility, jax.Array, jax.Array
-]
+def _forward(*operands: Any) -> tuple[jax.Array, Any]:
+    if _by_blocks(*operands[:4]):
+        from switchx.model.attention import blocked
 
-
-def _logits(query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HW: jax.Array | None) -> jax.Array:
-    logits_BHLM = jnp.einsum(
-        "blhk,bmhk->bhlm", query_BLHK, key_BMHK, preferred_element_type=jnp.float32
-    )
-    if bias_HW is None:
-        return logits_BHLM
-    return logits_BHLM + toeplitz(bias_HW, *logits_BHLM.shape[2:])
-
-
-def _masked(logits_BHLM: jax.Array, mask_BLM: jax.Array) -> jax.Array:
-    # A finite value: a row that sees nothing then averages instead of turning into NaN.
-    return jnp.where(mask_BLM[:, None], logits_BHLM, -1e10)
-
-
-def weighted(
-    logits_BHLM: jax.Array, mask_BLM: jax.Array, value: jax.Array, equation: str
-) -> tuple[jax.Array, jax.Array]:
-    """The values' mean by the softmax of what is not masked, [B, L, H, K], and its log-sum-exp."""
-    logits_BHLM = _masked(logits_BHLM, mask_BLM)
-    max_BHL1 = jnp.max(logits_BHLM, axis=-1, keepdims=True)
-    weight_BHLM = jnp.exp(logits_BHLM - max_BHL1)
-    sum_BHL1 = jnp.sum(weight_BHLM, axis=-1, keepdims=True)
-    y_BLHK = jnp.einsum(
-        equation, weight_BHLM.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
-    y_BLHK = (y_BLHK / sum_BHL1.swapaxes(1, 2)).astype(value.dtype)
-    return y_BLHK, max_BHL1 + jnp.log(sum_BHL1)
-
-
-def _attend_fwd(
-    query_BLHK: jax.Array,
-    key_BMHK: jax.Array,
-    value_BMHK: jax.Array,
-    bias_HW: jax.Array | None,
-    visibility: Visibility,
-) -> tuple[jax.Array, Residuals]:
-    mask_BLM = visibility.mask(query_BLHK.shape[1], key_BMHK.shape[1])
-    logits_BHLM = _logits(query_BLHK, key_BMHK, bias_HW)
-    y_BLHK, log_sum_BHL1 = weighted(logits_BHLM, mask_BLM, value_BMHK, "bhlm,bmhk->blhk")
-    return y_BLHK, (query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility, y_BLHK, log_sum_BHL1)
-
-
-def _attend_bwd(
-    residuals: Residuals, dy_BLHK: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, None]:
-    query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility, y_BLHK, log_sum_BHL1 = residuals
-    dtype = query_BLHK.dtype
-    mask_BLM = visibility.mask(query_BLHK.shape[1], key_BMHK.shape[1])
-    logits_BHLM = _masked(_logits(query_BLHK, key_BMHK, bias_HW), mask_BLM)
-    # Masked again: where a row sees nothing, its log-sum-exp is too large to hold the sum.
-    weight_BHLM = jnp.where(mask_BLM[:, None], jnp.exp(logits_BHLM - log_sum_BHL1), 0.0)
-    dvalue_BMHK = jnp.einsum("bhlm,blhk->bmhk", weight_BHLM.astype(dtype), dy_BLHK)
-    dweight_BHLM = jnp.einsum(
-        "blhk,bmhk->bhlm", dy_BLHK, value_BMHK, preferred_element_type=jnp.float32
-    )
-    inner_BLH = jnp.sum(dy_BLHK.astype(jnp.float32) * y_BLHK.astype(jnp.float32), axis=-1)
-    inner_BHL1 = inner_BLH.swapaxes(1, 2)[..., None]
-    dlogits_BHLM = weight_BHLM * (dweight_BHLM - inner_BHL1)
-    dbias_HW = None if bias_HW is None else _dbias(dlogits_BHLM, bias_HW)
-    dlogits_BHLM = dlogits_BHLM.astype(dtype)
-    dquery_BLHK = jnp.einsum("bhlm,bmhk->blhk", dlogits_BHLM, key_BMHK)
-    dkey_BMHK = jnp.einsum("bhlm,blhk->bmhk", dlogits_BHLM, query_BLHK)
-    return dquery_BLHK, dkey_BMHK, dvalue_BMHK, dbias_HW, None
-
-
-def _dbias(dlogits_BHLM: jax.Array, bias_HW: jax.Array) -> jax.Array:
-    """Sums over rows and diagonals."""
-    if platform() == "cpu":
-        # A product with ones: XLA's CPU sum over the leading dimension is ten times slower.
-        ones_B = jnp.ones(dlogits_BHLM.shape[0], jnp.float32)
-        highest = jax.lax.Precision.HIGHEST
-        dbias_HLM = jnp.einsum("b,bhlm->hlm", ones_B, dlogits_BHLM, precision=highest)
+        y_BLHK, log_sum = _on_each_device(blocked.forward, operands, _OF_FORWARD)
     else:
-        dbias_HLM = jnp.sum(dlogits_BHLM, axis=0)
-    L, M = dlogits_BHLM.shape[2:]
-    (dbias_HW,) = jax.linear_transpose(lambda x_HW: toeplitz(x_HW, L, M), bias_HW)(dbias_HLM)
-    return dbias_HW
+        y_BLHK, log_sum = whole.forward(*operands)
+    return y_BLHK, (*operands, y_BLHK, log_sum)
 
 
-attend.defvjp(_attend_fwd, _attend_bwd)
+def _backward(residuals: Any, dy_BLHK: jax.Array) -> tuple[jax.Array | None, ...]:
+    operands = (*residuals, dy_BLHK)
+    if not _by_blocks(*operands[:4]):
+        return *whole.backward(*operands), None
+    from switchx.model.attention import blocked
+
+    def backward(*share: Any) -> tuple[jax.Array | None, ...]:
+        *grads, dbias_HW = blocked.backward(*share)
+        if dbias_HW is not None and not jax.sharding.get_abstract_mesh().empty:
+            dbias_HW = jax.lax.psum(dbias_HW, LOGICAL_AXES["batch"])
+        return *grads, dbias_HW
+
+    return *_on_each_device(backward, operands, _OF_BACKWARD), None
+
+
+attend.defvjp(_forward, _backward)
+
+
+def _by_blocks(
+    query_BLHK: jax.Array, key_BMHK: jax.Array, value_BMHK: jax.Array, bias_HW: jax.Array | None
+) -> bool:
+    """Whether in blocks, see blocked.py: on a TPU, of shapes that they can be cut from."""
+    if platform() != "tpu":
+        return False
+    from switchx.model.attention import blocked
+
+    B, L, H, K = query_BLHK.shape
+    mesh = jax.sharding.get_abstract_mesh()
+    rows, heads = (1, 1) if mesh.empty else (batch_shards(mesh), mesh.shape["model"])
+    if B % rows or H % heads:
+        return False
+    return blocked.fits(H // heads, L, key_BMHK.shape[1], K, bias_HW is not None)
+
+
+_HEADS, _BIAS = spec("batch", None, "heads", None), spec("heads", None)
+_LOG_SUM = spec("batch", "heads", None, None)
+_OF_OPERANDS = (_HEADS, _HEADS, _HEADS, _BIAS, spec("batch", None), _HEADS, _LOG_SUM, _HEADS)
+_OF_FORWARD = (_HEADS, _LOG_SUM)
+_OF_BACKWARD = (_HEADS, _HEADS, _HEADS, _BIAS)
+
+
+def _on_each_device(form: Callable, operands: tuple, out_specs: tuple) -> Any:
+    """Each device's rows and heads; the compiler shares out no kernel by itself."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return form(*operands)
+    return jax.shard_map(
+        form, in_specs=_OF_OPERANDS[: len(operands)], out_specs=out_specs, check_vma=False
+    )(*operands)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.attention.attend import attend, weighted
+from switchx.model.attention.attend import attend
 from switchx.model.attention.visibility import Visibility
+from switchx.model.attention.whole import weighted
 from switchx.model.config import ModelConfig
 from switchx.model.layers import normal, parameter, project
 from switchx.model.noise import Noise, dropout
