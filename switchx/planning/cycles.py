@@ -1,7 +1,8 @@
 """What the compiler expects a TPU program to cost: cycles and bytes, by part of the step.
 
 Most instructions carry the compiler's own estimate. Gathers, scatters, sorts, kernels and
-collectives carry none: they are priced here by what they have to move.
+collectives carry none: they are priced here by what they have to move, a kernel that says how much
+it multiplies by that at least.
 """
 
 import collections
@@ -44,6 +45,9 @@ _OF_SCOPE = {
 _ATTENTION = ("attention", "cross_attention")
 _CORE = re.compile(r"/attend/|bhlm")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
+# Of the matrix unit's rate, as attention's kernels are scheduled (docs/speed.md).
+_KERNEL_RATE = 0.4
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 _ARRAY = re.compile(r"\b[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
 _ON_CHIP = re.compile(r"S\(\d+\)\}")  # of an array that is in the chip's fast memory
@@ -62,8 +66,8 @@ class Cost:
 
     Attributes:
       cycles: the compiler's estimates.
-      priced: cycles of what carries none: its bytes at the memory's rate; of collectives the least
-        time on the network's links, one after the other.
+      priced: cycles of what carries none: its bytes at the memory's rate, or a kernel's products at
+        _KERNEL_RATE; of collectives the least time on the network's links, one after the other.
       unpriced: how many such instructions run, collectives excepted.
       bytes: that pass through the chip's memory.
     """
@@ -133,7 +137,11 @@ def _cost(program: Program, instruction: Instruction, chip: Chip) -> Cost:
     if not _is_unpriced(instruction):
         return Cost(bytes=through)
     moved = _bytes_through_memory(program, instruction, on_chip=True)
-    return Cost(priced=moved * chip.clock / chip.hbm_rate, unpriced=1, bytes=through)
+    seconds = moved / chip.hbm_rate
+    if flops := _KERNEL_FLOPS.search(instruction.rest):
+        rate = _KERNEL_RATE * chip.peak_flops("bfloat16")
+        seconds = max(seconds, int(flops.group(1)) / rate)
+    return Cost(priced=seconds * chip.clock, unpriced=1, bytes=through)
 
 
 def _is_unpriced(instruction: Instruction) -> bool:
