@@ -60,8 +60,8 @@ attend.defvjp(_forward, _backward)
 def _by_blocks(
     query_BLHK: jax.Array, key_BMHK: jax.Array, value_BMHK: jax.Array, bias_HW: jax.Array | None
 ) -> bool:
-    """Whether in blocks, see blocked.py: on a TPU, of shapes that they can be cut from."""
-    if platform() != "tpu":
+    """Whether by blocks: on a TPU, of shapes that can be cut up. Else by whole arrays."""
+    if not _has_room_for_blocks():
         return False
     from switchx.model.attention import blocked
 
@@ -71,6 +71,15 @@ def _by_blocks(
     if B % rows or H % heads:
         return False
     return blocked.fits(H // heads, L, key_BMHK.shape[1], K, bias_HW is not None)
+
+
+def _has_room_for_blocks() -> bool:
+    """On TPUs from v5e and v5p on; those before have a quarter of their fast memory, or less."""
+    if platform() != "tpu":
+        return False
+    from jax.experimental.pallas import tpu as pltpu
+
+    return pltpu.get_tpu_info().vmem_capacity_bytes >= 64 << 20
 
 
 _HEADS, _BIAS = spec("batch", None, "heads", None), spec("heads", None)
