@@ -7,6 +7,7 @@ import jax
 
 from switchx.model.attention import whole
 from switchx.model.attention.visibility import Visibility
+from switchx.model.remat import kept
 from switchx.sharding import LOGICAL_AXES, batch_shards, platform, spec
 
 
@@ -33,7 +34,7 @@ def _forward(*operands: Any) -> tuple[jax.Array, Any]:
     if _by_blocks(*operands[:4]):
         from switchx.model.attention import blocked
 
-        y_BLHK, log_sum = _on_each_device(blocked.forward, operands, _OF_FORWARD)
+        y_BLHK, log_sum = map(kept, _on_each_device(blocked.forward, operands, _OF_FORWARD))
     else:
         y_BLHK, log_sum = whole.forward(*operands)
     return y_BLHK, (*operands, y_BLHK, log_sum)
