@@ -5,11 +5,36 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 Function = Callable[[jax.Array], jax.Array]
 
 _gelu_tanh: Function = functools.partial(jax.nn.gelu, approximate=True)
 _gelu_erf: Function = functools.partial(jax.nn.gelu, approximate=False)
+
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), whose gradient is taken by its result.
+
+    So no more is kept for the backward pass than what is multiplied next. Left to itself, XLA's
+    TPU compiler keeps x too, or packs the signs into bits, each at more than a product's cost.
+    """
+    return jnp.maximum(x, 0)
+
+
+def _relu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = relu(x)
+    return y, y
+
+
+def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    # Behind the barrier the signs cannot be computed, and packed, before they are used.
+    kept = jax.lax.platform_dependent(y, tpu=jax.lax.optimization_barrier, default=lambda y: y)
+    return (jnp.where(kept > 0, dy, 0),)
+
+
+relu.defvjp(_relu_fwd, _relu_bwd)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +48,11 @@ class Activation:
 # There are two GELUs: x Phi(x) itself, by the error function, and its approximation by a tanh
 # (Hendrycks and Gimpel 2016), which T5 1.1 was trained with.
 ACTIVATIONS = {
-    "relu": Activation(jax.nn.relu),
+    "relu": Activation(relu),
     "gelu_tanh": Activation(_gelu_tanh),
     "gelu_erf": Activation(_gelu_erf),
     "silu": Activation(jax.nn.silu),
-    "reglu": Activation(jax.nn.relu, gated=True),
+    "reglu": Activation(relu, gated=True),
     "geglu": Activation(_gelu_tanh, gated=True),
     "geglu_erf": Activation(_gelu_erf, gated=True),
     "swiglu": Activation(jax.nn.silu, gated=True),

@@ -102,14 +102,13 @@ class Noise:
         return Noise(self.low_B[index_R], self.high_B[index_R], self.site)
 
     def bits(self, shape: tuple[int, ...]) -> jax.Array:
-        """Uniform uint32 of shape [B, *shape]."""
-        full = (self.low_B.shape[0], *shape)
-        index = jnp.zeros((1,) * len(full), jnp.uint32)
-        for axis in range(1, len(full)):
-            along = tuple(n if a == axis else 1 for a, n in enumerate(full))
-            stride = jnp.uint32(math.prod(full[axis + 1 :]) % 2**32)
+        """Uniform uint32 of shape [B, *shape]; keys may have several dimensions."""
+        index = jnp.zeros((1,) * len(shape), jnp.uint32)
+        for axis in range(len(shape)):
+            along = tuple(n if a == axis else 1 for a, n in enumerate(shape))
+            stride = jnp.uint32(math.prod(shape[axis + 1 :]) % 2**32)
             index = index + stride * jax.lax.broadcasted_iota(jnp.uint32, along, axis)
-        low, high = (key.reshape(-1, *(1,) * len(shape)) for key in self.key())
+        low, high = (key.reshape(*key.shape, *(1,) * len(shape)) for key in self.key())
         return _mix(_mix(index + low) ^ high)
 
     def uniform(self, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
@@ -174,6 +173,6 @@ def dropout(x: jax.Array, rate: float, noise: Noise, shared_axis: int | None = N
     if noise.silent or rate == 0.0:
         return x
     shape = tuple(1 if axis == shared_axis else n for axis, n in enumerate(x.shape))
-    keep = noise.bits(shape[1:]) >= jnp.uint32(round(rate * 2**32))
+    keep = noise.bits(shape[noise.low_B.ndim :]) >= jnp.uint32(round(rate * 2**32))
     # A product, not a selection: what is kept for the backward pass is then as small as `shape`.
     return x * jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(x.dtype)

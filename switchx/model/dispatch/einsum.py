@@ -13,19 +13,30 @@ from switchx.model.routing import Assignment, Slots
 class EinsumDispatcher(SlotDispatcher):
     """Suits TPUs with groups of a few hundred tokens."""
 
-    def dispatch(self, x_GSD: jax.Array, assignment: Assignment, slots: Slots) -> list[jax.Array]:
-        places = _one_hot(assignment, slots, assignment.kept_GSJ, x_GSD.dtype)
-        return [jnp.einsum("gsec,gsd->gecd", where_GSEC, x_GSD) for where_GSEC in places]
+    def dispatch(
+        self, x_GSD: jax.Array, assignment: Assignment, slots: Slots, P: int
+    ) -> list[jax.Array]:
+        G, S, D = x_GSD.shape
+        x_PGSD = x_GSD.reshape(P, G // P, S, D)
+        inputs = []
+        for where_GSEC in _one_hot(assignment, slots, assignment.kept_GSJ, x_GSD.dtype):
+            where_PGSEC = where_GSEC.reshape(P, G // P, *where_GSEC.shape[1:])
+            x_PEGCD = jnp.einsum("pgsec,pgsd->pegcd", where_PGSEC, x_PGSD)
+            inputs.append(x_PEGCD.reshape(P, where_GSEC.shape[2], -1, D))
+        return inputs
 
     def combine(
         self, outputs: Sequence[jax.Array], assignment: Assignment, slots: Slots
     ) -> jax.Array:
+        P, *_, D = outputs[0].shape
+        G, S, _ = assignment.gate_GSJ.shape
+        combined = []
         places = _one_hot(assignment, slots, assignment.gate_GSJ, outputs[0].dtype)
-        combined = (
-            jnp.einsum("gsec,gecd->gsd", where_GSEC, out_GECD)
-            for where_GSEC, out_GECD in zip(places, outputs, strict=True)
-        )
-        return functools.reduce(jnp.add, combined)
+        for where_GSEC, out_PERD in zip(places, outputs, strict=True):
+            where_PGSEC = where_GSEC.reshape(P, G // P, *where_GSEC.shape[1:])
+            out_PEGCD = out_PERD.reshape(P, out_PERD.shape[1], G // P, -1, D)
+            combined.append(jnp.einsum("pgsec,pegcd->pgsd", where_PGSEC, out_PEGCD))
+        return functools.reduce(jnp.add, combined).reshape(G, S, D)
 
 
 def _one_hot(

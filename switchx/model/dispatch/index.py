@@ -12,35 +12,48 @@ from switchx.model.routing import Assignment, Slots
 
 
 class IndexDispatcher(SlotDispatcher):
-    """Each row is moved once."""
+    """Each row is moved once. In empty slots lies some token's."""
 
-    def dispatch(self, x_GSD: jax.Array, assignment: Assignment, slots: Slots) -> list[jax.Array]:
-        flat_GSJ, choice_GQ = _indices(assignment, slots)
-        y_GQD = gather_tokens(x_GSD, choice_GQ, flat_GSJ)
-        ends = itertools.accumulate(E * C for E, C in slots.by_width[:-1])
-        own = jnp.split(y_GQD, [*ends], axis=1) if len(slots.by_width) > 1 else [y_GQD]
-        G = x_GSD.shape[0]
-        return [y.reshape(G, *each, -1) for y, each in zip(own, slots.by_width, strict=True)]
+    def dispatch(
+        self, x_GSD: jax.Array, assignment: Assignment, slots: Slots, P: int
+    ) -> list[jax.Array]:
+        flat_PTJ, choice_PQ = _indices(assignment, slots, P)
+        D = x_GSD.shape[-1]
+        y_PQD = gather_tokens(x_GSD.reshape(P, -1, D), choice_PQ, flat_PTJ)
+        lines = slots.of_groups(x_GSD.shape[0] // P)
+        ends = itertools.accumulate(E * R for E, R in lines.by_width[:-1])
+        own = jnp.split(y_PQD, [*ends], axis=1) if len(lines.by_width) > 1 else [y_PQD]
+        return [y.reshape(P, *each, D) for y, each in zip(own, lines.by_width, strict=True)]
 
     def combine(
         self, outputs: Sequence[jax.Array], assignment: Assignment, slots: Slots
     ) -> jax.Array:
-        flat_GSJ, choice_GQ = _indices(assignment, slots)
-        own = [out.reshape(out.shape[0], -1, out.shape[-1]) for out in outputs]
-        out_GQD = jnp.concatenate(own, axis=1) if len(own) > 1 else own[0]
-        return gather_outputs(out_GQD, assignment.gate_GSJ, flat_GSJ, choice_GQ)
+        P, *_, D = outputs[0].shape
+        G, S, J = assignment.gate_GSJ.shape
+        flat_PTJ, choice_PQ = _indices(assignment, slots, P)
+        own = [out.reshape(P, -1, D) for out in outputs]
+        out_PQD = jnp.concatenate(own, axis=1) if len(own) > 1 else own[0]
+        gate_PTJ = assignment.gate_GSJ.reshape(P, -1, J)
+        return gather_outputs(out_PQD, gate_PTJ, flat_PTJ, choice_PQ).reshape(G, S, D)
 
 
-def _indices(assignment: Assignment, slots: Slots) -> tuple[jax.Array, jax.Array]:
-    """flat_GSJ: the slot of each choice, Q if not kept. choice_GQ: the inverse, S*J if empty."""
-    _, S, J = assignment.slot_GSJ.shape
-    Q = slots.total
-    flat_GSJ = slots.numbered(assignment.expert_GSJ, assignment.slot_GSJ)
-    flat_GSJ = jnp.where(assignment.kept_GSJ, flat_GSJ, Q)
-    number_SJ = jnp.arange(S * J, dtype=jnp.int32)
+def _indices(assignment: Assignment, slots: Slots, P: int) -> tuple[jax.Array, jax.Array]:
+    """Of the T tokens and Q slots that each of P devices has in one line.
 
-    def invert(flat_SJ: jax.Array) -> jax.Array:
-        empty_Q = jnp.full((Q,), S * J, jnp.int32)
-        return empty_Q.at[flat_SJ.reshape(-1)].set(number_SJ, mode="drop")
+    Returns:
+      flat_PTJ: the slot of each choice, Q if not kept. choice_PQ: the inverse, T*J if empty.
+    """
+    G, S, J = assignment.slot_GSJ.shape
+    lines = slots.of_groups(G // P)
+    Q, expert_GSJ = lines.total, assignment.expert_GSJ
+    group_G11 = (jnp.arange(G, dtype=jnp.int32) % (G // P))[:, None, None]
+    place_GSJ = group_G11 * slots.room(expert_GSJ) + assignment.slot_GSJ
+    flat_GSJ = jnp.where(assignment.kept_GSJ, lines.numbered(expert_GSJ, place_GSJ), Q)
+    flat_PTJ = flat_GSJ.reshape(P, -1, J)
+    number_K = jnp.arange(G // P * S * J, dtype=jnp.int32)
 
-    return flat_GSJ, jax.vmap(invert)(flat_GSJ)
+    def invert(flat_TJ: jax.Array) -> jax.Array:
+        empty_Q = jnp.full((Q,), number_K.size, jnp.int32)
+        return empty_Q.at[flat_TJ.reshape(-1)].set(number_K, mode="drop")
+
+    return flat_PTJ, jax.vmap(invert)(flat_PTJ)

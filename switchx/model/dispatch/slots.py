@@ -1,4 +1,10 @@
-"""Through slots: as many rows for each expert and group, so every shape is known."""
+"""Through slots: as many rows for each expert and group, so every shape is known.
+
+Slots lie in the one order [P, E, R, D] on their way to the experts and back: P devices that share
+out the groups, and of each expert R = G/P * C rows, those of the device's first group before those
+of its second. So neither the exchange nor the experts' products turn any array: what a device sends
+to another lies together, and one product has all rows of an expert.
+"""
 
 import abc
 from collections.abc import Sequence
@@ -7,21 +13,30 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from switchx.errors import UserError
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.noise import Noise, dropout
 from switchx.model.remat import kept
 from switchx.model.routing import Assignment, Capacity, Settings, Slots
-from switchx.sharding import constrain
+from switchx.sharding import batch_shards, constrain, spec
 
 
 class SlotDispatcher(abc.ABC):
-    """Two subclasses differ in how tokens get into slots and out; empty slots hold zeros."""
+    """Two subclasses differ in how tokens get into slots and out.
+
+    Both work on what one device has, its groups in one line with P devices in front.
+    """
 
     dropless: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def dispatch(self, x_GSD: jax.Array, assignment: Assignment, slots: Slots) -> list[jax.Array]:
-        """Returns the experts' inputs, of each width [G, E, C, D], in the dtype of `x`."""
+    def dispatch(
+        self, x_GSD: jax.Array, assignment: Assignment, slots: Slots, P: int
+    ) -> list[jax.Array]:
+        """Returns the experts' inputs, of each width [P, E, R, D], in the dtype of `x`.
+
+        What empty slots hold is any finite number: nothing comes back from them.
+        """
 
     @abc.abstractmethod
     def combine(
@@ -29,7 +44,7 @@ class SlotDispatcher(abc.ABC):
     ) -> jax.Array:
         """Returns [G, S, D]: each token's kept outputs times their gates; zero where none is.
 
-        `outputs`: of each width [G, E, C, D].
+        `outputs`: of each width [P, E, R, D]. The gradients of empty slots are zeros.
         """
 
     def check(self, settings: Settings) -> None:  # noqa: B027
@@ -48,57 +63,107 @@ class SlotDispatcher(abc.ABC):
         assert capacity is not None
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
+        P = _devices(x_GSD.shape[0])
         with jax.named_scope("dispatch"):
-            inputs = [kept(to_experts(x)) for x in self.dispatch(x_GSD, assignment, slots)]
+            inputs = [kept(to_experts(x)) for x in self.dispatch(x_GSD, assignment, slots, P)]
         with jax.named_scope("experts"):
-            outputs = [
-                _computed(*own, dropout_rate, noise.fold(width) if width else noise)
-                for width, own in enumerate(zip(experts, kernels, inputs, strict=True))
-            ]
+            outputs = []
+            for width, (_, C) in enumerate(slots.by_width):
+                own = experts[width], kernels[width], inputs[width], C
+                keys = noise.fold(width) if width else noise
+                outputs.append(_computed(*own, dropout_rate, keys))
         with jax.named_scope("combine"):
             back = [
-                kept(from_experts(y_EGCD, networks.output_axis))
-                for networks, y_EGCD in zip(experts, outputs, strict=True)
+                kept(from_experts(y_EPRD, networks.output_axis))
+                for networks, y_EPRD in zip(experts, outputs, strict=True)
             ]
             return self.combine(back, assignment, slots)
+
+
+def _devices(groups: int) -> int:
+    """How many devices share out the groups."""
+    mesh = jax.sharding.get_abstract_mesh()
+    shards = 1 if mesh.empty else batch_shards(mesh)
+    if groups % shards:
+        raise UserError(
+            f"{groups} groups of tokens cannot be shared out over MESH_DATA x MESH_EXPERT x "
+            f"MESH_REPLICA = {shards}: use a multiple of it."
+        )
+    return shards
 
 
 def _computed(
     networks: ExpertNetworks,
     kernels: dict[str, jax.Array],
-    x_EGCD: jax.Array,
+    x_EPRD: jax.Array,
+    C: int,
     dropout_rate: float,
     noise: Noise,
 ) -> jax.Array:
-    """The outputs of the experts of one width, [E, G, C, D]; `noise`: keys per group."""
+    """The outputs of the experts of one width, [E, P, R, D]; `noise`: keys per group."""
 
-    def drop(h_EGCF: jax.Array) -> jax.Array:
-        # The groups lead for their keys' sake only: the swaps fuse away.
-        h_EGCF = dropout(h_EGCF.swapaxes(0, 1), dropout_rate, noise).swapaxes(0, 1)
-        return constrain(h_EGCF, "expert", "expert_group", None, "mlp")
+    def drop(h_EPRF: jax.Array) -> jax.Array:
+        h_EPRF = dropout(h_EPRF, dropout_rate, _per_slot(noise, h_EPRF, C))
+        return constrain(h_EPRF, "expert", "expert_group", None, "mlp")
 
-    return networks.compute(kernels, x_EGCD, slot_product, drop)
-
-
-def slot_product(x_EGCD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-    """x kernel of every expert, [E, G, C, F]."""
-    return jnp.einsum("egcd,edf->egcf", x_EGCD, kernel_EDF)
+    return networks.compute(kernels, x_EPRD, slot_product, drop)
 
 
-def to_experts(x_GECD: jax.Array) -> jax.Array:
-    """[G, E, C, D] to [E, G, C, D] on the experts' devices.
+def _per_slot(noise: Noise, h_EPRF: jax.Array, C: int) -> Noise:
+    """Keys of each slot, [E, P, R], whose numbers are those of the groups' [E, C, F]."""
+    if noise.silent:
+        return noise
+    E, P, R, F = h_EPRF.shape
+    row_R = jnp.arange(R, dtype=jnp.uint32)
+    expert_E11 = jnp.arange(E, dtype=jnp.uint32)[:, None, None]
+    group_PR = jnp.arange(P, dtype=jnp.uint32)[:, None] * jnp.uint32(R // C) + row_R // C
+    own_1PR = noise.take(group_PR[None])
+    return own_1PR.shifted((expert_E11 * C + row_R % C) * jnp.uint32(F))
 
-    Constraining right before and right after makes it one all-to-all over the expert axis;
-    a single constraint compiles to all-gathers.
-    """
-    x_GECD = constrain(x_GECD, "group", None, None, "embed")
-    return constrain(x_GECD.swapaxes(0, 1), "expert", "expert_group", None, "embed")
+
+def slot_product(x_EPRD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
+    """x kernel of every expert, [E, P, R, F]."""
+    return jnp.einsum("eprd,edf->eprf", x_EPRD, kernel_EDF)
 
 
-def from_experts(y_EGCD: jax.Array, axis: str) -> jax.Array:
-    """The way back: [E, G, C, D] to [G, E, C, D] on the groups' devices, one all-to-all.
+def to_experts(x_PERD: jax.Array) -> jax.Array:
+    """[P, E, R, D] to [E, P, R, D] on the experts' devices: one all-to-all over the expert axis."""
+    x_PERD = constrain(x_PERD, "group", None, None, "embed")
+    x_PERD = _exchanged(x_PERD, _IN_GROUPS, _WITH_EXPERTS, "embed")
+    return constrain(x_PERD.swapaxes(0, 1), "expert", "expert_group", None, "embed")
+
+
+def from_experts(y_EPRD: jax.Array, axis: str) -> jax.Array:
+    """The way back: [E, P, R, D] to [P, E, R, D] on the groups' devices, one all-to-all.
 
     `axis` is the logical name of the last dimension.
     """
-    y_EGCD = constrain(y_EGCD, "expert", "expert_group", None, axis)
-    return constrain(y_EGCD.swapaxes(0, 1), "group", None, None, axis)
+    y_PERD = constrain(y_EPRD.swapaxes(0, 1), "expert_group", "expert", None, axis)
+    y_PERD = _exchanged(y_PERD, _WITH_EXPERTS, _IN_GROUPS, axis)
+    return constrain(y_PERD, "group", None, None, axis)
+
+
+_IN_GROUPS, _WITH_EXPERTS = ("group", None), ("expert_group", "expert")
+Axes = tuple[str | None, ...]
+
+
+def _exchanged(x_PERD: jax.Array, here: Axes, there: Axes, axis: str) -> jax.Array:
+    """The same array lying otherwise, by an all-to-all that turns nothing.
+
+    By hand: XLA's own way from one layout to the other transposes on both sides of it.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    n = 1 if mesh.empty else mesh.shape["expert"]
+    if n == 1:
+        return x_PERD
+
+    # On a device either its own slots of all experts or all n devices' slots of its own.
+    def move(x_pERD: jax.Array) -> jax.Array:
+        p, E, R, D = x_pERD.shape
+        sent = x_pERD.reshape(n, p * E // n, R, D)
+        received = jax.lax.all_to_all(sent, "expert", 0, 0, tiled=True)
+        return received.reshape((n, E // n, R, D) if p == 1 else (1, p * E, R, D))
+
+    return jax.shard_map(
+        move, in_specs=spec(*here, None, axis), out_specs=spec(*there, None, axis)
+    )(x_PERD)

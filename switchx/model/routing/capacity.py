@@ -27,6 +27,10 @@ class Slots:
         assert [number for number, _ in capacity.by_width] == [*experts]
         return capacity
 
+    def of_groups(self, groups: int) -> "Slots":
+        """Of so many groups together, an expert's slots of the first before those of the second."""
+        return Slots(tuple((experts, groups * slots) for experts, slots in self.by_width))
+
     @property
     def total(self) -> int:
         """Slots of all experts."""
