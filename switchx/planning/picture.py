@@ -21,7 +21,8 @@ def draw(plan: Plan, path: Path) -> None:
 
     panels = [(_draw_memory, 2)]  # each with its number of bars
     if plan.bound is not None:
-        panels.append((_draw_times, 3 + (plan.slices > 1)))
+        bars = 3 + (plan.slices > 1) + (plan.likely is not None)
+        panels.append((_draw_times, bars))
     if plan.collectives:
         panels.append((_draw_collectives, len({one.axes for one in plan.collectives})))
     heights = [0.9 + 0.36 * bars for _, bars in panels]
@@ -73,8 +74,14 @@ def _draw_times(axes: Any, plan: Plan) -> str:
         del times[NETWORKS["dcn"]]
     ms = [1000 * seconds for seconds in times.values()]
     bars = axes.barh(list(times), ms, color=_COLORS[: len(times)], height=0.6)
-    axes.invert_yaxis()  # the first on top
     axes.bar_label(bars, fmt="{:,.1f}", padding=3, fontsize=8)
+    if plan.likely:
+        low, middle, high = (
+            1000 * each for each in (plan.likely.low, plan.likely.seconds, plan.likely.high)
+        )
+        axes.barh(["likely"], [middle], color="lightgray", height=0.6)
+        axes.errorbar([middle], ["likely"], xerr=[[middle - low], [high - middle]], color="black")
+    axes.invert_yaxis()  # the first on top
     axes.axvline(1000 * bound.seconds, **_LIMIT)
     axes.set_xlabel("ms")
     axes.margins(x=0.1)
