@@ -45,9 +45,9 @@ _OF_SCOPE = {
 _ATTENTION = ("attention", "cross_attention")
 _CORE = re.compile(r"/attend/|bhlm")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
+KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 # Of the matrix unit's rate, as attention's kernels are scheduled (docs/speed.md).
-_KERNEL_RATE = 0.4
+KERNEL_RATE = 0.4
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 _ARRAY = re.compile(r"\b[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
 _ON_CHIP = re.compile(r"S\(\d+\)\}")  # of an array that is in the chip's fast memory
@@ -67,7 +67,7 @@ class Cost:
     Attributes:
       cycles: the compiler's estimates.
       priced: cycles of what carries none: its bytes at the memory's rate, or a kernel's products at
-        _KERNEL_RATE; of collectives the least time on the network's links, one after the other.
+        KERNEL_RATE; of collectives the least time on the network's links, one after the other.
       unpriced: how many such instructions run, collectives excepted.
       bytes: that pass through the chip's memory.
     """
@@ -138,8 +138,8 @@ def _cost(program: Program, instruction: Instruction, chip: Chip) -> Cost:
         return Cost(bytes=through)
     moved = _bytes_through_memory(program, instruction, on_chip=True)
     seconds = moved / chip.hbm_rate
-    if flops := _KERNEL_FLOPS.search(instruction.rest):
-        rate = _KERNEL_RATE * chip.peak_flops("bfloat16")
+    if flops := KERNEL_FLOPS.search(instruction.rest):
+        rate = KERNEL_RATE * chip.peak_flops("bfloat16")
         seconds = max(seconds, int(flops.group(1)) / rate)
     return Cost(priced=seconds * chip.clock, unpriced=1, bytes=through)
 

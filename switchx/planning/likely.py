@@ -7,10 +7,9 @@ scripts/fit_step_times.py the fit, docs/scale_and_plan.md what it was tested on.
 
 import dataclasses
 import math
-import re
 
 from switchx.planning.chips import Chip
-from switchx.planning.cycles import costs, total
+from switchx.planning.cycles import KERNEL_FLOPS, KERNEL_RATE, costs, total
 from switchx.planning.estimate import Bound
 from switchx.planning.hlo import Program
 from switchx.planning.network import Network
@@ -23,7 +22,6 @@ KERNELS = 4.13
 NETWORK = 0.905
 # Nine of ten published steps are within exp(+-ERROR) of what a fit without their model says.
 ERROR = 0.135
-_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,8 @@ def likely(text: str, chip: Chip, network: Network, bound: Bound) -> Likely | No
         return None
     parts = costs(text, chip, network)
     moved = total(parts.pop(part) for part in ("exchange", "sums"))
-    kernels = KERNELS * _kernel_flops(text) / chip.peak_flops("bfloat16")
+    # In place of the rate that the cycles have for them.
+    kernels = (KERNELS - 1 / KERNEL_RATE) * _kernel_flops(text) / chip.peak_flops("bfloat16")
     computation = total(parts.values()).total / chip.clock + kernels
     computation *= COMPUTATION[chip.name]
     moving = NETWORK * moved.total / chip.clock
@@ -66,5 +65,5 @@ def likely(text: str, chip: Chip, network: Network, bound: Bound) -> Likely | No
 def _kernel_flops(text: str) -> int:
     """Of all kernels that say how many they have."""
     running = Program(text).running(("while", "call", "conditional"))
-    found = ((times, _FLOPS.search(each.rest)) for times, _, each in running)
+    found = ((times, KERNEL_FLOPS.search(each.rest)) for times, _, each in running)
     return sum(times * int(flops.group(1)) for times, flops in found if flops)
