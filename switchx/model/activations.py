@@ -7,6 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from switchx.model.remat import held
+
 Function = Callable[[jax.Array], jax.Array]
 
 _gelu_tanh: Function = functools.partial(jax.nn.gelu, approximate=True)
@@ -29,9 +31,7 @@ def _relu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    # Behind the barrier the signs cannot be computed, and packed, before they are used.
-    kept = jax.lax.platform_dependent(y, tpu=jax.lax.optimization_barrier, default=lambda y: y)
-    return (jnp.where(kept > 0, dy, 0),)
+    return (jnp.where(held(y) > 0, dy, 0),)  # or the signs are computed, and packed, at once
 
 
 relu.defvjp(_relu_fwd, _relu_bwd)

@@ -48,6 +48,13 @@ FORMULAS = {
 }
 
 
+def test_relu_has_the_gradient_of_jax_s():
+    x = jnp.asarray([-np.inf, -1, -0.0, 0, 1e-38, 2, np.inf])
+    slope = jax.vmap(jax.grad(ACTIVATIONS["relu"].function))(x)
+    np.testing.assert_array_equal(slope, jax.vmap(jax.grad(jax.nn.relu))(x))
+    np.testing.assert_array_equal(ACTIVATIONS["relu"].function(x), jax.nn.relu(x))
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_feed_forward(activation):
     """A dense one, and as one of two experts."""

@@ -103,7 +103,7 @@ def test_every_use_of_randomness_has_keys_of_its_own(changes, more, monkeypatch)
     # Per dense layer of the encoder: weights, residual, activations, residual. A switch layer has
     # its jitter too, a decoder layer another attention, a stack a dropout at either end. More:
     # the jitter of attention's router, the extra feed-forward's activations and residual.
-    keys = [tuple(np.array(key)[:, 0].tolist()) for key in keys_used(init(config))]
+    keys = [tuple(np.ravel(part)[0] for part in key) for key in keys_used(init(config))]
     assert len(keys) == (4 + 5 + more) * 2 + (6 + 7 + more) * 2 + 2 * 2
     assert len(set(keys)) == len(keys)
 

@@ -278,15 +278,16 @@ def test_turns_by_the_size_of_the_mesh(tokens, choices, n, turns):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "rows", "message"),
+    ("sizes", "rows", "capacity", "message"),
     [
-        ((2, 4, 1), 6, r"6 rows .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8"),
-        ((1, 8, 1), 8, r"NUM_EXPERTS=4 must be a multiple of MESH_EXPERT=8"),
+        ((2, 4, 1), 6, None, r"6 rows .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8"),
+        ((1, 8, 1), 8, None, r"NUM_EXPERTS=4 must be a multiple of MESH_EXPERT=8"),
+        ((2, 4, 1), 6, ROOM, r"6 groups .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8"),
     ],
 )
-def test_what_does_not_divide_over_the_mesh_is_refused(sizes, rows, message):
+def test_what_does_not_divide_over_the_mesh_is_refused(sizes, rows, capacity, message):
     config = tiny_config()
-    one, groups = switch_layer(config, 0), grouping(config, 16, None)
+    one, groups = switch_layer(config, 0), grouping(config, 16, capacity)
     x_BLD, mask_BL = jnp.zeros((rows, 16, 16)), jnp.ones((rows, 16), bool)
     with jax.set_mesh(make_mesh(MeshConfig(*sizes))), pytest.raises(UserError, match=message):
         jax.eval_shape(lambda x_BLD: one(x_BLD, mask_BL, groups, NO_NOISE)[0], x_BLD)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from switchx.model.remat import held
+
 # Of each of P devices: Q numbers its slots, T its tokens. Each slot holds at most one choice and
 # each choice at most one slot, so the transpose of either gather is the other gather: JAX's own
 # transpose would be a scatter-add, which is slow everywhere and needs the indices' uniqueness.
@@ -76,6 +78,7 @@ def _gather_outputs_bwd(
     residuals: Residuals, dy_PTD: jax.Array
 ) -> tuple[jax.Array, jax.Array, None, None]:
     kept, gate_PTJ, flat_PTJ, choice_PQ = residuals
+    dy_PTD = held(dy_PTD)  # or all of it is turned to float32 first, for the gates' gradients
     P, T, J = flat_PTJ.shape
     gate_of_slot_PQ1 = jax.vmap(rows)(gate_PTJ.reshape(P, T * J, 1), choice_PQ)
     dout_PQD = gate_of_slot_PQ1.astype(dy_PTD.dtype) * _any_rows(dy_PTD, choice_PQ // J)

@@ -7,7 +7,7 @@ to another lies together, and one product has all rows of an expert.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import jax
@@ -129,8 +129,15 @@ def slot_product(x_EPRD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
 def to_experts(x_PERD: jax.Array) -> jax.Array:
     """[P, E, R, D] to [E, P, R, D] on the experts' devices: one all-to-all over the expert axis."""
     x_PERD = constrain(x_PERD, "group", None, None, "embed")
-    x_PERD = _exchanged(x_PERD, _IN_GROUPS, _WITH_EXPERTS, "embed")
-    return constrain(x_PERD.swapaxes(0, 1), "expert", "expert_group", None, "embed")
+    n = _sharing_experts()
+
+    # On a device its own slots of all experts, and then all n devices' slots of its own.
+    def move(x_1ERD: jax.Array) -> jax.Array:
+        sent_nERD = x_1ERD.reshape(n, -1, *x_1ERD.shape[2:])
+        return jax.lax.all_to_all(sent_nERD, "expert", 0, 0, tiled=True).swapaxes(0, 1)
+
+    x_EPRD = x_PERD.swapaxes(0, 1) if n == 1 else _moved(move, x_PERD, _GROUPS, _EXPERTS, "embed")
+    return constrain(x_EPRD, *_EXPERTS, "embed")
 
 
 def from_experts(y_EPRD: jax.Array, axis: str) -> jax.Array:
@@ -138,32 +145,33 @@ def from_experts(y_EPRD: jax.Array, axis: str) -> jax.Array:
 
     `axis` is the logical name of the last dimension.
     """
-    y_PERD = constrain(y_EPRD.swapaxes(0, 1), "expert_group", "expert", None, axis)
-    y_PERD = _exchanged(y_PERD, _WITH_EXPERTS, _IN_GROUPS, axis)
-    return constrain(y_PERD, "group", None, None, axis)
+    y_EPRD = constrain(y_EPRD, *_EXPERTS, axis)
+    n = _sharing_experts()
+
+    def move(y_EnRD: jax.Array) -> jax.Array:
+        sent_nERD = y_EnRD.swapaxes(0, 1)
+        received_nERD = jax.lax.all_to_all(sent_nERD, "expert", 0, 0, tiled=True)
+        return received_nERD.reshape(1, -1, *y_EnRD.shape[2:])
+
+    y_PERD = y_EPRD.swapaxes(0, 1) if n == 1 else _moved(move, y_EPRD, _EXPERTS, _GROUPS, axis)
+    return constrain(y_PERD, *_GROUPS, axis)
 
 
-_IN_GROUPS, _WITH_EXPERTS = ("group", None), ("expert_group", "expert")
+# Logical axes of slots but for the last one, beside their groups and beside their experts.
 Axes = tuple[str | None, ...]
+_GROUPS: Axes = ("group", None, None)
+_EXPERTS: Axes = ("expert", "expert_group", None)
 
 
-def _exchanged(x_PERD: jax.Array, here: Axes, there: Axes, axis: str) -> jax.Array:
-    """The same array lying otherwise, by an all-to-all that turns nothing.
-
-    By hand: XLA's own way from one layout to the other transposes on both sides of it.
-    """
+def _sharing_experts() -> int:
+    """How many devices share out the experts."""
     mesh = jax.sharding.get_abstract_mesh()
-    n = 1 if mesh.empty else mesh.shape["expert"]
-    if n == 1:
-        return x_PERD
+    return 1 if mesh.empty else mesh.shape["expert"]
 
-    # On a device either its own slots of all experts or all n devices' slots of its own.
-    def move(x_pERD: jax.Array) -> jax.Array:
-        p, E, R, D = x_pERD.shape
-        sent = x_pERD.reshape(n, p * E // n, R, D)
-        received = jax.lax.all_to_all(sent, "expert", 0, 0, tiled=True)
-        return received.reshape((n, E // n, R, D) if p == 1 else (1, p * E, R, D))
 
-    return jax.shard_map(
-        move, in_specs=spec(*here, None, axis), out_specs=spec(*there, None, axis)
-    )(x_PERD)
+def _moved(
+    move: Callable[[jax.Array], jax.Array], x: jax.Array, here: Axes, there: Axes, axis: str
+) -> jax.Array:
+    """The exchange by hand: XLA's own way from one layout to the other turns arrays twice."""
+    layouts = spec(*here, axis), spec(*there, axis)
+    return jax.shard_map(move, in_specs=layouts[0], out_specs=layouts[1])(x)
