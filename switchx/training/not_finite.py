@@ -9,12 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from switchx import hosts, storage
 from switchx.model import Noise, Params
 from switchx.model.ranges import PARTS, Range
+from switchx.training.adafactor import global_norm
 from switchx.training.bad_loss import BadLoss
 from switchx.training.batches import Batch
 from switchx.training.state import Setup, TrainState
@@ -176,7 +176,7 @@ def _backward(
     axes = setup.model.axes
     of_params = jax.tree.map(ranges, params, axes)
     of_grads = jax.tree.map(ranges, grads, setup.trained(axes))
-    return inputs, of_params, of_grads, outcome.sums["objective"], optax.global_norm(grads)
+    return inputs, of_params, of_grads, outcome.sums["objective"], global_norm(grads)
 
 
 def _layers(setup: Setup, ranges: dict[str, Any]) -> Iterator[Part]:

@@ -10,6 +10,7 @@ import optax
 import optax.contrib
 
 from switchx.model import Params
+from switchx.training.adafactor import factored
 from switchx.training.config import OPTIMIZERS, OptimizerConfig
 from switchx.training.freezing import Patterns, trained
 from switchx.training.unit_clipping import batch_axes, clip_by_unit
@@ -162,18 +163,12 @@ def _orthogonal(x: jax.Array) -> jax.Array:
 
 
 def _factored(leading: int, momentum: float) -> optax.GradientTransformation:
-    """Adafactor as T5 sets it (Shazeer and Stern 2018): no first moment, update clipped to RMS 1.
+    """Adafactor of parameters with so many `batch_axes`, two for those of experts.
 
-    `leading` is the number of `batch_axes` of the parameters, two for those of experts.
-    Steps are relative: each is scaled by its parameter's RMS, at least 1e-3. With `momentum` they
-    are averaged last, so that the average follows a parameter that grows.
+    With `momentum` its steps are averaged last, so that the average follows a parameter that grows.
     """
     least = MIN_EXPERT_DIM_SIZE_TO_FACTOR if leading == 2 else MIN_DIM_SIZE_TO_FACTOR
-    steps = optax.chain(
-        optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=least, epsilon=1e-30),
-        optax.clip_by_block_rms(1.0),
-        optax.scale_by_param_block_rms(1e-3),
-    )
+    steps = factored(least)
     return optax.chain(steps, optax.ema(momentum, debias=False)) if momentum else steps
 
 

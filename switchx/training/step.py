@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from switchx.model import NO_NOISE, Noise, Params
 from switchx.model.routing import Tally
 from switchx.sharding import batch_shards, constrain
+from switchx.training.adafactor import global_norm
 from switchx.training.balance import balanced, is_over_batch, loads, with_batch_loss
 from switchx.training.batches import Batch, abstract_batch
 from switchx.training.freezing import merged
@@ -118,7 +119,7 @@ def train_step(
     grads, outcome = gradients(setup, state, constants, batch)
     schedule = make_schedule(setup.run.optimizer.schedule, setup.numbers.rates)
     with jax.named_scope("optimizer"):
-        norm = optax.global_norm(grads)
+        norm = global_norm(grads)
     metrics = {
         **_metrics(outcome),
         "gradient_norm": norm,
