@@ -10,7 +10,7 @@ from switchx.model.config import ModelConfig
 from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.remat import kept
-from switchx.sharding import gathered
+from switchx.sharding import gathered, platform
 
 
 def experts_of(config: ModelConfig, rngs: nnx.Rngs) -> "Experts | ExpertsOfWidths":
@@ -94,7 +94,14 @@ class Experts(nnx.Module):
           drop: dropout of the interim activations (the paper's expert dropout).
         """
         function = ACTIVATIONS[self.config.activation].function
-        h = kept(product(x, kernels["wi_EDF"]))
-        gated = "gate_EDF" in kernels
-        h = function(kept(product(x, kernels["gate_EDF"]))) * h if gated else function(h)
-        return product(drop(h), kernels["wo_EFD"])
+        names = ("wi_EDF", "gate_EDF")
+        into = [kept(product(x, kernels[name])) for name in names if name in kernels]
+
+        def outof(into: list[jax.Array], kernel_EFD: jax.Array) -> jax.Array:
+            h, *gate = into
+            h = function(*gate) * h if gate else function(h)
+            return product(drop(h), kernel_EFD)
+
+        if platform() == "cpu":  # hashed again, dropout's bits cost less than keeping what it made
+            outof = jax.checkpoint(outof)
+        return outof(into, kernels["wo_EFD"])

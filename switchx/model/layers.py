@@ -11,7 +11,8 @@ from flax import nnx
 from switchx.model.activations import ACTIVATIONS
 from switchx.model.config import ModelConfig
 from switchx.model.noise import Noise, dropout
-from switchx.sharding import constrain, gathered
+from switchx.model.product import product
+from switchx.sharding import constrain, gathered, platform
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 
@@ -53,7 +54,7 @@ def project(x_BLD: jax.Array, kernel_DF: jax.Array, axes: tuple[str, str]) -> ja
     """
     B, L = x_BLD.shape[:2]
     kernel_DF = gathered(kernel_DF.astype(x_BLD.dtype), axes)
-    y_TF = x_BLD.reshape(B * L, kernel_DF.shape[0]) @ kernel_DF
+    y_TF = product(x_BLD.reshape(B * L, kernel_DF.shape[0]), kernel_DF)
     return y_TF.reshape(B, L, kernel_DF.shape[1])
 
 
@@ -128,5 +129,10 @@ class Embedding(nnx.Module):
         else:
             weights = gathered(self.logits_DV[...].astype(x_BLD.dtype), ("embed", "vocab"))
             equation = "bld,dv->blv"
-        y_BLV = jnp.einsum(equation, x_BLD, weights, preferred_element_type=jnp.float32)
+        if platform() == "cpu" and x_BLD.dtype == jnp.float32:
+            weights = weights.T if self.config.tied_embeddings else weights
+            B, L, D = x_BLD.shape
+            y_BLV = product(x_BLD.reshape(B * L, D), weights).reshape(B, L, -1)
+        else:
+            y_BLV = jnp.einsum(equation, x_BLD, weights, preferred_element_type=jnp.float32)
         return constrain(y_BLV, "batch", None, "vocab")

@@ -57,8 +57,8 @@ def gathered(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
     return constrain(x, *axes)
 
 
-# By `constrain`: where that is nothing, the value stays the parameter itself, and a loop over layers
-# reads it there for its backward pass, without a copy of all layers'.
+# By `constrain`: where that does nothing the value stays the parameter itself, which a loop over
+# layers then reads again in its backward pass, and keeps no copy of.
 gathered.defvjp(lambda x, axes: (constrain(x, *axes), None), lambda axes, _, dx: (dx,))
 
 

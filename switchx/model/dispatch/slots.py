@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from switchx.errors import UserError
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.noise import Noise, dropout
+from switchx.model.product import product
 from switchx.model.remat import kept
 from switchx.model.routing import Assignment, Capacity, Settings, Slots
-from switchx.sharding import batch_shards, constrain, spec
+from switchx.sharding import batch_shards, constrain, platform, spec
 
 
 class SlotDispatcher(abc.ABC):
@@ -123,6 +124,9 @@ def _per_slot(noise: Noise, h_EPRF: jax.Array, C: int) -> Noise:
 
 def slot_product(x_EPRD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
     """x kernel of every expert, [E, P, R, F]."""
+    if platform() == "cpu":
+        E, P, R, D = x_EPRD.shape
+        return product(x_EPRD.reshape(E, P * R, D), kernel_EDF).reshape(E, P, R, -1)
     return jnp.einsum("eprd,edf->eprf", x_EPRD, kernel_EDF)
 
 
