@@ -6,6 +6,7 @@ its own, and what can be taken out of a sum is.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -38,9 +39,7 @@ def factored(least: int) -> optax.GradientTransformation:
         before, *rest = state
         share = (before.count + 1.0) ** -DECAY_RATE  # of this step's squares in the averages
 
-        def of_one(*arrays: jax.Array) -> _Updated:
-            return _update(*arrays, least=least, share=share)
-
+        of_one = functools.partial(_update, least, share)
         updated = jax.tree.map(of_one, gradients, before.v_row, before.v_col, before.v, params)
         names = ("update", "v_row", "v_col", "v")
         update, v_row, v_col, v = (
@@ -65,13 +64,13 @@ class _Updated:
 
 
 def _update(
+    least: int,
+    share: jax.Array,
     g: jax.Array,
     v_row: jax.Array,
     v_col: jax.Array,
     v: jax.Array,
     parameter: jax.Array,
-    least: int,
-    share: jax.Array,
 ) -> _Updated:
     scale = jnp.maximum(jnp.sqrt(jnp.mean(jnp.square(parameter))), LEAST_SCALE)
     *_, short, long = map(int, np.argsort(g.shape)) if g.ndim > 1 else (0, 0)
