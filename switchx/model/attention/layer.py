@@ -93,8 +93,8 @@ class AttendingModule(nnx.Module):
         )
         if bias_BH1M is not None:
             logits_BHPM = logits_BHPM + bias_BH1M
-        y_BPHK, _ = weighted(logits_BHPM, mask_BPM, kept.value_BHMK, "bhpm,bhmk->bphk")
-        return project(y_BPHK, self.out_TD[...], ("heads", "embed"))
+        y_BHPK, _ = weighted(logits_BHPM, mask_BPM, kept.value_BHMK, "bhpm,bhmk->bhpk")
+        return project(y_BHPK.swapaxes(1, 2), self.out_TD[...], ("heads", "embed"))
 
 
 class Attention(AttendingModule):
