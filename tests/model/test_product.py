@@ -16,10 +16,10 @@ def test_the_gradients_are_the_products_of_the_formula(leading):
         rng.normal(size=(*leading, *shape)).astype(np.float32) for shape in ((7, 5), (5, 4), (7, 4))
     )
     y, pull = jax.vjp(product, jnp.asarray(x), jnp.asarray(kernel))
-    np.testing.assert_allclose(y, x @ kernel, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(y, x @ kernel, rtol=1e-5, atol=1e-5)
     dx, dkernel = pull(jnp.asarray(dy))
-    np.testing.assert_allclose(dx, dy @ kernel.swapaxes(-1, -2), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(dkernel, x.swapaxes(-1, -2) @ dy, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(dx, dy @ kernel.swapaxes(-1, -2), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dkernel, x.swapaxes(-1, -2) @ dy, rtol=1e-5, atol=1e-5)
 
 
 def test_a_loop_keeps_no_copy_of_its_parameters_for_the_backward_pass():
