@@ -18,7 +18,7 @@ NAMES = ("y", "dquery", "dkey", "dvalue", "dbias")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What attends to what, and which of it is known; blocks of 8 where it is longer than 16."""
+    """What attends to what, and which of it is known; in blocks of 16 or 8."""
 
     H: int
     L: int
@@ -52,6 +52,7 @@ CASES = [
     Case(H=4, L=14, M=32, K=64, biased=False, queries=True),
     Case(H=4, L=32, M=32, K=64, queries=True),
     Case(H=8, L=24, M=24, K=32, causal=True, keys=False),
+    Case(H=2, L=40, M=40, K=64),
     Case(H=2, L=12, M=24, K=128, biased=False, keys=False),
 ]
 
@@ -66,8 +67,8 @@ def computed(form, operands, dy):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(tiles, "_WHOLE", 16)
-    monkeypatch.setattr(tiles, "_BLOCK", 8)
+    for name, length in {"_BLOCK": 16, "_SMALL": 8, "_LONG": 32, "_LONGEST": 40}.items():
+        monkeypatch.setattr(tiles, name, length)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -88,6 +89,7 @@ def test_blocks_equal_whole_arrays(case, small_blocks):
         ((3, 16, 16, 64, False), "three heads of 64 do not fill vectors of 128"),
         ((4, 16, 16, 48, False), "nor do heads of 48"),
         ((4, 20, 20, 64, False), "20 is longer than a block and no number of blocks"),
+        ((4, 48, 48, 64, False), "48 is too long"),
         ((4, 16, 24, 64, True), "a bias is of a sequence to itself"),
     ],
 )

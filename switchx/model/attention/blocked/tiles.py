@@ -5,16 +5,22 @@ import dataclasses
 import jax
 
 LANES = 128
-# Lengths: of a sequence that is one block, of the blocks of longer ones, of the longest whose
-# bias, by blocks, and rows fit into a chip's fast memory.
-_WHOLE, _BLOCK, _LONGEST = 512, 256, 4096
+# The longest block, and the block where bias and rows would not fit into a chip's fast memory with
+# that: of sequences of more than _LONG, or of no multiple of it. None are longer than _LONGEST.
+_BLOCK, _SMALL, _LONG, _LONGEST = 512, 256, 2048, 4096
 
 
 def fits(H: int, L: int, M: int, K: int, biased: bool) -> bool:
     """Whether a device's H heads of width K, L queries and M keys can be cut up."""
     full_vectors = H % (LANES // K) == 0 if LANES % K == 0 else K % LANES == 0
-    cut = all(x <= _WHOLE or (x % _BLOCK == 0 and x <= _LONGEST) for x in (L, M))
+    cut = all(x % _block(x) == 0 and x <= _LONGEST for x in (L, M))
     return full_vectors and cut and (L == M or not biased)
+
+
+def _block(length: int) -> int:
+    if length <= _BLOCK:
+        return length
+    return _BLOCK if length <= _LONG and length % _BLOCK == 0 else _SMALL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +44,7 @@ class Tiles:
     @classmethod
     def of(cls, query_BLHK: jax.Array, key_BMHK: jax.Array) -> "Tiles":
         (_, L, H, K), M = query_BLHK.shape, key_BMHK.shape[1]
-        l, m = (x if x <= _WHOLE else _BLOCK for x in (L, M))
-        return cls(H, L, M, K, max(1, LANES // K), l, m)
+        return cls(H, L, M, K, max(1, LANES // K), _block(L), _block(M))
 
     @property
     def programs(self) -> int:
