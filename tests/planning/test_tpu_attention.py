@@ -2,9 +2,11 @@
 
 import re
 
+import jax
 import pytest
 from jax.experimental import topologies
 
+from switchx.planning.flops import count_flops
 from switchx.sharding import MeshConfig
 from switchx.training.step import lower_train_step
 from tests.planning.helpers import BATCH, INPUTS, TARGETS, setup
@@ -22,3 +24,15 @@ def test_the_training_step_holds_no_logits_of_attention():
     shapes = re.findall(r"\[([\d,]+)\]", text)
     whole = {s for s in shapes if any(s.startswith(f"{BATCH // 2},2,{p}") for p in pairs)}
     assert not whole
+
+
+def test_its_products_are_counted():
+    """As whole arrays' on a CPU, but for a sum over rows that is a product with ones there."""
+    devices = topologies.get_topology_desc("v5e:2x2", "tpu").devices
+    model = dict(d_kv=64, num_heads=4, dtype="bfloat16")
+    by_blocks, whole = (
+        count_flops(setup(MeshConfig(2, 1, 2), None, each, **model))
+        for each in (devices, jax.devices()[:4])
+    )
+    assert by_blocks.model == whole.model
+    assert whole.executed - by_blocks.executed == 2 * BATCH * 4 * (INPUTS**2 + TARGETS**2)

@@ -54,6 +54,7 @@ def forward(
             jax.ShapeDtypeStruct((B, t.programs, t.n, t.L), jnp.float32),
         ],
         scratch_shapes=[_blocks_of_bias(bias_HW, t)],
+        name="attention_forward",
         **_options(t, given.query, products=2),
     )(given)
     return y_BLT.reshape(query_BLHK.shape), log_sum
@@ -96,6 +97,7 @@ def backward(
             _blocks_of_bias(bias_HW, t),
             _blocks_of_bias(bias_HW, t),
         ],
+        name="attention_backward",
         **_options(t, given.query, products=5),
     )(given, _flat(y_BLHK), log_sum, _flat(dy_BLHK))
     dquery, dkey, dvalue = (x.reshape(*x.shape[:2], t.H, t.K) for x in grads)
