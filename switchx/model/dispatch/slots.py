@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from switchx.errors import UserError
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
@@ -138,7 +139,8 @@ def to_experts(x_PERD: jax.Array) -> jax.Array:
     # On a device its own slots of all experts, and then all n devices' slots of its own.
     def move(x_1ERD: jax.Array) -> jax.Array:
         sent_nERD = x_1ERD.reshape(n, -1, *x_1ERD.shape[2:])
-        return jax.lax.all_to_all(sent_nERD, "expert", 0, 0, tiled=True).swapaxes(0, 1)
+        received_nERD = jax.lax.all_to_all(sent_nERD, "expert", 0, 0, tiled=True)
+        return _as_written(received_nERD).swapaxes(0, 1)
 
     x_EPRD = x_PERD.swapaxes(0, 1) if n == 1 else _moved(move, x_PERD, _GROUPS, _EXPERTS, "embed")
     return constrain(x_EPRD, *_EXPERTS, "embed")
@@ -153,12 +155,21 @@ def from_experts(y_EPRD: jax.Array, axis: str) -> jax.Array:
     n = _sharing_experts()
 
     def move(y_EnRD: jax.Array) -> jax.Array:
-        sent_nERD = y_EnRD.swapaxes(0, 1)
+        sent_nERD = _as_written(y_EnRD.swapaxes(0, 1))
         received_nERD = jax.lax.all_to_all(sent_nERD, "expert", 0, 0, tiled=True)
         return received_nERD.reshape(1, -1, *y_EnRD.shape[2:])
 
     y_PERD = y_EPRD.swapaxes(0, 1) if n == 1 else _moved(move, y_EPRD, _EXPERTS, _GROUPS, axis)
     return constrain(y_PERD, *_GROUPS, axis)
+
+
+def _as_written(x: jax.Array) -> jax.Array:
+    """The same, and in memory in the order of its axes.
+
+    So that a turn before it, or behind it backward, is part of the product that is turned; else
+    XLA's TPU compiler lets the product write in its own order, and copies for the exchange.
+    """
+    return with_layout_constraint(x, Layout(major_to_minor=(*range(x.ndim),)))
 
 
 # Logical axes of slots but for the last one, beside their groups and beside their experts.
