@@ -1,8 +1,7 @@
 """Adafactor's update of a matrix, written so that a compiler makes few passes over it.
 
 An array too large for a cache is a pass over memory for each sum of it, and two more for whatever
-several sums share, as XLA's CPU compiler puts that down first. So each sum here has a product of
-its own, and what can be taken out of a sum is.
+of its size several of them share, as XLA's CPU compiler puts that down first.
 """
 
 import dataclasses
@@ -81,13 +80,13 @@ def _update(
         return _Updated(update / clip * scale, v_row, v_col, v)
     # The sum over the longer dimension is the one of `global_norm`, and made once for both.
     v_row = (1.0 - share) * v_row + share * (jnp.mean(jnp.square(g), long) + EPSILON)
-    v_col = (1.0 - share) * v_col + (jnp.mean(g * (share * g), short) + share * EPSILON)
-    row = jnp.expand_dims(v_row, long)
-    of_row = (row / jnp.mean(row, short, keepdims=True)) ** -0.5
-    of_col = jnp.expand_dims(v_col, short) ** -0.5
-    of_each_row = jnp.sum(jnp.square(g * of_col), long, keepdims=True)
-    clip = jnp.maximum(1.0, jnp.sqrt(jnp.sum(of_each_row * jnp.square(of_row)) / g.size))
-    return _Updated(g * of_row * of_col / clip * scale, v_row, v_col, v)
+    v_col = (1.0 - share) * v_col + share * (jnp.mean(jnp.square(g), short) + EPSILON)
+    row, col = jnp.expand_dims(v_row, long), jnp.expand_dims(v_col, short)
+    row = row / jnp.mean(row, short, keepdims=True)
+    # The update's RMS, without a factor that the update itself has: it would be put down for both.
+    of_each_row = jnp.sum(g * (g * (1.0 / col)), long, keepdims=True)
+    clip = jnp.maximum(1.0, jnp.sqrt(jnp.sum(of_each_row / row) / g.size))
+    return _Updated(g * row**-0.5 * col**-0.5 / clip * scale, v_row, v_col, v)
 
 
 def global_norm(gradients: Any) -> jax.Array:
@@ -100,6 +99,7 @@ def global_norm(gradients: Any) -> jax.Array:
         if x.ndim < 2:
             return jnp.sum(jnp.square(x))
         longer = x.ndim - 2 + int(np.argsort(x.shape[-2:])[-1])
-        return jnp.sum(jnp.sum(jnp.square(x), longer))
+        # The barrier keeps both sums from being one of its own.
+        return jnp.sum(jax.lax.optimization_barrier(jnp.sum(jnp.square(x), longer)))
 
     return jnp.sqrt(sum(map(squares, jax.tree.leaves(gradients))))
