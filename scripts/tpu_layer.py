@@ -8,6 +8,7 @@ same tokens. One line of JSON per program goes to --out; finished ones are not c
     python scripts/tpu_layer.py                                   # the default grid, 46 programs
     python scripts/tpu_layer.py --chips v5e v5e:4x4 --experts 128 --groups 512 1024
     python scripts/tpu_layer.py --dispatchers ragged --chips v5p:2x2x4
+    python scripts/tpu_layer.py --chips v5e:4x4 --options xla_tpu_scoped_vmem_limit_kib=32768
 
 Needs the extra `plan` (libtpu).
 """
@@ -57,6 +58,7 @@ def main() -> None:
     parser.add_argument("--groups", nargs="+", type=int, default=[256, 1024, 4096])
     parser.add_argument("--dispatchers", nargs="+", default=["einsum", "index", "ragged"])
     parser.add_argument("--tokens", type=int, default=16384, help="per chip")
+    parser.add_argument("--options", nargs="*", default=[], help="of the compiler, NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/tpu_layer.jsonl"))
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +74,14 @@ def main() -> None:
 
 
 def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [{"options": ""} | json.loads(line) for line in lines]
 
 
 def cases(args: argparse.Namespace) -> Iterator[dict]:
     """The dense layer of each chip, then the grid. Without capacity the group changes nothing."""
     for chips in args.chips:
-        common = {"chips": chips, "tokens": args.tokens}
+        common = {"chips": chips, "tokens": args.tokens, "options": " ".join(args.options)}
         yield common | {"dispatcher": "dense", "experts": 0, "group": 0}
         for E, kind in itertools.product(args.experts, args.dispatchers):
             if E % CHIPS[chips][1] == 0 or CHIPS[chips][1] == 1:
@@ -87,7 +90,9 @@ def cases(args: argparse.Namespace) -> Iterator[dict]:
                     yield common | {"dispatcher": kind, "experts": E, "group": group}
 
 
-def compiled(chips: str, tokens: int, dispatcher: str, experts: int, group: int) -> dict:
+def compiled(
+    chips: str, tokens: int, options: str, dispatcher: str, experts: int, group: int
+) -> dict:
     """What one program costs on each chip."""
     mesh = make_mesh(chips)
     switch = None
@@ -96,7 +101,8 @@ def compiled(chips: str, tokens: int, dispatcher: str, experts: int, group: int)
     config = ModelConfig(
         32128, D_MODEL, D_FF, 64, 12, 2, init_scale=0.1, dtype="bfloat16", switch=switch
     )
-    program = compile_layer(config, tokens * mesh.size, mesh)
+    told = dict(option.split("=") for option in options.split())
+    program = compile_layer(config, tokens * mesh.size, mesh, told)
     text = program.as_text() or ""
     # All devices are on one axis, so each kind and dtype is one row.
     moves = {f"{each.kind} {each.dtype}": each.count for each in collectives(text, mesh.shape)}
@@ -123,7 +129,9 @@ def make_mesh(chips: str) -> Mesh:
     return Mesh(np.array(devices).reshape(sizes), MESH_AXES, axis_types=auto)
 
 
-def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Compiled:
+def compile_layer(
+    config: ModelConfig, tokens: int, mesh: Mesh, options: dict[str, str] | None = None
+) -> jax.stages.Compiled:
     """The layer's output and the gradients of its parameters and its input."""
 
     def make() -> SwitchLayer | FeedForward:
@@ -156,7 +164,7 @@ def compile_layer(config: ModelConfig, tokens: int, mesh: Mesh) -> jax.stages.Co
     x_BLD = jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=batch_sharding(mesh))
     step = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))
     with jax.set_mesh(mesh):
-        return step.lower(params, x_BLD, x_BLD).compile()
+        return step.lower(params, x_BLD, x_BLD).compile(compiler_options=options)
 
 
 def table(records: list[dict]) -> str:
@@ -165,19 +173,17 @@ def table(records: list[dict]) -> str:
     Millions of cycles; "together" has what is not estimated, as if nothing overlapped.
     """
     shown = [part for part in PARTS if part not in ("attention", "stacks", "optimizer")]
-    head = ["chips", "experts", "dispatcher", "group", "FLOPs x dense", *shown]
+    head = ["chips", "options", "experts", "dispatcher", "group", "FLOPs x dense", *shown]
     head += ["together", "x dense", "not estimated", "x dense without it", "GB", "collectives"]
     lines = [head, ["---"] * len(head)]
     for r in records:
-        dense = next(
-            d
-            for d in records
-            if (d["dispatcher"], d["chips"], d["tokens"]) == ("dense", r["chips"], r["tokens"])
-        )
+        same = {key: r[key] for key in ("chips", "tokens", "options")} | {"dispatcher": "dense"}
+        dense = next(d for d in records if same.items() <= d.items())
         parts, whole, least = _parts(r), total(_parts(r).values()), total(_parts(dense).values())
         lines.append(
             [
                 r["chips"],
+                r["options"],
                 str(r["experts"] or ""),
                 r["dispatcher"],
                 str(r["group"] or ""),
