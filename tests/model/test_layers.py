@@ -109,6 +109,39 @@ def test_embedding_and_logits(tied):
     np.testing.assert_allclose(embedding.logits(jnp.asarray(x)), x @ weights, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_logits_gradients_are_products_in_the_compute_dtype(tied, dtype):
+    config = tiny_config(tied_embeddings=tied, dtype=dtype)
+    graphdef, params = nnx.split(Embedding(config, nnx.Rngs(params=0)))
+    rng = np.random.default_rng(0)
+    x_BLD, dy_BLV = rng.normal(size=(1, 3, 16)), rng.normal(size=(1, 3, config.vocab_size))
+    name, axes = ("table_VD", "vd") if tied else ("logits_DV", "dv")
+
+    def gradients(x_BLD, params, dy_BLV):
+        back = jax.vjp(lambda x, params: nnx.merge(graphdef, params).logits(x), x_BLD, params)[1]
+        dx_BLD, dparams = back(dy_BLV)
+        return dx_BLD, dparams[name][...]
+
+    given = jnp.asarray(x_BLD, dtype), params, jnp.asarray(dy_BLV, jnp.float32)
+    text = jax.jit(gradients).lower(*given).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    short = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    assert len(products) == 2  # the logits themselves are not needed
+    assert all(line.split(" : (")[1].count(f"x{short}>") >= 2 for line in products)
+    dx_BLD, dweights = jit(gradients)(*given)
+    given = given[0], params[name][...], given[2]
+    x_BLD, weights, dy_BLV = (np.asarray(a, np.float64) for a in given)
+    dy_BLV = dy_BLV * (16**-0.5 if tied else 1.0)
+    limit = 1e-5 if dtype == "float32" else 2**-6  # bfloat16 keeps 8 digits of each operand
+    for found, expected in (
+        (dx_BLD, np.einsum(f"{axes},blv->bld", weights, dy_BLV)),
+        (dweights, np.einsum(f"blv,bld->{axes}", dy_BLV, x_BLD)),
+    ):
+        error = np.abs(np.asarray(found, np.float64) - expected).max() / np.abs(expected).max()
+        assert error < limit
+
+
 # Deviations of the initial values by the last part of a parameter's name, and whether they are
 # truncated at two of them. D 64, F 128, K 8, H 4 and init_scale 0.1.
 D, F, K, H = 64, 128, 8, 4
