@@ -1,4 +1,4 @@
-"""Attention by blocks, as on TPUs, against whole arrays; the kernels are interpreted here."""
+"""Attention by blocks, of TPUs and of GPUs, against whole arrays; interpreted where it must be."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from switchx.model.attention import Visibility, attend, blocked, whole
+from switchx.model.attention import Visibility, attend, blocked, triton, whole
 from switchx.model.attention.blocked import tiles
 from switchx.sharding import MeshConfig, make_mesh
 from tests.helpers import jit
@@ -57,7 +57,7 @@ CASES = [
 ]
 
 
-FORMS = (blocked, whole)
+KERNELS = pytest.mark.parametrize("kernels", [blocked, triton], ids=["tpu", "gpu"])
 
 
 def computed(form, operands, dy):
@@ -69,13 +69,19 @@ def computed(form, operands, dy):
 def small_blocks(monkeypatch):
     for name, length in {"_BLOCK": 16, "_SMALL": 8, "_LONG": 32, "_LONGEST": 40}.items():
         monkeypatch.setattr(tiles, name, length)
+    monkeypatch.setattr(triton, "_QUERIES", 16)
+    monkeypatch.setattr(triton, "_KEYS", 16)
 
 
+@KERNELS
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_blocks_equal_whole_arrays(case, small_blocks):
+def test_blocks_equal_whole_arrays(case, kernels, small_blocks):
     assert blocked.fits(case.H, case.L, case.M, case.K, case.biased)
+    assert triton.fits(case.K)
     operands, dy = case.operands(jnp.float32)
-    found, expected = (jit(computed, static_argnums=0)(form, operands, dy) for form in FORMS)
+    found, expected = (
+        jit(computed, static_argnums=0)(form, operands, dy) for form in (kernels, whole)
+    )
     for name, a, b in zip(NAMES, found, expected, strict=True):
         if b is None:
             assert a is None
@@ -97,8 +103,9 @@ def test_what_cannot_be_cut_up(shape, why, small_blocks):
     assert not blocked.fits(*shape), why
 
 
+@KERNELS
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2), (4, 2, 1)], ids=str)
-def test_on_every_mesh(sizes, small_blocks, monkeypatch):
+def test_on_every_mesh(sizes, kernels, small_blocks, monkeypatch):
     """In a loop over rematerialised layers, as a stack has it."""
     case = dataclasses.replace(CASES[3], rows=8)
     (*arrays, visibility), dy = case.operands(jnp.float32)
@@ -112,6 +119,7 @@ def test_on_every_mesh(sizes, small_blocks, monkeypatch):
 
     expected = jit(jax.grad(loss, range(4)))(*arrays)
     monkeypatch.setattr(attend, "_has_room_for_blocks", lambda: True)
+    monkeypatch.setattr(attend, "platform", lambda: "gpu" if kernels is triton else "tpu")
     monkeypatch.setattr(attend, "whole", None)
     with jax.set_mesh(make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])):
         found = jit(jax.grad(lambda *arrays: loss(*arrays), range(4)))(*arrays)

@@ -11,7 +11,7 @@ from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import Tiles
 from tests.helpers import jit
 
-ON_A_GPU = functools.partial(product, Tiles("highest", interpret=True))
+ON_A_GPU = functools.partial(product, Tiles("highest"))
 
 # Rows per expert: none, one, several blocks of the CPU's form, exactly one, one more.
 SIZES = [[0, 300, 5, 128, 0, 129], [0, 0, 1, 0, 0, 0], [0] * 6, [7, 0, 0, 0, 0, 555]]

@@ -31,23 +31,22 @@ def attend(
 
 
 def _forward(*operands: Any) -> tuple[jax.Array, Any]:
-    if _by_blocks(*operands[:4]):
-        from switchx.model.attention import blocked
-
-        y_BLHK, log_sum = map(kept, _on_each_device(blocked.forward, operands, _OF_FORWARD))
-    else:
+    form = _kernels(*operands[:4])
+    if form is None:
         y_BLHK, log_sum = whole.forward(*operands)
+    else:
+        y_BLHK, log_sum = map(kept, _on_each_device(form.forward, operands, _OF_FORWARD))
     return y_BLHK, (*operands, y_BLHK, log_sum)
 
 
 def _backward(residuals: Any, dy_BLHK: jax.Array) -> tuple[jax.Array | None, ...]:
     operands = (*residuals, dy_BLHK)
-    if not _by_blocks(*operands[:4]):
+    form = _kernels(*operands[:4])
+    if form is None:
         return *whole.backward(*operands), None
-    from switchx.model.attention import blocked
 
     def backward(*share: Any) -> tuple[jax.Array | None, ...]:
-        *grads, dbias_HW = blocked.backward(*share)
+        *grads, dbias_HW = form.backward(*share)
         if dbias_HW is not None and not jax.sharding.get_abstract_mesh().empty:
             dbias_HW = jax.lax.psum(dbias_HW, LOGICAL_AXES["batch"])
         return *grads, dbias_HW
@@ -58,20 +57,25 @@ def _backward(residuals: Any, dy_BLHK: jax.Array) -> tuple[jax.Array | None, ...
 attend.defvjp(_forward, _backward)
 
 
-def _by_blocks(
+def _kernels(
     query_BLHK: jax.Array, key_BMHK: jax.Array, value_BMHK: jax.Array, bias_HW: jax.Array | None
-) -> bool:
-    """Whether by blocks: on a TPU, of shapes that can be cut up. Else by whole arrays."""
-    if not _has_room_for_blocks():
-        return False
-    from switchx.model.attention import blocked
-
+) -> Any:
+    """The platform's kernels, if they can cut up these shapes; None: by whole arrays."""
     B, L, H, K = query_BLHK.shape
     mesh = jax.sharding.get_abstract_mesh()
     rows, heads = (1, 1) if mesh.empty else (batch_shards(mesh), mesh.shape["model"])
     if B % rows or H % heads:
-        return False
-    return blocked.fits(H // heads, L, key_BMHK.shape[1], K, bias_HW is not None)
+        return None
+    if platform() == "gpu":
+        from switchx.model.attention import triton
+
+        return triton if triton.fits(K) else None
+    if not _has_room_for_blocks():
+        return None
+    from switchx.model.attention import blocked
+
+    fits = blocked.fits(H // heads, L, key_BMHK.shape[1], K, bias_HW is not None)
+    return blocked if fits else None
 
 
 def _has_room_for_blocks() -> bool:

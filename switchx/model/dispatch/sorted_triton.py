@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from switchx.sharding import platform
+
 # A tile's rows and outputs, and the bytes of its summands: in three stages 96 KiB of a
 # multiprocessor's shared memory, which those of bfloat16's generations have. Compiled for an H100
 # (16,384 rows, 768 x 3072, 8 and 128 experts); no GPU has run it yet.
@@ -24,14 +26,13 @@ _PARAMETERS = plgpu.CompilerParams(num_warps=8, num_stages=3)
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """One form of the products, see sorted_product; `interpret`: on the CPU, for tests.
+    """One form of the products, see sorted_product.
 
     Attributes:
       precision: of the products, as `jax.default_matmul_precision` names it.
     """
 
     precision: str | None
-    interpret: bool = False
 
     def rows(
         self, x_RK: jax.Array, kernel: jax.Array, size_E: jax.Array, transposed: bool
@@ -50,7 +51,7 @@ class Tiles:
             grid=(pl.cdiv(N, _OUTPUTS), visits[0].shape[0]),
             compiler_params=_PARAMETERS,
             cost_estimate=_cost(2 * R * K * N, x_RK, kernel, y_RN),
-            interpret=self.interpret,
+            interpret=platform() != "gpu",
             name="sorted_rows",
         )
         return call(*visits, x_RK, kernel)
@@ -66,7 +67,7 @@ class Tiles:
             grid=(pl.cdiv(F, _OUTPUTS), pl.cdiv(D, _ROWS), E),
             compiler_params=_PARAMETERS,
             cost_estimate=_cost(2 * x_RD.shape[0] * D * F, x_RD, dy_RF, dkernel_EDF),
-            interpret=self.interpret,
+            interpret=platform() != "gpu",
             name="sorted_outer",
         )
         return call(end_E - size_E, end_E, x_RD, dy_RF)
