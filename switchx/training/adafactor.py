@@ -83,23 +83,32 @@ def _update(
     v_col = (1.0 - share) * v_col + share * (jnp.mean(jnp.square(g), short) + EPSILON)
     row, col = jnp.expand_dims(v_row, long), jnp.expand_dims(v_col, short)
     row = row / jnp.mean(row, short, keepdims=True)
-    # The update's RMS, without a factor that the update itself has: it would be put down for both.
-    of_each_row = jnp.sum(g * (g * (1.0 / col)), long, keepdims=True)
-    clip = jnp.maximum(1.0, jnp.sqrt(jnp.sum(of_each_row / row) / g.size))
-    return _Updated(g * row**-0.5 * col**-0.5 / clip * scale, v_row, v_col, v)
+    update = g * row**-0.5 * col**-0.5
+    if _on_one_device():
+        # Without a factor that the update itself has: it would be put down for both.
+        squares = jnp.sum(jnp.sum(g * (g * (1.0 / col)), long, keepdims=True) / row)
+    else:  # the rows' sums would be sent
+        squares = jnp.sum(jnp.square(update))
+    clip = jnp.maximum(1.0, jnp.sqrt(squares / g.size))
+    return _Updated(update / clip * scale, v_row, v_col, v)
 
 
 def global_norm(gradients: Any) -> jax.Array:
     """The square root of the sum of all squares.
 
-    Along the longer of the last two dimensions first, a sum that `factored` needs too.
+    On one device along the longer of the last two dimensions first: `factored` needs that sum too.
     """
 
     def squares(x: jax.Array) -> jax.Array:
-        if x.ndim < 2:
+        if x.ndim < 2 or not _on_one_device():
             return jnp.sum(jnp.square(x))
         longer = x.ndim - 2 + int(np.argsort(x.shape[-2:])[-1])
         # The barrier keeps both sums from being one of its own.
         return jnp.sum(jax.lax.optimization_barrier(jnp.sum(jnp.square(x), longer)))
 
     return jnp.sqrt(sum(map(squares, jax.tree.leaves(gradients))))
+
+
+def _on_one_device() -> bool:
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
