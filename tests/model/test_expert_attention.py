@@ -12,6 +12,7 @@ from flax import nnx
 
 from switchx.errors import UserError
 from switchx.model import NO_NOISE, Model, SwitchConfig
+from switchx.model.attention import Visibility
 from switchx.model.expert_attention import ExpertAttention
 from tests.helpers import (
     grouping,
@@ -101,19 +102,23 @@ def test_a_layer_equals_token_by_token_numpy(dispatcher, choices):
     groups = (2, 12)  # of two sequences each
     rng = np.random.default_rng(0)
     x = rng.normal(size=(B, L, D))
-    mask, bias = random_mask(rng, B, L), rng.normal(size=(H, L, L))
+    mask, bias_HW = random_mask(rng, B, L), rng.normal(size=(H, 2 * L - 1))
+    distance_LL = np.arange(L) - np.arange(L)[:, None]
+    bias = bias_HW[:, L - 1 + distance_LL]
     visible = mask[:, None] & np.ones((1, L, L), bool)
     capacity = None if dispatcher == "ragged" else 3
 
     @jit
-    def layer(x, bias):
+    def layer(x, bias_HW):
         groups = grouping(attention.config, 12, capacity)
         heads = attention.of_itself(x, jnp.asarray(mask), groups, NO_NOISE)
         query, key, value, (routed,) = heads
-        y_BLD = attention(query, key, value, bias, jnp.asarray(visible), NO_NOISE)
+        y_BLD = attention(
+            query, key, value, bias_HW, Visibility(key_BM=jnp.asarray(mask, jnp.int32)), NO_NOISE
+        )
         return y_BLD, query, routed.stats
 
-    found, query_BLHK, stats = layer(jnp.asarray(x, jnp.float32), jnp.asarray(bias, jnp.float32))
+    found, query_BLHK, stats = layer(jnp.asarray(x, jnp.float32), jnp.asarray(bias_HW, jnp.float32))
     grouped = zip(x.reshape(*groups, D), mask.reshape(groups), strict=True)
     room = 100 if capacity is None else capacity
     routed = [projected(*group, *kernels, choices, room) for group in grouped]
