@@ -104,9 +104,9 @@ def costs(text: str, chip: Chip, network: Network) -> dict[str, Cost]:
 
 
 def costliest(text: str, chip: Chip) -> list[tuple[float, int, str, str, str]]:
-    """Cycles in all, how often, the part, the shape and the named scopes of each instruction, the
+    """The costliest instructions first: cycles in all, how often it runs, part, shape, named scopes.
 
-    costliest first; without collectives.
+    Without collectives.
     """
     program, rows = Program(text), []
     for times, instruction in _run(program):
