@@ -104,7 +104,7 @@ def costs(text: str, chip: Chip, network: Network) -> dict[str, Cost]:
 
 
 def costliest(text: str, chip: Chip) -> list[tuple[float, int, str, str, str]]:
-    """The costliest instructions first: cycles in all, how often it runs, part, shape, named scopes.
+    """The costliest instructions first: cycles in all, how often run, part, shape, named scopes.
 
     Without collectives.
     """
