@@ -9,12 +9,13 @@ from switchx.model.product import product
 from switchx.sharding import gathered
 
 
+# There is less to turn of x, then of dy and the result.
+@pytest.mark.parametrize(("R", "D", "F"), [(7, 5, 4), (40, 20, 3)], ids=["narrow", "wide"])
 @pytest.mark.parametrize("leading", [(), (3,)], ids=["one", "experts"])
-def test_the_gradients_are_the_products_of_the_formula(leading):
+def test_the_gradients_are_the_products_of_the_formula(leading, R, D, F):
     rng = np.random.default_rng(0)
-    x, kernel, dy = (
-        rng.normal(size=(*leading, *shape)).astype(np.float32) for shape in ((7, 5), (5, 4), (7, 4))
-    )
+    shapes = (R, D), (D, F), (R, F)
+    x, kernel, dy = (rng.normal(size=(*leading, *s)).astype(np.float32) for s in shapes)
     y, pull = jax.vjp(product, jnp.asarray(x), jnp.asarray(kernel))
     np.testing.assert_allclose(y, x @ kernel, rtol=1e-5, atol=1e-5)
     dx, dkernel = pull(jnp.asarray(dy))
