@@ -163,9 +163,7 @@ def _plan(
     notes: tuple[str, ...] = (),
     text: str = "",
 ) -> Plan:
-    """Args:
-    text: of the compiled program; "" where there is none.
-    """
+    """`text`: of the compiled program; "" where there is none."""
     fits: bool | None = None
     if held.over:
         fits = False
