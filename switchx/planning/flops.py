@@ -77,8 +77,7 @@ def count_flops(setup: Setup) -> Flops:
 
 def _traced(setup: Setup, whole_blocks: bool = True) -> int:
     """Of the step as it is traced for the platform of the run's mesh."""
-    switch, platform = setup.run.model.switch, setup.mesh.devices.flat[0].platform
-    counter = Counter(platform, switch.num_experts if switch else 1, whole_blocks)
+    counter = Counter(setup.mesh.devices.flat[0].platform, whole_blocks)
     return counter.count(trace_train_step(setup).jaxpr)
 
 

@@ -6,6 +6,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 
+from switchx.model.dispatch.sorted_blocks import rows_of
+
 # `name = shape opcode(`; the shape of a tuple is in parentheses.
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?(%\S+) = (.+?) ([a-z][a-z0-9\-]*)\((.*)")
 _NAME = re.compile(r"%[\w.\-]+")
@@ -72,8 +74,11 @@ class Program:
         """How often a loop goes round; 1 where that cannot be read off.
 
         CPUs and GPUs say so. For TPUs: from its counter's start, step and limit, where it is as
-        JAX writes it.
+        JAX writes it. Over blocks of an expert's rows as often as where all experts have as many.
         """
+        if rows := rows_of(loop.rest):
+            share, block = rows
+            return -(-share // block)
         if found := _TRIPS.search(loop.rest):
             return int(found.group(1))
         names = _LOOP.search(loop.rest)

@@ -8,6 +8,8 @@ from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from switchx.model.dispatch.sorted_blocks import rows_of
+
 # Calls that XLA inlines; other functions of functions keep theirs apart.
 _INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
@@ -16,15 +18,15 @@ _INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 class Counter:
     """Adds up FLOPs as XLA will do them: no product is done twice in one piece of code.
 
+    Products of rows sorted by expert do as much as the tokens give them to do; they count as if
+    all experts had as many.
+
     Attributes:
       platform: whose branch of `jax.lax.platform_dependent` counts.
-      num_experts: of the model. Loops over an expert's rows, and ragged products, do as much as
-        the tokens give them to do; they count as if all experts had as many, of whatever width.
       whole_blocks: whether an expert's last block of rows counts as full, as it is computed.
     """
 
     platform: str
-    num_experts: int
     whole_blocks: bool
 
     def count(self, traced: ClosedJaxpr) -> int:
@@ -69,28 +71,19 @@ class Counter:
             terms = math.prod(_shape(eqn.invars[0])[axis] for axis in contracted)
             return 2 * terms * math.prod(_shape(eqn.outvars[0]))
         if name == "ragged_dot_general":
-            lhs, _, sizes = map(_shape, eqn.invars[:3])
-            everything = 2 * math.prod(lhs) * _shape(eqn.outvars[0])[-1]
-            return everything * sizes[-1] // self.num_experts
-        if name == "pallas_call":
-            return self._kernel(eqn)
+            lhs, _, (experts,) = map(_shape, eqn.invars[:3])
+            share, _ = _rows(eqn) or (lhs[0] // experts, 1)
+            return 2 * math.prod(lhs[1:]) * _shape(eqn.outvars[0])[-1] * share * experts
+        if name == "pallas_call":  # what it says of itself
+            return eqn.params["cost_estimate"].flops
         inner = [self._function(function) for function in _functions(eqn)]
         if name == "cond":
             return self._branch(params, inner)
-        if name == "while" and any(inner):
-            return self._rows_in_blocks(params["body_jaxpr"].jaxpr, sum(inner))
+        if name == "while" and (rows := _rows(eqn)):
+            return self._blocks_of_rows(*rows, sum(inner))
         if name == "scan":
             return params["length"] * sum(inner)
         return sum(inner) * (params["mesh"].size if name == "shard_map" else 1)
-
-    def _kernel(self, eqn: JaxprEqn) -> int:
-        """What it says of itself; that of sorted rows says it of experts that have all rows."""
-        flops = eqn.params["cost_estimate"].flops
-        if not eqn.params["name"].startswith("sorted"):
-            return flops
-        shapes = map(_shape, (*eqn.invars, *eqn.outvars))
-        (experts,) = (shape[0] for shape in shapes if len(shape) == 3)  # their kernels or gradients
-        return flops * experts // self.num_experts
 
     def _branch(self, params: dict[str, Any], branches: list[int]) -> int:
         """The platform's; of another conditional the largest."""
@@ -100,18 +93,9 @@ class Counter:
         mine = (i for i, names in enumerate(platforms) if names is None or self.platform in names)
         return branches[next(mine)]
 
-    def _rows_in_blocks(self, body: Jaxpr, flops: int) -> int:
-        """Of the ragged dispatcher's loop over one expert's rows, b of them at a time.
-
-        The rows lie in an array that has b more than there is room for. At balance each of all
-        experts has the same share of the room that is not empty.
-        """
-        rows = next(eqn for eqn in body.eqns if eqn.primitive.name == "dynamic_slice")
-        b = rows.params["slice_sizes"][0]
-        room = _shape(rows.invars[0])[0] - b
-        if self.whole_blocks:
-            return flops * -(-room // (self.num_experts * b))
-        return flops * room // (self.num_experts * b)
+    def _blocks_of_rows(self, share: int, block: int, flops: int) -> int:
+        """Of the loop over one expert's rows, whose body multiplies a block."""
+        return flops * -(-share // block) if self.whole_blocks else flops * share // block
 
 
 class _Values:
@@ -140,6 +124,11 @@ class _Values:
 
 def _shape(var: Any) -> tuple[int, ...]:
     return var.aval.shape
+
+
+def _rows(eqn: JaxprEqn) -> tuple[int, int] | None:
+    """How many rows each expert has, and a block, in a product of sorted rows."""
+    return rows_of(str(eqn.source_info.name_stack))
 
 
 def _functions(eqn: JaxprEqn) -> Iterator[Jaxpr]:

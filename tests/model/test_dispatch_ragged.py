@@ -11,7 +11,8 @@ from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import Tiles
 from tests.helpers import jit
 
-ON_A_GPU = functools.partial(product, Tiles("highest"))
+BY_PLATFORM = functools.partial(sorted_product, share=100)
+ON_A_GPU = functools.partial(product, Tiles(100, "highest"))
 
 # Rows per expert: none, one, several blocks of the CPU's form, exactly one, one more.
 SIZES = [[0, 300, 5, 128, 0, 129], [0, 0, 1, 0, 0, 0], [0] * 6, [7, 0, 0, 0, 0, 555]]
@@ -33,7 +34,7 @@ def by_hand(x_RD, kernel_EDF, size_E, dy_RF):
 # ragged_dot is what runs where the platform has a program for it.
 @pytest.mark.parametrize(
     ("product", "D", "F"),
-    [(sorted_product, 3, 5), (jax.lax.ragged_dot, 3, 5), (ON_A_GPU, 130, 200)],
+    [(BY_PLATFORM, 3, 5), (jax.lax.ragged_dot, 3, 5), (ON_A_GPU, 130, 200)],
 )
 def test_the_product_of_each_experts_rows(product, D, F):
     rng = np.random.default_rng(0)

@@ -172,6 +172,6 @@ def test_a_platform_counts_its_own_products():
     """A GPU multiplies sorted rows in one kernel, which does not fill up an expert's last block."""
     planned = setup(switch=dict(dispatcher="ragged"))
     traced = trace_train_step(planned).jaxpr
-    on_cpu = Counter("cpu", E, whole_blocks=False).count(traced)
-    assert Counter("cuda", E, whole_blocks=True).count(traced) == on_cpu
-    assert Counter("tpu", E, whole_blocks=True).count(traced) > on_cpu
+    on_cpu = Counter("cpu", whole_blocks=False).count(traced)
+    assert Counter("cuda", whole_blocks=True).count(traced) == on_cpu
+    assert Counter("tpu", whole_blocks=True).count(traced) > on_cpu

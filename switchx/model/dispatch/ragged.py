@@ -20,17 +20,14 @@ from switchx.model.checks import only
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.dispatch.exchange import Traffic, bring_back, send
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
-from switchx.model.dispatch.sorted_product import sorted_product
-from switchx.model.noise import NO_NOISE, Noise, dropout
+from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts, argsort, sizes
+from switchx.model.noise import NO_NOISE, Noise
 from switchx.model.routing import Assignment, Capacity, Settings
 from switchx.sharding import LOGICAL_AXES, batch_shards, spec
 
 # Of answering: the most room, as a multiple of a device's own rows, and rows that are few enough
 # to have room for however many they are. Decoding, whose rows are single tokens, so has one turn.
 _MOST_ROOM, _FEW_ROWS = 4, 2048
-
-
-Kernels = list[dict[str, jax.Array]]  # of the experts of each width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +173,8 @@ class _Device:
             choice_1R, place_1TJ = choice_R[None], place_R.reshape(1, T, J)
             x_RD = gather_tokens(x_TD[None], choice_1R, place_1TJ)[0]
         noise_R = noise_R.take(jnp.minimum(choice_R, T * J - 1))
-        compute = self._compute if self.num_expert == 1 else self._compute_there
+        own = self._own(size_E.shape[0], T * J)
+        compute = self._compute_there if self.num_expert > 1 else own.of_sorted_rows
         y_1RD = compute(kernels, x_RD, size_E, noise_R)[None]
         with jax.named_scope("combine"):
             y_TD = gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
@@ -184,68 +182,30 @@ class _Device:
             y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
         return y_TD
 
-    def _compute(
-        self, kernels: Kernels, x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
-    ) -> jax.Array:
-        """The outputs of rows that are sorted by expert, `size_E` for each.
-
-        Each width takes its rows from where they begin: they are turned to the front, and back.
-        """
-        counts = [*map(number_of, kernels)]
-        sizes = jnp.split(size_E, np.cumsum(counts[:-1])) if len(counts) > 1 else [size_E]
-        y_RD = self._of_width(self.experts[0], kernels[0], x_RD, sizes[0], noise_R)
-        R, start = x_RD.shape[0], jnp.zeros((), jnp.int32)
-        for width in range(1, len(counts)):
-            start += sizes[width - 1].sum(dtype=jnp.int32)
-            number_R = jnp.arange(R, dtype=jnp.int32)
-            order_R, place_R = (number_R + start) % R, (number_R - start) % R
-            turned_RD = _permute(x_RD, order_R, place_R)
-            own = self.experts[width], kernels[width], turned_RD, sizes[width]
-            there_RD = _permute(self._of_width(*own, noise_R.take(order_R)), place_R, order_R)
-            y_RD = jnp.where((number_R < start)[:, None], y_RD, there_RD)
-        return y_RD
-
-    def _of_width(
-        self,
-        networks: ExpertNetworks,
-        kernels: dict[str, jax.Array],
-        x_RD: jax.Array,
-        size_E: jax.Array,
-        noise_R: Noise,
-    ) -> jax.Array:
-        """The outputs of the first rows, `size_E` for each of the experts of one width."""
-
-        def drop(h_RF: jax.Array) -> jax.Array:
-            share = jax.lax.axis_index("model") if self.num_model > 1 else 0
-            return dropout(h_RF, self.dropout_rate, noise_R.shifted(share * h_RF.shape[1]))
-
-        def product(x_RD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-            return sorted_product(x_RD, kernel_EDF, size_E)
-
-        with jax.named_scope("experts"):
-            return networks.compute(kernels, x_RD, product, drop)
+    def _own(self, E: int, rows: int) -> SortedExperts:
+        """This device's experts, where it and each that sends to it has so many rows for all E."""
+        share = -(-rows * self.num_expert // E)
+        return SortedExperts(self.experts, self.dropout_rate, share, self.num_model)
 
     def _compute_there(
         self, kernels: Kernels, x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
     ) -> jax.Array:
         """Sends each row to the device of its expert, computes there, and brings it back."""
-        n, R = self.num_expert, x_RD.shape[0]
+        n, R, E = self.num_expert, x_RD.shape[0], size_E.shape[0]
         traffic = Traffic.of(size_E, n)
         with jax.named_scope("dispatch"):
-            received_ND = send(x_RD, traffic).reshape(n * R, -1)
+            x_ND = send(x_RD, traffic).reshape(n * R, -1)
+            if not noise_R.silent:
+                keys_R2 = jnp.stack([noise_R.low_B, noise_R.high_B], axis=1)
+                low_N, high_N = send(keys_R2, traffic).reshape(n * R, 2).T
+                noise_R = Noise(low_N, high_N, noise_R.site)
         mine_ne = jax.lax.dynamic_slice_in_dim(
-            traffic.size_nE, traffic.me * (size_E.shape[0] // n), size_E.shape[0] // n, axis=1
+            traffic.size_nE, traffic.me * (E // n), E // n, axis=1
         )
         # Each sender's rows come sorted by expert; experts want theirs of all senders together.
-        order_N, place_N = _argsort(_expert_of_row(mine_ne, R))
-        if not noise_R.silent:
-            keys_R2 = jnp.stack([noise_R.low_B, noise_R.high_B], axis=1)
-            low_N, high_N = send(keys_R2, traffic).reshape(n * R, 2)[order_N].T
-            noise_R = Noise(low_N, high_N, noise_R.site)
-        x_ND = _permute(received_ND, order_N, place_N)
-        y_ND = self._compute(kernels, x_ND, mine_ne.sum(axis=0), noise_R)
+        y_ND = self._own(E, R).of_rows(kernels, x_ND, _expert_of_row(mine_ne, R), noise_R)
         with jax.named_scope("combine"):
-            return bring_back(_permute(y_ND, place_N, order_N).reshape(n, R, -1), traffic)
+            return bring_back(y_ND.reshape(n, R, -1), traffic)
 
 
 def _by_device(experts: Sequence[int], n: int) -> np.ndarray:
@@ -270,17 +230,10 @@ def _sort(assignment_TJ: Assignment, order_E: np.ndarray) -> tuple[jax.Array, ja
         expert_TJ = jnp.asarray(np.argsort(order_E).astype(np.int32))[expert_TJ]
     expert_R = jnp.where(assignment_TJ.kept_GSJ, expert_TJ, E).reshape(-1)
     R = expert_R.shape[0]
-    choice_R, position_R = _argsort(expert_R)
-    size_E = jnp.sum(expert_R[:, None] == jnp.arange(E), axis=0, dtype=jnp.int32)
+    choice_R, position_R = argsort(expert_R)
+    size_E = sizes(expert_R, E)
     choice_R = jnp.where(jnp.arange(R) < size_E.sum(), choice_R, R)
     return choice_R, jnp.where(expert_R < E, position_R, R), size_E
-
-
-def _argsort(key_R: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The stable order of the keys, and its inverse: who stands where, and where each stands."""
-    number_R = jnp.arange(key_R.shape[0], dtype=jnp.int32)
-    _, order_R = jax.lax.sort_key_val(key_R, number_R, is_stable=True)
-    return order_R, jnp.zeros_like(order_R).at[order_R].set(number_R, unique_indices=True)
 
 
 def _expert_of_row(size_ne: jax.Array, R: int) -> jax.Array:
@@ -288,14 +241,3 @@ def _expert_of_row(size_ne: jax.Array, R: int) -> jax.Array:
     end_ne = jnp.cumsum(size_ne, axis=1)
     before_nRe = end_ne[:, None, :] <= jnp.arange(R)[None, :, None]
     return jnp.sum(before_nRe, axis=-1, dtype=jnp.int32).reshape(-1)
-
-
-@jax.custom_vjp
-def _permute(x_ND: jax.Array, order_N: jax.Array, place_N: jax.Array) -> jax.Array:
-    """x[order], whose transpose is the gather by the inverse, `place_N`."""
-    return x_ND[order_N]
-
-
-_permute.defvjp(
-    lambda x, order, place: (x[order], place), lambda place, dy: (dy[place], None, None)
-)

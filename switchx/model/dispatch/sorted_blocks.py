@@ -1,9 +1,24 @@
 """The products of sorted rows as loops over experts and over blocks of their rows."""
 
 import dataclasses
+import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+_SCOPE = re.compile(r"\babout_(\d+)_rows_by_(\d+)\b")
+
+
+def scope_of(share: int, block: int) -> str:
+    """The named scope of a loop over an expert's blocks: how often it goes round is not static."""
+    return f"about_{share}_rows_by_{block}"
+
+
+def rows_of(scope: str) -> tuple[int, int] | None:
+    """An expert's rows, about, and those of a block, if this is such a loop's path of scopes."""
+    found = _SCOPE.search(scope)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,10 +27,12 @@ class Blocks:
 
     Attributes:
       block: rows that are multiplied at a time.
+      share: rows that an expert has where all have as many, about.
       precision: of the products, as `jax.default_matmul_precision` names it.
     """
 
     block: int
+    share: int
     precision: str | None
 
     def rows(
@@ -35,7 +52,7 @@ class Blocks:
                 y_bN = jnp.matmul(x_bK, kernel_KN, precision=self.precision)
                 return jax.lax.dynamic_update_slice_in_dim(y_RN, y_bN, start + i * b, axis=0)
 
-            return jax.lax.fori_loop(0, -(-size // b), block, y_RN), None
+            return self._loop(size, block, y_RN), None
 
         y_RN = jnp.zeros((x_RK.shape[0], kernel_EKN.shape[-1]), x_RK.dtype)
         y_RN, _ = jax.lax.scan(expert, y_RN, (kernel_EKN, _starts(size_E), size_E))
@@ -61,10 +78,15 @@ class Blocks:
                     preferred_element_type=jnp.float32,
                 )
 
-            sum_DF = jax.lax.fori_loop(0, -(-size // b), block, jnp.zeros((D, F), jnp.float32))
+            sum_DF = self._loop(size, block, jnp.zeros((D, F), jnp.float32))
             return None, sum_DF.astype(dtype)
 
         return jax.lax.scan(expert, None, (_starts(size_E), size_E))[1]
+
+    def _loop(self, size: jax.Array, block: Callable, start: jax.Array) -> jax.Array:
+        """A loop over the blocks of an expert's rows."""
+        with jax.named_scope(scope_of(self.share, self.block)):
+            return jax.lax.fori_loop(0, -(-size // self.block), block, start)
 
     def _pad(self, x_RD: jax.Array) -> jax.Array:
         """Room for the last block to run on into."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import jax
 
-from switchx.model.dispatch.sorted_blocks import Blocks
+from switchx.model.dispatch.sorted_blocks import Blocks, scope_of
 from switchx.model.dispatch.sorted_triton import Tiles
 
 # Rows that are multiplied at a time on a TPU. Fewer waste less where an expert's rows end, more
@@ -13,7 +13,9 @@ from switchx.model.dispatch.sorted_triton import Tiles
 _TPU_BLOCK = 512
 
 
-def sorted_product(x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) -> jax.Array:
+def sorted_product(
+    x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array, share: int
+) -> jax.Array:
     """[R, F]: the first size_E[0] rows times kernel 0, the next size_E[1] times kernel 1, ...
 
     `jax.lax.ragged_dot` where the platform is none of these three: XLA's programs of it for CPUs
@@ -22,19 +24,24 @@ def sorted_product(x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) ->
 
     Args:
       size_E: int32; rows beyond their sum come out as anything finite.
+      share: rows that an expert has where all have as many, about: the room may be for more.
     """
     # The one in force (`jax.default_matmul_precision`), for gradients that are traced later.
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    cpu_block = _cpu_block(x_RD.shape[0] // kernel_EDF.shape[0])
     return jax.lax.platform_dependent(
         x_RD,
         kernel_EDF,
         size_E,
-        cpu=functools.partial(product, Blocks(cpu_block, precision)),
-        tpu=functools.partial(product, Blocks(_TPU_BLOCK, precision)),
-        cuda=functools.partial(product, Tiles(precision)),
-        default=jax.lax.ragged_dot,
+        cpu=functools.partial(product, Blocks(_cpu_block(share), share, precision)),
+        tpu=functools.partial(product, Blocks(_TPU_BLOCK, share, precision)),
+        cuda=functools.partial(product, Tiles(share, precision)),
+        default=functools.partial(_ragged_dot, share),
     )
+
+
+def _ragged_dot(share: int, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) -> jax.Array:
+    with jax.named_scope(scope_of(share, 1)):
+        return jax.lax.ragged_dot(x_RD, kernel_EDF, size_E)
 
 
 def _cpu_block(share: int) -> int:

@@ -29,9 +29,11 @@ class Tiles:
     """One form of the products, see sorted_product.
 
     Attributes:
+      share: rows that an expert has where all have as many, about.
       precision: of the products, as `jax.default_matmul_precision` names it.
     """
 
+    share: int
     precision: str | None
 
     def rows(
@@ -50,7 +52,7 @@ class Tiles:
             y_RN,
             grid=(pl.cdiv(N, _OUTPUTS), visits[0].shape[0]),
             compiler_params=_PARAMETERS,
-            cost_estimate=_cost(2 * R * K * N, x_RK, kernel, y_RN),
+            cost_estimate=_cost(2 * E * self.share * K * N, x_RK, kernel, y_RN),
             interpret=platform() != "gpu",
             name="sorted_rows",
         )
@@ -66,7 +68,7 @@ class Tiles:
             dkernel_EDF,
             grid=(pl.cdiv(F, _OUTPUTS), pl.cdiv(D, _ROWS), E),
             compiler_params=_PARAMETERS,
-            cost_estimate=_cost(2 * x_RD.shape[0] * D * F, x_RD, dy_RF, dkernel_EDF),
+            cost_estimate=_cost(2 * E * self.share * D * F, x_RD, dy_RF, dkernel_EDF),
             interpret=platform() != "gpu",
             name="sorted_outer",
         )
@@ -77,7 +79,7 @@ class Tiles:
 
 
 def _cost(flops: int, *arrays: jax.Array | jax.ShapeDtypeStruct) -> pl.CostEstimate:
-    """As if experts had all rows: each array passes through memory once."""
+    """Each array passes through memory once."""
     return pl.CostEstimate(flops, 0, sum(a.size * a.dtype.itemsize for a in arrays))
 
 
