@@ -9,7 +9,7 @@ from flax import nnx
 from switchx.model.config import ModelConfig
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
-from switchx.model.routing import Capacity, Slots
+from switchx.model.routing import Capacity, Pools, Slots
 from switchx.model.switch_config import SwitchConfig
 from switchx.sharding import gathered
 
@@ -17,18 +17,24 @@ from switchx.sharding import gathered
 def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> Capacity:
     """Slots per expert and group (eq. 3 within a group): factor times its share of the tokens.
 
-    An equal share, but for experts of several widths that are balanced by cost.
+    An equal share, but for experts of several widths that are balanced by cost. Those of a pool
+    (SwitchConfig.ragged_pools) have them together.
 
-    Rounded down as in the original code, at least min_capacity, at most the group. Tokens count
+    Rounded down as in the original code, at least min_capacity, at most what there may be. Tokens count
     once whatever top_k is, as in the original code of the top-2 baseline.
     """
     factor = config.train_capacity_factor if train else config.eval_capacity_factor
 
-    def slots(share: Fraction) -> int:
+    def slots(share: Fraction, most: int = group_size) -> int:
         # The small addition keeps 1.1 * 10 from being rounded down to 10.
         own = int(factor * group_size / float(1 / share) + 1e-6)
-        return min(group_size, max(own, config.min_capacity))
+        return min(most, max(own, config.min_capacity))
 
+    if config.ragged_pools is not None:
+        numbers, pools = [number for number, _ in config.token_shares], config.ragged_pools
+        # A token's choices are of different experts.
+        most = group_size * min(config.top_k, config.num_experts // pools)
+        return Pools((*numbers,), pools, slots(Fraction(1, pools), most))
     by_width = tuple((number, slots(share)) for number, share in config.token_shares)
     each = {own for _, own in by_width}
     return each.pop() if len(each) == 1 else Slots(by_width)

@@ -93,7 +93,12 @@ class SwitchConfig:
       dispatcher: how tokens reach their experts: "index" or "einsum", which fill each expert's
         capacity and agree ("index" does no more FLOPs than the slots need; "einsum", one-hot
         products, suits TPUs with groups of a few hundred tokens); or "ragged", which has no
-        capacity and drops nothing.
+        capacity and drops nothing, unless there are ragged_pools.
+      ragged_pools: with the dispatcher "ragged", into how many pools the experts are divided, each
+        of the next num_experts / ragged_pools. Those of a pool share slots, as many per group as
+        they would have one by one, and the choices beyond these are dropped (macro RAGGED_POOLS).
+        MESH_EXPERT must divide it. None: no slots, which takes room for all rows of all devices
+        where experts are on many.
       extra_dense: whether a dense feed-forward follows each one that has experts (ST-MoE).
       experts_in: what has experts in a sparse layer: "feed_forward"; "attention", whose queries,
         keys and values then come from experts (appendix A); or "both".
@@ -131,6 +136,7 @@ class SwitchConfig:
     router_init_scale: float | None = None
     expert_dropout_rate: float | None = None
     dispatcher: str = "index"
+    ragged_pools: int | None = None
     extra_dense: bool = False
     experts_in: str = "feed_forward"
     attention_dtype: str = "float32"
@@ -147,6 +153,7 @@ class SwitchConfig:
         for name, least in {"every": 1, "top_k": 1, "min_capacity": 1, "reroute_rounds": 0}.items():
             at_least(f"SwitchConfig.{name}", getattr(self, name), least)
         widths("SwitchConfig.expert_widths", self.expert_widths, self.num_experts)
+        self._check_pools()
         sparse_layers("SwitchConfig.encoder_sparse", self.encoder_sparse)
         sparse_layers("SwitchConfig.decoder_sparse", self.decoder_sparse)
         for name, accepted in {
@@ -215,6 +222,23 @@ class SwitchConfig:
         widths_E = [width for number, width in self.expert_widths for _ in range(number)]
         return tuple(width * self.num_experts / sum(widths_E) for width in widths_E)
 
+    def _check_pools(self) -> None:
+        if self.ragged_pools is None:
+            return
+        at_least("RAGGED_POOLS", self.ragged_pools, 1)
+        for number, _ in self.token_shares:
+            if number % self.ragged_pools:
+                of = f"NUM_EXPERTS={number}"
+                if self.expert_widths is not None:
+                    of = f"the {number} experts of one width in {self.expert_widths!r}"
+                raise UserError(
+                    f"RAGGED_POOLS={self.ragged_pools} does not divide {of}: use a divisor, and of "
+                    "those a multiple of MESH_EXPERT."
+                )
+        neutral = {"dispatcher": "ragged", "group_padding": "none"}
+        given = f"RAGGED_POOLS={self.ragged_pools}"
+        only(self, given, neutral, "which is of that dispatcher's groups of a set size")
+
     def _check_balance(self) -> None:
         for name, most in {"BALANCE_BIAS": None, "BALANCE_QUANTILE": 1.0}.items():
             from_zero(name, getattr(self, name.lower()), most)
@@ -241,6 +265,11 @@ class SwitchConfig:
                     f"{given} does not go with SwitchConfig.exploration='sample', whose choices "
                     "are drawn and not told by scores: use another exploration, or BALANCE_BIAS."
                 )
+
+    @property
+    def dropless(self) -> bool:
+        """Whether there is no capacity, and so nothing is dropped."""
+        return DISPATCHERS[self.dispatcher].dropless and self.ragged_pools is None
 
     @property
     def biased(self) -> bool:

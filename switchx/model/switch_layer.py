@@ -33,7 +33,7 @@ class Grouping:
 
     Attributes:
       size: tokens per group.
-      capacity: slots per expert and group, of all experts or by width; None: as many as it takes
+      capacity: slots per expert, or pool of experts, and group; None: as many as it takes
         (dropless).
       policy: which experts a group's tokens use.
       dispatcher: how they get there.
@@ -58,10 +58,10 @@ class Grouping:
         """As the configuration says, for the encoder or (`causal`) the decoder."""
         size = config.decoder_group_size if causal else config.encoder_group_size
         dispatcher = DISPATCHERS[config.dispatcher]
-        capacity = None if dispatcher.dropless else expert_capacity(config, size, train)
+        capacity = None if config.dropless else expert_capacity(config, size, train)
         filling = None
         if config.group_padding == "flaxformer":
-            filling = Filling.of(config, train, dispatcher.dropless)
+            filling = Filling.of(config, train)
         balance = config.balance(train)
         return cls(size, capacity, config.policy(causal), dispatcher, filling, balance=balance)
 
@@ -98,9 +98,9 @@ class Filling:
     min_capacity: int
 
     @classmethod
-    def of(cls, config: SwitchConfig, train: bool, dropless: bool) -> "Filling":
+    def of(cls, config: SwitchConfig, train: bool) -> "Filling":
         factor = config.train_capacity_factor if train else config.eval_capacity_factor
-        return cls(config.num_experts, None if dropless else factor, config.min_capacity)
+        return cls(config.num_experts, None if config.dropless else factor, config.min_capacity)
 
     def capacity(self, size: int) -> int | None:
         """Slots per expert of a group of so many tokens."""

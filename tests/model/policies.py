@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from switchx.model import Assignment, Noise, RoutingStats, SwitchConfig
-from switchx.model.routing import Tokens
+from switchx.model.routing import Pools, Tokens
 from tests.helpers import jit
 from tests.model import routing_oracle as oracle
 
@@ -36,24 +36,46 @@ DROPLESS: dict[str, dict[str, Any]] = {
     f"dropless {name}": dict(dispatcher="ragged", **POLICIES[name])
     for name in ("switch", "sample", "top 2", "first of top 2", "above a threshold", "at random")
 }
+# Of pools of experts that share their slots, by the ragged dispatcher too.
+POOLED: dict[str, dict[str, Any]] = {
+    f"pools, {name}": dict(dispatcher="ragged", ragged_pools=2, **POLICIES[name])
+    for name in ("switch", "top 2, by gate", "at random")
+}
 # Those that draw more than the router's input.
 RANDOM = [
     name
-    for name, changes in {**POLICIES, **DROPLESS}.items()
+    for name, changes in {**POLICIES, **DROPLESS, **POOLED}.items()
     if changes.get("exploration") == "sample" or changes.get("second_policy") == "random"
 ]
 # What the decoder does otherwise than the encoder: nothing may depend on later tokens.
 CAUSAL = ["top 2", "by gate", "at random, by gate", "one more round", "experts choose"]
+CAUSAL += ["pools, at random"]
 
 
 def fits(changes: dict[str, Any], experts: int) -> bool:
     """Whether so few experts allow the policy."""
+    if experts % changes.get("ragged_pools", 1):
+        return False
     return max(changes.get("top_k", 1), changes.get("reroute_rounds", 0) + 1) <= experts
 
 
 def widths_of(config: SwitchConfig) -> tuple[int, ...]:
     """Of each expert, where they have several."""
     return tuple(width for number, width in config.expert_widths or () for _ in range(number))
+
+
+def pools_of(config: SwitchConfig) -> tuple[int, ...]:
+    """The pool of each expert: of each width the first pool has the first."""
+    pools, widths = config.ragged_pools, config.expert_widths or ((config.num_experts, 0),)
+    return tuple(pool for number, _ in widths for pool in range(pools) for _ in range(number // pools))
+
+
+def with_room(config: SwitchConfig, slots: int) -> int | Pools:
+    """A capacity of so many slots: of each expert, or of each pool of them."""
+    if config.ragged_pools is None:
+        return slots
+    widths = config.expert_widths or ((config.num_experts, 0),)
+    return Pools(tuple(number for number, _ in widths), config.ragged_pools, slots)
 
 
 def policy_of(config: SwitchConfig) -> oracle.Policy:
@@ -65,6 +87,7 @@ def policy_of(config: SwitchConfig) -> oracle.Policy:
         rounds=config.reroute_rounds,
         experts_choose=config.encoder_routing == "experts_choose",
         cost_E=widths_of(config) if config.balance_by == "cost" else None,
+        pool_E=pools_of(config) if config.ragged_pools else None,
     )
 
 
@@ -97,7 +120,8 @@ def route(
     """As a switch layer routes by these logits."""
     score_GSE = config.explorer.scores(logits_GSE, noise_G)
     tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise_G)
-    return config.policy(causal).route(tokens, capacity)
+    room = None if capacity is None else with_room(config, capacity)
+    return config.policy(causal).route(tokens, room)
 
 
 def routed(

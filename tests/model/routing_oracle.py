@@ -24,6 +24,7 @@ class Policy:
     rounds: int = 0
     experts_choose: bool = False
     cost_E: tuple[int, ...] | None = None  # the balance loss weighs each expert's load by it
+    pool_E: tuple[int, ...] | None = None  # experts of one pool have their room together
 
 
 @dataclasses.dataclass
@@ -132,11 +133,14 @@ def _tokens_choose(
         turns = [(s, j) for j in range(J) for s in order]
     kept_SJ = np.zeros((S, J), bool)
     asked_E = np.zeros(E, int)
+    pool_E = policy.pool_E or range(E)  # each its own
+    asked_of_pool = dict.fromkeys(pool_E, 0)
     for s, j in turns:
         if not _wanted(policy, j, gate_SJ[s, j], None if uniform_SJ is None else uniform_SJ[s, j]):
             continue
         e = expert_SJ[s, j]
-        kept_SJ[s, j] = asked_E[e] < slots_of(room, e)
+        kept_SJ[s, j] = asked_of_pool[pool_E[e]] < slots_of(room, e)
+        asked_of_pool[pool_E[e]] += 1
         asked_E[e] += 1
     dropped = 1.0 - kept_SJ.sum() / max(asked_E.sum(), 1) if order else 0.0
     return Routed(expert_SJ, kept_SJ, np.where(kept_SJ, gate_SJ, 0.0), asked_E, dropped)

@@ -14,7 +14,7 @@ from switchx.model import NO_NOISE
 from tests.helpers import jit, noise, random_mask, switch_config
 from tests.model import policies
 from tests.model import routing_oracle as oracle
-from tests.model.policies import CAUSAL, DROPLESS, POLICIES, RANDOM
+from tests.model.policies import CAUSAL, DROPLESS, POLICIES, POOLED, RANDOM
 
 route = jit(policies.route, static_argnums=(0, 3, 4))
 
@@ -24,6 +24,7 @@ SHAPES = {
     "usual": (12, 5, 3),
     "more experts than tokens, one slot": (6, 8, 1),
     "one expert": (12, 1, 4),
+    "experts in pairs": (12, 4, 5),
     "one token": (1, 3, 1),
 }
 # One of each kind: of these every shape is tried, of the others the usual one.
@@ -40,23 +41,25 @@ KINDS = (
 def decoders():
     """Policies of which the decoder makes something different: many are the same there."""
     found = {}
-    for name, changes in {**POLICIES, **DROPLESS}.items():
+    for name, changes in {**POLICIES, **DROPLESS, **POOLED}.items():
         config = switch_config(**changes)
         causal = dataclasses.replace(config.policy(causal=True), priority="sequence")
-        found.setdefault((causal, config.explorer, config.dispatcher == "ragged"), name)
+        found.setdefault((causal, config.explorer, config.dropless, config.ragged_pools), name)
     return [*found.values(), *(name for name in CAUSAL if name not in found.values())]
 
 
 def cases():
     """(policy, settings, shape, causal, whether noise is given)."""
-    for name, changes in {**POLICIES, **DROPLESS}.items():
+    for name, changes in {**POLICIES, **DROPLESS, **POOLED}.items():
+        usual = "experts in pairs" if name in POOLED else "usual"
         for shape, (_, experts, _) in SHAPES.items():
-            if policies.fits(changes, experts) and (shape == "usual" or name in KINDS):
+            own = shape == usual or (name in KINDS and shape != "experts in pairs")
+            if policies.fits(changes, experts) and own:
                 yield name, changes, shape, False, name in RANDOM
         if name in RANDOM:
-            yield name, changes, "usual", False, False
+            yield name, changes, usual, False, False
         if name in CAUSAL:
-            yield name, changes, "usual", True, name in RANDOM
+            yield name, changes, usual, True, name in RANDOM
 
 
 def random_logits(rng, kind, tokens, experts):
@@ -85,7 +88,7 @@ def random_masks(rng, kind, tokens):
     return mask
 
 
-def sound(found, mask_GS, capacity):
+def sound(found, mask_GS, capacity, pool_E):
     """Fails unless each slot holds at most one choice, without gaps, and no padding is kept."""
     kept = found.kept_GSJ
     assert not kept[~mask_GS].any()
@@ -93,8 +96,9 @@ def sound(found, mask_GS, capacity):
     if capacity is None:
         return
     for g in range(GROUPS):
-        for e in np.unique(found.expert_GSJ[g][kept[g]]):
-            slots = found.slot_GSJ[g][kept[g] & (found.expert_GSJ[g] == e)]
+        pool_SJ = pool_E[found.expert_GSJ[g]]
+        for pool in np.unique(pool_SJ[kept[g]]):
+            slots = found.slot_GSJ[g][kept[g] & (pool_SJ == pool)]
             assert len(slots) <= capacity
             assert sorted(slots) == list(range(len(slots)))
 
@@ -114,7 +118,7 @@ def test_assignment_and_statistics_equal_the_oracle(
 ):
     S, E, room = SHAPES[shape]
     config = switch_config(num_experts=E, **changes)
-    capacity = None if config.dispatcher == "ragged" else room
+    capacity = None if config.dropless else room
     rng = np.random.default_rng(seed)
     logits, mask = random_logits(rng, ties, S, E), random_masks(rng, padding, S)
     keys = noise(GROUPS, seed) if train else NO_NOISE
@@ -129,13 +133,14 @@ def test_assignment_and_statistics_equal_the_oracle(
         np.testing.assert_array_equal(found.expert_GSJ[g][kept], expected[g].expert_SJ[kept])
         np.testing.assert_allclose(found.gate_GSJ[g], expected[g].gate_SJ, rtol=1e-5)
     policies.same_stats(stats, expected_stats)
-    sound(found, mask, capacity)
+    pools = policies.pools_of(config) if config.ragged_pools else range(E)
+    sound(found, mask, capacity, np.array(pools))
 
 
 def assigned(name, logits, mask, causal):
     """Expert and gate of what is kept, [G, S, J] twice, in training."""
-    config = switch_config(num_experts=logits.shape[-1], **{**POLICIES, **DROPLESS}[name])
-    capacity = None if config.dispatcher == "ragged" else 2
+    config = switch_config(num_experts=logits.shape[-1], **{**POLICIES, **DROPLESS, **POOLED}[name])
+    capacity = None if config.dropless else 2
     found, _ = route(config, jnp.asarray(logits), jnp.asarray(mask), capacity, causal, noise(1))
     return np.where(found.kept_GSJ, found.expert_GSJ, -1), np.array(found.gate_GSJ)
 
@@ -144,7 +149,7 @@ def changed(name, causal):
     """Whether anything about the first tokens changes with the logits or padding of later ones."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        logits = rng.normal(size=(1, 12, 5)).astype(np.float32)
+        logits = rng.normal(size=(1, 12, 6)).astype(np.float32)
         mask = rng.random((1, 12)) < 0.9
         others = 3 * rng.normal(size=logits.shape).astype(np.float32), rng.random((1, 12)) < 0.9
         before = assigned(name, logits, mask, causal)
@@ -247,7 +252,7 @@ def stats_of(logits_GSE, mask_GS=None, **changes):
     logits = jnp.asarray(logits_GSE, jnp.float32)
     mask = jnp.ones(logits.shape[:2], bool) if mask_GS is None else jnp.asarray(mask_GS)
     config = switch_config(num_experts=logits.shape[-1], **changes)
-    capacity = None if config.dispatcher == "ragged" else logits.shape[1]
+    capacity = None if config.dropless else logits.shape[1]
     return route(config, logits, mask, capacity, False, NO_NOISE)[1]
 
 
@@ -285,7 +290,7 @@ def test_padding_changes_no_statistic(name):
 def test_losses_have_their_gradients_through_probabilities_alone(name):
     """d/dlogits of E * sum_e f_e P_e with f fixed, and of mean logsumexp^2, by hand."""
     config = switch_config(num_experts=5, **{**POLICIES, **DROPLESS}[name])
-    capacity = None if config.dispatcher == "ragged" else 2
+    capacity = None if config.dropless else 2
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(1, 6, 5)).astype(np.float32)
     mask = np.array([[True, True, False, True, True, True]])

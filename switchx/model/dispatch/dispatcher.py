@@ -66,7 +66,7 @@ class Dispatcher(Protocol):
 
     @property
     def dropless(self) -> bool:
-        """Whether it does without a capacity."""
+        """Whether it can do without a capacity."""
         ...
 
     def check(self, settings: Settings) -> None:
@@ -86,7 +86,8 @@ class Dispatcher(Protocol):
 
         Args:
           experts: of each width, in the order of the experts' numbers.
-          capacity: slots per expert and group, None for a dropless dispatcher.
+          capacity: slots per expert, or pool, and group; None where nothing was dropped for want of
+            any, which a dropless dispatcher alone takes.
           dropout_rate: of the experts' interim activations.
           noise: keys per group, of that dropout.
         """

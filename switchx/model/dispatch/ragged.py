@@ -43,9 +43,12 @@ class RaggedDispatcher:
     dropless: ClassVar[bool] = True
 
     def check(self, settings: Settings) -> None:
-        """Without capacity no expert is full: policies about that are refused."""
-        neutral = {"reroute_rounds": 0, "priority": "sequence", "encoder_routing": "tokens_choose"}
-        only(settings, "dispatcher='ragged'", neutral, "which has no capacity, so none is full")
+        """No expert is full: policies about that are refused."""
+        neutral = {"reroute_rounds": 0, "encoder_routing": "tokens_choose"}
+        only(settings, "dispatcher='ragged'", neutral, "whose experts have no slots of their own")
+        if settings.ragged_pools is None:
+            in_order = {"priority": "sequence"}
+            only(settings, "dispatcher='ragged'", in_order, "where without RAGGED_POOLS all fit in")
 
     def __call__(
         self,

@@ -19,7 +19,7 @@ from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.noise import Noise, dropout
 from switchx.model.product import product
 from switchx.model.remat import kept
-from switchx.model.routing import Assignment, Capacity, Settings, Slots
+from switchx.model.routing import Assignment, Capacity, Pools, Settings, Slots
 from switchx.sharding import batch_shards, constrain, platform, spec
 
 
@@ -62,7 +62,7 @@ class SlotDispatcher(abc.ABC):
         noise: Noise,
     ) -> jax.Array:
         """See Dispatcher."""
-        assert capacity is not None
+        assert capacity is not None and not isinstance(capacity, Pools)
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
         P = _devices(x_GSD.shape[0])

@@ -16,7 +16,7 @@ from switchx.model.routing.assignment import (
     Tokens,
 )
 from switchx.model.routing.balance import LOSS_OVER, Balance, Tally
-from switchx.model.routing.capacity import Capacity, Slots
+from switchx.model.routing.capacity import Capacity, Pools, Slots
 from switchx.model.routing.experts_choose import ExpertsChoose
 from switchx.model.routing.exploration import EXPLORATIONS, Exploration
 from switchx.model.routing.rerouting import Rerouting
@@ -46,6 +46,7 @@ __all__ = [
     "Capacity",
     "Exploration",
     "Policy",
+    "Pools",
     "RoutingStats",
     "Settings",
     "Slots",

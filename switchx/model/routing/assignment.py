@@ -24,10 +24,10 @@ class Assignment:
 
     Attributes:
       expert_GSJ: int32, the expert chosen.
-      slot_GSJ: int32, the choice's place among those its expert keeps in the group; of no
-        meaning where it is not kept.
+      slot_GSJ: int32, the choice's place among those its expert, or its pool of experts, keeps in
+        the group; of no meaning where it is not kept.
       gate_GSJ: float32, the weight of the expert's output; 0 where the choice is not kept.
-      kept_GSJ: bool, False where the expert was full, the choice not wanted, or the token padding.
+      kept_GSJ: bool, False where there was no slot, the choice not wanted, or the token padding.
     """
 
     expert_GSJ: jax.Array

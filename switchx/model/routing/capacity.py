@@ -1,10 +1,11 @@
-"""How many slots experts have: as many each, or by width."""
+"""How many slots experts have: as many each, or by width, or shared by the experts of a pool."""
 
 import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 
@@ -20,7 +21,7 @@ class Slots:
     by_width: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, capacity: "Capacity", experts: Sequence[int]) -> "Slots":
+    def of(cls, capacity: "int | Slots", experts: Sequence[int]) -> "Slots":
         """Of layers that have so many experts of each width."""
         if isinstance(capacity, int):
             return cls(tuple((number, capacity) for number in experts))
@@ -60,8 +61,47 @@ class Slots:
         return chosen
 
 
-# Per expert and group of tokens; a number is that of all experts.
-Capacity = int | Slots
+@dataclasses.dataclass(frozen=True)
+class Pools:
+    """Slots per pool of experts and group of tokens, which the experts of the pool share.
+
+    Attributes:
+      experts: how many there are of each width, in the order of the experts' numbers. Each pool
+        has the same share of each width, the first the first of them.
+      number: of pools.
+      slots: of each.
+    """
+
+    experts: tuple[int, ...]
+    number: int
+    slots: int
+
+    @property
+    def total(self) -> int:
+        """Slots of all pools."""
+        return self.number * self.slots
+
+    def room(self, expert: ArrayLike) -> jax.Array:
+        """int32, the slots that each of these experts has a share in."""
+        return jnp.full_like(expert, self.slots, dtype=jnp.int32)
+
+    def of_expert(self) -> np.ndarray:
+        """int32 [E], the pool of each."""
+        each = [np.arange(number) // (number // self.number) for number in self.experts]
+        return np.concatenate(each).astype(np.int32)
+
+
+# Per expert, or pool of experts, and group of tokens; a number is that of all experts.
+Capacity = int | Slots | Pools
+
+
+def queues(capacity: Capacity, expert: jax.Array, num_experts: int) -> tuple[jax.Array, int]:
+    """Where choices of these experts queue for slots, and how many queues there are."""
+    if not isinstance(capacity, Pools):
+        return expert, num_experts
+    if len(capacity.experts) == 1:
+        return expert // (num_experts // capacity.number), capacity.number
+    return jnp.asarray(capacity.of_expert())[expert], capacity.number
 
 
 def room(capacity: Capacity, expert: ArrayLike) -> jax.Array | int:

@@ -41,37 +41,37 @@ def order_of(priority: str, choice_GSJ: jax.Array, probs_GSE: jax.Array) -> jax.
 
 
 def places(
-    expert_GSJ: jax.Array,
+    queue_GSJ: jax.Array,
     wanted_GSJ: jax.Array,
-    num_experts: int,
+    num_queues: int,
     order_GS: jax.Array | None = None,
     causal: bool = False,
 ) -> jax.Array:
-    """int32 [G, S, J]: how many earlier wanted choices of the group fell on the same expert.
+    """int32 [G, S, J]: how many earlier wanted choices of the group stand in the same queue.
 
-    Earlier: first choices before second ones, then in the order of tokens `order_GS` (None: by
+    A queue is for an expert's slots, or for those of a pool of experts. Earlier: first choices before second ones, then in the order of tokens `order_GS` (None: by
     position). Where `causal`, all of a token's choices before any of a later token's, since a
     later token's first choice must not take the room of an earlier one's second.
 
     All choices stand in one line T of their turns; a place is the running count, before it, of
-    ones in the expert's column of the line's one-hot matrix. The orders are turns of that line.
+    ones in the queue's column of the line's one-hot matrix. The orders are turns of that line.
     """
-    G, S, J = expert_GSJ.shape
+    G, S, J = queue_GSJ.shape
     if causal:  # token by token, each with all its choices
-        line_GT, wanted_GT = (x.reshape(G, S * J) for x in (expert_GSJ, wanted_GSJ))
-        return _place_in_line(line_GT, wanted_GT, num_experts).reshape(G, S, J)
+        line_GT, wanted_GT = (x.reshape(G, S * J) for x in (queue_GSJ, wanted_GSJ))
+        return _place_in_line(line_GT, wanted_GT, num_queues).reshape(G, S, J)
     if order_GS is not None:
-        expert_GSJ, wanted_GSJ = (_permuted(x, order_GS) for x in (expert_GSJ, wanted_GSJ))
-    line_GT, wanted_GT = (x.swapaxes(1, 2).reshape(G, J * S) for x in (expert_GSJ, wanted_GSJ))
-    place_GT = _place_in_line(line_GT, wanted_GT, num_experts)
+        queue_GSJ, wanted_GSJ = (_permuted(x, order_GS) for x in (queue_GSJ, wanted_GSJ))
+    line_GT, wanted_GT = (x.swapaxes(1, 2).reshape(G, J * S) for x in (queue_GSJ, wanted_GSJ))
+    place_GT = _place_in_line(line_GT, wanted_GT, num_queues)
     place_GSJ = place_GT.reshape(G, J, S).swapaxes(1, 2)
     return place_GSJ if order_GS is None else _permuted(place_GSJ, jnp.argsort(order_GS, axis=-1))
 
 
-def _place_in_line(expert_GT: jax.Array, wanted_GT: jax.Array, E: int) -> jax.Array:
-    chosen_GTE = one_hot(expert_GT, E) * wanted_GT[..., None]
-    before_GTE = jnp.cumsum(chosen_GTE, axis=1) - chosen_GTE
-    return jnp.take_along_axis(before_GTE, expert_GT[..., None], axis=2)[..., 0]
+def _place_in_line(queue_GT: jax.Array, wanted_GT: jax.Array, num_queues: int) -> jax.Array:
+    mine_GTQ = one_hot(queue_GT, num_queues) * wanted_GT[..., None]
+    before_GTQ = jnp.cumsum(mine_GTQ, axis=1) - mine_GTQ
+    return jnp.take_along_axis(before_GTQ, queue_GT[..., None], axis=2)[..., 0]
 
 
 def _permuted(x_GSJ: jax.Array, index_GS: jax.Array) -> jax.Array:

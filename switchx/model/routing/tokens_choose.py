@@ -10,7 +10,7 @@ from switchx.errors import UserError
 from switchx.model.checks import only
 from switchx.model.noise import Noise
 from switchx.model.routing.assignment import SECOND_SITE, Assignment, Settings, Tokens
-from switchx.model.routing.capacity import Capacity, room
+from switchx.model.routing.capacity import Capacity, queues, room
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
 from switchx.model.routing.stats import RoutingStats, routing_stats
 
@@ -63,7 +63,8 @@ class TokensChoose:
         if capacity is not None:
             priority = "sequence" if self.causal else self.priority
             order_GS = order_of(priority, expert_GSJ, probs_GSE)
-            slot_GSJ = places(expert_GSJ, wanted_GSJ, E, order_GS, self.causal)
+            queue_GSJ, number = queues(capacity, expert_GSJ, E)
+            slot_GSJ = places(queue_GSJ, wanted_GSJ, number, order_GS, self.causal)
             kept_GSJ = wanted_GSJ & (slot_GSJ < room(capacity, expert_GSJ))
         gate_GSJ = jnp.where(kept_GSJ, gate_GSJ, 0.0)
         count_GE = jnp.sum(one_hot(expert_GSJ, E) * wanted_GSJ[..., None], axis=(1, 2))
