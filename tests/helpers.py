@@ -14,6 +14,7 @@ from flax import nnx
 from switchx.model import Model, ModelConfig, Noise, SwitchConfig
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.experts import experts_of
+from switchx.model.routing import Capacity, Pools, Slots
 from switchx.model.switch_layer import Grouping, SwitchLayer
 
 
@@ -47,12 +48,21 @@ def switch_layer(config: ModelConfig, seed: int) -> SwitchLayer:
 
 
 def grouping(
-    config: ModelConfig, size: int, capacity: int | None, causal: bool = False
+    config: ModelConfig, size: int, capacity: int | Slots | None, causal: bool = False
 ) -> Grouping:
     """Groups of another size and capacity than the configuration's; none is dropless."""
     assert config.switch is not None
     dispatcher = DISPATCHERS["ragged" if capacity is None else config.switch.dispatcher]
-    return Grouping(size, capacity, config.switch.policy(causal), dispatcher)
+    room = with_room(config.switch, capacity)
+    return Grouping(size, room, config.switch.policy(causal), dispatcher)
+
+
+def with_room(config: SwitchConfig, slots: int | Slots | None) -> Capacity | None:
+    """A capacity of so many slots for each expert, or for each pool of them."""
+    if not isinstance(slots, int) or config.ragged_pools is None:
+        return slots
+    numbers = tuple(number for number, _ in config.expert_widths or ((config.num_experts, 0),))
+    return Pools(numbers, config.ragged_pools, slots)
 
 
 def init(config: ModelConfig, seed: int = 0) -> dict[str, Any]:

@@ -63,6 +63,7 @@ _FREE = {
     "group_padding",
     "expert_dropout_rate",
     "dispatcher",
+    "ragged_pools",
 }
 
 

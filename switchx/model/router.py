@@ -20,8 +20,8 @@ def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> Capac
     An equal share, but for experts of several widths that are balanced by cost. Those of a pool
     (SwitchConfig.ragged_pools) have them together.
 
-    Rounded down as in the original code, at least min_capacity, at most what there may be. Tokens count
-    once whatever top_k is, as in the original code of the top-2 baseline.
+    Rounded down as in the original code, at least min_capacity, at most what there may be. Tokens
+    count once whatever top_k is, as in the original code of the top-2 baseline.
     """
     factor = config.train_capacity_factor if train else config.eval_capacity_factor
 

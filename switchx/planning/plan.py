@@ -263,6 +263,8 @@ def settings(run: RunConfig) -> dict[str, Any]:
             named["SwitchConfig.balance_by"] = switch.balance_by
         named["TRAIN_CAPACITY_FACTOR"] = switch.train_capacity_factor
         named["DISPATCHER"] = switch.dispatcher
+        if switch.ragged_pools is not None:
+            named["RAGGED_POOLS"] = switch.ragged_pools
     return named
 
 

@@ -39,6 +39,8 @@ def _check_model(run: RunConfig, mesh: Mesh) -> None:
     if model.switch:
         _divides("NUM_EXPERTS", model.switch.num_experts, "MESH_EXPERT", mesh.shape["expert"])
         _check_widths(model.switch, mesh)
+        if pools := model.switch.ragged_pools:
+            _divides("RAGGED_POOLS", pools, "MESH_EXPERT", mesh.shape["expert"])
     if run.mesh.fully_sharded:
         by = "MESH_DATA (FULLY_SHARDED splits every matrix along d_model)"
         _divides("ModelConfig.d_model", model.d_model, by, mesh.shape["data"])

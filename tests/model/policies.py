@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from switchx.model import Assignment, Noise, RoutingStats, SwitchConfig
-from switchx.model.routing import Pools, Tokens
-from tests.helpers import jit
+from switchx.model.routing import Tokens
+from tests.helpers import jit, with_room
 from tests.model import routing_oracle as oracle
 
 # Settings of SwitchConfig. The threshold lies where random gates fall on both sides.
@@ -66,16 +66,11 @@ def widths_of(config: SwitchConfig) -> tuple[int, ...]:
 
 def pools_of(config: SwitchConfig) -> tuple[int, ...]:
     """The pool of each expert: of each width the first pool has the first."""
-    pools, widths = config.ragged_pools, config.expert_widths or ((config.num_experts, 0),)
-    return tuple(pool for number, _ in widths for pool in range(pools) for _ in range(number // pools))
-
-
-def with_room(config: SwitchConfig, slots: int) -> int | Pools:
-    """A capacity of so many slots: of each expert, or of each pool of them."""
-    if config.ragged_pools is None:
-        return slots
-    widths = config.expert_widths or ((config.num_experts, 0),)
-    return Pools(tuple(number for number, _ in widths), config.ragged_pools, slots)
+    pools, found = config.ragged_pools, []
+    for number, _ in config.expert_widths or ((config.num_experts, 0),):
+        for pool in range(pools):
+            found += [pool] * (number // pools)
+    return tuple(found)
 
 
 def policy_of(config: SwitchConfig) -> oracle.Policy:
@@ -120,8 +115,7 @@ def route(
     """As a switch layer routes by these logits."""
     score_GSE = config.explorer.scores(logits_GSE, noise_G)
     tokens = Tokens(logits_GSE, score_GSE, mask_GS, noise_G)
-    room = None if capacity is None else with_room(config, capacity)
-    return config.policy(causal).route(tokens, room)
+    return config.policy(causal).route(tokens, with_room(config, capacity))
 
 
 def routed(

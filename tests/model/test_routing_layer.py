@@ -12,7 +12,7 @@ from switchx.model.noise import NO_NOISE, dropout
 from switchx.model.router import Router, expert_capacity
 from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model import oracle, policies, routing_oracle
-from tests.model.policies import DROPLESS, POLICIES
+from tests.model.policies import DROPLESS, POLICIES, POOLED
 
 B, L, S, D, F, E = 4, 4, 8, 6, 5, 4
 G, ROOM = B * L // S, 2
@@ -34,19 +34,22 @@ DROPLESS_WIDTHS = {
     for name in ("two widths, top 2", "two widths, by cost")
 }
 IN_SLOTS = {**POLICIES, **EXPLORATIONS}
+POOLS = {f"pools of {n}": dict(dispatcher="ragged", ragged_pools=E // n) for n in (1, 4)}
 CASES = [
     *((name, dispatcher, False) for name in IN_SLOTS for dispatcher in ("einsum", "index")),
     *((name, "index", True) for name in ("top 2", "by gate", "one more round", "experts choose")),
     *((name, "ragged", False) for name in {**DROPLESS, **DROPLESS_WIDTHS}),
     *((name, "index", False) for name in WIDTHS),
     ("two widths, by cost", "einsum", False),
+    ("pools, top 2, by gate", "ragged", False),
+    ("pools, at random", "ragged", True),
 ]
 
 
 @functools.cache
 def layer(name, dispatcher):
     """Graph and parameters; gated experts, so that nothing has a kink."""
-    changes = {**IN_SLOTS, **DROPLESS, **WIDTHS, **DROPLESS_WIDTHS}[name]
+    changes = {**IN_SLOTS, **DROPLESS, **WIDTHS, **DROPLESS_WIDTHS, **POOLED, **POOLS}[name]
     config = with_switch(
         tiny_config(d_model=D, d_ff=F, activation="geglu"),
         **{"num_experts": E, "jitter": JITTER, **changes, "dispatcher": dispatcher},
@@ -71,7 +74,7 @@ def ours(name, dispatcher, causal=False, room=ROOM):
     x_BLD, mask_BL, weight_BLD = inputs()
     if config.switch.balance_by == "cost":
         room = expert_capacity(config.switch, S, train=True)
-    groups = grouping(config, S, None if dispatcher == "ragged" else room, causal)
+    groups = grouping(config, S, None if config.switch.dropless else room, causal)
 
     def loss(state, x_BLD, keys):
         y_BLD, routed = nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, keys)
@@ -121,7 +124,7 @@ def theirs(config, causal):
     if config.balance_by == "cost":
         room = routing_oracle.capacities_by_cost(1.25, S, policies.widths_of(config), 1)
         assert room == [3, 3, 3, 1]
-    if config.dispatcher == "ragged":
+    if config.dropless:
         room = None
 
     def run(arrays):
@@ -174,6 +177,16 @@ def test_dispatchers_agree(name):
 def test_dropless_is_what_slots_for_all_give(name):
     """Where nothing is dropped, the ragged dispatcher agrees with the others."""
     same(ours(name, "index", room=S), ours(name, "ragged"))
+
+
+@pytest.mark.parametrize(
+    ("pools", "slots", "name", "dispatcher"),
+    [(E, ROOM, "switch", "index"), (1, S, "dropless switch", "ragged")],
+)
+def test_pools_between_slots_and_none(pools, slots, name, dispatcher):
+    """A pool for each expert drops what its slots do; one for all, with room, drops nothing."""
+    found = ours(f"pools of {E // pools}", "ragged", room=slots)
+    same(found, ours(name, dispatcher, room=slots))
 
 
 def test_input_dropout_drops_the_router_input_alone():

@@ -18,7 +18,7 @@ from switchx.model.dispatch import exchange, for_answers, ragged
 from switchx.model.dispatch.ragged import turns_of
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
 from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
-from tests.model.policies import DROPLESS, POLICIES
+from tests.model.policies import DROPLESS, POLICIES, POOLED
 
 # 16 groups of 16 tokens, two for each device; 8 experts, widths that no other dimension has.
 B, L, D, F, E, ROOM = 16, 16, 24, 40, 8, 3
@@ -43,12 +43,18 @@ WIDTHS = {
     "two widths": dict(expert_widths=((4, 16), (4, 40)), **POLICIES["at random"]),
     "dropless two widths": dict(expert_widths=((4, 16), (4, 40)), **DROPLESS["dropless at random"]),
 }
+# Slots of four pools, of two experts each, of which with two widths one is wide.
+POOLS = {
+    "pools": {**POOLED["pools, at random"], "ragged_pools": 4},
+    "pools of two widths": {**WIDTHS["dropless two widths"], "ragged_pools": 4},
+}
+IN_POOLS = [("pools", "ragged", (1, 4, 2)), ("pools of two widths", "ragged", (2, 2, 2))]
 OF_WIDTHS = [
     ("two widths", "einsum", (2, 2, 2)),
     ("two widths", "index", (1, 4, 2)),
     ("dropless two widths", "ragged", (2, 2, 2)),
 ]
-CASES = ON_EACH + OF_WIDTHS + [(name, "index", (2, 2, 2)) for name in OTHERS]
+CASES = ON_EACH + OF_WIDTHS + IN_POOLS + [(name, "index", (2, 2, 2)) for name in OTHERS]
 
 
 def inputs():
@@ -61,7 +67,7 @@ def inputs():
 
 @functools.cache
 def layer(name, dispatcher):
-    changes = {**POLICIES, **DROPLESS, **WIDTHS}[name]
+    changes = {**POLICIES, **DROPLESS, **WIDTHS, **POOLS}[name]
     config = with_switch(
         tiny_config(d_model=D, d_ff=F, dropout_rate=0.1),
         **{"num_experts": E, **changes, "dispatcher": dispatcher},
@@ -73,7 +79,7 @@ def layer(name, dispatcher):
 def forward(name, dispatcher):
     """(parameters, x, mask, noise) to the output and the statistics, as in training."""
     config, graphdef, _ = layer(name, dispatcher)
-    groups = grouping(config, 16, None if dispatcher == "ragged" else ROOM)
+    groups = grouping(config, 16, None if config.switch.dropless else ROOM)
 
     def run(state, x_BLD, mask_BL, keys):
         y_BLD, routed = nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, keys)
@@ -130,12 +136,12 @@ def same(found, expected):
 
 @pytest.mark.parametrize(("name", "dispatcher", "sizes"), CASES)
 def test_the_same_as_on_one_device(name, dispatcher, sizes):
-    *_, state = layer(name, dispatcher)
+    config, _, state = layer(name, dispatcher)
     # The index dispatcher's reference is einsum's, so that the two are held to each other.
     one = on_one_device(name, "ragged" if dispatcher == "ragged" else "einsum")
     expected = one(state, *inputs())
     dropped = expected[1][1].dropped_fraction
-    assert dropped == 0.0 if dispatcher == "ragged" else dropped > 0.0
+    assert dropped == 0.0 if config.switch.dropless else dropped > 0.0
     same(on_eight(backward, name, dispatcher, sizes, state), expected)
 
 
@@ -176,10 +182,11 @@ def test_tokens_move_by_all_to_alls_alone(make, exchanges, name, dispatcher, siz
     # Those of each width go by themselves, unless rows are sorted by device.
     widths = 2 if name == "two widths" else 1
     assert len(moved) == (exchanges * widths if expert > 1 else 0)
-    # Each carries one device's slots of all experts, [G, E, C, D] in all; dropless on CPUs, room
-    # for all its rows on each device.
-    size = B * E // widths * ROOM * D // (data * expert)
-    if dispatcher == "ragged":
+    # Each carries one device's slots of all experts, [G, E, C, D] in all, or of all pools; dropless
+    # on CPUs, room for all its rows on each device.
+    switch = layer(name, dispatcher)[0].switch
+    size = B * (switch.ragged_pools or E // widths) * ROOM * D // (data * expert)
+    if switch.dropless:
         size = expert * (2 * B * L // (data * expert)) * D
     assert all(sum(map(math.prod, shapes)) == size for shapes in moved)
     # Otherwise rows' keys of the noise travel, and how many rows each expert has: no tokens,

@@ -152,7 +152,7 @@ def _model(setup: Setup) -> dict[str, Any]:
         "experts": switch.num_experts if switch else 0,
         "top_k": switch.top_k if switch else 0,
         "eval_capacity_factor": switch.eval_capacity_factor if switch else None,
-        "drops": bool(switch and switch.dispatcher != "ragged"),
+        "drops": bool(switch and not switch.dropless),
     }
 
 

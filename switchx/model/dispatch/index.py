@@ -17,7 +17,7 @@ class IndexDispatcher(SlotDispatcher):
     def dispatch(
         self, x_GSD: jax.Array, assignment: Assignment, slots: Slots, P: int
     ) -> list[jax.Array]:
-        flat_PTJ, choice_PQ = _indices(assignment, slots, P)
+        flat_PTJ, choice_PQ = indices(assignment, slots, P)
         D = x_GSD.shape[-1]
         y_PQD = gather_tokens(x_GSD.reshape(P, -1, D), choice_PQ, flat_PTJ)
         lines = slots.of_groups(x_GSD.shape[0] // P)
@@ -30,14 +30,14 @@ class IndexDispatcher(SlotDispatcher):
     ) -> jax.Array:
         P, *_, D = outputs[0].shape
         G, S, J = assignment.gate_GSJ.shape
-        flat_PTJ, choice_PQ = _indices(assignment, slots, P)
+        flat_PTJ, choice_PQ = indices(assignment, slots, P)
         own = [out.reshape(P, -1, D) for out in outputs]
         out_PQD = jnp.concatenate(own, axis=1) if len(own) > 1 else own[0]
         gate_PTJ = assignment.gate_GSJ.reshape(P, -1, J)
         return gather_outputs(out_PQD, gate_PTJ, flat_PTJ, choice_PQ).reshape(G, S, D)
 
 
-def _indices(assignment: Assignment, slots: Slots, P: int) -> tuple[jax.Array, jax.Array]:
+def indices(assignment: Assignment, slots: Slots, P: int) -> tuple[jax.Array, jax.Array]:
     """Of the T tokens and Q slots that each of P devices has in one line.
 
     Returns:

@@ -1,9 +1,10 @@
-"""Dropless dispatch: choices sorted by expert, each expert multiplying just its own rows.
+"""Dispatch without slots: choices sorted by expert, each expert multiplying just its own rows.
 
 With experts shared out over devices, each device sends every other the rows of its experts, and
 gets their outputs back. Since all rows may be meant for one device, each has room for all rows of
-all: n times its own, for n devices, most of it empty. Training takes that as it is, which only
-few devices can; answering takes its tokens in turns, which keeps the room within a bound.
+all: n times its own, for n devices, most of it empty. Where pools of experts have slots, these
+travel (pooled.py). Else training takes it as it is, which only few devices can; answering takes its
+tokens in turns, which keeps the room within a bound.
 """
 
 import dataclasses
@@ -20,9 +21,10 @@ from switchx.model.checks import only
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
 from switchx.model.dispatch.exchange import Traffic, bring_back, send
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
+from switchx.model.dispatch.pooled import through_pools
 from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts, argsort, sizes
 from switchx.model.noise import NO_NOISE, Noise
-from switchx.model.routing import Assignment, Capacity, Settings
+from switchx.model.routing import Assignment, Capacity, Pools, Settings
 from switchx.sharding import LOGICAL_AXES, batch_shards, spec
 
 # Of answering: the most room, as a multiple of a device's own rows, and rows that are few enough
@@ -82,7 +84,10 @@ class RaggedDispatcher:
         rows = assignment.expert_GSJ.size // shards
         tokens = x_GSD.shape[0] * x_GSD.shape[1] // shards
         turns = turns_of(tokens, rows, n) if self.bounded else 1
-        device = _Device((*experts,), dropout_rate, n, mesh.shape["model"], turns)
+        pools = capacity if isinstance(capacity, Pools) and n > 1 else None
+        if pools and pools.number % n:
+            raise UserError(f"RAGGED_POOLS={pools.number} must be a multiple of MESH_EXPERT={n}.")
+        device = _Device((*experts,), dropout_rate, n, mesh.shape["model"], turns, pools)
         groups = spec("group")
         return jax.shard_map(
             device,
@@ -133,6 +138,7 @@ class _Device:
     num_expert: int = 1
     num_model: int = 1
     turns: int = 1
+    pools: Pools | None = None
 
     def __call__(
         self,
@@ -145,18 +151,24 @@ class _Device:
         J = assignment.expert_GSJ.shape[-1]
         if not self.dropout_rate:
             noise = NO_NOISE
+        noise_R = noise.per_choice(S, J)
         arguments = (
             x_GSD.reshape(G * S, D),
             jax.tree.map(lambda x: x.reshape(G * S, J), assignment),
-            noise.per_choice(S, J),
+            noise_R,
         )
-        if self.turns == 1:
+        if self.pools:
+            own, n = self._own(sum(self.pools.experts), G * S * J), self.num_expert
+            y_TD = through_pools(own, kernels, self.pools, n, x_GSD, assignment, noise_R)
+        elif self.turns == 1:
             y_TD = self._tokens(kernels, *arguments)
         else:
             split = lambda x: x.reshape(self.turns, -1, *x.shape[1:])  # noqa: E731
             y_TD = jax.lax.map(
                 lambda part: self._tokens(kernels, *part), jax.tree.map(split, arguments)
             ).reshape(G * S, -1)
+        if self.num_model > 1 and LOGICAL_AXES[self.experts[0].output_axis] is None:
+            y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
         return y_TD.reshape(G, S, -1)
 
     def _tokens(
@@ -180,10 +192,7 @@ class _Device:
         compute = self._compute_there if self.num_expert > 1 else own.of_sorted_rows
         y_1RD = compute(kernels, x_RD, size_E, noise_R)[None]
         with jax.named_scope("combine"):
-            y_TD = gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
-        if self.num_model > 1 and LOGICAL_AXES[self.experts[0].output_axis] is None:
-            y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
-        return y_TD
+            return gather_outputs(y_1RD, assignment_TJ.gate_GSJ[None], place_1TJ, choice_1R)[0]
 
     def _own(self, E: int, rows: int) -> SortedExperts:
         """This device's experts, where it and each that sends to it has so many rows for all E."""

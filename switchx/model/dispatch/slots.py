@@ -62,7 +62,8 @@ class SlotDispatcher(abc.ABC):
         noise: Noise,
     ) -> jax.Array:
         """See Dispatcher."""
-        assert capacity is not None and not isinstance(capacity, Pools)
+        assert capacity is not None
+        assert not isinstance(capacity, Pools)
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
         P = _devices(x_GSD.shape[0])

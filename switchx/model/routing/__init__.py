@@ -16,7 +16,7 @@ from switchx.model.routing.assignment import (
     Tokens,
 )
 from switchx.model.routing.balance import LOSS_OVER, Balance, Tally
-from switchx.model.routing.capacity import Capacity, Pools, Slots
+from switchx.model.routing.capacity import Capacity, Pools, Slots, queues
 from switchx.model.routing.experts_choose import ExpertsChoose
 from switchx.model.routing.exploration import EXPLORATIONS, Exploration
 from switchx.model.routing.rerouting import Rerouting
@@ -53,4 +53,5 @@ __all__ = [
     "Tally",
     "Tokens",
     "TokensChoose",
+    "queues",
 ]

@@ -49,9 +49,10 @@ def places(
 ) -> jax.Array:
     """int32 [G, S, J]: how many earlier wanted choices of the group stand in the same queue.
 
-    A queue is for an expert's slots, or for those of a pool of experts. Earlier: first choices before second ones, then in the order of tokens `order_GS` (None: by
-    position). Where `causal`, all of a token's choices before any of a later token's, since a
-    later token's first choice must not take the room of an earlier one's second.
+    A queue is for an expert's slots, or for those of a pool of experts. Earlier: first choices
+    before second ones, then in the order of tokens `order_GS` (None: by position). Where `causal`,
+    all of a token's choices before any of a later token's, since a later token's first choice must
+    not take the room of an earlier one's second.
 
     All choices stand in one line T of their turns; a place is the running count, before it, of
     ones in the queue's column of the line's one-hot matrix. The orders are turns of that line.

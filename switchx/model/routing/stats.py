@@ -19,8 +19,8 @@ class RoutingStats:
         f_e weighted where SwitchConfig.balance_by says so.
       z_loss: mean of logsumexp(logits)^2 (ST-MoE, eq. 5).
       load_E: f, the share of wanted choices that fell on each expert, before capacity.
-      dropped_fraction: share of wanted choices that found their expert, or its pool, full; where tokens are
-        rerouted or experts choose, of tokens that no expert took.
+      dropped_fraction: share of wanted choices that found their expert, or its pool, full; where
+        tokens are rerouted or experts choose, of tokens that no expert took.
       entropy: of the router's distribution, nats, mean over tokens.
       gate_mean: probability of the likeliest expert, mean over tokens.
       tally: sums over the tokens, where something balances over the whole batch.
