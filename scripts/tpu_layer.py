@@ -7,7 +7,7 @@ same tokens. One line of JSON per program goes to --out; finished ones are not c
 
     python scripts/tpu_layer.py                                   # the default grid, 46 programs
     python scripts/tpu_layer.py --chips v5e v5e:4x4 --experts 128 --groups 512 1024
-    python scripts/tpu_layer.py --dispatchers ragged --chips v5p:2x2x4
+    python scripts/tpu_layer.py --dispatchers ragged --chips v5e:4x4 --experts 128 --pools 16
     python scripts/tpu_layer.py --chips v5e:4x4 --options xla_tpu_scoped_vmem_limit_kib=32768
 
 Needs the extra `plan` (libtpu).
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--experts", nargs="+", type=int, default=[8, 128])
     parser.add_argument("--groups", nargs="+", type=int, default=[256, 1024, 4096])
     parser.add_argument("--dispatchers", nargs="+", default=["einsum", "index", "ragged"])
+    parser.add_argument("--pools", type=int, default=0, help="of ragged, that share slots; 0: none")
     parser.add_argument("--tokens", type=int, default=16384, help="per chip")
     parser.add_argument("--options", nargs="*", default=[], help="of the compiler, NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/tpu_layer.jsonl"))
@@ -75,29 +76,32 @@ def main() -> None:
 
 def read(path: Path) -> list[dict]:
     lines = path.read_text().splitlines() if path.exists() else []
-    return [{"options": ""} | json.loads(line) for line in lines]
+    return [{"options": "", "pools": 0} | json.loads(line) for line in lines]
 
 
 def cases(args: argparse.Namespace) -> Iterator[dict]:
     """The dense layer of each chip, then the grid. Without capacity the group changes nothing."""
     for chips in args.chips:
         common = {"chips": chips, "tokens": args.tokens, "options": " ".join(args.options)}
-        yield common | {"dispatcher": "dense", "experts": 0, "group": 0}
+        yield common | {"dispatcher": "dense", "experts": 0, "group": 0, "pools": 0}
         for E, kind in itertools.product(args.experts, args.dispatchers):
             if E % CHIPS[chips][1] == 0 or CHIPS[chips][1] == 1:
-                groups = args.groups[-1:] if kind == "ragged" else args.groups
+                pools = args.pools if kind == "ragged" else 0
+                groups = args.groups[-1:] if kind == "ragged" and not pools else args.groups
                 for group in groups:
-                    yield common | {"dispatcher": kind, "experts": E, "group": group}
+                    own = {"dispatcher": kind, "experts": E, "group": group, "pools": pools}
+                    yield common | own
 
 
 def compiled(
-    chips: str, tokens: int, options: str, dispatcher: str, experts: int, group: int
+    chips: str, tokens: int, options: str, dispatcher: str, experts: int, group: int, pools: int
 ) -> dict:
     """What one program costs on each chip."""
     mesh = make_mesh(chips)
     switch = None
     if experts:
-        switch = SwitchConfig(experts, encoder_group_size=group, dispatcher=dispatcher)
+        own = {"ragged_pools": pools} if pools else {}
+        switch = SwitchConfig(experts, encoder_group_size=group, dispatcher=dispatcher, **own)
     config = ModelConfig(
         32128, D_MODEL, D_FF, 64, 12, 2, init_scale=0.1, dtype="bfloat16", switch=switch
     )
@@ -173,7 +177,7 @@ def table(records: list[dict]) -> str:
     Millions of cycles; "together" has what is not estimated, as if nothing overlapped.
     """
     shown = [part for part in PARTS if part not in ("attention", "stacks", "optimizer")]
-    head = ["chips", "options", "experts", "dispatcher", "group", "FLOPs x dense", *shown]
+    head = ["chips", "options", "experts", "dispatcher", "pools", "group", "FLOPs x dense", *shown]
     head += ["together", "x dense", "not estimated", "x dense without it", "GB", "collectives"]
     lines = [head, ["---"] * len(head)]
     for r in records:
@@ -186,6 +190,7 @@ def table(records: list[dict]) -> str:
                 r["options"],
                 str(r["experts"] or ""),
                 r["dispatcher"],
+                str(r["pools"] or ""),
                 str(r["group"] or ""),
                 f"{r['flops'] / dense['flops']:.2f}",
                 *(f"{parts[part].total / 1e6:.2f}" for part in shown),

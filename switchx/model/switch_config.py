@@ -235,9 +235,13 @@ class SwitchConfig:
                     f"RAGGED_POOLS={self.ragged_pools} does not divide {of}: use a divisor, and of "
                     "those a multiple of MESH_EXPERT."
                 )
-        neutral = {"dispatcher": "ragged", "group_padding": "none"}
         given = f"RAGGED_POOLS={self.ragged_pools}"
-        only(self, given, neutral, "which is of that dispatcher's groups of a set size")
+        if self.dispatcher != "ragged":
+            raise UserError(
+                f"{given} does not go with DISPATCHER={self.dispatcher!r}, whose experts have "
+                "slots of their own: use DISPATCHER='ragged', or leave it at None."
+            )
+        only(self, given, {"group_padding": "none"}, "which is for groups of a set size")
 
     def _check_balance(self) -> None:
         for name, most in {"BALANCE_BIAS": None, "BALANCE_QUANTILE": 1.0}.items():

@@ -8,9 +8,9 @@ import dataclasses
 from fractions import Fraction
 from typing import Any
 
-from switchx.model import ModelConfig
+from switchx.model import ModelConfig, SwitchConfig
 from switchx.model.counts import mean_width
-from switchx.model.routing import Slots
+from switchx.model.routing import Pools, Slots
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.planning.products import Counter
 from switchx.training.config import BatchShape
@@ -56,7 +56,7 @@ def count_flops(setup: Setup) -> Flops:
     kept = _variant(setup, remat="none")
     without_remat = _traced(kept)
     waste = {
-        "capacity padding": _slot_padding(config, batch),
+        "capacity padding": 0,
         "dispatch": 0,
         "rematerialization": executed - without_remat,
     }
@@ -71,6 +71,8 @@ def count_flops(setup: Setup) -> Flops:
         waste["dispatch"] = without_frozen - _traced(by_index)
     if switch and switch.dispatcher == "ragged":
         waste["capacity padding"] = without_frozen - _traced(kept, whole_blocks=False)
+    elif switch:
+        waste["capacity padding"] = _slot_padding(config, switch, batch)
     waste["other"] = executed - model - sum(waste.values())
     return Flops(model, executed, waste)
 
@@ -93,11 +95,8 @@ def _all_trained(setup: Setup) -> Setup:
     return Setup.of(dataclasses.replace(setup.run, optimizer=optimizer), setup.mesh)
 
 
-def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
+def _slot_padding(config: ModelConfig, switch: SwitchConfig, batch: BatchShape) -> int:
     """3 x 2 x the multiplications in slots beyond those of the tokens' choices, all layers."""
-    switch = config.switch
-    if switch is None:
-        return 0
     experts, widths = zip(*config.expert_widths, strict=True)
     kernels = (3 if config.gated else 2) * switch.in_feed_forward
     in_attention = 2 * config.num_heads * config.d_kv * switch.in_attention
@@ -113,11 +112,12 @@ def _slot_padding(config: ModelConfig, batch: BatchShape) -> int:
         whole = Grouping.of(switch, causal, train=True)
         grouping, B, L = whole.of_batch(batch.batch_size, length)
         groups = num_groups(B, L, grouping.size)
+        assert grouping.capacity is not None
+        assert not isinstance(grouping.capacity, Pools)
+        each = Slots.of(grouping.capacity, experts).by_width
         held = sum(
             number * slots * (kernels * width + in_attention)
-            for (number, slots), width in zip(
-                Slots.of(grouping.capacity or 0, experts).by_width, widths, strict=True
-            )
+            for (number, slots), width in zip(each, widths, strict=True)
         )
         more += stack.num_sparse * groups * (held - grouping.size * of_token)
     return round(3 * 2 * config.d_model * more)

@@ -47,7 +47,8 @@ class Summary:
       parameters_per_token: without the experts that a token does not use.
       forward_flops: of one sequence.
       step_flops: of one training step, backward pass included.
-      capacity: slots per expert and group, by stack with experts and by "train" and "eval".
+      capacity: slots per expert, or pool of experts, and group, by stack with experts and by
+        "train" and "eval"; nothing where no tokens are dropped.
       memory: of one copy of the state.
       memory_per_device: of one device's part; None where the mesh is left open or where
         something does not divide over it.
@@ -97,7 +98,7 @@ def parameters_by_group(shapes: Params) -> dict[str, int]:
 
 def _capacity(model: ModelConfig) -> dict[str, dict[str, Capacity]]:
     switch = model.switch
-    if switch is None:
+    if switch is None or switch.dropless:
         return {}
     sizes = {"encoder": switch.encoder_group_size, "decoder": switch.decoder_group_size}
     return {

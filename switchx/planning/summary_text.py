@@ -2,14 +2,14 @@
 
 from switchx.model import ModelConfig
 from switchx.model.counts import mean_width
-from switchx.model.routing import Capacity
+from switchx.model.routing import Capacity, Pools, Slots
 from switchx.planning.summary import Bytes, Summary
 from switchx.training.config import RunConfig
 
 
 def lines(run: RunConfig, summary: Summary, problem: str | None) -> list[str]:
     """Parameters by group, FLOPs, expert capacity and memory; then what would refuse the run."""
-    compute = _compute(run, summary) + _capacity(summary) + _widths(run.model)
+    compute = _compute(run, summary) + _capacity(run, summary) + _widths(run.model)
     parts = [_parameters(summary), compute]
     parts.append(_memory(run, summary))
     if problem:
@@ -45,10 +45,12 @@ def _compute(run: RunConfig, summary: Summary) -> list[str]:
     ]
 
 
-def _capacity(summary: Summary) -> list[str]:
+def _capacity(run: RunConfig, summary: Summary) -> list[str]:
     if not summary.capacity:
         return []
-    lines = ["", f"{'expert capacity':<24}{'group':>12}{'training':>12}{'evaluation':>12}"]
+    pools = run.model.switch.ragged_pools if run.model.switch else None
+    title = f"capacity of {pools} pools" if pools else "expert capacity"
+    lines = ["", f"{title:<24}{'group':>12}{'training':>12}{'evaluation':>12}"]
     for stack, row in summary.capacity.items():
         cells = [_slots(row[name]) for name in ("group_size", "train", "eval")]
         lines.append(f"{'  ' + stack:<24}" + "".join(f"{cell:>12}" for cell in cells))
@@ -56,8 +58,11 @@ def _capacity(summary: Summary) -> list[str]:
 
 
 def _slots(capacity: Capacity) -> str:
-    """Of all experts, or of each width in their order."""
-    each = [capacity] if isinstance(capacity, int) else [slots for _, slots in capacity.by_width]
+    """Of all experts or pools, or of each width in their order."""
+    if isinstance(capacity, Slots):
+        each = [slots for _, slots in capacity.by_width]
+    else:
+        each = [capacity.slots if isinstance(capacity, Pools) else capacity]
     return " / ".join(f"{slots:,}" for slots in each)
 
 

@@ -92,6 +92,15 @@ def test_the_table(command):
     assert "capacity" not in command("info", "--gin_file=configs/models/t5_base.gin").out
 
 
+def test_the_slots_of_pools(command):
+    """In the place of an expert's; dropless there are none."""
+    ragged = ("--gin_file=configs/models/switch_base_128.gin", "--gin.DISPATCHER=ragged")
+    shown = command("info", *ragged, "--gin.RAGGED_POOLS=16").out
+    row = re.search(r"^capacity of 16 pools .*\n  encoder +(\S+) +(\S+) +(\S+)\n", shown, re.M)
+    assert row.groups() == ("8,192", "640", "1,024")
+    assert "capacity" not in command("info", *ragged).out
+
+
 def test_human():
     assert [human(n) for n in (0, 999, 1000, 26_309_291_008, 2e18)] == [
         "0 ",

@@ -51,6 +51,7 @@ OTHER = {
     "DTYPE": "float32",
     "REMAT": "full",
     "DISPATCHER": "einsum",
+    "RAGGED_POOLS": 2,
     "LOSS_SPIKE": 2.0,
     "METRIC_WRITERS": (),
     "CLIP_GLOBAL_NORM": 1.0,
@@ -78,6 +79,8 @@ OTHER = {
     "TASK_FIELDS": {"inputs": "text"},
     "TASK_METRICS": ("accuracy",),
 }
+# What goes with it.
+BESIDE = {"RAGGED_POOLS": {"DISPATCHER": "ragged"}}
 ONCE = {"RESET_DATA", "RESET_OPTIMIZER"}
 OF_SWEEPS = {"SWEEP_DIR", "BUDGET_FLOPS"}
 
@@ -148,7 +151,7 @@ def resume(asked):
 @pytest.mark.parametrize("name", sorted(set(macros()) - ONCE - OF_SWEEPS - {"MODEL_DIR"}))
 def test_a_resume_does_what_the_table_says(run, name):
     says = dict(table())[name]
-    asked = settings(**{name: another(name, run)})
+    asked = settings(**{name: another(name, run)}, **BESIDE.get(name, {}))
     if says.startswith("goes on"):
         assert resume(asked) == Resets()
         return

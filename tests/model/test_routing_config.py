@@ -22,6 +22,16 @@ REFUSED = [
         dict(dispatcher="ragged", encoder_routing="experts_choose"),
         ("dispatcher", "ragged", "encoder_routing", "experts_choose"),
     ),
+    (dict(ragged_pools=2), ("RAGGED_POOLS=2", "DISPATCHER='index'", "leave it at None")),
+    (dict(ragged_pools=3, dispatcher="ragged"), ("RAGGED_POOLS=3", "NUM_EXPERTS=4: use a divisor")),
+    (
+        dict(ragged_pools=2, dispatcher="ragged", num_experts=6, expert_widths=((3, 8), (3, 9))),
+        ("RAGGED_POOLS=2", "the 3 experts of one width"),
+    ),
+    (
+        dict(ragged_pools=2, dispatcher="ragged", group_padding="flaxformer"),
+        ("group_padding='flaxformer'", "RAGGED_POOLS=2"),
+    ),
     (dict(top_k=2, encoder_routing="experts_choose"), ("top_k", "encoder_routing")),
     (dict(reroute_rounds=1, encoder_routing="experts_choose"), ("reroute_rounds", "encoder_rout")),
     (dict(expert_widths=((4, 8),), experts_in="both"), ("experts_in='both'", "expert_widths")),
@@ -48,8 +58,9 @@ def test_settings_that_make_no_sense_together_are_refused(changes, names):
     assert "\n" not in sentence
     # Each alone is accepted.
     for name, value in changes.items():
-        if name not in ("second_policy", "num_experts", "balance_by"):
-            switch_config(**{"num_experts": 4 if name == "expert_widths" else 5, name: value})
+        if name not in ("second_policy", "num_experts", "balance_by", "ragged_pools"):
+            experts = sum(n for n, _ in value) if name == "expert_widths" else 5
+            switch_config(**{"num_experts": experts, name: value})
 
 
 @pytest.mark.parametrize(

@@ -159,9 +159,11 @@ def test_frozen_experts_have_no_gradient(dispatcher):
     assert flops.waste == {**whole.waste, "frozen": -2 * layers * 2 * D * F * (rows - TOKENS)}
 
 
-def test_experts_without_capacity():
+@pytest.mark.parametrize("pools", [None, 4])
+def test_experts_without_slots_of_their_own(pools):
     """As if each expert had as many rows from either half of the batch; its last block is full."""
-    flops = count_flops(setup(MeshConfig(2, 4, 1), switch=dict(dispatcher="ragged")))
+    switch = dict(dispatcher="ragged", ragged_pools=pools)
+    flops = count_flops(setup(MeshConfig(2, 4, 1), switch=switch))
     assert flops.waste["other"] == attention() + ROUTING
     rows = [BATCH // 2 * length // E for length in LENGTHS]
     empty = 2 * E * sum(-n % 32 for n in rows)
