@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from switchx.cli.flags import check_no_settings
+
 DEFAULT_OUTPUT = "comparison"
 
 
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the comparison and prints its tables; trains nothing."""
+    check_no_settings(args, "compare", "the runs' own")
     from switchx.planning import environment
 
     environment.prepare()

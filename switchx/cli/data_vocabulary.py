@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from switchx import storage
 from switchx.errors import UserError
@@ -15,21 +15,40 @@ from switchx.terminal import Progress
 if TYPE_CHECKING:
     from switchx.data.tasks.vocabulary_training import SizeError
 
-FLAGS = ("input", "size", "output")
 _FILE = "sentencepiece.model"
+FLAGS: dict[str, dict[str, Any]] = {
+    "--input": {
+        "action": "append",
+        "metavar": "GLOB",
+        "help": "files of text; repeat for several",
+    },
+    "--text_field": {
+        "default": "text",
+        "metavar": "NAME",
+        "help": "of JSON and Parquet (%(default)s)",
+    },
+    "--size": {
+        "type": int,
+        "metavar": "N",
+        "help": "ids in all, sentinels among them, such as 32100",
+    },
+    "--output": {"metavar": "PATH", "help": f"a new .model file, or a folder for {_FILE}"},
+    "--sentinels": {"type": int, "default": 100, "metavar": "N", "help": "(%(default)s)"},
+    "--sample_mb": {
+        "type": int,
+        "default": 100,
+        "metavar": "N",
+        "help": "text to learn from (%(default)s)",
+    },
+}
 _MB = 10**6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of this action."""
     group = parser.add_argument_group("vocabulary")
-    add = group.add_argument
-    add("--input", action="append", metavar="GLOB", help="files of text; repeat for several")
-    add("--text_field", default="text", metavar="NAME", help="of JSON and Parquet (%(default)s)")
-    add("--size", type=int, metavar="N", help="ids in all, sentinels among them, such as 32100")
-    add("--output", metavar="PATH", help=f"a new .model file, or a folder for {_FILE}")
-    add("--sentinels", type=int, default=100, metavar="N", help="(%(default)s)")
-    add("--sample_mb", type=int, default=100, metavar="N", help="text to learn from (%(default)s)")
+    for flag, how in FLAGS.items():
+        group.add_argument(flag, **how)
 
 
 def run(args: argparse.Namespace) -> None:

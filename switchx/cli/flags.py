@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from switchx.settings import Request, Settings
 
 MOST_CPU_DEVICES = 1024  # each has threads of its own
+_START_TIMEOUT = 300  # seconds
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,10 +92,55 @@ def add_host_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--start_timeout",
         type=int,
-        default=300,
+        default=_START_TIMEOUT,
         metavar="SECONDS",
         help="in which all must have started (%(default)s)",
     )
+
+
+def check_one_host(args: argparse.Namespace, command: str) -> None:
+    """Raises UserError where flags of several hosts are given to what runs on one."""
+    unset = {"coordinator_address": None, "num_processes": None, "process_id": None}
+    for flag, value in {**unset, "start_timeout": _START_TIMEOUT}.items():
+        if getattr(args, flag) != value:
+            raise UserError(
+                f"--{flag}={getattr(args, flag)} is for several hosts, and `{command}` runs on "
+                "one: leave it out."
+            )
+
+
+# Which actions of a command take a flag, and how argparse reads it.
+ActionFlags = Mapping[str, tuple[tuple[str, ...], dict[str, Any]]]
+
+
+def add_action_flags(parser: Any, flags: ActionFlags) -> None:
+    """Adds flags of a command's actions, each with the names of these before its help."""
+    for flag, (actions, how) in flags.items():
+        parser.add_argument(flag, **{**how, "help": f"{', '.join(actions)}: {how['help']}"})
+
+
+def check_action_flags(args: argparse.Namespace, command: str, flags: ActionFlags) -> None:
+    """Raises UserError for a flag that the chosen action would ignore."""
+    for flag, (actions, how) in flags.items():
+        unset = False if how.get("action") == "store_true" else how.get("default")
+        if args.action not in actions and getattr(args, flag.removeprefix("--")) != unset:
+            raise UserError(f"{flag} is not for `switchx {command} {args.action}`: leave it out.")
+
+
+def check_no_settings(args: argparse.Namespace, command: str, read: str) -> None:
+    """Raises UserError where a run's settings are given to a command that reads none.
+
+    Args:
+      read: what it reads in their place.
+    """
+    names = {"--gin_file": args.gin_file, "--gin_search_paths": args.gin_search_paths}
+    given = [f"{name}={value}" for name, value in names.items() if value]
+    given += [f"--gin.{binding}" for binding in args.gin_bindings]
+    given += [f"--model_dir={args.model_dir}"] * (args.model_dir is not None)
+    if given:
+        raise UserError(
+            f"{given[0]} does nothing in `switchx {command}`, which reads {read}: leave it out."
+        )
 
 
 def rewrite_gin_flags(argv: list[str]) -> list[str]:

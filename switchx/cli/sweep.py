@@ -4,8 +4,12 @@ import argparse
 import importlib
 from typing import Any
 
-from switchx.cli.flags import add_host_arguments
-from switchx.errors import UserError
+from switchx.cli.flags import (
+    add_action_flags,
+    add_host_arguments,
+    check_action_flags,
+    check_one_host,
+)
 
 # Each is a module switchx.cli.sweep_<name> with run(args) -> int | None.
 ACTIONS = {
@@ -62,18 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep_dir", metavar="DIR", help="the sweep's folder (default: SWEEP_DIR of its gin file)"
     )
-    for flag, (actions, how) in FLAGS.items():
-        parser.add_argument(flag, **{**how, "help": f"{', '.join(actions)}: {how['help']}"})
+    add_action_flags(parser, FLAGS)
     add_host_arguments(parser)
     parser.epilog = "A sweep is one gin file, as configs/sweeps/ has them: docs/sweeps.md."
 
 
 def run(args: argparse.Namespace) -> int | None:
     """Does one action."""
-    for flag, (actions, how) in FLAGS.items():
-        unset = False if how.get("action") == "store_true" else how.get("default")
-        if args.action not in actions and getattr(args, flag.removeprefix("--")) != unset:
-            raise UserError(f"{flag} is not for `switchx sweep {args.action}`: leave it out.")
+    check_action_flags(args, "sweep", FLAGS)
+    if args.action != "run":
+        check_one_host(args, f"switchx sweep {args.action}")
     action = importlib.import_module(f"switchx.cli.sweep_{args.action}")
     status: int | None = action.run(args)
     return status

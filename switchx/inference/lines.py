@@ -52,7 +52,7 @@ def _row(file: files.Records, record: files.Record) -> Row:
             'give lines of text, or JSON objects such as {"text": "Return the __ of the list."}.'
         )
     encoded = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace")
-    whole: Row = json.loads(encoded)
+    whole: Row = json.loads(encoded, parse_constant=lambda _: None)  # no JSON has a NaN
     return whole
 
 

@@ -15,8 +15,8 @@ def at_least(name: str, value: int, least: int) -> None:
 
 
 def above_zero(name: str, value: float) -> None:
-    """Raises UserError unless `value` is positive."""
-    if not value > 0:
+    """Raises UserError unless `value` is positive and finite."""
+    if not 0 < value < math.inf:
         raise UserError(f"{name}={value!r} must be above 0.")
 
 

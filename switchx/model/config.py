@@ -4,7 +4,7 @@ import dataclasses
 
 from switchx.errors import UserError
 from switchx.model.activations import ACTIVATIONS, is_gated
-from switchx.model.checks import at_least, one_of, rate
+from switchx.model.checks import above_zero, at_least, one_of, rate
 from switchx.model.shape import StackShape
 from switchx.model.switch_config import DTYPES, SwitchConfig
 
@@ -68,6 +68,7 @@ class ModelConfig:
         one_of("DTYPE", self.dtype, DTYPES)
         one_of("REMAT", self.remat, REMAT_POLICIES)
         rate("DROPOUT_RATE", self.dropout_rate)
+        above_zero("ModelConfig.init_scale", self.init_scale)
         if self.switch and self.switch.attention_dtype == "bfloat16" and self.dtype == "float32":
             raise UserError(
                 "SwitchConfig.attention_dtype='bfloat16' does not go with DTYPE='float32': "
@@ -75,8 +76,20 @@ class ModelConfig:
             )
         if self.num_decoder_layers is not None:
             at_least("ModelConfig.num_decoder_layers", self.num_decoder_layers, 0)
+        self._check_positions()
         if self.switch:
             self._check_sparse(self.switch)
+
+    def _check_positions(self) -> None:
+        """Half of the buckets are distances, the others reach on from these to the largest one."""
+        at_least("ModelConfig.relative_buckets", self.relative_buckets, 4)
+        near = self.relative_buckets // (4 if self.encoder_alone else 2)
+        if self.relative_max_distance <= near:
+            raise UserError(
+                f"ModelConfig.relative_max_distance={self.relative_max_distance} must be above "
+                f"{near}, the distances that ModelConfig.relative_buckets={self.relative_buckets} "
+                "has a bucket each for."
+            )
 
     def _check_sparse(self, switch: SwitchConfig) -> None:
         if self.encoder_alone and switch.decoder_sparse:

@@ -174,6 +174,8 @@ class SwitchConfig:
             above_zero(f"SwitchConfig.{name}", getattr(self, name))
         if self.router_init_scale is not None:
             above_zero("SwitchConfig.router_init_scale", self.router_init_scale)
+        for name in ("balance_loss_weight", "router_z_loss_weight"):
+            from_zero(f"SwitchConfig.{name}", getattr(self, name))
         rate("SwitchConfig.jitter", self.jitter)
         rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
         if self.expert_dropout_rate is not None:

@@ -1,6 +1,7 @@
 """What bindings mean together: macros resolved, dataclasses built, mistakes named."""
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -85,6 +86,13 @@ class GinConfig:
         if not _fits(value, hint):
             name = self.name_to_set(target)
             raise UserError(f"{name}={value!r} must be {_in_words(hint)}.")
+        for part in leaves(value):
+            if isinstance(part, int | float) and not _is_held(part):
+                name = self.name_to_set(target)
+                raise UserError(
+                    f"{name}={value!r} is not finite, or too large for 64 bits: give a number "
+                    "that is neither."
+                )
         return value
 
     def _resolve(self, value: Any, setting: str, using: tuple[str, ...] = ()) -> Any:
@@ -215,6 +223,10 @@ def _fits(value: Any, hint: Any) -> bool:
         accepted = (int, float) if hint is float else int
         return isinstance(value, accepted) and not isinstance(value, bool)
     return isinstance(value, origin or hint)
+
+
+def _is_held(number: float) -> bool:
+    return abs(number) < 2**63 if isinstance(number, int) else math.isfinite(number)
 
 
 _WORDS = {

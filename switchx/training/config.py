@@ -94,7 +94,7 @@ class OptimizerConfig:
             raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be at least 1.")
         if not 0 < self.decay_share < 1:
             raise UserError(f"DECAY_SHARE={self.decay_share} must be above 0 and below 1.")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise UserError(f"LEARNING_RATE={self.learning_rate} must be above 0.")
         if not 0 <= self.momentum < 1:
             raise UserError(
@@ -102,6 +102,13 @@ class OptimizerConfig:
             )
         if not 0 <= self.weight_decay < 1:
             raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"OptimizerConfig.{name}={getattr(self, name)} must be at least 0 and below 1."
+                )
+        if self.clip_global_norm is not None and not 0 < self.clip_global_norm < math.inf:
+            raise UserError(f"CLIP_GLOBAL_NORM={self.clip_global_norm} must be above 0, or None.")
         if self.clip_by_unit is not None and not 0 < self.clip_by_unit < math.inf:
             raise UserError(f"CLIP_BY_UNIT={self.clip_by_unit} must be above 0, or None.")
         if not all(isinstance(each, str) for each in self.frozen):
@@ -199,6 +206,8 @@ class TrainerConfig:
         if self.on_bad_loss not in ON_BAD_LOSS:
             accepted = ", ".join(ON_BAD_LOSS)
             raise UserError(f"ON_BAD_LOSS={self.on_bad_loss!r} is not one of {accepted}.")
+        if not 0 <= self.z_loss < math.inf:
+            raise UserError(f"Z_LOSS={self.z_loss} must be at least 0.")
         if self.loss_spike is not None and not self.loss_spike > 0:
             raise UserError(f"LOSS_SPIKE={self.loss_spike} must be above 0, or None.")
         check_names(self.metric_writers)

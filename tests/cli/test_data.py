@@ -55,6 +55,12 @@ def test_bench_compares_prepared_with_streamed(flags, capsys):
         (["check", "--", "--runner=x"], "'--runner=x' is for `switchx data prepare` alone"),
         (["prepare", "--gin.PREPARED_DIR=x", "--shards=0"], "--shards=0 is no whole number"),
         (["prepare", "--gin.PREPARED_DIR=x", "--splits=test"], "lacks 'test'"),
+        (["show", "--count=0"], "--count=0 is no count: give"),
+        (["bench", "--seconds=nan"], "--seconds=nan is no time: give"),
+        (["show", "--splits=train"], "--splits is not for `switchx data show`: leave it out"),
+        (["check", "--sentinels=9"], "--sentinels is not for `switchx data check`: leave it out"),
+        (["show", "--num_processes=2"], "--num_processes=2 is for several hosts, and `switchx"),
+        (["vocabulary", "--gin.SEED=1"], "--gin.SEED=1 does nothing in `switchx data vocabulary`"),
     ],
 )
 def test_mistakes(arguments, sentence, capsys, tmp_path, monkeypatch):

@@ -71,6 +71,11 @@ def test_lone_surrogates_are_answered_as_training_reads_them(infer):
     assert (row["text"], row["?"]) == ("a __ ?b", ["?"])
 
 
+def test_what_no_json_has_becomes_null(infer):
+    (row,) = answers(infer(b'{"text": "a __", "x": [NaN, -Infinity, 1e999, 0.5]}'))
+    assert row["x"] == [None, None, None, 0.5]
+
+
 def test_a_terminal_without_unicode_gets_json_too(infer, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))

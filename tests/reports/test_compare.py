@@ -59,6 +59,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     a, b = str(runs / "a"), str(runs / "b")
     out = f"--output={tmp_path / 'out'}"
     assert "is one run alone" in refused(capsys, "compare", a, out)
+    assert "--gin.SEED=1 does nothing" in refused(capsys, "compare", a, b, "--gin.SEED=1", out)
     assert "is named twice" in refused(capsys, "compare", a, f"{a}/../a", out)
     assert "holds no config.gin" in refused(capsys, "compare", a, str(runs), out)
     empty = make_run(tmp_path / "empty")

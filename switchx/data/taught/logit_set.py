@@ -164,6 +164,17 @@ def parse_set(content: bytes, path: str) -> LogitSet:
     return found
 
 
+def parse_plan(content: bytes) -> LogitPlan:
+    """The plan in some JSON.
+
+    Raises:
+      ValueError, TypeError, KeyError: there is none.
+    """
+    plan = LogitPlan(**json.loads(content))
+    _check_plan(plan)
+    return plan
+
+
 def _check_plan(plan: LogitPlan) -> None:
     """Raises ValueError or TypeError where a plan from a file makes no sense."""
     if not (0 < plan.top_k <= plan.vocab_size < 2**31) or plan.shard_examples < 1:

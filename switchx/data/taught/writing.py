@@ -20,6 +20,7 @@ from switchx.data.taught.logit_set import (
     LogitSet,
     check_same,
     file_of,
+    parse_plan,
     parse_set,
 )
 from switchx.data.taught.records import Taught, encode
@@ -138,8 +139,8 @@ class Writing:
     def _begun(self) -> LogitPlan | None:
         content = storage.read_if_there(self._note(_BEGUN), "PREPARED_DIR")
         try:
-            return None if content is None else LogitPlan(**json.loads(content))
-        except (ValueError, TypeError) as error:
+            return None if content is None else parse_plan(content)
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(
                 f"{str(self._note(_BEGUN))!r} is damaged: remove {str(self._folder)!r} and run "
                 "`switchx data teach` again."
@@ -161,7 +162,9 @@ class Writing:
 
     def _noted(self, shard: int) -> LogitFacts | None:
         content = storage.read_if_there(self._facts(shard), "PREPARED_DIR")
-        return None if content is None else LogitFacts(**json.loads(content))
+        with contextlib.suppress(ValueError, TypeError):  # damaged: the shard is written anew
+            return None if content is None else LogitFacts(**json.loads(content))
+        return None
 
     def _note(self, name: str) -> Path:
         return self._folder / PREPARING / name

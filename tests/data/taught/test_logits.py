@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from switchx import data, storage
+from switchx.data.prepared.set_plan import PREPARING
 from switchx.data.taught import stream as reading
 from switchx.data.taught.checking import check_logits, names_of_sets
 from switchx.data.taught.logit_set import folder_of_set, read_set
@@ -147,6 +148,17 @@ def test_what_was_finished_stays_and_more_is_added(config, tmp_path):
     assert names_of_sets(own) == (["a"], ["b"])
     with pytest.raises(UserError, match=r"TEACHER='runs/b', but the logits TEACHER_LOGITS='b'"):
         written(own, "b", settings={"TEACHER": ["runs/b", "another"]})
+    noted = folder / PREPARING / "logits-00000.array_record.json"
+    facts = noted.read_bytes()
+    noted.write_bytes(facts[:5])  # damaged: that shard is written anew
+    assert Writing(folder, plan_of(own), EXAMPLES).todo == [0, 1, 2, 3]
+    noted.write_bytes(facts)
+    begun = folder / PREPARING / "plan.json"
+    plan = begun.read_text()
+    begun.write_text(plan.replace('"top_k": ', '"top_k": -'))
+    with pytest.raises(UserError, match=r"plan.json' is damaged: remove"):
+        Writing(folder, plan_of(own), EXAMPLES)
+    begun.write_text(plan)
     assert written(own, "b") == [1, 2, 3]
     written(own, "c")  # at once
     for path in folder_of_set(own, "c").iterdir():
