@@ -159,12 +159,12 @@ class _Progress:
     def counted(self, batches: Iterator[Any]) -> Iterator[Taught]:
         """The examples of these batches."""
         for batch in batches:
-            found = taken_apart(batch)
-            yield from found
+            found = taken_apart(batch)  # counted before: nobody asks behind a shard's last one
             self._done += len(found)
             self._tokens += sum(len(one.ids) for one in found)
             if time.monotonic() - self._said > SAID_SECONDS:
                 self._say()
+            yield from found
 
     def _say(self) -> None:
         self._said = time.monotonic()

@@ -12,7 +12,7 @@ from switchx.api.run import Run
 from switchx.api.scoring import check_scores, scorer, task_batches
 from switchx.api.starting import Beginning, beginning
 from switchx.api.teaching import taught
-from switchx.settings import Settings, changed_settings, check_fits
+from switchx.settings import Settings, changed_settings, check_fits, check_idle_of_teacher
 from switchx.writers import RunFacts, Writer, Writers, check_installed
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def train_run(
 
     storage.writable_path(settings.model_dir, "MODEL_DIR")
     check_fits(settings)
+    check_idle_of_teacher(settings)
     data.check_settings(settings.data)
     settings = dataclasses.replace(settings, run=taught(settings))
     begins = beginning(settings)

@@ -27,4 +27,5 @@ def run(args: argparse.Namespace) -> None:
     for line in table([head, row]):
         print(line)
     print("train with")
-    print(f"  --gin.OBJECTIVE=distill --gin.TEACHER_LOGITS={name}")
+    kept = f"--gin.TEACHER_TOP_K={found.plan.top_k}"  # which a student has to say too
+    print(f"  --gin.OBJECTIVE=distill --gin.TEACHER_LOGITS={name} {kept}")

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-from switchx.errors import UserError, first_line
+from switchx.errors import RunError, UserError, first_line
 
 _TRUE = ("1", "on", "t", "true", "y", "yes")
 _LIBRARY_WORDS = re.compile(r"^[FE]\d{4} [\d:.]+\s+\d+ \S+\] (.*)", re.M)  # as absl logs them
@@ -71,9 +71,20 @@ def _refused_flags(flags: str) -> str | None:
     return found[1][:200].rstrip(".") if found else "it ends the process"
 
 
-def explained(error: Exception) -> UserError | None:
+def explained(error: Exception) -> UserError | RunError | None:
     """What in the environment a failure came of, in a sentence; None where that is not known."""
-    return _refused_variable(error) or _missing_platform()
+    return _refused_variable(error) or _full_memory(error) or _missing_platform()
+
+
+def _full_memory(error: Exception) -> RunError | None:
+    """The sentence for arrays that have no room, in a device or in this machine."""
+    of_device = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    if not of_device and not isinstance(error, MemoryError):
+        return None
+    return RunError(
+        f"There is not memory enough ({first_line(error)}): lower BATCH_SIZE or raise "
+        "MICROBATCHES, or lower --batch_size and --num_beams of answers; what was saved is whole."
+    )
 
 
 def _refused_variable(error: Exception) -> UserError | None:

@@ -49,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
 
     environment.prepare()
     from switchx.api.teaching import taught
+    from switchx.settings import check_idle_of_teacher
 
     settings = load_described(args)
+    check_idle_of_teacher(settings)
     settings = dataclasses.replace(settings, run=taught(settings, planned=True))
     return (_fit if args.fit else _plan)(args, settings)
 

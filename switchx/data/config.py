@@ -186,6 +186,11 @@ def check_values(config: DataConfig) -> None:
             f"PREPARED_CACHE_GB={config.prepared_cache_gb!r} is no size: give gigabytes, 0 for no "
             "copies."
         )
+    if not config.timeout > 0:
+        raise UserError(
+            f"DATA_TIMEOUT={config.timeout!r} is no time: give the seconds in which a batch must "
+            "come."
+        )
     if not 0 <= config.max_broken_share <= 1:
         raise UserError(
             f"MAX_BROKEN_LINES={config.max_broken_share!r} is no share: give one from 0 to 1."

@@ -49,6 +49,17 @@ class ScoreConfig:
             raise UserError(f"NUM_BEAMS={self.num_beams!r} must be a whole number of at least 1.")
         if not 0 <= self.length_penalty < float("inf"):
             raise UserError(f"LENGTH_PENALTY={self.length_penalty!r} must be at least 0.")
+        self._check_sampling()
+
+    def _check_sampling(self) -> None:
+        for name, good, accepted in (
+            ("temperature", 0 <= self.temperature < float("inf"), "from 0 up"),
+            ("top_k", 0 <= self.top_k < 2**31, f"from 0 (all tokens) to {2**31 - 1}"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("seed", 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}"),
+        ):
+            if not good:
+                raise UserError(f"ScoreConfig.{name}={getattr(self, name)!r} must be {accepted}.")
 
     def decoding(self, length: int, batch_size: int) -> "DecodingConfig":
         """The same for answers of at most `length` tokens, so many rows at a time.

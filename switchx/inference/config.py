@@ -6,6 +6,7 @@ from typing import Any
 from switchx.errors import UserError
 
 METHODS = ("greedy", "sample", "beam")
+MOST = 2**20  # tokens, hypotheses and rows at a time
 
 
 def _check(name: str, value: Any, good: bool, accepted: str) -> None:
@@ -30,7 +31,7 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check("temperature", self.temperature, 0 <= self.temperature < float("inf"), "from 0 up")
-        _check("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more")
+        _check("top_k", self.top_k, 0 <= self.top_k < 2**31, f"from 0 (all tokens) to {2**31 - 1}")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
 
 
@@ -70,3 +71,4 @@ class DecodingConfig:
             ("batch_size", self.batch_size),
         ):
             _check(name, value, value >= 1, "at least 1")
+            _check(name, value, value <= MOST, f"at most {MOST}")

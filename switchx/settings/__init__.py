@@ -4,6 +4,7 @@ from switchx.settings.changes import changed_settings
 from switchx.settings.fitting import check_fits
 from switchx.settings.forks import check_fork
 from switchx.settings.gin_syntax import Binding, read_flag
+from switchx.settings.idle import check_idle_of_teacher
 from switchx.settings.loading import Request, Settings, converted, load
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "changed_settings",
     "check_fits",
     "check_fork",
+    "check_idle_of_teacher",
     "converted",
     "load",
     "read_flag",

@@ -16,6 +16,7 @@ from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding, Part, own
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
+from switchx.settings.idle import check_idle
 from switchx.settings.t5x import writing
 from switchx.settings.t5x.translation import is_t5x, lines, translate
 from switchx.training.config import BatchShape, RunConfig, StartConfig
@@ -146,7 +147,9 @@ def of_bindings(
         config.check_all_used()
         check_model(config, model or {})
         config = config.with_defaults(**(defaults or {}))
-        return _settings(config, bindings)
+        made = _settings(config, bindings)
+        check_idle(made)
+        return made
     except UserError as error:
         raise UserError(config.explained(str(error))) from error
 

@@ -18,6 +18,7 @@ START_CHECKPOINTS = ("newest", "best")
 START_CHANGES = ("experts", "layers", "vocabulary", "sizes")
 START_FEED_FORWARDS = ("fresh", "mean", "sum", "most_used", "top_k", "low_rank")
 CONTINUE = "continue"
+MOST_STEPS = 2**31 - 2  # they are counted in int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +91,8 @@ class OptimizerConfig:
             raise UserError(f"OPTIMIZER={self.name!r} is not one of {accepted}.")
         if self.schedule not in SCHEDULES:
             raise UserError(f"SCHEDULE={self.schedule!r} is not one of {', '.join(SCHEDULES)}.")
-        if self.warmup_steps < 1:
-            raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be at least 1.")
+        if not 1 <= self.warmup_steps <= MOST_STEPS:
+            raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be from 1 to {MOST_STEPS}.")
         if not 0 < self.decay_share < 1:
             raise UserError(f"DECAY_SHARE={self.decay_share} must be above 0 and below 1.")
         if not 0 < self.learning_rate < math.inf:
@@ -188,6 +189,8 @@ class TrainerConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(f"{name.upper()}={value!r} must be a whole number of at least 1.")
+        if self.train_steps > MOST_STEPS:
+            raise UserError(f"TRAIN_STEPS={self.train_steps} must be at most {MOST_STEPS}.")
         for step in self.checkpoint_steps:
             if not isinstance(step, int) or isinstance(step, bool) or step < 1:
                 raise UserError(
@@ -258,6 +261,15 @@ class StartConfig:
             )
         if self.step not in (0, CONTINUE):
             raise UserError(f"START_STEP={self.step!r} must be 0 or {CONTINUE!r}.")
+        if not all(isinstance(each, str) for each in self.fresh):
+            raise UserError(
+                f"START_FRESH={self.fresh!r} must be patterns of parameters' names, as in "
+                "('*/router/*',)."
+            )
+        if not all(type(each) is int for each in self.experts or ()):
+            raise UserError(
+                f"START_EXPERTS={self.experts!r} must be numbers of experts, as in (0, 3), or None."
+            )
         for name in self.changes:
             if name not in START_CHANGES:
                 raise UserError(

@@ -1,33 +1,51 @@
-"""Whether a teacher has room beside what it teaches, before anything of either is allocated."""
+"""Whether a run and its teacher have room in a device, before anything of either is allocated."""
 
 import os
 
 import jax
 
 from switchx.errors import UserError
+from switchx.training.batches import abstract_batch
 from switchx.training.placing import bytes_per_device
 from switchx.training.state import Setup
 
 
 def check_room(setup: Setup) -> None:
-    """Raises UserError where a device's memory is less than a run's state and teacher need.
+    """Raises UserError where a device's memory is less than a run's state, batch or teacher need.
 
     Gradients, activations and the program come on top: `switchx plan` counts those.
     """
     teacher, room = setup.run.teacher, device_bytes()
-    constants = bytes_per_device(setup.objective.abstract_constants(setup.mesh))
-    if teacher is None or not constants or room is None:
+    if room is None:
         return
     state = bytes_per_device(setup.abstract)
-    if state + constants > room:
+    if state > room:
+        raise UserError(
+            f"The parameters and the optimizer's state need {_size(state)} of each device, "
+            f"and one has {_size(room)}: choose a smaller model, or share it out over more "
+            "devices by MESH_EXPERT, MESH_MODEL or FULLY_SHARDED (`switchx plan` finds how)."
+        )
+    batch = bytes_per_device(abstract_batch(setup.run.batch, setup))
+    if batch > room:
+        raise UserError(
+            f"BATCH_SIZE={setup.run.batch.batch_size} needs {_size(batch)} of each device "
+            f"for the tokens alone, and one has {_size(room)}: lower it."
+        )
+    constants = bytes_per_device(setup.objective.abstract_constants(setup.mesh))
+    if teacher and state + constants > room:
         halves = (
             "" if teacher.config.dtype == "bfloat16" else "TEACHER_DTYPE='bfloat16' halves it; "
         )
         raise UserError(
-            f"TEACHER={teacher.config.teacher!r} needs {constants / 1e9:.3g} GB of each device "
-            f"beside {state / 1e9:.3g} GB of this run's state, and one has {room / 1e9:.3g} GB: "
+            f"TEACHER={teacher.config.teacher!r} needs {_size(constants)} of each device "
+            f"beside {_size(state)} of this run's state, and one has {_size(room)}: "
             f"{halves}MESH_EXPERT, MESH_MODEL and FULLY_SHARDED share it out over more devices."
         )
+
+
+def _size(count: int) -> str:
+    gigabytes = count / 1e9
+    return f"{gigabytes:.3g} GB" if gigabytes < 1000 else f"{gigabytes:,.0f} GB"
 
 
 def device_bytes() -> int | None:

@@ -65,8 +65,9 @@ def train(
     """
     mesh = make_mesh(run.mesh)
     check_run(run, mesh)
-    shards, setup = HostShards.of(mesh, run.batch), Setup.of(run, mesh)
+    setup = Setup.of(run, mesh)
     check_room(setup)
+    shards = HostShards.of(mesh, run.batch)
     directory = run_directory.prepare(model_dir, token)
     with run_directory.locked(directory):
         vocabulary = feed.check()

@@ -60,9 +60,10 @@ class ObjectiveConfig:
             raise UserError(f"TEACHER_SHARE={self.share!r} must be from 0 to 1.")
         if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
             raise UserError(f"TEACHER_TEMPERATURE={self.temperature!r} must be above 0.")
-        if not _is_whole(self.start_step):
+        if not _is_whole(self.start_step) or self.start_step >= 2**31:
             raise UserError(
-                f"TEACHER_START_STEP={self.start_step!r} must be a whole number of at least 0."
+                f"TEACHER_START_STEP={self.start_step!r} must be a whole number from 0 to "
+                f"{2**31 - 1}."
             )
         if self.dtype not in TEACHER_DTYPES:
             raise UserError(

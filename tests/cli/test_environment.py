@@ -5,12 +5,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from switchx import storage
-from switchx.cli import environment
+from switchx.cli import environment, guard
 from switchx.data import DataConfig, tensorflow_loader
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 
 
 def python(code, *argv, **environment):
@@ -160,6 +161,14 @@ def test_libraries_that_cannot_be_imported(monkeypatch, optimize, line):
     with pytest.raises(UserError) as caught, tensorflow_loader._import_errors():
         raise TypeError("no %")
     assert str(caught.value).startswith(line)
+
+
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, MemoryError])
+def test_memory_that_is_full(kind):
+    found = guard.explained(kind("RESOURCE_EXHAUSTED: 9 bytes."))
+    assert isinstance(found, RunError)
+    assert "There is not memory enough (RESOURCE_EXHAUSTED: 9 bytes.): lower" in str(found)
+    assert guard.explained(jax.errors.JaxRuntimeError("INTERNAL: x")) is None
 
 
 def test_a_working_folder_that_is_gone(tmp_path):

@@ -131,6 +131,8 @@ def test_a_bad_line_is_named_and_nothing_written(infer, tmp_path, lines, complai
         (["--top_k=5"], "--top_k=5 has no effect with --method=greedy"),
         (["--num_beams=5", "--method=sample"], "leave it out or give --method=beam"),
         (["--method=beam", "--num_beams=0"], "--num_beams=0 must be at least 1"),
+        (["--method=sample", "--top_k=2147483648"], "--top_k=2147483648 must be from 0 (all"),
+        (["--max_length=1048577"], "--max_length=1048577 must be at most 1048576"),
         (["--method=sample", "--top_p=2"], "--top_p=2.0 must be above 0 and at most 1"),
         (["--batch_size=12"], "--batch_size=12 must be a multiple of 8"),
         (["--step=7"], "--step=7"),

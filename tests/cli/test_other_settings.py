@@ -1,5 +1,6 @@
 """docs/training.md says what a resume does with another value of each macro; that is tried here."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -131,7 +132,8 @@ def settings(**changes):
     files = ("--gin.C4_JSON_TRAIN=train.jsonl", "--gin.C4_JSON_VALIDATION=validation.jsonl")
     flags = [f"--gin.{name}={value!r}" for name, value in changes.items()]
     asked = [
-        read_flag(flag.removeprefix("--gin."))
+        # As of a file: on the command line what does nothing beside the others is refused.
+        dataclasses.replace(read_flag(flag.removeprefix("--gin.")), file="my.gin")
         for flag in (*SMALL, *files, "--gin.TRAIN_STEPS=6", "--gin.MODEL_DIR=run", *flags)
     ]
     return load(Request(bindings=tuple(asked)))

@@ -14,6 +14,7 @@ from switchx.training import room, train
 from switchx.training.batches import put_batch
 from switchx.training.checkpoints.identity import read_identity
 from switchx.training.checks import check_run
+from switchx.training.config import BatchShape
 from switchx.training.freezing import step_flops
 from switchx.training.objectives import Pretraining
 from switchx.training.objectives.losses import grouped, soft_sums
@@ -169,6 +170,19 @@ def test_a_teacher_of_another_kind_is_refused(taught_by, changes, says):
     known.check_vocabulary("v1")
     with pytest.raises(UserError, match="another VOCABULARY or other sentinels"):
         known.check_vocabulary("v2")
+
+
+def test_a_run_that_has_no_room_is_refused_too(monkeypatch):
+    setup = Setup.of(run_config(**DENSE), make_mesh(MeshConfig(8)))
+    monkeypatch.setattr(room, "device_bytes", lambda: 10**9)
+    room.check_room(setup)
+    monkeypatch.setattr(room, "device_bytes", lambda: 9000)
+    with pytest.raises(UserError, match=r"optimizer's state need .* GB of each device, and one"):
+        room.check_room(setup)
+    large = dataclasses.replace(setup.run, batch=BatchShape(10**9, 16, 8))
+    monkeypatch.setattr(room, "device_bytes", lambda: 10**9)
+    with pytest.raises(UserError, match=r"BATCH_SIZE=1000000000 needs 20 GB of each device"):
+        room.check_room(Setup.of(large, setup.mesh))
 
 
 def test_one_that_has_no_room_is_refused_before_anything_is_allocated(taught_by, monkeypatch):

@@ -30,9 +30,14 @@ def check_given(config: DataConfig, splits: Sequence[str]) -> None:
     is_own = config.mixture_or_task_name == names.TASK_FILES
     if config.task_metrics and not is_own:
         raise UserError(
-            f"TASK_METRICS={tuple(config.task_metrics)!r} is for "
+            f"TASK_METRICS={config.task_metrics!r} is for "
             f"MIXTURE_OR_TASK_NAME={names.TASK_FILES!r}, and "
             f"{config.mixture_or_task_name!r} has its own metrics: leave it unset."
+        )
+    if isinstance(config.task_metrics, str):
+        raise UserError(
+            f"TASK_METRICS={config.task_metrics!r} must be a tuple of names: give "
+            f"({config.task_metrics!r},)."
         )
     for metric in config.task_metrics:
         if metric not in names.TASK_METRICS:

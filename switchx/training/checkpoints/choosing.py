@@ -1,5 +1,6 @@
 """Which checkpoint of another run a setting names: to start from, or to learn from."""
 
+import re
 from pathlib import Path
 
 from switchx import storage
@@ -22,7 +23,7 @@ def chosen_step(
       UserError: no run is there, or it has no such checkpoint.
     """
     path = storage.store_path(named, setting)
-    if path.parent.name == "checkpoints" and path.name.isdigit():
+    if path.parent.name == "checkpoints" and re.fullmatch("[0-9]{1,18}", path.name):
         path, wanted = path.parent.parent, int(path.name)
     steps = saved_steps(path)
     if not steps:

@@ -1,0 +1,149 @@
+"""Which settings do nothing beside the others: refused where the caller gives them himself.
+
+In files they may stay: these are more general than one run.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from switchx.errors import UserError
+from switchx.settings.configurables import CONFIGURABLES
+
+if TYPE_CHECKING:
+    from switchx.settings.loading import Settings
+
+# With an optimizer of somebody's own nobody knows here what it reads.
+_OWN_MOMENTUM = ("adamw", "muon")
+_OWN_BETAS = ("adafactor",)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """Parameters that count with some settings alone.
+
+    Attributes:
+      parameters: by their names, as "StartConfig.noise".
+      idle: whether settings make nothing of them.
+      why: what makes nothing of them, and what to do about it.
+    """
+
+    parameters: tuple[str, ...]
+    idle: "Callable[[Settings], bool]"
+    why: "Callable[[Settings], tuple[str, str]]"
+
+
+def _parameters(of: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{of}.{name}" for name in names)
+
+
+_STARTS = [field.name for field in dataclasses.fields(CONFIGURABLES["StartConfig"])][1:]
+
+_RULES = (
+    _Rule(
+        _parameters("StartConfig", *_STARTS),
+        lambda s: s.start.from_run is None,
+        lambda s: ("START_FROM=None", "name the run to start from"),
+    ),
+    _Rule(
+        _parameters("OptimizerConfig", "decay_share"),
+        lambda s: s.run.optimizer.schedule != "wsd",
+        lambda s: (f"SCHEDULE={s.run.optimizer.schedule!r}", "set SCHEDULE='wsd'"),
+    ),
+    _Rule(
+        _parameters("OptimizerConfig", "momentum"),
+        lambda s: s.run.optimizer.name in _OWN_MOMENTUM,
+        lambda s: (f"OPTIMIZER={s.run.optimizer.name!r}", "set OPTIMIZER='adafactor'"),
+    ),
+    _Rule(
+        _parameters("OptimizerConfig", "beta1", "beta2"),
+        lambda s: s.run.optimizer.name in _OWN_BETAS,
+        lambda s: (f"OPTIMIZER={s.run.optimizer.name!r}", "set OPTIMIZER='adamw'"),
+    ),
+    _Rule(
+        _parameters("TrainerConfig", "max_rollbacks"),
+        lambda s: s.run.trainer.on_bad_loss == "stop",
+        lambda s: ("ON_BAD_LOSS='stop'", "set ON_BAD_LOSS='skip'"),
+    ),
+    _Rule(
+        _parameters("ScoreConfig", "num_beams", "length_penalty"),
+        lambda s: s.scores.method != "beam",
+        lambda s: (f"DECODING_METHOD={s.scores.method!r}", "set DECODING_METHOD='beam'"),
+    ),
+    _Rule(
+        _parameters("ScoreConfig", "temperature", "top_k", "top_p", "seed"),
+        lambda s: s.scores.method != "sample",
+        lambda s: (f"DECODING_METHOD={s.scores.method!r}", "set DECODING_METHOD='sample'"),
+    ),
+    _Rule(
+        _parameters("SwitchConfig", "jitter"),
+        lambda s: s.run.model.switch.exploration != "jitter",
+        lambda s: (f"SwitchConfig.exploration={s.run.model.switch.exploration!r}", "set 'jitter'"),
+    ),
+    _Rule(
+        _parameters("SwitchConfig", "router_dropout_rate"),
+        lambda s: s.run.model.switch.exploration != "input_dropout",
+        lambda s: (
+            f"SwitchConfig.exploration={s.run.model.switch.exploration!r}",
+            "set 'input_dropout'",
+        ),
+    ),
+    _Rule(
+        _parameters("SwitchConfig", "second_threshold"),
+        lambda s: s.run.model.switch.second_policy not in ("threshold", "random"),
+        lambda s: (
+            f"SwitchConfig.second_policy={s.run.model.switch.second_policy!r}",
+            "set 'threshold' or 'random'",
+        ),
+    ),
+)
+
+_TEACHING = [field.name for field in dataclasses.fields(CONFIGURABLES["ObjectiveConfig"])][1:]
+_OF_TEACHERS = (
+    _Rule(
+        _parameters("ObjectiveConfig", *_TEACHING),
+        lambda s: s.objective.name != "distill",
+        lambda s: (f"OBJECTIVE={s.objective.name!r}", "set OBJECTIVE='distill'"),
+    ),
+    _Rule(
+        _parameters("ObjectiveConfig", "top_k"),
+        lambda s: s.objective.logits is None,
+        lambda s: ("TEACHER_LOGITS=None", "name the logits"),
+    ),
+    _Rule(
+        _parameters("ObjectiveConfig", "checkpoint", "dtype"),
+        lambda s: s.objective.teacher is None,
+        lambda s: ("TEACHER=None", "name the teacher"),
+    ),
+)
+
+
+def check_idle(settings: "Settings") -> None:
+    """Raises UserError for the first setting that a caller gave and that does nothing."""
+    _check(settings, _RULES)
+
+
+def check_idle_of_teacher(settings: "Settings") -> None:
+    """The same of what is said of a teacher, for a run that is trained or planned."""
+    _check(settings, _OF_TEACHERS)
+
+
+def _check(settings: "Settings", rules: tuple[_Rule, ...]) -> None:
+    gin = settings.gin
+    for rule in rules:
+        for parameter in rule.parameters:
+            name = gin.name_to_set(parameter)
+            binding = gin.bindings.get(name)
+            if binding is None or binding.file is not None or not rule.idle(settings):
+                continue
+            value = gin.value(name)
+            if value != _default(parameter):
+                beside, otherwise = rule.why(settings)
+                raise UserError(
+                    f"{name}={value!r} does nothing with {beside}: leave it out, or {otherwise}."
+                )
+
+
+def _default(parameter: str) -> Any:
+    cls, _, field = parameter.partition(".")
+    return getattr(CONFIGURABLES[cls], field)
