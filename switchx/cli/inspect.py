@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> None:
     from switchx import storage
 
     places = {"--output": args.output} | ({"--json": args.json} if args.json else {})
-    if args.json == args.output:
-        raise UserError(f"--json={args.json} is the --output too: name another file for one.")
     paths = {flag: storage.check_new_file(path, flag) for flag, path in places.items()}
+    if len({*map(str, paths.values())}) < len(paths):
+        raise UserError(f"--json={args.json} is the --output too: name another file for one.")
 
     from switchx.api import Run
     from switchx.reports import inspection, inspection_page

@@ -62,7 +62,9 @@ def open_source(path: str) -> "HFSource":
     """
     folder = storage.as_path(path, "--input")
     if not storage.is_remote(folder) and not folder.is_dir():
-        raise UserError(f"--input={path} is not a folder.")
+        raise UserError(
+            f"--input={path} is not a folder: name one that transformers' save_pretrained wrote."
+        )
     config = read_json(folder / CONFIG)
     tensors = read_tensors(folder)
     tensors.pop(_UNUSED, None)

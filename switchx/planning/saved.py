@@ -30,7 +30,9 @@ def choose_directory(output: str | None, name: str, identity: str) -> Path:
     if storage.is_remote(directory):
         storage.check_writable(directory, "--output")
     if not _is_free(directory, identity):
-        raise UserError(f"--output={output} holds another plan: name a new folder.")
+        raise UserError(
+            f"--output={output} holds another plan or something else: name a new folder."
+        )
     return directory
 
 

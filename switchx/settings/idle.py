@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from switchx.errors import UserError
+from switchx.model.switch_config import SwitchConfig
 from switchx.settings.configurables import CONFIGURABLES
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ class _Rule:
 
 def _parameters(of: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{of}.{name}" for name in names)
+
+
+def _switch(settings: "Settings") -> SwitchConfig:
+    switch = settings.run.model.switch  # of a dense model nothing is typed: `check_all_used`
+    assert switch is not None
+    return switch
 
 
 _STARTS = [field.name for field in dataclasses.fields(CONFIGURABLES["StartConfig"])][1:]
@@ -77,22 +84,22 @@ _RULES = (
     ),
     _Rule(
         _parameters("SwitchConfig", "jitter"),
-        lambda s: s.run.model.switch.exploration != "jitter",
-        lambda s: (f"SwitchConfig.exploration={s.run.model.switch.exploration!r}", "set 'jitter'"),
+        lambda s: _switch(s).exploration != "jitter",
+        lambda s: (f"SwitchConfig.exploration={_switch(s).exploration!r}", "set 'jitter'"),
     ),
     _Rule(
         _parameters("SwitchConfig", "router_dropout_rate"),
-        lambda s: s.run.model.switch.exploration != "input_dropout",
+        lambda s: _switch(s).exploration != "input_dropout",
         lambda s: (
-            f"SwitchConfig.exploration={s.run.model.switch.exploration!r}",
+            f"SwitchConfig.exploration={_switch(s).exploration!r}",
             "set 'input_dropout'",
         ),
     ),
     _Rule(
         _parameters("SwitchConfig", "second_threshold"),
-        lambda s: s.run.model.switch.second_policy not in ("threshold", "random"),
+        lambda s: _switch(s).second_policy not in ("threshold", "random"),
         lambda s: (
-            f"SwitchConfig.second_policy={s.run.model.switch.second_policy!r}",
+            f"SwitchConfig.second_policy={_switch(s).second_policy!r}",
             "set 'threshold' or 'random'",
         ),
     ),

@@ -233,6 +233,7 @@ def test_a_long_text_is_sampled_and_said_so(tmp_path, monkeypatch):
         (["--text={}/none.txt"], "none.txt', which cannot be read"),
         (["--text={}/numbers.txt", "--output={}/numbers.txt"], "numbers.txt' exists already"),
         (["--text={}/numbers.txt", "--json={}/none/x.json"], "must be a writable folder."),
+        (["--output={}/x", "--json={}/./x"], "/x is the --output too: name another file for one."),
         (["--output={}/x", "--json={}/x"], "/x is the --output too: name another file for one."),
         (
             ["--text={}/numbers.txt", "--earlier=3"],

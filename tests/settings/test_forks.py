@@ -50,7 +50,7 @@ def test_what_reaches_no_state_may_differ(longer, free):
         ({"ON_BAD_LOSS": "skip"}, r"CHECKPOINT_STEPS=\(\) must hold step 90"),
         ({"ON_BAD_LOSS": "skip", "CHECKPOINT_PERIOD": 9}, "CHECKPOINT_PERIOD=9 was 1200"),
         ({"**": {"SwitchConfig.jitter": 0.0}}, r"SwitchConfig\.jitter=0\.0 was 0\.01"),
-        ({"**": {"OptimizerConfig.beta1": 0.5}}, r"OptimizerConfig\.beta1=0\.5 was 0\.9"),
+        ({"**": {"OptimizerConfig.momentum": 0.5}}, r"OptimizerConfig\.momentum=0\.5 was 0\.0"),
     ],
 )
 def test_what_reaches_a_state_is_refused_by_name(longer, changes, says):

@@ -18,6 +18,7 @@ from switchx.training.config import BatchShape
 from switchx.training.freezing import step_flops
 from switchx.training.objectives import Pretraining
 from switchx.training.objectives.losses import grouped, soft_sums
+from switchx.training.placing import bytes_per_device
 from switchx.training.run_reader import read_start
 from switchx.training.state import Setup
 from switchx.training.step import gradients
@@ -189,7 +190,7 @@ def test_one_that_has_no_room_is_refused_before_anything_is_allocated(taught_by,
     setup = setup_of(taught_by)
     monkeypatch.setattr(room, "device_bytes", lambda: 10**9)
     room.check_room(setup)
-    monkeypatch.setattr(room, "device_bytes", lambda: 20_000)
+    monkeypatch.setattr(room, "device_bytes", lambda: bytes_per_device(setup.abstract))
     says = r"TEACHER=.* GB of each device .*: TEACHER_DTYPE='bfloat16'"
     with pytest.raises(UserError, match=says):
         room.check_room(setup)
