@@ -15,23 +15,28 @@ _gelu_tanh: Function = functools.partial(jax.nn.gelu, approximate=True)
 _gelu_erf: Function = functools.partial(jax.nn.gelu, approximate=False)
 
 
-@jax.custom_vjp
-def relu(x: jax.Array) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def relu(x: jax.Array, apart: bool = False) -> jax.Array:
     """max(x, 0), whose gradient is taken by its result.
 
     So no more is kept for the backward pass than what is multiplied next. Left to itself, XLA's
     TPU compiler keeps x too, or packs the signs into bits, each at more than a product's cost.
+
+    Args:
+      apart: whether a loop over layers has both passes apart: see `function_of`.
     """
     return jnp.maximum(x, 0)
 
 
-def _relu_fwd(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _relu_fwd(x: jax.Array, apart: bool) -> tuple[jax.Array, jax.Array]:
     y = relu(x)
     return y, y
 
 
-def _relu_bwd(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(held(y) > 0, dy, 0),)  # or the signs are computed, and packed, at once
+def _relu_bwd(apart: bool, y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    # Held, or the signs are computed, and packed, at once; where they cannot be, that would only
+    # copy what the loop has kept.
+    return (jnp.where((y if apart else held(y)) > 0, dy, 0),)
 
 
 relu.defvjp(_relu_fwd, _relu_bwd)
@@ -57,6 +62,12 @@ ACTIVATIONS = {
     "geglu_erf": Activation(_gelu_erf, gated=True),
     "swiglu": Activation(jax.nn.silu, gated=True),
 }
+
+
+def function_of(name: str, apart: bool) -> Function:
+    """The activation of this name; `apart`: whether its backward pass is in a loop of its own."""
+    function = ACTIVATIONS[name].function
+    return functools.partial(relu, apart=True) if apart and function is relu else function
 
 
 def is_gated(name: str) -> bool:

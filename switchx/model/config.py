@@ -123,6 +123,11 @@ class ModelConfig:
         return is_gated(self.activation)
 
     @property
+    def passes_apart(self) -> bool:
+        """Whether layers run forward and backward in loops of their own, with nothing of both."""
+        return self.scan and self.remat == "none"
+
+    @property
     def scaled_logits(self) -> bool:
         """Whether logits are scaled by d_model^-0.5."""
         return self.tied_embeddings if self.scale_logits is None else self.scale_logits

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
-from switchx.model.activations import ACTIVATIONS
+from switchx.model.activations import function_of
 from switchx.model.config import ModelConfig
 from switchx.model.dispatch import Product
 from switchx.model.layers import parameter, truncated_normal
@@ -93,7 +93,7 @@ class Experts(nnx.Module):
           kernels, x, product: see ExpertNetworks.
           drop: dropout of the interim activations (the paper's expert dropout).
         """
-        function = ACTIVATIONS[self.config.activation].function
+        function = function_of(self.config.activation, self.config.passes_apart)
         names = ("wi_EDF", "gate_EDF")
         into = [kept(product(x, kernels[name])) for name in names if name in kernels]
 

@@ -3,15 +3,17 @@
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from switchx.model.activations import ACTIVATIONS
+from switchx.model.activations import function_of
 from switchx.model.config import ModelConfig
 from switchx.model.noise import Noise, dropout
 from switchx.model.product import product
+from switchx.model.remat import kept, recomputed
 from switchx.sharding import constrain, gathered, platform
 
 Initializer = Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -43,7 +45,7 @@ def parameter(
 # all its uses, not each use's reshaped or normalised copy.
 
 
-@functools.partial(jax.checkpoint, static_argnums=(2,))
+@functools.partial(recomputed, static_argnums=(2,))
 def project(x_BLD: jax.Array, kernel_DF: jax.Array, axes: tuple[str, str]) -> jax.Array:
     """x kernel, [B, L, F], in the dtype of `x`, whose last dimensions are joined to match D.
 
@@ -58,12 +60,42 @@ def project(x_BLD: jax.Array, kernel_DF: jax.Array, axes: tuple[str, str]) -> ja
     return y_TF.reshape(B, L, kernel_DF.shape[1])
 
 
-@jax.checkpoint
 def _rms_norm(x_BLD: jax.Array, scale_D: jax.Array) -> jax.Array:
+    """See RMSNorm."""
+    if platform() == "tpu":
+        return _by_kept_root(x_BLD, scale_D)
+    return jax.checkpoint(lambda x_BLD, scale_D: _normed(x_BLD, scale_D)[0])(x_BLD, scale_D)
+
+
+def _normed(x_BLD: jax.Array, scale_D: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The result, and 1 / sqrt(mean(x^2) + 1e-6), float32 [B, L, 1]."""
     x32_BLD = x_BLD.astype(jnp.float32)
     mean_square_BL1 = jnp.mean(jnp.square(x32_BLD), axis=-1, keepdims=True)
-    y_BLD = x32_BLD * jax.lax.rsqrt(mean_square_BL1 + 1e-6) * scale_D
-    return y_BLD.astype(x_BLD.dtype)
+    inverse_BL1 = jax.lax.rsqrt(mean_square_BL1 + 1e-6)
+    return (x32_BLD * inverse_BL1 * scale_D).astype(x_BLD.dtype), inverse_BL1
+
+
+@jax.custom_vjp
+def _by_kept_root(x_BLD: jax.Array, scale_D: jax.Array) -> jax.Array:
+    """Keeps its input and a number of each token: its backward pass needs no mean but its own."""
+    return _normed(x_BLD, scale_D)[0]
+
+
+def _norm_fwd(x_BLD: jax.Array, scale_D: jax.Array) -> tuple[jax.Array, Any]:
+    y_BLD, inverse_BL1 = _normed(x_BLD, scale_D)
+    return y_BLD, (x_BLD, scale_D, kept(inverse_BL1))
+
+
+def _norm_bwd(residuals: Any, dy_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x_BLD, scale_D, inverse_BL1 = residuals
+    unit_BLD, dy32_BLD = x_BLD.astype(jnp.float32) * inverse_BL1, dy_BLD.astype(jnp.float32)
+    dunit_BLD = dy32_BLD * scale_D
+    inner_BL1 = jnp.mean(dunit_BLD * unit_BLD, axis=-1, keepdims=True)
+    dx_BLD = inverse_BL1 * (dunit_BLD - unit_BLD * inner_BL1)
+    return dx_BLD.astype(x_BLD.dtype), jnp.sum(dy32_BLD * unit_BLD, axis=(0, 1))
+
+
+_by_kept_root.defvjp(_norm_fwd, _norm_bwd)
 
 
 class RMSNorm(nnx.Module):
@@ -92,7 +124,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BLD: jax.Array, noise: Noise) -> jax.Array:
         h_BLF = project(x_BLD, self.wi_DF[...], ("embed", "mlp"))
-        function = ACTIVATIONS[self.config.activation].function
+        function = function_of(self.config.activation, self.config.passes_apart)
         if self.config.gated:
             h_BLF = function(project(x_BLD, self.gate_DF[...], ("embed", "mlp"))) * h_BLF
         else:

@@ -1,7 +1,13 @@
 """What the backward pass computes again, by policy (macro REMAT), and what is marked to be kept."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from jax.ad_checkpoint import checkpoint_name
+
+from switchx.sharding import platform
 
 _KEPT = "kept"
 
@@ -9,6 +15,31 @@ _KEPT = "kept"
 def kept(x: jax.Array) -> jax.Array:
     """The same, which "dots" keeps: costly to compute again, or to move between devices again."""
     return checkpoint_name(x, _KEPT)
+
+
+def recomputed(
+    function: Callable,
+    static_argnums: tuple[int, ...] = (),
+    policy: Callable[..., bool] | None = None,
+    looped: bool = True,
+) -> Callable:
+    """The function, computed again in the backward pass, which keeps its arguments alone.
+
+    Behind barriers (JAX's prevent_cse), which keep the compiler from computing it once for both
+    passes. On TPUs without, if it is `looped`: a loop over layers keeps the passes apart anyway,
+    and what it has kept would be copied for barriers, in place of being read where it is used.
+
+    Args:
+      policy: what is kept besides, see POLICIES.
+    """
+    make = functools.partial(jax.checkpoint, function, static_argnums=static_argnums, policy=policy)
+    behind_barriers, bare = make(), make(prevent_cse=False)
+
+    @functools.wraps(function)
+    def chosen(*args: Any) -> Any:
+        return (bare if looped and platform() == "tpu" else behind_barriers)(*args)
+
+    return chosen
 
 
 _POLICIES = jax.checkpoint_policies

@@ -9,9 +9,10 @@ from flax import nnx
 from switchx.model.config import ModelConfig
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
+from switchx.model.remat import recomputed
 from switchx.model.routing import Capacity, Pools, Slots
 from switchx.model.switch_config import SwitchConfig
-from switchx.sharding import gathered
+from switchx.sharding import gathered, platform
 
 
 def expert_capacity(config: SwitchConfig, group_size: int, train: bool) -> Capacity:
@@ -55,10 +56,16 @@ class Router(nnx.Module):
 
     def __call__(self, x_GSD: jax.Array, noise: Noise) -> jax.Array:
         """Returns router logits, float32 [G, S, E]. `noise`: keys per group."""
-        x_GSD = self.exploration.disturb(x_GSD.astype(jnp.float32), noise)
-        # HIGHEST: a TPU would otherwise take float32 operands through bfloat16 products.
-        kernel_DE = gathered(self.kernel_DE[...], ("embed", None))
-        return jnp.einsum("gsd,de->gse", x_GSD, kernel_DE, precision=jax.lax.Precision.HIGHEST)
+
+        def logits(x_GSD: jax.Array, kernel_DE: jax.Array, noise: Noise) -> jax.Array:
+            x_GSD = self.exploration.disturb(x_GSD.astype(jnp.float32), noise)
+            # HIGHEST: a TPU would otherwise take float32 operands through bfloat16 products.
+            kernel_DE = gathered(kernel_DE, ("embed", None))
+            return jnp.einsum("gsd,de->gse", x_GSD, kernel_DE, precision=jax.lax.Precision.HIGHEST)
+
+        if platform() == "tpu":  # or the tokens would be kept in float32, and what disturbs them
+            logits = recomputed(logits)
+        return logits(x_GSD, self.kernel_DE[...], noise)
 
     def bias(self) -> jax.Array | None:
         """What is added to the logits for the choice alone (routing/balance.py), float32 [E]."""

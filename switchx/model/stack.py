@@ -12,7 +12,7 @@ from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, StepConte
 from switchx.model.config import ModelConfig
 from switchx.model.noise import Noise
 from switchx.model.ranges import Ranges
-from switchx.model.remat import POLICIES
+from switchx.model.remat import POLICIES, recomputed
 from switchx.model.shape import Blocks, StackShape
 from switchx.model.switch_layer import Routed
 
@@ -83,7 +83,8 @@ class Stack(nnx.Module, Generic[C]):
             return x_BLD, tuple(returned)
 
         if self.config.remat != "none":
-            body = jax.checkpoint(body, policy=POLICIES[self.config.remat])
+            policy = POLICIES[self.config.remat]
+            body = recomputed(body, policy=policy, looped=self.config.scan)
         numbers_N = jnp.arange(row.first_block, row.first_block + row.num_blocks, dtype=jnp.uint32)
         x_BLD, returned_N = self._loop(body, x_BLD, (params_N, numbers_N))
         routed_N, ranges_N = returned_N

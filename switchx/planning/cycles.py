@@ -43,6 +43,7 @@ _OF_SCOPE = {
     "optimizer": "optimizer",
 }
 _ATTENTION = ("attention", "cross_attention")
+_STACK = re.compile(r"/dynamic_(update_)?slice$|/jit\(dynamic_index_in_dim\)/squeeze$")
 _CORE = re.compile(r"/attend/|bhlm")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
@@ -158,7 +159,7 @@ def _part(program: Program, instruction: Instruction) -> str:
     name = part_of(scope)
     if name in _OF_SCOPE:
         return _OF_SCOPE[name]
-    if re.search(r"/dynamic_(update_)?slice$", scope) and name in ("encoder", "decoder"):
+    if _STACK.search(scope) and name in ("encoder", "decoder"):
         return "stacks"
     multiplies = _multiplies(program, instruction)
     if name in _ATTENTION and not (multiplies and not _CORE.search(scope)):

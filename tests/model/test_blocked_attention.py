@@ -113,7 +113,8 @@ def test_on_every_mesh(sizes, kernels, small_blocks, monkeypatch):
     def loss(query, key, value, bias_HW):
         @jax.checkpoint
         def layer(query, _):
-            return attend.attend(query, key, value, bias_HW, visibility), None
+            y = attend.attend(query, key, value, bias_HW, visibility)
+            return y.reshape(query.shape), None
 
         return jnp.sum(jax.lax.scan(layer, query, length=2)[0] * dy)
 

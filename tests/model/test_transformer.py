@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from switchx.model import NO_NOISE, Model, Noise
+from switchx.model import NO_NOISE, Model, Noise, experts, layers, remat, router
+from switchx.model.attention import whole
+from switchx.model.dispatch import slots
 from tests.helpers import grouping, init, jit, noise, random_inputs, tiny_config, with_switch
 
 # Groups of whole rows in both stacks, so that a row's neighbours cannot take its slots.
@@ -197,6 +199,18 @@ def test_scan_and_remat_change_nothing(scanned, changes):
     config, (loss, gradients) = scanned
     changed = dataclasses.replace(config, **changes)
     found_loss, found = loss_and_gradients(changed, init(config))
+    np.testing.assert_allclose(found_loss, loss, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, gradients
+    )
+
+
+def test_the_forms_of_tpus_change_nothing(scanned, monkeypatch):
+    """What they keep for the backward pass, and compute again in it, on a CPU."""
+    for module in (experts, layers, remat, router, slots, whole):
+        monkeypatch.setattr(module, "platform", lambda: "tpu")
+    config, (loss, gradients) = scanned
+    found_loss, found = loss_and_gradients(dataclasses.replace(config, remat="dots"), init(config))
     np.testing.assert_allclose(found_loss, loss, rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), found, gradients

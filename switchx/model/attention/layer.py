@@ -76,8 +76,8 @@ class AttendingModule(nnx.Module):
         """
         # T5 drops a key for all queries of a head at once: that is dropping its value.
         value_BMHK = dropout_values(value_BMHK, self.config.dropout_rate, noise)
-        y_BLHK = attend(query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility)
-        return project(y_BLHK, self.out_TD[...], ("heads", "embed"))
+        y_BLT = attend(query_BLHK, key_BMHK, value_BMHK, bias_HW, visibility)
+        return project(y_BLT, self.out_TD[...], ("heads", "embed"))
 
     def to_kept(
         self,
@@ -113,8 +113,8 @@ class Attention(AttendingModule):
 
     def _heads(self, x_BLD: jax.Array, kernel_DT: nnx.Param) -> jax.Array:
         x_BLT = project(x_BLD, kernel_DT[...], ("embed", "heads"))
-        shape = (*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
-        return constrain(x_BLT.reshape(shape), "batch", None, "heads", None)
+        x_BLT = constrain(x_BLT, "batch", None, "heads")
+        return x_BLT.reshape(*x_BLT.shape[:2], self.config.num_heads, self.config.d_kv)
 
     def queries(self, x_BLD: jax.Array) -> jax.Array:
         """Queries of the attending sequence, [B, L, H, K]."""
