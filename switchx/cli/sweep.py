@@ -10,6 +10,7 @@ from switchx.cli.flags import (
     check_action_flags,
     check_one_host,
 )
+from switchx.errors import UserError
 
 # Each is a module switchx.cli.sweep_<name> with run(args) -> int | None.
 ACTIONS = {
@@ -76,6 +77,16 @@ def run(args: argparse.Namespace) -> int | None:
     check_action_flags(args, "sweep", FLAGS)
     if args.action != "run":
         check_one_host(args, f"switchx sweep {args.action}")
+    if args.model_dir is not None:
+        raise UserError(
+            f"--model_dir={args.model_dir} is not for sweeps, whose points have each their own: "
+            "use --sweep_dir."
+        )
+    if args.gin_bindings and args.sweep_dir is not None and args.action in ("status", "report"):
+        raise UserError(
+            f"--gin.{args.gin_bindings[0]} does nothing in `switchx sweep {args.action}`, which "
+            "reads the folder of --sweep_dir: leave it out."
+        )
     action = importlib.import_module(f"switchx.cli.sweep_{args.action}")
     status: int | None = action.run(args)
     return status

@@ -5,7 +5,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from switchx.errors import UserError
@@ -36,13 +36,25 @@ FROM_T5X = {
 
 @dataclasses.dataclass(frozen=True)
 class GinConfig:
-    """Bindings by target, the last one of each: macros and parameters."""
+    """Bindings by target, the last one of each: macros and parameters.
+
+    Attributes:
+      displaced: of a macro that gave a parameter its value, what gives it another since.
+    """
 
     bindings: Mapping[str, Binding]
+    displaced: Mapping[str, Binding] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, bindings: list[Binding]) -> "GinConfig":
-        return cls({binding.target: binding for binding in bindings})
+        found: dict[str, Binding] = {}
+        displaced: dict[str, Binding] = {}
+        for binding in bindings:
+            before = found.get(binding.target)
+            if before is not None and isinstance(before.value, Macro) and not before.is_macro:
+                displaced[before.value.name] = binding
+            found[binding.target] = binding
+        return cls(found, displaced)
 
     def with_defaults(self, **macros: Any) -> "GinConfig":
         """Fills in macros that are still required, for a command that can do without them."""
@@ -155,13 +167,28 @@ class GinConfig:
         used = self.used()
         for binding in self.bindings.values():
             if binding.is_macro and binding.target not in known:
-                advice = FROM_T5X.get(binding.target, "")
-                advice = f": {advice}" if advice else near(binding.target, sorted(known))
-                raise UserError(f"{binding.origin}: nothing uses {binding.target}{advice}.")
+                raise self.unused(binding, known)
             if binding.file is None and binding.target not in used:
                 raise UserError(
                     f"{binding.origin}: nothing in this configuration uses it: leave it out."
                 )
+
+    def unused(self, binding: Binding, known: Iterable[str]) -> UserError:
+        """The error for a macro that nothing refers to.
+
+        Args:
+          known: the names that there are.
+        """
+        instead = self.displaced.get(binding.target)
+        if instead is not None:
+            place = "" if binding.file == BASE else f", which {binding.origin} sets"
+            return UserError(
+                f"{instead.origin}: {instead.target} takes the place of {binding.target}{place}: "
+                f"set {binding.target} in its place."
+            )
+        advice = FROM_T5X.get(binding.target, "")
+        advice = f": {advice}" if advice else near(binding.target, sorted(known))
+        return UserError(f"{binding.origin}: nothing uses {binding.target}{advice}.")
 
     def settings(self) -> dict[str, Any]:
         """The values of all parameters that have a part in what is built, by the names to set."""

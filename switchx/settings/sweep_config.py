@@ -63,8 +63,11 @@ class SweepConfig:
         _one_of("order", self.order, ORDERS)
         for part in self.counted:
             _one_of("counted", part, COUNTED)
-        if self.name is not None and (not self.name or "/" in self.name):
-            raise UserError(f"SweepConfig.name={self.name!r} must be a name without a slash.")
+        if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name):
+            raise UserError(
+                f"SweepConfig.name={self.name!r} must be a name that a folder can have, without a "
+                "slash."
+            )
 
 
 def _one_of(name: str, value: Any, accepted: Iterable[str]) -> None:

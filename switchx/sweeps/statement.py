@@ -182,8 +182,7 @@ def _checked(statement: Statement, gin: GinConfig) -> Statement:
     ours = gin.used((SWEEP,)) | named | set(axes) | set(statement.rules)
     for binding in (*statement.run, *statement.flags):
         if binding.is_macro and binding.target not in known | ours:
-            advice = near(binding.target, sorted(known | ours))
-            raise UserError(f"{binding.origin}: nothing uses {binding.target}{advice}.")
+            raise gin.unused(binding, known | ours)
     return dataclasses.replace(statement, free=frozenset(ours - known - {*PARAMETERS, MODEL_DIR}))
 
 

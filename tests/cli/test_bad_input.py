@@ -67,6 +67,10 @@ def refused(outcome) -> str:
         (["--gin.DTYPE=bf16"], ["DTYPE='bf16'", "float32, bfloat16"]),
         (["--gin.OPTIMIZER=sgd"], ["OPTIMIZER='sgd'", "adafactor, adamw"]),
         (["--gin.MODEL_DIR=5"], ["MODEL_DIR=5 must be a string"]),
+        (
+            ["--gin.DataConfig.batch_size=8"],
+            ["DataConfig.batch_size takes the place of BATCH_SIZE", "set BATCH_SIZE in its place"],
+        ),
         (["--gin.BATCH_SIZE=%HALF"], ["BATCH_SIZE uses %HALF, which is not set"]),
         (["--gin.BATCH_SIZE=%A", "--gin.A=%BATCH_SIZE"], ["defined by itself"]),
         # sizes that do not fit together

@@ -192,6 +192,8 @@ MISTAKES = {
     SEEDS + "SweepConfig.order = 'random'": "SweepConfig.order='random' is not one of longest",
     SEEDS + "SweepConfig.retries = -1": "SweepConfig.retries=-1 must be at least 0",
     SEEDS + "SweepConfig.retry = 1": "SweepConfig has no parameter 'retry'",
+    SEEDS + "SweepConfig.budget_flops = 1e15": "SweepConfig.budget_flops takes the place of BUDGET",
+    SEEDS + "SweepConfig.name = '..'": "name='..' must be a name that a folder can have",
     SEEDS + "BATCHSIZE = 3": "nothing uses BATCHSIZE: the nearest name is BATCH_SIZE",
     "": "states no sweep: give it SweepConfig.axes",
 }

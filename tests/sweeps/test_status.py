@@ -129,6 +129,9 @@ def test_mistakes(tmp_path, capsys):
     said = {
         f"--sweep_dir={tmp_path}": "holds no sweep.json, so no sweep was planned there",
         "--json --watch": "--json and --watch are two ways to show it: leave one out.",
+        f"--sweep_dir={tmp_path} --gin.SEED=1": "--gin.SEED=1 does nothing in `switchx sweep stat",
+        "--model_dir=x": "--model_dir=x is not for sweeps, whose points have each their own",
+        "--process_id=1": "--process_id=1 is for several hosts, and `switchx sweep status` runs",
         "--slots=2": "--slots is not for `switchx sweep status`: leave it out.",
     }
     for flags, sentence in said.items():
