@@ -62,6 +62,36 @@ def test_what_is_wrong_is_said(run, trained):
         run.encode("a" * 100)
 
 
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda run: switchx.Run(""), "--model_dir='' names no file"),
+        (lambda run: switchx.Run("runs", step=2.0), "step=2.0 is no step: give a whole number"),
+        (lambda run: switchx.configure("my.gin"), r"gin_files='my.gin' is one file alone: give a"),
+        (lambda run: run.answer(TEXT), "texts='line 3 .* is one text alone: give a list"),
+        (lambda run: run.score([TEXT], "b"), "targets='b' is one text alone: give a list"),
+        (lambda run: run.inspect(tasks="t"), "tasks='t' is one text alone: give a list"),
+        (lambda run: run.answer([3]), "3 is no text: give a str"),
+        (lambda run: run.answer([TEXT], num_beams=2), "--num_beams=2 has no effect with --method"),
+        (lambda run: run.answer([TEXT], length=2.5), "--max_length=2.5 must be a whole number"),
+        (
+            lambda run: run.answer([TEXT], method="sample", temperature="hot"),
+            "--temperature=hot must be a number",
+        ),
+    ],
+)  # fmt: skip
+def test_what_would_mean_something_else_is_refused(run, ask, says):
+    with pytest.raises(UserError, match=says):
+        ask(run)
+
+
+def test_texts_may_come_as_they_like(run):
+    (given,) = run.answer(text for text in [TEXT])
+    assert given == run.answer([TEXT])[0]
+    assert run.score([], []).shape == (0,)
+    assert run.encode("a \ud800") == run.encode("a ?")
+
+
 def test_answers_are_those_of_the_command(run, trained, tmp_path, capsys):
     from switchx.cli.main import main
 

@@ -64,6 +64,8 @@ class Run:
         Raises:
           UserError: no run was started there.
         """
+        if step is not None and type(step) is not int:
+            raise UserError(f"step={step!r} is no step: give a whole number, or None.")
         asked = Request(bindings=bindings(settings), model_dir=str(model_dir))
         self.config = load(asked.of_run().of_whole_split())
         self._step = step
@@ -139,7 +141,7 @@ class Run:
         """
         from switchx.inference import to_tokens
 
-        tokens, limit = to_tokens(text, self.vocabulary), self._lengths["inputs"]
+        tokens, limit = to_tokens(_text(text), self.vocabulary), self._lengths["inputs"]
         if len(tokens) > limit:
             raise UserError(
                 f"a text of {len(tokens)} tokens with the end of sequence is longer than "
@@ -163,8 +165,10 @@ class Run:
           UserError: one is out of range, or batch_size is no multiple of what the mesh needs.
         """
         from switchx.inference import DecodingConfig, Sampling
+        from switchx.inference.config import check_used
         from switchx.sharding import batch_shards
 
+        check_used(choices.get("method", "greedy"), choices)
         for name, value in choices.items() if self._encoder_alone else ():
             if name != "batch_size" and (name, value) != ("method", "greedy"):
                 flag = "max_length" if name == "length" else name
@@ -192,7 +196,7 @@ class Run:
         Args:
           choices: as of `decoding`, such as method="beam".
         """
-        return list(self.answers(texts, self.decoding(**choices)))
+        return list(self.answers(_listed("texts", texts), self.decoding(**choices)))
 
     def answers(
         self,
@@ -244,6 +248,9 @@ class Run:
 
         from switchx import inference
 
+        texts, targets = _listed("texts", texts), _listed("targets", targets)
+        if not texts and not targets:
+            return np.zeros(0, np.float32)
         encoder_token_BM, target_token_BL = self._batch(texts, targets)
         with jax.set_mesh(self.mesh):
             scores_B = inference.score(self.model, self.params, encoder_token_BM, target_token_BL)
@@ -353,7 +360,7 @@ class Run:
         return evaluation.inspect(
             self.config.run,
             self.config.model_dir,
-            sources(self.config, texts, tasks),
+            sources(self.config, _listed("texts", texts), _listed("tasks", tasks)),
             self.vocabulary,
             self._step,
             earlier,
@@ -377,7 +384,7 @@ class Run:
             raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
         rows = _up_to(len(texts), batch_shards(self.mesh))
         eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
-        wanted = [[*encode(target), eos] for target in targets]
+        wanted = [[*encode(_text(target)), eos] for target in targets]
         inputs = list(map(self.encode, texts))
         if self._encoder_alone:
             pairs = zip(inputs, wanted, strict=True)
@@ -386,6 +393,20 @@ class Run:
         longest = max(map(len, wanted))
         limit = max(map(len, inputs)) if self._encoder_alone else self._lengths["inputs"]
         return pad(inputs, rows, limit), pad(wanted, rows, longest)
+
+
+def _listed(name: str, given: Sequence[str]) -> list[str]:
+    """The same as a list; UserError for one text in its place, which would be its letters."""
+    if isinstance(given, str):
+        raise UserError(f"{name}={given!r} is one text alone: give a list, as [{given!r}].")
+    return list(given)
+
+
+def _text(given: str) -> str:
+    """The same without lone surrogates, which no UTF-8 can hold: "?", as training reads them."""
+    if not isinstance(given, str):
+        raise UserError(f"{given!r} is no text: give a str.")
+    return given.encode("utf-8", "replace").decode()
 
 
 def _up_to(count: int, part: int) -> int:

@@ -197,7 +197,7 @@ def load_either(
       compared: as of `switchx.settings.check_fits`; a model that was named counts.
     """
     asked = request(args)
-    asked = asked.of_run() if asked.named_dir else asked
+    asked = asked if asked.named_dir is None else asked.of_run()
     compared["model"] = compared.get("model", True) or bool(asked.gin_files)
     return _load(args, compared, asked, defaults)
 

@@ -4,7 +4,6 @@ import argparse
 import sys
 
 from switchx.cli.flags import load_run
-from switchx.errors import UserError
 from switchx.terminal import tracked
 
 DESCRIPTION = """\
@@ -12,16 +11,6 @@ Reads lines of text, or JSON lines, a JSON array or Parquet with a "text" in eac
 compressed. Blanks are <extra_id_0>, <extra_id_1>, ... or __. Writes each as a JSON line with what
 the model makes of it: "output", as it came; "blanks", what it put into each; "filled", the text
 without blanks."""
-
-# Which method a flag belongs to: with another it would do nothing, so it is an error.
-_ONLY = {
-    "temperature": "sample",
-    "top_k": "sample",
-    "top_p": "sample",
-    "seed": "sample",
-    "num_beams": "beam",
-    "length_penalty": "beam",
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,19 +41,21 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: a flag, the input or the model is not usable; nothing has been written then.
     """
-    check_flags(args)
     from switchx.inference import lines
+    from switchx.inference.config import ONLY, check_used
 
+    names = {"max_length": "length", "method": "method", "batch_size": "batch_size"}
+    names |= {flag: flag for flag in ONLY}
+    given = {names[flag]: value for flag, value in vars(args).items() if flag in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    check_used(args.method, given)
     lines.check_output(args.output)
     rows = lines.read_rows(args.input)
 
     from switchx.api import Run
 
     run = Run.of(load_run(args, reads_data=False), args.step)
-    names = {"max_length": "length", "method": "method", "batch_size": "batch_size"}
-    names |= {flag: flag for flag in _ONLY}
-    given = {names[flag]: value for flag, value in vars(args).items() if flag in names}
-    decoding = run.decoding(**{name: x for name, x in given.items() if x is not None})
+    decoding = run.decoding(**given)
     tokens = lines.encode_rows(rows, run.encode)
     with lines.writing(args.output) as output:
         print(
@@ -76,13 +67,3 @@ def run(args: argparse.Namespace) -> None:
         bar = tracked(answers, len(rows), "lines")
         for (_, row), answer in zip(rows, bar, strict=True):
             lines.write_row(row, answer, output)
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Raises UserError for a flag that the chosen method does not use."""
-    for flag, method in _ONLY.items():
-        if getattr(args, flag) is not None and args.method != method:
-            raise UserError(
-                f"--{flag}={getattr(args, flag)} has no effect with --method={args.method}: "
-                f"leave it out or give --method={method}."
-            )

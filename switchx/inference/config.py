@@ -1,12 +1,42 @@
 """What the user chose about decoding, checked where it is made."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from switchx.errors import UserError
 
 METHODS = ("greedy", "sample", "beam")
 MOST = 2**20  # tokens, hypotheses and rows at a time
+
+
+# Which method a choice belongs to: with another it would do nothing, so it is an error.
+ONLY = {
+    "temperature": "sample",
+    "top_k": "sample",
+    "top_p": "sample",
+    "seed": "sample",
+    "num_beams": "beam",
+    "length_penalty": "beam",
+}
+
+
+def check_used(method: str, choices: Mapping[str, Any]) -> None:
+    """Raises UserError for a choice that the method does not use."""
+    for name, value in choices.items():
+        if ONLY.get(name, method) != method:
+            raise UserError(
+                f"--{name}={value} has no effect with --method={method}: leave it out or give "
+                f"--method={ONLY[name]}."
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check(name: str, value: Any, good: bool, accepted: str) -> None:
@@ -30,6 +60,9 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p"):
+            _check(name, getattr(self, name), _is_number(getattr(self, name)), "a number")
+        _check("top_k", self.top_k, _is_whole(self.top_k), "a whole number")
         _check("temperature", self.temperature, 0 <= self.temperature < float("inf"), "from 0 up")
         _check("top_k", self.top_k, 0 <= self.top_k < 2**31, f"from 0 (all tokens) to {2**31 - 1}")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
@@ -62,8 +95,12 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         _check("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
-        _check("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
+        for name in ("seed", "length", "num_beams", "batch_size"):
+            shown = "max_length" if name == "length" else name
+            _check(shown, getattr(self, name), _is_whole(getattr(self, name)), "a whole number")
         penalty = self.length_penalty
+        _check("length_penalty", penalty, _is_number(penalty), "a number")
+        _check("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         _check("length_penalty", penalty, 0 <= penalty < float("inf"), "from 0 up")
         for name, value in (
             ("max_length", self.length),

@@ -77,6 +77,8 @@ def _values(settings: Settings, free: set[str]) -> dict[str, Any]:
 
 def _check_length(settings: Settings, step: int) -> None:
     """The learning rates up to a step must be those of any length."""
+    if type(step) is not int:
+        raise UserError(f"step={step!r} is no step: give a whole number.")
     optimizer, steps = settings.run.optimizer, settings.run.trainer.train_steps
     if optimizer.schedule in ("linear", "cosine"):
         raise UserError(

@@ -71,7 +71,8 @@ class Request:
         """
         if self.gin_files:
             return self
-        model_dir = self.named_dir or f"runs/{Path(DEFAULT_RUN).stem}"
+        named = self.named_dir
+        model_dir = f"runs/{Path(DEFAULT_RUN).stem}" if named is None else named
         saved = storage.as_path(model_dir, "--model_dir") / SAVED
         if not storage.is_file(saved, "--model_dir"):
             raise UserError(
@@ -251,7 +252,8 @@ def _settings(config: GinConfig, bindings: list[Binding]) -> Settings:
     data, model = config.build("DataConfig"), config.build("ModelConfig")
     data = dataclasses.replace(data, encoder_alone=model.encoder_alone)
     run = _run_config(config, data, model)
-    model_dir = config.macro(MODEL_DIR) or _default_model_dir(bindings, data)
+    model_dir = config.macro(MODEL_DIR)
+    model_dir = _default_model_dir(bindings, data) if model_dir is None else model_dir
     if not isinstance(model_dir, str):
         raise UserError(f"MODEL_DIR={model_dir!r} must be a string.")
     model_dir = str(storage.as_path(model_dir, "MODEL_DIR"))

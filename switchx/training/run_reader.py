@@ -88,7 +88,7 @@ def parse_rows(content: bytes, path: Path) -> list[dict[str, Any]]:
         if row is not None:
             rows.append(row)
         elif number < len(lines):
-            raise UserError(f"{path} is damaged: line {number} is no row of metrics.")
+            raise UserError(f"{path} is damaged: line {number} is no row of metrics; remove it.")
     return rows
 
 
