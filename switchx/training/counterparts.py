@@ -156,7 +156,13 @@ class _Look:
             whys = ["start from another run, or make it new."]
         else:
             whys = [*_why_not(config, there, wanted, axes)]
-        if whys and ("sizes" not in config.changes or config.experts is not None):
+        if whys and "sizes" in config.changes and config.experts is not None:
+            raise UserError(
+                f"START_EXPERTS={tuple(config.experts)!r} is of experts as they are, and with "
+                f"START_CHANGES={tuple(config.changes)!r} parameters of other sizes, as {name}, "
+                "begin anew: leave one of the two out."
+            )
+        if whys and "sizes" not in config.changes:
             raise UserError(f"{what} model of {list(wanted)}: {whys[0]}")
         return not whys
 

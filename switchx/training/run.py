@@ -178,7 +178,7 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
         config = teacher.config
         by = f", by its logits {config.logits!r}" if config.logits else ""
         where = f"step {teacher.step} of {config.teacher}{by}"
-        log.say(f"learning from {where}, share {config.share}")
+        log.say(f"learning from {where}, share {config.share}{_from_step(setup)}")
     trained = _trained(setup)
     log.say(
         f"{setup.model.num_params:,} parameters{trained}; ready in {seconds:.1f} s; {how} in "
@@ -189,6 +189,15 @@ def _introduce(log: RunLog, setup: Setup, began: Restored, directory: Path, seco
     if began.record and (began.step or "checkpoint" in began.record):
         steps = setup.run.trainer.train_steps
         log.say(f"{steps - began.step:,} steps to train: from step {began.step:,} to {steps:,}")
+
+
+def _from_step(setup: Setup) -> str:
+    """From when on the teacher counts, where that is not at once."""
+    teacher, last = setup.run.teacher, setup.run.trainer.train_steps
+    start = teacher.config.start_step if teacher else 0
+    if start >= last:
+        return f", from step {start} on: not before this run ends at {last}"
+    return f", from step {start} on" if start else ""
 
 
 def _trained(setup: Setup) -> str:

@@ -35,6 +35,8 @@ def test_a_restart_before_the_first_save_learns_from_the_same_checkpoint(trained
     assert learning(tmp_path, trained.run).teacher.step == 2
     assert learning(tmp_path, trained.run, TEACHER_CHECKPOINT=4).teacher.step == 4
     assert learning(tmp_path, f"{trained.run}/checkpoints/4").teacher.step == 4
+    with pytest.raises(UserError, match=r"^TEACHER_CHECKPOINT=2 is another than TEACHER=.*/4' nam"):
+        learning(tmp_path, f"{trained.run}/checkpoints/4", TEACHER_CHECKPOINT=2)
     begun_with(3)
     with pytest.raises(UserError, match=r"^TEACHER_CHECKPOINT=3 is not in TEACHER=.* are 2, 4\.$"):
         learning(tmp_path, trained.run)

@@ -114,6 +114,11 @@ def test_what_no_rule_allows_is_named(wanted, settings, says):
     assert "START_FROM='runs/a' has" in str(refused.value)
 
 
+def test_experts_that_are_kept_have_the_sizes_that_they_have():
+    with pytest.raises(UserError, match=r"START_EXPERTS=\(0, 1\) is of experts as they are, and w"):
+        adapted(tiny_config(), tiny_config(d_ff=64), changes=("sizes",), experts=(0, 1))
+
+
 def test_a_parameter_that_is_not_there_cannot_be_new():
     with pytest.raises(UserError, match=r"START_FRESH=\('\*/ruoter/\*',\): .* is no parameter of"):
         adapted(tiny_config(), tiny_config(), fresh=("*/ruoter/*",))

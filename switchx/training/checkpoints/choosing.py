@@ -16,14 +16,19 @@ def chosen_step(
 
     Args:
       named: a run's directory, or RUN/checkpoints/STEP.
-      wanted: "newest", "best" by validation loss, or a step; the folder's goes before it.
+      wanted: "newest", "best" by validation loss, or a step.
       setting, of_checkpoint: the settings' names, as START_FROM and START_CHECKPOINT.
 
     Raises:
-      UserError: no run is there, or it has no such checkpoint.
+      UserError: no run is there, it has no such checkpoint, or the folder's is another.
     """
     path = storage.store_path(named, setting)
     if path.parent.name == "checkpoints" and re.fullmatch("[0-9]{1,18}", path.name):
+        if wanted not in ("newest", int(path.name)):
+            raise UserError(
+                f"{of_checkpoint}={wanted!r} is another than {setting}={named!r} names: leave one "
+                "of the two out."
+            )
         path, wanted = path.parent.parent, int(path.name)
     steps = saved_steps(path)
     if not steps:
