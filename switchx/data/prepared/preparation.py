@@ -1,12 +1,13 @@
 """Prepares a task or a mixture: each shard on an Apache Beam worker, then one file for all."""
 
+import argparse
 import contextlib
 import dataclasses
 import json
 import logging
 import re
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import seqio
 
@@ -21,6 +22,7 @@ from switchx.data.tasks import lookup, sources
 from switchx.data.tasks.sentence_pieces import SentencePieces
 from switchx.errors import RunError, UserError
 
+_RUNNERS = ("FnApiRunner", "DirectRunner", "BundleBasedDirectRunner", "DataflowRunner")  # its own
 LOCAL_RUNNER = ("--runner=FnApiRunner",)
 _BEGUN = "plan.json"
 _SETTINGS = {
@@ -53,6 +55,8 @@ def prepare(
     if config.prepared_dir is None:
         raise UserError("PREPARED_DIR is not set: give the folder to prepare into.")
     storage.writable_path(config.prepared_dir, "PREPARED_DIR")
+    if not splits:
+        raise UserError("--splits='' names no split: give some, as train,validation.")
     if shards is not None and shards < 1:
         raise UserError(f"--shards={shards} is no whole number of at least 1: give one.")
     checks.check_settings(dataclasses.replace(config, prepared_dir=None), splits)
@@ -64,6 +68,9 @@ def prepare(
         if (own := [split for split in splits if split in task.splits])  # all but in a mixture
     ]
     todo = [preparation for preparation in preparations if preparation.info is None]
+    _check_beam_flags(beam_flags)
+    if todo:
+        storage.make_directory(config.prepared_dir, "PREPARED_DIR")
     with contextlib.ExitStack() as locks:
         for preparation in todo:
             locks.enter_context(preparation.locked())
@@ -210,6 +217,34 @@ class _Preparation:
                 f"PREPARED_DIR={self._config.prepared_dir!r} holds {self.plan.task!r} made of "
                 f"{other}: give another PREPARED_DIR, or remove {self._url!r} to make it anew."
             )
+
+
+class _Flags(argparse.ArgumentParser):
+    """Beam's own parser ends the process of a wrong value."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"Apache Beam's flags behind --: {message}.")
+
+
+def _check_beam_flags(beam_flags: Sequence[str]) -> None:
+    """Raises UserError for flags that Beam refuses, or would pass over.
+
+    Runners that are not its own may know more flags than it does.
+    """
+    if not beam_flags:
+        return
+    with _quietly():
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = _Flags(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)  # type: ignore[arg-type]
+    given, unknown = parser.parse_known_args(list(beam_flags))
+    if unknown and given.runner in (None, *_RUNNERS):
+        raise UserError(
+            f"{unknown[0]!r} behind -- is no flag of Apache Beam: leave it out, or name a runner "
+            "that knows it (--runner)."
+        )
 
 
 def _run(preparations: Sequence[_Preparation], beam_flags: Sequence[str]) -> None:

@@ -352,6 +352,12 @@ def test_a_runner_that_beam_does_not_know(prepared, tmp_path):
     config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
     with pytest.raises((UserError, RunError), match=r"Apache Beam stopped .*No"):
         data.prepare(config, beam_flags=["--runner=No"])
+    with pytest.raises(
+        UserError, match="'--nope' behind -- is no flag of Apache Beam: leave it out"
+    ):
+        data.prepare(config, beam_flags=["--nope"])
+    with pytest.raises(UserError, match="behind --: argument --direct_num_workers: invalid int"):
+        data.prepare(config, beam_flags=["--direct_num_workers=x"])
 
 
 def test_broken_lines_stop_it_with_their_sentence(tmp_path):
