@@ -42,6 +42,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
 }
 _MB = 10**6
+_MOST_IDS = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +131,8 @@ def _pieces(args: argparse.Namespace, least: int) -> int:
         raise UserError(f"--sample_mb={args.sample_mb} is no size: give at least 1.")
     if args.size is None:
         raise UserError("--size is required: give the number of ids, such as 32100.")
+    if args.size > _MOST_IDS:
+        raise UserError(f"--size={args.size} is too large: give at most {_MOST_IDS}.")
     if args.size <= least + args.sentinels:
         raise UserError(
             f"--size={args.size} is too small for {least} control ids and bytes and "

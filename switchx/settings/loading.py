@@ -11,7 +11,7 @@ from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
 from switchx.evaluation.config import ScoreConfig
 from switchx.model import ModelConfig
-from switchx.settings.configurables import SWEEP
+from switchx.settings.configurables import ROOTS, SWEEP
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_syntax import Binding, Part, own
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
@@ -186,7 +186,20 @@ def converted(request: Request) -> tuple[str, list[str]]:
         named = ", ".join(request.gin_files)
         raise UserError(f"{named} is switchx's already: there is nothing to convert.")
     found = translate(parts, request.flags, base)
+    _check_values(GinConfig.of([*base, *found.bindings]))
     return writing.text(found, base, request.gin_files), found.notes
+
+
+def _check_values(config: GinConfig) -> None:
+    """Raises UserError for a value that no run could have; what is not set yet may come later."""
+    for name in ROOTS:
+        try:
+            made = config.build(name)
+            if isinstance(made, DataConfig):
+                check_values(made)
+        except UserError as error:
+            if "not set" not in str(error):
+                raise UserError(config.explained(str(error))) from error
 
 
 def read_files(request: Request, model: Mapping[str, Any]) -> list[Binding]:

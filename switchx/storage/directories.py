@@ -130,7 +130,20 @@ def _check_free(path: AnyPath, setting: str) -> Path:
         raise UserError(
             f"{setting}={os.fspath(path)!r} exists already: give the name of a new one."
         )
+    if not is_remote(target):
+        _check_parent(target, os.fspath(path), setting)
     return target
+
+
+def _check_parent(target: Path, shown: str, setting: str) -> None:
+    """What is to lie there may take hours to make: it must be possible."""
+    above = next(folder for folder in target.parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise UserError(f"{setting}={shown!r} lies below a file, {above}: name another place.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{setting}={shown!r} cannot be made: {above} must be a folder that you may write to."
+        )
 
 
 def set_aside(path: Path, folder: Path) -> Path:

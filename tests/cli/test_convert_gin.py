@@ -13,6 +13,10 @@ def test_the_command(command, tmp_path):
     again = command("convert-gin", "their.gin", "--output=new/ours.gin")
     assert (again.status, again.out) == (2, "")
     assert "new/ours.gin" in again.err
+    for flag in ("BATCH_SIZE=-1", "LEARNING_RATE=1e999"):
+        refused = command("convert-gin", "their.gin", "--output=none.gin", f"--gin.{flag}")
+        assert (refused.status, (tmp_path / "none.gin").exists()) == (2, False)
+        assert f"{flag.split('=')[0]}=" in refused.err
     (tmp_path / "their.gin").write_text(PRETRAIN + "train/utils.DatasetConfig.split = 'x'\n")
     refused = command("convert-gin", "their.gin", "--output=none.gin")
     assert (refused.status, (tmp_path / "none.gin").exists()) == (2, False)

@@ -43,7 +43,7 @@ def test_what_is_there_stays(tmp_path):
     with pytest.raises(UserError, match="exists already"):
         late.__exit__(None, None, None)
     assert (tmp_path / "late").read_text() == "another process was first"
-    with pytest.raises(UserError, match=r"X='.*' cannot be made \(File exists\): name"):
+    with pytest.raises(UserError, match=r"X='.*' lies below a file, .*: name another"):
         storage.new_directory(tmp_path / "file" / "below", "X", "file").__enter__()
 
 
@@ -92,3 +92,13 @@ def test_an_unwritable_directory_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\)"):
         storage.make_directory(tmp_path, "MODEL_DIR")
+
+
+def test_a_new_place_below_a_file_is_refused_before_anything_is_made(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for check in (storage.check_new, storage.check_new_file):
+        for below in ("file/new", "file/new/newer"):
+            with pytest.raises(UserError, match=r"--output='.*' lies below a file, .*/file: name"):
+                check(tmp_path / below, "--output")
+    assert storage.check_new(tmp_path / "new/newer", "--output") == tmp_path / "new/newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
