@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Iterator
 
+from switchx.model.dispatch.sorted_blocks import rows_of
 from switchx.planning.chips import Chip
 from switchx.planning.hlo import Instruction, Program, bytes_by_dtype
 from switchx.planning.network import Network
@@ -46,9 +47,10 @@ _ATTENTION = ("attention", "cross_attention")
 _STACK = re.compile(r"/dynamic_(update_)?slice$|/jit\(dynamic_index_in_dim\)/squeeze$")
 _CORE = re.compile(r"/attend/|bhlm")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
-# Of the matrix unit's rate, as attention's kernels are scheduled (docs/speed.md).
-KERNEL_RATE = 0.4
+_KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
+# Of the matrix unit's rate, as attention's kernels are scheduled, and those of sorted rows
+# (docs/speed.md).
+KERNEL_RATE, _SORTED_RATE = 0.4, 0.8
 _SCOPE = re.compile(r'op_name="([^"]*)"')
 _ARRAY = re.compile(r"\b[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
 _ON_CHIP = re.compile(r"S\(\d+\)\}")  # of an array that is in the chip's fast memory
@@ -119,6 +121,12 @@ def costliest(text: str, chip: Chip) -> list[tuple[float, int, str, str, str]]:
     return sorted(rows, key=lambda row: -row[0])
 
 
+def attention_flops(instruction: Instruction) -> int:
+    """What a kernel of attention says that it has; 0 of everything else."""
+    found = _KERNEL_FLOPS.search(instruction.rest)
+    return int(found.group(1)) if found and not _is_of_sorted_rows(instruction) else 0
+
+
 def total(parts: Iterable[Cost]) -> Cost:
     """Of the whole program."""
     return sum(parts, Cost())
@@ -139,9 +147,9 @@ def _cost(program: Program, instruction: Instruction, chip: Chip) -> Cost:
         return Cost(bytes=through)
     moved = _bytes_through_memory(program, instruction, on_chip=True)
     seconds = moved / chip.hbm_rate
-    if flops := KERNEL_FLOPS.search(instruction.rest):
-        rate = KERNEL_RATE * chip.peak_flops("bfloat16")
-        seconds = max(seconds, int(flops.group(1)) / rate)
+    if flops := _KERNEL_FLOPS.search(instruction.rest):
+        rate = _SORTED_RATE if _is_of_sorted_rows(instruction) else KERNEL_RATE
+        seconds = max(seconds, int(flops.group(1)) / (rate * chip.peak_flops("bfloat16")))
     return Cost(priced=seconds * chip.clock, unpriced=1, bytes=through)
 
 
@@ -152,6 +160,10 @@ def _is_unpriced(instruction: Instruction) -> bool:
         instruction.opcode in ("gather", "scatter", "sort")
         or 'custom_call_target="tpu_custom_call"' in instruction.rest
     )
+
+
+def _is_of_sorted_rows(instruction: Instruction) -> bool:
+    return instruction.opcode == "custom-call" and rows_of(instruction.rest) is not None
 
 
 def _part(program: Program, instruction: Instruction) -> str:
@@ -181,8 +193,8 @@ def _scope(program: Program, instruction: Instruction) -> str:
 
 
 def _multiplies(program: Program, instruction: Instruction) -> bool:
-    """Whether it is a product of matrices, or a fusion that has one."""
-    if instruction.opcode in _PRODUCTS:
+    """Whether it is a product of matrices or of sorted rows, or a fusion that has one."""
+    if instruction.opcode in _PRODUCTS or _is_of_sorted_rows(instruction):
         return True
     inner = (each for name in instruction.called for each in program.computations[name])
     return instruction.opcode == "fusion" and any(_multiplies(program, each) for each in inner)

@@ -9,7 +9,7 @@ import dataclasses
 import math
 
 from switchx.planning.chips import Chip
-from switchx.planning.cycles import KERNEL_FLOPS, KERNEL_RATE, costs, total
+from switchx.planning.cycles import KERNEL_RATE, attention_flops, costs, total
 from switchx.planning.estimate import Bound
 from switchx.planning.hlo import Program
 from switchx.planning.network import Network
@@ -53,7 +53,7 @@ def likely(text: str, chip: Chip, network: Network, bound: Bound) -> Likely | No
     parts = costs(text, chip, network)
     moved = total(parts.pop(part) for part in ("exchange", "sums"))
     # In place of the rate that the cycles have for them.
-    kernels = (KERNELS - 1 / KERNEL_RATE) * _kernel_flops(text) / chip.peak_flops("bfloat16")
+    kernels = (KERNELS - 1 / KERNEL_RATE) * _attention_flops(text) / chip.peak_flops("bfloat16")
     computation = total(parts.values()).total / chip.clock + kernels
     computation *= COMPUTATION[chip.name]
     moving = NETWORK * moved.total / chip.clock
@@ -62,8 +62,7 @@ def likely(text: str, chip: Chip, network: Network, bound: Bound) -> Likely | No
     return Likely(seconds, low, seconds * math.exp(ERROR), computation, moving)
 
 
-def _kernel_flops(text: str) -> int:
-    """Of all kernels that say how many they have."""
+def _attention_flops(text: str) -> int:
+    """Of all its kernels."""
     running = Program(text).running(("while", "call", "conditional"))
-    found = ((times, KERNEL_FLOPS.search(each.rest)) for times, _, each in running)
-    return sum(times * int(flops.group(1)) for times, flops in found if flops)
+    return sum(times * attention_flops(each) for times, _, each in running)

@@ -74,8 +74,8 @@ class Counter:
             lhs, _, (experts,) = map(_shape, eqn.invars[:3])
             share, _ = _rows(eqn) or (lhs[0] // experts, 1)
             return 2 * math.prod(lhs[1:]) * _shape(eqn.outvars[0])[-1] * share * experts
-        if name == "pallas_call":  # what it says of itself
-            return eqn.params["cost_estimate"].flops
+        if name == "pallas_call":
+            return self._kernel(eqn)
         inner = [self._function(function) for function in _functions(eqn)]
         if name == "cond":
             return self._branch(params, inner)
@@ -84,6 +84,21 @@ class Counter:
         if name == "scan":
             return params["length"] * sum(inner)
         return sum(inner) * (params["mesh"].size if name == "shard_map" else 1)
+
+    def _kernel(self, eqn: JaxprEqn) -> int:
+        """What it says of itself, and as much more as its blocks have other experts' rows.
+
+        An expert's rows begin where those before it end, in the middle of a block or not.
+        """
+        flops, rows = eqn.params["cost_estimate"].flops, _rows(eqn)
+        if not (rows and self.whole_blocks):
+            return flops
+        share, block = rows
+        shapes = map(_shape, (*eqn.invars, *eqn.outvars))
+        (experts,) = (shape[0] for shape in shapes if len(shape) == 3)  # their kernels or gradients
+        starts = range(0, (experts + 1) * share, share)
+        blocks = sum(-(-end // block) - start // block for start, end in itertools.pairwise(starts))
+        return flops * blocks * block // (experts * share)
 
     def _branch(self, params: dict[str, Any], branches: list[int]) -> int:
         """The platform's; of another conditional the largest."""

@@ -123,7 +123,7 @@ def test_on_every_mesh(sizes, case, kernels, small_blocks, monkeypatch):
         return jnp.sum(jax.lax.scan(layer, query, length=2)[0] * dy)
 
     expected = jit(jax.grad(loss, of))(*arrays)
-    monkeypatch.setattr(attend, "_has_room_for_blocks", lambda: True)
+    monkeypatch.setattr(attend, "from_v5_on", lambda: True)
     monkeypatch.setattr(attend, "platform", lambda: "gpu" if kernels is triton else "tpu")
     monkeypatch.setattr(attend, "whole", None)
     with jax.set_mesh(make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])):

@@ -7,12 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from switchx.model.dispatch import sorted_tiles
+from switchx.model.dispatch.sorted_blocks import Blocks
+from switchx.model.dispatch.sorted_mosaic import MosaicTiles
 from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import Tiles
+from switchx.sharding import MeshConfig, make_mesh
 from tests.helpers import jit
 
 BY_PLATFORM = functools.partial(sorted_product, share=100)
 ON_A_GPU = functools.partial(product, Tiles(100, "highest"))
+ON_A_TPU = functools.partial(product, MosaicTiles(100, "highest"))
 
 # Rows per expert: none, one, several blocks of the CPU's form, exactly one, one more.
 SIZES = [[0, 300, 5, 128, 0, 129], [0, 0, 1, 0, 0, 0], [0] * 6, [7, 0, 0, 0, 0, 555]]
@@ -31,12 +36,26 @@ def by_hand(x_RD, kernel_EDF, size_E, dy_RF):
     return y_RF, dx_RD, dkernel_EDF
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Several tiles of rows, of several blocks, and several of outputs."""
+    for name, value in {"_BLOCK": 32, "_ROWS": (128, 64), "_TILES": 400_000}.items():
+        monkeypatch.setattr(sorted_tiles, name, value)
+    for cached in (sorted_tiles.of_rows, sorted_tiles.of_outer):
+        monkeypatch.setattr(sorted_tiles, cached.__name__, cached.__wrapped__)
+
+
 # ragged_dot is what runs where the platform has a program for it.
 @pytest.mark.parametrize(
     ("product", "D", "F"),
-    [(BY_PLATFORM, 3, 5), (jax.lax.ragged_dot, 3, 5), (ON_A_GPU, 130, 200)],
+    [
+        (BY_PLATFORM, 3, 5),
+        (jax.lax.ragged_dot, 3, 5),
+        (ON_A_GPU, 130, 200),
+        (ON_A_TPU, 130, 200),
+    ],
 )
-def test_the_product_of_each_experts_rows(product, D, F):
+def test_the_product_of_each_experts_rows(product, D, F, small_tiles):
     rng = np.random.default_rng(0)
     x_RD, dy_RF = (rng.normal(size=(ROWS, n)).astype(np.float32) for n in (D, F))
     kernel_EDF = rng.normal(size=(6, D, F)).astype(np.float32)
@@ -53,3 +72,35 @@ def test_the_product_of_each_experts_rows(product, D, F):
         rows = sum(sizes)
         for a, b in zip((*(a[:rows] for a in found[:2]), found[2]), expected, strict=True):
             np.testing.assert_allclose(a, b[:rows] if len(b) == ROWS else b, rtol=1e-4, atol=1e-5)
+
+
+def test_tiles_on_a_mesh(small_tiles):
+    """Of experts on two devices, for two arrays at once, in a loop over rematerialised layers."""
+    rng = np.random.default_rng(1)
+    x_VRD, dy_VRD = (jnp.asarray(rng.normal(size=(2, 96, 8)), jnp.float32) for _ in range(2))
+    kernel_EDD = jnp.asarray(rng.normal(size=(4, 8, 8)), jnp.float32)
+    size_VE = jnp.asarray([[20, 0, 10, 30], [1, 47, 0, 7]], jnp.int32)
+    expert, rows = jax.P("expert"), jax.P(None, "expert")
+
+    def loss(x_VRD, kernel_EDD, form):
+        def layer(x_RD, kernel_EDD, size_E):
+            at = jnp.arange(x_RD.shape[0]) < size_E.sum()
+            y_RD = jnp.where(at[:, None], product(form, x_RD, kernel_EDD, size_E), 0)
+            return jax.nn.relu(y_RD)
+
+        layers = jax.shard_map(
+            jax.checkpoint(jax.vmap(layer, in_axes=(0, None, 0))),
+            in_specs=(rows, expert, rows),
+            out_specs=rows,
+            check_vma=False,
+        )
+        turn = lambda x_VRD, _: (layers(x_VRD, kernel_EDD, size_VE), None)  # noqa: E731
+        return jnp.sum(jax.lax.scan(turn, x_VRD, length=2)[0] * dy_VRD)
+
+    with jax.set_mesh(make_mesh(MeshConfig(1, 2, 1), jax.devices()[:2])):
+        found, expected = (
+            jit(jax.grad(functools.partial(loss, form=form), (0, 1)))(x_VRD, kernel_EDD)
+            for form in (MosaicTiles(24, "highest"), Blocks(32, 24, "highest"))
+        )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

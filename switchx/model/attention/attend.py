@@ -9,6 +9,7 @@ import jax
 from switchx.model.attention import whole
 from switchx.model.attention.visibility import Visibility
 from switchx.model.remat import kept
+from switchx.model.tpu import from_v5_on
 from switchx.sharding import LOGICAL_AXES, batch_shards, platform, spec
 
 
@@ -120,21 +121,12 @@ def _kernels(query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HW: jax.Array | No
         from switchx.model.attention import triton
 
         return triton if triton.fits(K) else None
-    if not _has_room_for_blocks():
+    if not from_v5_on():
         return None
     from switchx.model.attention import blocked
 
     fits = blocked.fits(H // heads, L, key_BMHK.shape[1], K, bias_HW is not None)
     return blocked if fits else None
-
-
-def _has_room_for_blocks() -> bool:
-    """On TPUs from v5e and v5p on; those before have a quarter of their fast memory, or less."""
-    if platform() != "tpu":
-        return False
-    from jax.experimental.pallas import tpu as pltpu
-
-    return pltpu.get_tpu_info().vmem_capacity_bytes >= 64 << 20
 
 
 _ROWS, _BIAS = spec("batch", None, "heads"), spec("heads", None)

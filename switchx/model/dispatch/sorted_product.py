@@ -7,9 +7,10 @@ import jax
 
 from switchx.model.dispatch.sorted_blocks import Blocks, scope_of
 from switchx.model.dispatch.sorted_triton import Tiles
+from switchx.model.tpu import from_v5_on
 
-# Rows that are multiplied at a time on a TPU. Fewer waste less where an expert's rows end, more
-# run nearer to the rate of the matrix unit.
+# Rows that are multiplied at a time on a TPU that has no room for tiles. Fewer waste less where an
+# expert's rows end, more run nearer to the rate of the matrix unit.
 _TPU_BLOCK = 512
 
 
@@ -33,7 +34,7 @@ def sorted_product(
         kernel_EDF,
         size_E,
         cpu=functools.partial(product, Blocks(_cpu_block(share), share, precision)),
-        tpu=functools.partial(product, Blocks(_TPU_BLOCK, share, precision)),
+        tpu=functools.partial(product, _on_tpus(x_RD, kernel_EDF, share, precision)),
         cuda=functools.partial(product, Tiles(share, precision)),
         default=functools.partial(_ragged_dot, share),
     )
@@ -47,6 +48,16 @@ def _ragged_dot(share: int, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.
 def _cpu_block(share: int) -> int:
     """Rows at a time for experts of `share` rows each: half of it, from 32 to 128 (measured)."""
     return next((rows for rows in (128, 64) if share >= 2 * rows), 32)
+
+
+def _on_tpus(x_RD: jax.Array, kernel_EDF: jax.Array, share: int, precision: str | None) -> "Form":
+    """Kernels, in a third of the cycles of XLA's loops and less (docs/speed.md), where they fit."""
+    if from_v5_on():
+        from switchx.model.dispatch import sorted_mosaic
+
+        if sorted_mosaic.fits(x_RD, kernel_EDF, share):
+            return sorted_mosaic.MosaicTiles(share, precision)
+    return Blocks(_TPU_BLOCK, share, precision)
 
 
 class Form(Protocol):

@@ -2,8 +2,7 @@
 
 XLA's own program of `jax.lax.ragged_dot` for them (jaxlib 0.10.2) multiplies every row with every
 kernel. Here a program of the grid multiplies one tile of rows of one expert (Gale et al. 2023,
-MegaBlocks; the tiles are found as in JAX's megablox): a tile that an expert's rows end in is
-visited once for each expert that has rows in it, and each visit stores its own rows alone.
+MegaBlocks; the tiles are found as in JAX's megablox), and stores that expert's rows alone.
 """
 
 import dataclasses
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from switchx.model.dispatch.sorted_visits import Visits
 from switchx.sharding import platform
 
 # A tile's rows and outputs, and the bytes of its summands: in three stages 96 KiB of a
@@ -45,12 +45,12 @@ class Tiles:
         """
         (R, K), E = x_RK.shape, kernel.shape[0]
         N = kernel.shape[1 if transposed else 2]
-        visits = _visits(size_E, R)
+        visits = Visits.to_every_row(size_E, R, _ROWS)
         y_RN = jax.ShapeDtypeStruct((R, N), x_RK.dtype)
         call = pl.pallas_call(
             functools.partial(_rows_kernel, E, transposed, self._dot),
             y_RN,
-            grid=(pl.cdiv(N, _OUTPUTS), visits[0].shape[0]),
+            grid=(pl.cdiv(N, _OUTPUTS), visits.tile_V.shape[0]),
             compiler_params=_PARAMETERS,
             cost_estimate=_cost(2 * E * self.share * K * N, x_RK, kernel, y_RN),
             interpret=platform() != "gpu",
@@ -83,29 +83,6 @@ def _cost(flops: int, *arrays: jax.Array | jax.ShapeDtypeStruct) -> pl.CostEstim
     return pl.CostEstimate(flops, 0, sum(a.size * a.dtype.itemsize for a in arrays))
 
 
-def _visits(size_E: jax.Array, R: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Of each visit: its tile's first row, the rows that are its own (from, to), and the expert's
-    number; E for rows that no expert has. Visits that are not needed have no rows.
-    """
-    E = size_E.shape[0]
-    size_e = jnp.append(size_E, R - jnp.sum(size_E)).astype(jnp.int32)
-    end_e = jnp.cumsum(size_e)
-    start_e = end_e - size_e
-    tiles_e = jnp.where(size_e > 0, -(-end_e // _ROWS) - start_e // _ROWS, 0)
-    last_e = jnp.cumsum(tiles_e)
-    V = pl.cdiv(R, _ROWS) + E
-    number_V = jnp.arange(V, dtype=jnp.int32)
-    # Counted by compare and sum: a search would be a loop.
-    expert_V = jnp.sum(last_e[None, :] <= number_V[:, None], axis=1, dtype=jnp.int32)
-    needed_V = expert_V <= E
-    expert_V = jnp.minimum(expert_V, E)
-    tile_V = start_e[expert_V] // _ROWS + number_V - (last_e - tiles_e)[expert_V]
-    first_V = jnp.where(needed_V, tile_V * _ROWS, 0)
-    from_V = jnp.maximum(first_V, start_e[expert_V])
-    to_V = jnp.where(needed_V, jnp.minimum(first_V + _ROWS, end_e[expert_V]), 0)
-    return first_V, from_V, to_V, expert_V
-
-
 def _summands(x: jax.Ref) -> int:
     """Of a tile."""
     return _SUMMAND_BYTES // jnp.dtype(x.dtype).itemsize
@@ -115,18 +92,18 @@ def _rows_kernel(
     E: int,
     transposed: bool,
     dot: Callable,
-    first_V: jax.Ref,
-    from_V: jax.Ref,
-    to_V: jax.Ref,
+    tile_V: jax.Ref,
+    start_V: jax.Ref,
+    end_V: jax.Ref,
     expert_V: jax.Ref,
     x_RK: jax.Ref,
     kernel: jax.Ref,
     y_RN: jax.Ref,
 ) -> None:
     visit, K, N = pl.program_id(1), x_RK.shape[1], y_RN.shape[1]
-    first, expert, n = first_V[visit], expert_V[visit], _summands(x_RK)
+    first, expert, n = tile_V[visit] * _ROWS, expert_V[visit], _summands(x_RK)
     number_b = first + jnp.arange(_ROWS)
-    mine_b1 = ((number_b >= from_V[visit]) & (number_b < to_V[visit]))[:, None]
+    mine_b1 = ((number_b >= start_V[visit]) & (number_b < end_V[visit]))[:, None]
     output = pl.program_id(0) * _OUTPUTS
     at_b, at_n = pl.ds(first, _ROWS), pl.ds(output, _OUTPUTS)
     there_n = output + jnp.arange(_OUTPUTS) < N

@@ -1,0 +1,98 @@
+"""How the products of sorted rows are cut into tiles, so that a TPU's matrix units seldom wait.
+
+The tiles are those that take the fewest cycles by a count, of experts that have equally many
+rows: while a program multiplies, what the next one reads and the last one wrote passes through
+memory, and whichever takes longer is its time.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator
+
+# What a kernel may have of the fast memory: a quarter of v5e's, half of v5p's. And how much of it
+# its tiles may take, which are there twice.
+FAST_MEMORY, _TILES = 32 << 20, 30 << 20
+# Rows that are multiplied at a time, and of a tile, unless there are fewer.
+_BLOCK, _ROWS = 128, (512, 256, 128)
+_LANES = 128
+# Of v5e: multiplications and bytes of memory in a cycle. And what a program takes besides.
+_PRODUCTS, _BYTES, _BEGIN = 4 * 128 * 128, 546, 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Of one product.
+
+    Attributes:
+      rows, inputs, outputs: of a tile; `inputs` all that there are, where they are summed over.
+      block: rows that are multiplied at a time.
+      parallel: dimensions of the grid beside that of the visits.
+      cycles: of an expert, by the count.
+    """
+
+    rows: int
+    inputs: int
+    outputs: int
+    block: int
+    parallel: int
+    cycles: float
+
+
+@functools.cache
+def of_rows(R: int, share: int, K: int, N: int, itemsize: int) -> Tiles | None:
+    """Of [R, K], `share` rows an expert, times kernels [E, K, N]; None if none fit."""
+
+    def tiles() -> Iterator[Tiles]:
+        for (rows, block), (n, outputs) in itertools.product(_rows(R), _parts(N)):
+            x, kernel, y = (a * b * itemsize for a, b in ((rows, K), (K, outputs), (rows, outputs)))
+            if 2 * (x + kernel + y) <= _TILES:
+                visits = share / rows + 1
+                multiplied = (share + block) * _whole(K) * outputs
+                cycles = _cycles(visits, multiplied, x + y, kernel)
+                yield Tiles(rows, K, outputs, block, 1, n * cycles)
+
+    return min(tiles(), key=lambda t: t.cycles, default=None)
+
+
+@functools.cache
+def of_outer(R: int, share: int, D: int, F: int, itemsize: int) -> Tiles | None:
+    """Of [R, D] turned, times [R, F], for each expert; None if none fit."""
+
+    def tiles() -> Iterator[Tiles]:
+        for (rows, block), (d, inputs), (f, outputs) in itertools.product(
+            _rows(R), _parts(D), _parts(F)
+        ):
+            x, dy, sums = (a * b for a, b in ((rows, inputs), (rows, outputs), (inputs, outputs)))
+            if 2 * (x + dy + sums) * itemsize + 4 * sums <= _TILES:
+                visits = share / rows + 1
+                multiplied = (share + block) * inputs * outputs
+                cycles = _cycles(visits, multiplied, (x + dy) * itemsize, sums * itemsize)
+                yield Tiles(rows, inputs, outputs, block, 2, d * f * cycles)
+
+    return min(tiles(), key=lambda t: t.cycles, default=None)
+
+
+def _cycles(visits: float, multiplied: float, each: int, once: int) -> float:
+    """Of an expert's visits, each of which moves bytes, and one of them `once` bytes more."""
+    products = multiplied / visits / _PRODUCTS + _BEGIN
+    others = (visits - 1) * max(products, each / _BYTES)
+    return others + max(products, (each + once) / _BYTES)
+
+
+def _rows(R: int) -> list[tuple[int, int]]:
+    """Rows of a tile and of a block; of whole vectors, in any dtype."""
+    most = -(-R // 32) * 32
+    if most <= _BLOCK:
+        return [(most, most)]
+    return [(rows, _BLOCK) for rows in _ROWS if rows < R + _BLOCK]
+
+
+def _parts(N: int) -> list[tuple[int, int]]:
+    """In how many parts N can be cut, and how large they then are."""
+    return [(n, N if n == 1 else _whole(-(-N // n))) for n in range(1, -(-N // _LANES) + 1)]
+
+
+def _whole(N: int) -> int:
+    """Vectors' lanes are always all there."""
+    return -(-N // _LANES) * _LANES

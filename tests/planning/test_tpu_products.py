@@ -1,0 +1,56 @@
+"""What a TPU does for products of rows sorted by expert: kernels, counted as what they compute."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+
+from switchx.model.dispatch.sorted_product import sorted_product
+from switchx.planning.chips import CHIPS
+from switchx.planning.cycles import costs
+from switchx.planning.network import Network
+from switchx.planning.products import Counter
+from switchx.sharding import MeshConfig, make_mesh
+
+pytest.importorskip("libtpu")
+
+# Rows begin and end within blocks of 128, and kernels are no whole number of vectors.
+E, SHARE, D, F = 4, 100, 160, 256
+EACH = 2 * E * SHARE * D * F
+
+
+@pytest.fixture(scope="module")
+def traced():
+    def run(x_RD, kernel_EDF, size_E):
+        product = lambda x, kernel: sorted_product(x, kernel, size_E, SHARE)  # noqa: E731
+        y_RF, back = jax.vjp(product, x_RD, kernel_EDF)
+        return y_RF, *back(y_RF)
+
+    shapes = [((2 * E * SHARE, D), jnp.bfloat16), ((E, D, F), jnp.bfloat16), ((E,), jnp.int32)]
+    mesh = make_mesh(MeshConfig(), topologies.get_topology_desc("v5e:2x2", "tpu").devices[:1])
+    with jax.set_mesh(mesh):
+        place = jax.NamedSharding(mesh, jax.P())
+        return jax.jit(run).trace(
+            *(jax.ShapeDtypeStruct(*shape, sharding=place) for shape in shapes)
+        )
+
+
+def test_blocks_that_experts_share_count_for_each(traced):
+    row_R = np.arange(E * SHARE)
+    blocks = sum(len(np.unique(rows // 128)) for rows in row_R.reshape(E, SHARE))
+    assert Counter("tpu", whole_blocks=False).count(traced.jaxpr) == 3 * EACH
+    whole = Counter("tpu", whole_blocks=True).count(traced.jaxpr)
+    assert whole == 3 * EACH * blocks * 128 // (E * SHARE)
+
+
+def test_a_compiled_program(traced):
+    """Three kernels, no loop over experts, and no cycles but those that they say of themselves."""
+    text = traced.lower().compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 3
+    assert " while(" not in text
+    chip = CHIPS["v5e"]
+    network = Network({"data": 1}, np.zeros(1, int), np.empty((1, 0)), (), 1.0, np.inf)
+    products = costs(text, chip, network)["products"]
+    assert (products.unpriced, products.cycles) == (3, 0)
+    assert products.priced > 3 * EACH / chip.peak_flops("bfloat16") * chip.clock
