@@ -79,6 +79,10 @@ def find_job(
     Raises:
       UserError: a part is missing or impossible.
     """
+    if count is not None and count < 1:
+        raise UserError(f"--num_processes={count} must be at least 1.")
+    if count == 1 and index not in (None, 0):
+        raise UserError(f"--process_id={index} must be 0, where --num_processes=1 runs alone.")
     given = {"address": address, "count": count, "index": index}
     given = {name: value for name, value in given.items() if value is not None}
     if given == {"count": 1}:

@@ -105,6 +105,8 @@ def test_flags_win_over_the_environment(monkeypatch):
         (("node0:http", 2, 0), "must be HOST:PORT"),
         (("node0:99999", 2, 0), "must be HOST:PORT"),
         (("node0:80", 0, 0), "--num_processes=0 must be at least 1"),
+        ((None, 0, None), "--num_processes=0 must be at least 1"),
+        ((None, 1, 1), "--process_id=1 must be 0, where --num_processes=1 runs alone"),
         (("node0:80", 2, 2), "--process_id=2 must be from 0 to 1"),
         (("node0:80", 2, -1), "--process_id=-1 must be from 0 to 1"),
     ],

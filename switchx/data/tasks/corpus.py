@@ -200,9 +200,11 @@ def _build_and_publish(installation: Installation, folder: Path, recipe: Recipe)
     try:
         with storage.new_directory(folder, "CACHE_DIR", "facts.json") as built:
             facts = build(installation, built, recipe)
-    except UserError:
-        if not folder.is_dir():  # otherwise another process was first, with the same files
-            raise
+    except BaseException as error:
+        print(file=sys.stderr)  # what is said of it begins a line of its own
+        if isinstance(error, UserError) and folder.is_dir():
+            return  # another process was first, with the same files
+        raise
     print(
         f"{facts['documents']:,} documents, {facts['bytes'] / 1e6:.1f} MB, "
         f"{facts['pieces']:,} pieces in {time.monotonic() - start:.0f} s: {folder}",
