@@ -166,7 +166,7 @@ def test_an_installation_without_documentation(tmp_path):
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"CACHE_DIR=.*file.* cannot be made"):
+    with pytest.raises(UserError, match=r"CACHE_DIR=.*file.* lies below a file"):
         corpus.ensure(tmp_path / "file", fake_installation(tmp_path))
 
 
