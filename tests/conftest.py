@@ -1,6 +1,7 @@
 """Settings that must be in the environment before anything imports JAX; a run to share."""
 
 import contextlib
+import fcntl
 import gc
 import io
 import json
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 
 # Eight CPU devices, so that every mesh is tested on any machine, with or without accelerators.
 DEVICES = "--xla_force_host_platform_device_count=8"
+# What is small and runs once is better compiled fast than well: a third of the time, and XLA's
+# programs are the same down to the loops of each operation. Tests that start `switchx` as a user
+# does leave these out: test_end_to_end, docs/test_commands, training/test_kills.
+QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ["JAX_PLATFORMS"] = os.environ.get("SWITCHX_TEST_PLATFORM", "cpu")  # scripts/on_gpu.sh
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    os.environ["XLA_FLAGS"] += f" {QUICKLY}"
 
 # What one run of the suite compiled, the next one (and every worker and subprocess) reads.
 _cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -50,11 +57,28 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
-    """Four steps of a tiny model on bytes of JSON lines. Not to be written to."""
-    from switchx.cli.main import main
+    """Four steps of a tiny model on bytes of JSON lines. Not to be written to.
+
+    Of several workers the first trains it, for all.
+    """
     from tests.helpers import Outcome, Trained
 
-    folder = tmp_path_factory.mktemp("trained")
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        outcome = shared / "outcome.json"
+        if not outcome.exists():
+            outcome.write_text(json.dumps(_train(shared / "folder")))
+    return Trained(shared / "folder", Outcome(*json.loads(outcome.read_text())))
+
+
+def _train(folder: Path) -> tuple[int, str, str]:
+    """Exit status and what was shown."""
+    from switchx.cli.main import main
+
+    folder.mkdir()
     for split, rows in (("train", 200), ("validation", 40)):
         lines = [
             {"text": f"line {n} says that {n * 7} is seven times {n}, " * 4} for n in range(rows)
@@ -65,7 +89,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
         status = main(
             ["train", "--gin.TRAIN_STEPS=4", "--model_dir=runs/quickstart", *SMALL, *files]
         )
-    return Trained(folder, Outcome(status, out.getvalue(), err.getvalue()))
+    return status, out.getvalue(), err.getvalue()
 
 
 @contextlib.contextmanager

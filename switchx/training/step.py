@@ -69,8 +69,12 @@ def trace_train_step(setup: Setup) -> jax.stages.Traced:
 
     Its arguments: state, numbers, constants, batch. Of the run it knows what `program` does.
     """
-    program = setup.program
+    return _traced_train_step(setup.program)
 
+
+# Kept as what is compiled is: a plan counts the step, lowers it, and compares it with variants.
+@functools.lru_cache(KEPT_PROGRAMS)
+def _traced_train_step(program: Setup) -> jax.stages.Traced:
     # Named apart from the evaluation's, as profiles show them.
     def training_step(
         state: TrainState, numbers: Numbers, constants: Any, batch: Batch

@@ -22,6 +22,15 @@ LIMIT = 600
 LENGTHS = {"inputs": 64, "targets": 32}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_users_compile():
+    """With no flags of XLA, which the suite sets."""
+    patch = pytest.MonkeyPatch()
+    patch.delenv("XLA_FLAGS")
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     """Prepared data starts in half the time. Streamed runs are resumed in test_end_to_end."""
