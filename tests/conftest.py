@@ -36,6 +36,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 gc.set_threshold(50_000)  # as commands do: a test traces and imports more than it computes
 
+# Of several processes each or many seconds a test: at the end one worker would wait for them.
+FIRST = ("tests/training/test_many_hosts.py", "tests/training/test_kills.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
 SMALL = (
     "--gin.VOCABULARY=bytes",
     "--gin.MIXTURE_OR_TASK_NAME=c4_json_span_corruption",

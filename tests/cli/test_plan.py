@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.conftest import QUICKLY
+
 RUN = [
     "--gin_file=configs/models/tiny_switch.gin",
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 32, 'targets': 16}",
@@ -32,7 +34,7 @@ def planned(tmp_path_factory):
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": QUICKLY,
     }
 
     def python(*arguments):

@@ -17,6 +17,7 @@ from switchx.errors import UserError
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_values import BASE, GinConfig
 from switchx.sweeps import statement
+from tests.conftest import QUICKLY
 from tests.docs.pages import ALL, PAGES, ROOT, blocks
 
 SHELL = [block for block in ALL if block.language == "sh"]
@@ -160,7 +161,7 @@ def test_commands_run(page, trained, tmp_path):
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "XLA_FLAGS": "",  # one device, as readers have, and not the suite's eight
+        "XLA_FLAGS": QUICKLY,  # with one device, as readers have, and not the suite's eight
     }
     printed = ""
     for block in blocks(page):

@@ -12,6 +12,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,8 +28,8 @@ SHARDS = 4
 
 class HostStream(helpers.Stream):
     count = SHARDS
-    slow_after = 10**9
-    bad = ()
+    slow_after: float
+    bad: Sequence[int]
 
     def __next__(self):
         time.sleep(3.0 if self.number >= self.slow_after else 0.0)
@@ -40,7 +41,7 @@ class HostStream(helpers.Stream):
 
 def main(model_dir, address, count, index, options="{}"):
     options = json.loads(options)
-    HostStream.slow_after = options.get("slow_after", HostStream.slow_after)
+    HostStream.slow_after = options.get("slow_after", 10**9)
     HostStream.bad = options.get("bad", ())
     run = helpers.run_config(
         **helpers.NARROW,

@@ -139,16 +139,10 @@ time.time_ns = lambda: int(jumping() * 1e9)
 """
 
 
-def test_a_clock_that_jumps(tmp_path, undisturbed, flags):
+def test_two_at_once_and_a_clock_that_jumps(tmp_path, undisturbed, flags):
+    """The second is refused at once, and the first, whose clock it is, notices neither."""
     (tmp_path / "sitecustomize.py").write_text(JUMPS)
-    attempt = Attempt(tmp_path / "run", *flags, PYTHONPATH=str(tmp_path))
-    assert attempt.process.wait(LIMIT) == 0, attempt.log.read_text()
-    assert differences(attempt.directory, undisturbed[0]) == []
-
-
-def test_two_at_once(tmp_path, undisturbed, flags):
-    """The second is refused at once, and the first does not notice."""
-    first = Attempt(tmp_path / "run", *flags)
+    first = Attempt(tmp_path / "run", *flags, PYTHONPATH=str(tmp_path))
     wait_for("step", first)
     second = subprocess.run(
         [*first.process.args],
@@ -160,7 +154,7 @@ def test_two_at_once(tmp_path, undisturbed, flags):
     assert second.returncode == 2
     assert f"is in use by another switchx train, process {first.process.pid} on " in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1
-    assert first.end() == 0
+    assert first.process.wait(LIMIT) == 0, first.log.read_text()
     assert differences(first.directory, undisturbed[0]) == []
 
 
@@ -210,23 +204,22 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path, undisturbed, flags):
     shutil.rmtree(place)
 
 
-@pytest.mark.parametrize(
-    ("kilobytes", "period", "said"),
-    [
+def test_files_that_cannot_grow_end_the_run(tmp_path, undisturbed, flags):
+    """No file may be larger, which stands for a full disk where none may be mounted.
+
+    First the metrics cannot grow, then a checkpoint cannot be saved.
+    """
+    for kilobytes, period, said in (
         (30, 1000, " cannot be written (File too large)"),
         (200, fault_runs.CHECKPOINT_PERIOD, ": A checkpoint could not be saved in MODEL_DIR="),
-    ],
-    ids=["metrics", "save"],
-)
-def test_files_that_cannot_grow_end_the_run(tmp_path, undisturbed, flags, kilobytes, period, said):
-    """No file may be larger, which stands for a full disk where none may be mounted."""
-    run = fault_runs.command(tmp_path / "run", *flags, f"--gin.CHECKPOINT_PERIOD={period}")
-    # What is compiled is read from the cache, where writing would fail too.
-    limited = ["sh", "-c", f'ulimit -f {2 * kilobytes}; exec "$@"', "sh", *run]
-    ended = subprocess.run(limited, cwd=fault_runs.REPOSITORY, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert "Traceback" not in ended.stderr
-    assert said in ended.stderr.splitlines()[-1]
+    ):
+        run = fault_runs.command(tmp_path / "run", *flags, f"--gin.CHECKPOINT_PERIOD={period}")
+        # What is compiled is read from the cache, where writing would fail too.
+        limited = ["sh", "-c", f'ulimit -f {2 * kilobytes}; exec "$@"', "sh", *run]
+        ended = subprocess.run(limited, cwd=fault_runs.REPOSITORY, capture_output=True, text=True)
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        assert said in ended.stderr.splitlines()[-1]
     attempt = Attempt(tmp_path / "run", *flags)
     assert attempt.end() == 0, attempt.log.read_text()
     assert differences(attempt.directory, undisturbed[0]) == []
