@@ -20,8 +20,12 @@ from switchx.training.state import Setup
 
 BATCH, INPUTS, TARGETS, VOCAB = 16, 16, 8, 256
 
+SWITCH = SwitchConfig(
+    num_experts=8, min_capacity=1, encoder_group_size=INPUTS, decoder_group_size=TARGETS
+)
 # What makes the tiny run tinier, for tests of many processes and, with `one_device`, many runs.
-NARROW = {"d_model": 32, "d_ff": 32, "num_heads": 4}
+SPARSE = {"num_layers": 1, "switch": dataclasses.replace(SWITCH, every=1)}
+NARROW = {"d_model": 32, "d_ff": 32, "num_heads": 4, **SPARSE}
 SMALL = {"mesh": MeshConfig(1, 1, 1), "d_model": 32, "d_ff": 32, "num_heads": 2, "switch": None}
 
 
@@ -35,9 +39,6 @@ def run_config(**changes: Any) -> RunConfig:
 
     Changes go to the part that has a field of that name; `model`, `mesh` ... replace a part.
     """
-    switch = SwitchConfig(
-        num_experts=8, min_capacity=1, encoder_group_size=INPUTS, decoder_group_size=TARGETS
-    )
     model = ModelConfig(
         vocab_size=VOCAB,
         d_model=128,
@@ -48,7 +49,7 @@ def run_config(**changes: Any) -> RunConfig:
         dropout_rate=0.1,
         init_scale=0.1,
         dtype="float32",
-        switch=switch,
+        switch=SWITCH,
     )
     run = RunConfig(
         model=model,
