@@ -32,13 +32,14 @@ def one_step(run, devices, rows=batch, fresh=None):
 
     state = TrainState(state.step + 3, state.params, jax.tree.map(used, state.opt_state))
 
-    def both(state, batch):
-        grads, outcome = gradients(setup, state, setup.constants, batch)
-        return (grads, outcome.sums, outcome.stats), apply_gradients(setup, state, grads)
+    def both(state, numbers, batch):
+        own = setup.given(numbers)
+        grads, outcome = gradients(own, state, own.constants, batch)
+        return (grads, outcome.sums, outcome.stats), apply_gradients(own, state, grads)
 
     with jax.set_mesh(setup.mesh):
         placed = jax.device_put(state, setup.shardings)
-        return jax.device_get(jax.jit(both)(placed, put_batch(rows(0), setup)))
+        return jax.device_get(jax.jit(both)(placed, setup.numbers, put_batch(rows(0), setup)))
 
 
 def smooth_run(**changes):
@@ -46,10 +47,14 @@ def smooth_run(**changes):
     return run_config(activation="geglu", **changes)
 
 
+def fresh_state(run):
+    """Of one device, on the host."""
+    return jax.device_get(Setup.of(run, make_mesh(run.mesh, jax.devices()[:1])).init())
+
+
 @pytest.fixture(scope="module")
 def fresh():
-    run = smooth_run(mesh=MeshConfig(1, 1, 1))
-    return jax.device_get(Setup.of(run, make_mesh(run.mesh, jax.devices()[:1])).init())
+    return fresh_state(smooth_run(mesh=MeshConfig(1, 1, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +113,9 @@ def test_an_encoder_alone_on_devices_of_every_axis():
     [{"microbatches": 2}, {"scan": False}, {"remat": "full"}, {"remat": "dots"}],
     ids=str,
 )
-def test_how_it_is_computed_changes_nothing(changes, reference):
+def test_how_it_is_computed_changes_nothing(changes, reference, fresh):
     run = smooth_run(mesh=MeshConfig(2, 2, 2), **changes)
-    assert_same(one_step(run, jax.devices()), reference)
+    assert_same(one_step(run, jax.devices(), fresh=fresh), reference)
 
 
 @pytest.mark.parametrize(
@@ -132,24 +137,26 @@ def test_experts_in_attention_and_an_extra_feed_forward():
     model = smooth_run().model
     switch = dataclasses.replace(model.switch, every=1, experts_in="both", extra_dense=True)
     model = dataclasses.replace(model, num_layers=1, switch=switch)
-    expected = one_step(smooth_run(model=model, mesh=MeshConfig(1, 1, 1)), jax.devices()[:1])
+    alone = smooth_run(model=model, mesh=MeshConfig(1, 1, 1))
+    fresh = fresh_state(alone)
+    expected = one_step(alone, jax.devices()[:1], fresh=fresh)
     (gradients_of_all, _, stats), _ = expected
     assert stats.load_E.shape == (4, 8)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients_of_all))
     run = smooth_run(model=model, mesh=MeshConfig(2, 2, 2), microbatches=2)
-    assert_same(one_step(run, jax.devices()), expected)
+    assert_same(one_step(run, jax.devices(), fresh=fresh), expected)
 
 
-def test_packed_rows(reference):
+def test_packed_rows(reference, fresh):
     """In parts and rematerialised, on a mesh of all three axes against one device."""
-    one = one_step(smooth_run(mesh=MeshConfig(1, 1, 1)), jax.devices()[:1], packed_batch)
+    one = one_step(smooth_run(mesh=MeshConfig(1, 1, 1)), jax.devices()[:1], packed_batch, fresh)
     run = smooth_run(mesh=MeshConfig(2, 2, 2), microbatches=2, remat="full")
-    assert_same(one_step(run, jax.devices(), packed_batch), one)
+    assert_same(one_step(run, jax.devices(), packed_batch, fresh), one)
     with pytest.raises(AssertionError):  # segments do change the result
         assert_same(one[0][1], reference[0][1])
 
 
-def test_another_seed_and_another_step_do_change_it(reference):
-    other = one_step(smooth_run(mesh=MeshConfig(8, 1, 1), seed=1), jax.devices())
+def test_noise_of_another_seed_does_change_it(reference, fresh):
+    other = one_step(smooth_run(mesh=MeshConfig(8, 1, 1), seed=1), jax.devices(), fresh=fresh)
     with pytest.raises(AssertionError):
         assert_same(other, reference)
