@@ -15,6 +15,7 @@ from switchx.training.adapting import named
 from switchx.training.batches import put_batch
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
+from tests.helpers import jit
 from tests.training.helpers import BATCH, assert_same_end, batch, feed, params_of, run_config
 
 WAYS = {
@@ -42,6 +43,12 @@ def trained(run, steps=STEPS):
     for number in range(steps):
         state, metrics = step(state, put_batch(batch(number), setup))
     return named(jax.device_get(state.params)), jax.device_get(metrics)
+
+
+def routing(output):
+    """The experts of each stack's tokens, layer by layer."""
+    stacks = {"encoder": output.encoder_N, "decoder": output.decoder_N}
+    return {name: assignment.expert_GSJ for name, assignment in stacks.items()}
 
 
 def biases(params):
@@ -76,15 +83,16 @@ def test_a_bias_moves_by_its_layers_loads_alone():
     assert "bias_E" not in str(jax.tree_util.tree_structure(state.opt_state))
     noise = Noise.for_rows(setup.numbers.seed, state.step, jnp.arange(BATCH, dtype=jnp.uint32))
     groupings = Groupings.of(run.model.switch, train=True).recorded()
-    output = setup.objective.output(state.params, placed, noise, groupings)
+    routed = jit(lambda *given: routing(setup.objective.output(*given, groupings)))
+    experts = routed(state.params, placed, noise)
     before = named(jax.device_get(state.params))
     state, _ = compile_train_step(setup)(state, placed)
     after = biases(named(jax.device_get(state.params)))
     masks = {"encoder": batch(0)["encoder_input_tokens"] > 0}
     masks["decoder"] = batch(0)["decoder_target_tokens"] > 0
     assert not any(leaf.any() for leaf in biases(before).values())
-    for stack, assignment in (("encoder", output.encoder_N), ("decoder", output.decoder_N)):
-        expert_NT = np.asarray(assignment.expert_GSJ).reshape(4, -1)
+    for stack, expert_NGSJ in experts.items():
+        expert_NT = np.asarray(expert_NGSJ).reshape(4, -1)
         for n, expert_T in enumerate(expert_NT):
             count_E = np.bincount(expert_T[masks[stack].reshape(-1)], minlength=8)
             part = ("attention", "feed_forward")[n % 2]
