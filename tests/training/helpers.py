@@ -24,7 +24,7 @@ SWITCH = SwitchConfig(
     num_experts=8, min_capacity=1, encoder_group_size=INPUTS, decoder_group_size=TARGETS
 )
 # What makes the tiny run tinier, for tests of many processes and, with `one_device`, many runs.
-SPARSE = {"num_layers": 1, "switch": dataclasses.replace(SWITCH, every=1)}
+SPARSE = {"switch": dataclasses.replace(SWITCH, every=1), "num_layers": 1}
 NARROW = {"d_model": 32, "d_ff": 32, "num_heads": 4, **SPARSE}
 SMALL = {"mesh": MeshConfig(1, 1, 1), "d_model": 32, "d_ff": 32, "num_heads": 2, "switch": None}
 
