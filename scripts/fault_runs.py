@@ -190,7 +190,8 @@ def kill_runs(
 ) -> Iterator[Outcome]:
     """Kills runs until there were so many kills; each run is then led to its end and compared.
 
-    Yields what came of it so far after each process.
+    A run that ended before it was to be killed says that lives are shorter, as those are that
+    find their programs compiled. Yields what came of it so far after each process.
     """
     moments, log = random.Random(seed), undisturbed.with_name("killed.log")
     outcome = Outcome(collections.Counter(), 0, 0, [])
@@ -198,12 +199,14 @@ def kill_runs(
         storage.remove(directory)
         status = None
         while status != 0 and not outcome.wrong:
-            attempt = Attempt(directory, *flags, log=log)
+            attempt, is_whole_life = Attempt(directory, *flags, log=log), status is None
             outcome.starts += 1
             phase = None
             if outcome.kills.total() < kills:
                 phase = attempt.send_after(moments.uniform(0, life), number)
                 outcome.kills.update([phase] if phase else [])
+                if is_whole_life and not phase:
+                    life = min(life, time.monotonic() - attempt.began)
             status = attempt.end()
             if status not in statuses(number, phase):
                 outcome.wrong.append(f"exit status {status}: {attempt.log.read_text()[-500:]}")
