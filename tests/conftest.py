@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,29 @@ FIRST = ("tests/training/test_many_hosts.py", "tests/training/test_kills.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
 
+
+MORE = 3e9  # bytes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room() -> Iterator[None]:
+    """Behind a module what was compiled is dropped, where it has come to much: a worker that keeps
+    all that the suite compiles ends with 10 GB."""
+    yield
+    global _after_last
+    if "jax" in sys.modules and _resident() > _after_last + MORE:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+        _after_last = _resident()
+
+
+def _resident() -> int:
+    """Bytes that this process has in memory, where Linux says it."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+_after_last = _resident()
 
 SMALL = (
     "--gin.VOCABULARY=bytes",
