@@ -41,13 +41,18 @@ def test_every_step_has_the_logits_of_the_full_forward(config):
     def stepwise(params):
         transformer = Model.of(config).bind(params)
         encoded = transformer.read(jnp.asarray(encoder_token_BM))
+
+        def step(written, of_step):
+            token_B, position = of_step
+            position_B = jnp.full(4, position)
+            logits_BPV, written = transformer.decode_step(
+                token_B[:, None], position_B, encoded, written
+            )
+            return written, logits_BPV[:, 0]
+
         written = transformer.nothing_written(encoded, LENGTH)
-        logits = []
-        for position in range(LENGTH):
-            token_BP, position_B = decoder_token_BL[:, position, None], jnp.full(4, position)
-            logits_BPV, written = transformer.decode_step(token_BP, position_B, encoded, written)
-            logits.append(logits_BPV[:, 0])
-        return jnp.stack(logits, axis=1)
+        _, logits_LBV = jax.lax.scan(step, written, (decoder_token_BL.T, jnp.arange(LENGTH)))
+        return jnp.swapaxes(logits_LBV, 0, 1)
 
     expected_BLV = full_forward(config, params, encoder_token_BM, decoder_token_BL)
     # Lively experts in attention make its softmax steep, which enlarges what rounding leaves.

@@ -28,6 +28,8 @@ except (ImportError, OSError) as error:  # OSError: a CUDA build without CUDA's 
         raise RuntimeError(REASON) from error
     pytest.skip(REASON, allow_module_level=True)
 
+torch.set_num_threads(1)  # more would wait for each other in loops, where cores are busy
+
 VOCAB, LENGTH = 360, 8  # the ids of VOCABULARY='bytes', and one more
 _SIZES = dict(
     d_model=16,
