@@ -132,11 +132,8 @@ def vocabulary_digest(config: DataConfig) -> str:
     Raises:
       UserError: as `vocabulary`.
     """
-    if config.prepared_dir is None:
-        return vocabulary(config).digest
-    from switchx.data.prepared.sets import set_infos
-
-    return set_infos(config)[0].plan.vocabulary
+    infos = _set_infos(config)
+    return infos[0].plan.vocabulary if infos else vocabulary(config).digest
 
 
 def vocabulary_size(config: DataConfig) -> int:
@@ -145,11 +142,24 @@ def vocabulary_size(config: DataConfig) -> int:
     Raises:
       UserError: as `vocabulary`.
     """
+    infos = _set_infos(config)
+    return max(info.plan.vocab_size for info in infos) if infos else vocabulary(config).size
+
+
+def _set_infos(config: DataConfig) -> "list[SetInfo]":
+    """The sets that say a config's vocabulary; none where VOCABULARY says it and they are gone, so
+    that a model answers where its data is not. What reads them misses them itself.
+    """
     if config.prepared_dir is None:
-        return vocabulary(config).size
+        return []
     from switchx.data.prepared.sets import set_infos
 
-    return max(info.plan.vocab_size for info in set_infos(config))
+    try:
+        return list(set_infos(config))
+    except UserError:
+        if config.vocabulary == "default":
+            raise
+        return []
 
 
 def prepare(

@@ -78,6 +78,12 @@ def test_what_no_json_has_becomes_null(infer):
     assert row["x"] == [None, None, None, 0.5]
 
 
+def test_a_prepared_set_that_is_gone_is_not_missed(infer):
+    assert answers(infer(LINES, "--gin.PREPARED_DIR='gone'")) == answers(infer(LINES))
+    refused = infer(LINES, "--gin.PREPARED_DIR='gone'", "--gin.VOCABULARY=default")
+    assert (refused.status, "holds no prepared set of" in refused.err) == (2, True)
+
+
 def test_a_terminal_without_unicode_gets_json_too(infer, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
