@@ -51,6 +51,7 @@ CASES = [
     Case(H=2, L=14, M=14, K=64, causal=True, queries=True),
     Case(H=4, L=14, M=32, K=64, biased=False, queries=True),
     Case(H=4, L=32, M=32, K=64, queries=True),
+    Case(H=2, L=32, M=32, K=64, causal=True, queries=True),
     Case(H=8, L=24, M=24, K=32, causal=True, keys=False),
     Case(H=2, L=40, M=40, K=64),
     Case(H=2, L=12, M=24, K=128, biased=False, keys=False),

@@ -16,6 +16,8 @@ from jax.experimental import pallas as pl
 from switchx.model.attention.blocked import strips
 from switchx.model.attention.blocked.tiles import LANES, Tiles
 
+_HIDDEN = -1e10  # the logit of what a query does not see
+
 
 class Given(NamedTuple):
     """What both kernels read; None where there is no bias, or nothing to tell segments apart."""
@@ -31,7 +33,10 @@ class Given(NamedTuple):
 def forward(
     t: Tiles, causal: bool, given: Given, y_ref: Any, log_sum_ref: Any, bias_ref: Any
 ) -> None:
-    """A block of queries against all keys, block by block (FlashAttention, algorithm 2)."""
+    """A block of queries against all keys, block by block (FlashAttention, algorithm 2).
+
+    Causal, against those blocks of keys alone that some of its queries see.
+    """
     i = pl.program_id(2)
     if bias_ref is not None:
         first = (pl.program_id(1) == 0) & (i == 0)
@@ -55,8 +60,13 @@ def forward(
 
     row = jnp.zeros((1, t.l), jnp.float32)
     begin = (row - jnp.inf, row, jnp.zeros((t.K, t.l), jnp.float32))
-    heads = _loop(t.key_blocks, block, [begin] * t.n)
+    end: Any = t.key_blocks
+    if causal:
+        end = jnp.minimum(jax.lax.div((i + 1) * t.l - 1, t.m) + 1, end)
+    heads = _loop(0, end, t.key_blocks, block, [begin] * t.n)
     y_Tl = jnp.concatenate([y / total for _, total, y in heads], axis=0)
+    if causal and t.key_blocks > 1:
+        y_Tl = _mean_if_nobody(y_Tl, [most for most, *_ in heads], given.value[0], t)
     y_ref[0] = y_Tl.T.astype(y_ref.dtype)
     for h, (most, total, _) in enumerate(heads):
         log_sum_ref[0, 0, h : h + 1] = most + jnp.log(total)
@@ -123,7 +133,8 @@ def backward(
         return dkey, dvalue
 
     zero = jnp.zeros((t.m, t.width), jnp.float32)
-    dkey, dvalue = _loop(t.query_blocks, block, (zero, zero))
+    begin = jax.lax.div(j * t.m, t.l) if causal else 0  # the first queries that see some of these
+    dkey, dvalue = _loop(begin, t.query_blocks, t.query_blocks, block, (zero, zero))
     dkey_ref[0], dvalue_ref[0] = dkey.astype(dkey_ref.dtype), dvalue.astype(dvalue_ref.dtype)
 
     @pl.when(j == t.key_blocks - 1)
@@ -135,8 +146,17 @@ def backward(
         pl.when(last)(lambda: strips.gather(dbias_ref, dstrips_ref, t))
 
 
-def _loop(number: int, body: Callable, carry: Any) -> Any:
-    return body(0, carry) if number == 1 else jax.lax.fori_loop(0, number, body, carry)
+def _loop(begin: Any, end: Any, number: int, body: Callable, carry: Any) -> Any:
+    """Over blocks begin to end of `number`."""
+    return body(0, carry) if number == 1 else jax.lax.fori_loop(begin, end, body, carry)
+
+
+def _mean_if_nobody(y_Tl: jax.Array, most: list[jax.Array], value_MT: jax.Array, t: Tiles) -> Any:
+    """Queries that see nobody weigh all keys alike, as by whole arrays, blocks left out too."""
+    mean_1T = jnp.mean(value_MT.astype(jnp.float32), axis=0, keepdims=True)
+    mean_T1 = jnp.broadcast_to(mean_1T, (LANES, t.width)).T[:, :1]
+    most_Tl = jnp.concatenate([jnp.broadcast_to(x_1l, (t.K, t.l)) for x_1l in most], axis=0)
+    return jnp.where(most_Tl > _HIDDEN / 2, y_Tl, mean_T1)
 
 
 def _block(number: Any, size: int, whole: int) -> Any:
@@ -167,7 +187,7 @@ def _logits(
     logits = _dot(key_mT, query_lT, 1, 1)
     if bias_ref is not None:
         logits = logits + bias_ref[h, j - i + t.query_blocks - 1, : t.m, : t.l]
-    return logits if visible is None else jnp.where(visible, logits, -1e10)
+    return logits if visible is None else jnp.where(visible, logits, _HIDDEN)
 
 
 def _visible(
