@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 # What a kernel may have of the fast memory: a quarter of v5e's, half of v5p's. And how much of it
 # its tiles may take, which are there twice.
-FAST_MEMORY, _TILES = 32 << 20, 30 << 20
+FAST_MEMORY, _TILES = 32 << 20, 28 << 20
 # Rows that are multiplied at a time, and of a tile, unless there are fewer.
 _BLOCK, _ROWS = 128, (512, 256, 128)
 _LANES = 128
