@@ -50,11 +50,14 @@ MORE = 3e9  # bytes
 
 @pytest.fixture(scope="module", autouse=True)
 def _room() -> Iterator[None]:
-    """Behind a module what was compiled is dropped, where it has come to much: a worker that keeps
-    all that the suite compiles ends with 10 GB."""
+    """What was there before a module is not looked through for garbage: that takes a second, as
+    often as a test asks for it. Behind one what was compiled is dropped, where it has come to much:
+    a worker that keeps all that the suite compiles ends with 10 GB."""
+    gc.freeze()
     yield
     global _after_last
     if "jax" in sys.modules and _resident() > _after_last + MORE:
+        gc.unfreeze()
         sys.modules["jax"].clear_caches()
         gc.collect()
         _after_last = _resident()
