@@ -35,6 +35,8 @@ class Lesson:
     def set(self, runs: Path, seed: int) -> dict[str, Any]:
         """Every setting by name; `runs` is the folder that all lessons' runs are in."""
         named = {**_ALL, "SEED": seed, **_of_experts(self.experts), **self.settings}
+        if named["SCHEDULE"] != "wsd":
+            del named["DECAY_SHARE"]
         return {
             name: str(runs / directory(*value)) if name in ("TEACHER", "START_FROM") else value
             for name, value in named.items()
