@@ -97,6 +97,10 @@ class Noise:
         """Keys whose numbers of shape [n] are this one's from `by` on: for a device's share."""
         return dataclasses.replace(self, low_B=self.low_B + jnp.asarray(by, jnp.uint32))
 
+    def in_line(self) -> "Noise":
+        """Keys that have several dimensions, all in one."""
+        return Noise(self.low_B.reshape(-1), self.high_B.reshape(-1), self.site)
+
     def take(self, index_R: jax.Array) -> "Noise":
         """The keys of these rows."""
         return Noise(self.low_B[index_R], self.high_B[index_R], self.site)
@@ -153,6 +157,9 @@ class _Silence(Noise):
         return self
 
     def shifted(self, by: int | jax.Array) -> Noise:
+        return self
+
+    def in_line(self) -> Noise:
         return self
 
     def take(self, index_R: jax.Array) -> Noise:

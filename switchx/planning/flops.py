@@ -5,14 +5,18 @@ their experts' matrices.
 """
 
 import dataclasses
-from fractions import Fraction
+from collections.abc import Iterator
 from typing import Any
 
-from switchx.model import ModelConfig, SwitchConfig
+import jax
+
+from switchx.model import ModelConfig
 from switchx.model.counts import mean_width
+from switchx.model.dispatch import packed_shares
 from switchx.model.routing import Pools, Slots
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.planning.products import Counter
+from switchx.sharding import expert_copies
 from switchx.training.config import BatchShape
 from switchx.training.freezing import step_flops
 from switchx.training.state import Setup
@@ -30,9 +34,9 @@ class Flops:
       model: of the model whatever the program, `switchx.training.freezing.step_flops`.
       executed: of the program.
       waste: the difference by cause; its values add up to executed - model.
-        "capacity padding": slots that no token can fill, or with the ragged dispatcher the rest
-        of an expert's last block of rows; below 0 where tokens must be dropped, since the model
-        counts their expert too.
+        "capacity padding": slots that no token can fill, or where they are packed, and with the
+        ragged dispatcher, the rest of an expert's last block of rows; below 0 where tokens must
+        be dropped, since the model counts their expert too.
         "dispatch": one-hot products, of the einsum dispatcher.
         "frozen": below 0, what the other causes have of the gradients of frozen parameters, and
         gradients on the way to nothing that is trained, which the model's count has.
@@ -55,8 +59,10 @@ def count_flops(setup: Setup) -> Flops:
     executed = _traced(setup)
     kept = _variant(setup, remat="none")
     without_remat = _traced(kept)
+    with jax.set_mesh(setup.mesh):
+        rows = [*_rows_of_experts(config, batch, setup.run.trainer.microbatches)]
     waste = {
-        "capacity padding": 0,
+        "capacity padding": sum(each.padding for each in rows),
         "dispatch": 0,
         "rematerialization": executed - without_remat,
     }
@@ -69,10 +75,8 @@ def count_flops(setup: Setup) -> Flops:
     if switch and switch.dispatcher == "einsum":
         by_index = _variant(kept, switch=dataclasses.replace(switch, dispatcher="index"))
         waste["dispatch"] = without_frozen - _traced(by_index)
-    if switch and switch.dispatcher == "ragged":
-        waste["capacity padding"] = without_frozen - _traced(kept, whole_blocks=False)
-    elif switch:
-        waste["capacity padding"] = _slot_padding(config, switch, batch)
+    if any(each.in_blocks for each in rows):
+        waste["capacity padding"] += without_frozen - _traced(kept, whole_blocks=False)
     waste["other"] = executed - model - sum(waste.values())
     return Flops(model, executed, waste)
 
@@ -95,13 +99,29 @@ def _all_trained(setup: Setup) -> Setup:
     return Setup.of(dataclasses.replace(setup.run, optimizer=optimizer), setup.mesh)
 
 
-def _slot_padding(config: ModelConfig, switch: SwitchConfig, batch: BatchShape) -> int:
-    """3 x 2 x the multiplications in slots beyond those of the tokens' choices, all layers."""
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """What the experts of a stack multiply.
+
+    Attributes:
+      padding: 3 x 2 x the multiplications in rows beyond those of the tokens' choices.
+      in_blocks: whether rows are multiplied in blocks, of which the last are not counted as full.
+    """
+
+    padding: int
+    in_blocks: bool
+
+
+def _rows_of_experts(config: ModelConfig, batch: BatchShape, microbatches: int) -> Iterator[_Rows]:
+    """Of each stack that has experts, on the mesh in force."""
+    switch = config.switch
+    if switch is None:
+        return
     experts, widths = zip(*config.expert_widths, strict=True)
+    copies = expert_copies(jax.sharding.get_abstract_mesh())
     kernels = (3 if config.gated else 2) * switch.in_feed_forward
     in_attention = 2 * config.num_heads * config.d_kv * switch.in_attention
     of_token = switch.top_k * (kernels * mean_width(config) + in_attention)
-    more = Fraction()
     stacks = (
         (config.encoder, batch.input_length, False),
         (config.decoder, batch.target_length, True),
@@ -110,14 +130,18 @@ def _slot_padding(config: ModelConfig, switch: SwitchConfig, batch: BatchShape) 
         if not stack.num_sparse:  # its tokens need not divide into groups
             continue
         whole = Grouping.of(switch, causal, train=True)
-        grouping, B, L = whole.of_batch(batch.batch_size, length)
-        groups = num_groups(B, L, grouping.size)
-        assert grouping.capacity is not None
-        assert not isinstance(grouping.capacity, Pools)
-        each = Slots.of(grouping.capacity, experts).by_width
+        grouping, B, L = whole.of_batch(batch.batch_size // microbatches, length)
+        if grouping.capacity is None or isinstance(grouping.capacity, Pools):
+            yield _Rows(0, True)
+            continue
+        groups, slots = num_groups(B, L, grouping.size), Slots.of(grouping.capacity, experts)
+        choices = switch.num_experts if grouping.policy.needs_capacity else switch.top_k
+        shares = packed_shares(slots, grouping.size * choices, groups)
         held = sum(
-            number * slots * (kernels * width + in_attention)
-            for (number, slots), width in zip(each, widths, strict=True)
+            number
+            * (groups * C if share is None else copies * share)
+            * (kernels * width + in_attention)
+            for (number, C), width, share in zip(slots.by_width, widths, shares, strict=True)
         )
-        more += stack.num_sparse * groups * (held - grouping.size * of_token)
-    return round(3 * 2 * config.d_model * more)
+        more = microbatches * stack.num_sparse * (held - groups * grouping.size * of_token)
+        yield _Rows(round(3 * 2 * config.d_model * more), any(shares))

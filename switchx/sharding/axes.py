@@ -71,3 +71,9 @@ def batch_shards(mesh: Mesh | AbstractMesh) -> int:
     """Parts that the rows of a batch are shared out in."""
     sizes: Mapping[str, int] = mesh.shape
     return math.prod(sizes[axis] for axis in LOGICAL_AXES["batch"] or ())
+
+
+def expert_copies(mesh: Mesh | AbstractMesh) -> int:
+    """How many devices have the same experts: they share out the groups of tokens there."""
+    sizes: Mapping[str, int] = mesh.shape
+    return math.prod(sizes[axis] for axis in LOGICAL_AXES["expert_group"] or ())

@@ -43,6 +43,7 @@ def multiplied(text: str) -> int:
         # XLA adds up what is a product of two vectors: the gates' gradients and the balance loss.
         (dict(scan=False, switch={}), 2 * TOKENS * (D + E)),
         (dict(num_layers=2, remat="full"), 0),
+        (dict(scan=False, switch=dict(train_capacity_factor=8 / 3)), 2 * TOKENS * (D + E)),
     ],
     ids=str,
 )
@@ -168,6 +169,14 @@ def test_experts_without_slots_of_their_own(pools):
     rows = [BATCH // 2 * length // E for length in LENGTHS]
     empty = 2 * E * sum(-n % 32 for n in rows)
     assert flops.waste["capacity padding"] == 3 * 2 * 2 * D * F * empty
+
+
+def test_slots_that_are_packed():
+    """Of an expert's 256 and 128 slots 96 and 48 are filled, which are computed in blocks of 32."""
+    flops = count_flops(setup(num_layers=2, remat="full", switch=dict(train_capacity_factor=8 / 3)))
+    padding = E * (-96 % 32 + -48 % 32)
+    assert flops.waste["capacity padding"] == 3 * 2 * 2 * 2 * D * F * padding > 0
+    assert flops.waste["other"] == attention(2) + 2 * ROUTING
 
 
 def test_a_platform_counts_its_own_products():

@@ -12,6 +12,7 @@ from switchx.model.dispatch.dispatcher import (
 )
 from switchx.model.dispatch.einsum import EinsumDispatcher
 from switchx.model.dispatch.index import IndexDispatcher
+from switchx.model.dispatch.packed import packed_shares
 from switchx.model.dispatch.ragged import RaggedDispatcher, for_answers
 
 DISPATCHERS: dict[str, Dispatcher] = {
@@ -27,4 +28,5 @@ __all__ = [
     "ExpertsByWidth",
     "Product",
     "for_answers",
+    "packed_shares",
 ]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
-from switchx.model.dispatch.index import indices
+from switchx.model.dispatch.places import indices
 from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts
 from switchx.model.noise import Noise
 from switchx.model.remat import kept

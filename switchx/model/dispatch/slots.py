@@ -16,6 +16,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from switchx.errors import UserError
 from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
+from switchx.model.dispatch.packed import computed_packed, packed_shares
+from switchx.model.dispatch.places import filled_slots
 from switchx.model.noise import Noise, dropout
 from switchx.model.product import product
 from switchx.model.remat import kept
@@ -66,15 +68,19 @@ class SlotDispatcher(abc.ABC):
         assert not isinstance(capacity, Pools)
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
-        P = _devices(x_GSD.shape[0])
+        G, S, J = assignment.slot_GSJ.shape
+        P, shares = _devices(G), packed_shares(slots, S * J, G)
         with jax.named_scope("dispatch"):
             inputs = [kept(to_experts(x)) for x in self.dispatch(x_GSD, assignment, slots, P)]
+            filled: Sequence[jax.Array | None] = [None] * len(shares)
+            if any(shares):
+                filled = [*map(_marks_to_experts, filled_slots(assignment, slots, P))]
         with jax.named_scope("experts"):
             outputs = []
             for width, (_, C) in enumerate(slots.by_width):
-                own = experts[width], kernels[width], inputs[width], C
+                own = experts[width], kernels[width], inputs[width], filled[width], shares[width]
                 keys = noise.fold(width) if width else noise
-                outputs.append(_computed(*own, dropout_rate, keys))
+                outputs.append(_computed(*own, C, dropout_rate, keys))
         with jax.named_scope("combine"):
             back = [
                 kept(from_experts(y_EPRD, networks.output_axis))
@@ -99,29 +105,43 @@ def _computed(
     networks: ExpertNetworks,
     kernels: dict[str, jax.Array],
     x_EPRD: jax.Array,
+    filled_EPR: jax.Array | None,
+    share: int | None,
     C: int,
     dropout_rate: float,
     noise: Noise,
 ) -> jax.Array:
     """The outputs of the experts of one width, [E, P, R, D]; `noise`: keys per group."""
+    if share is not None and filled_EPR is not None:
+        keys_EPR = _per_slot(noise, filled_EPR.shape, _interim_width(networks, kernels), C)
+        marked = x_EPRD, filled_EPR, share
+        return computed_packed(networks, kernels, *marked, dropout_rate, keys_EPR)
 
     def drop(h_EPRF: jax.Array) -> jax.Array:
-        h_EPRF = dropout(h_EPRF, dropout_rate, _per_slot(noise, h_EPRF, C))
+        h_EPRF = dropout(
+            h_EPRF, dropout_rate, _per_slot(noise, h_EPRF.shape[:3], h_EPRF.shape[3], C)
+        )
         return constrain(h_EPRF, "expert", "expert_group", None, "mlp")
 
     return networks.compute(kernels, x_EPRD, slot_product, drop)
 
 
-def _per_slot(noise: Noise, h_EPRF: jax.Array, C: int) -> Noise:
-    """Keys of each slot, [E, P, R], whose numbers are those of the groups' [E, C, F]."""
+def _per_slot(noise: Noise, slots: Sequence[int], F: int, C: int) -> Noise:
+    """Keys of each of the slots [E, P, R], whose numbers are those of the groups' [E, C, F]."""
     if noise.silent:
         return noise
-    E, P, R, F = h_EPRF.shape
+    E, P, R = slots
     row_R = jnp.arange(R, dtype=jnp.uint32)
     expert_E11 = jnp.arange(E, dtype=jnp.uint32)[:, None, None]
     group_PR = jnp.arange(P, dtype=jnp.uint32)[:, None] * jnp.uint32(R // C) + row_R // C
     own_1PR = noise.take(group_PR[None])
     return own_1PR.shifted((expert_E11 * C + row_R % C) * jnp.uint32(F))
+
+
+def _interim_width(networks: ExpertNetworks, kernels: dict[str, jax.Array]) -> int:
+    """F, 0 where experts have no interim activations."""
+    axes = networks.kernel_axes.items()
+    return next((kernels[name].shape[own.index("mlp")] for name, own in axes if "mlp" in own), 0)
 
 
 def slot_product(x_EPRD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
@@ -145,6 +165,11 @@ def to_experts(x_PERD: jax.Array) -> jax.Array:
 
     x_EPRD = x_PERD.swapaxes(0, 1) if n == 1 else _moved(move, x_PERD, _GROUPS, _EXPERTS, "embed")
     return constrain(x_EPRD, *_EXPERTS, "embed")
+
+
+def _marks_to_experts(mark_PER: jax.Array) -> jax.Array:
+    """[P, E, R] to [E, P, R], as slots go."""
+    return kept(to_experts(mark_PER[:, :, None])[:, :, 0])
 
 
 def from_experts(y_EPRD: jax.Array, axis: str) -> jax.Array:

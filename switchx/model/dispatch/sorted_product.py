@@ -33,7 +33,7 @@ def sorted_product(
         x_RD,
         kernel_EDF,
         size_E,
-        cpu=functools.partial(product, Blocks(_cpu_block(share), share, precision)),
+        cpu=functools.partial(product, Blocks(cpu_block(share), share, precision)),
         tpu=functools.partial(product, _on_tpus(x_RD, kernel_EDF, share, precision)),
         cuda=functools.partial(product, Tiles(share, precision)),
         default=functools.partial(_ragged_dot, share),
@@ -45,7 +45,7 @@ def _ragged_dot(share: int, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.
         return jax.lax.ragged_dot(x_RD, kernel_EDF, size_E)
 
 
-def _cpu_block(share: int) -> int:
+def cpu_block(share: int) -> int:
     """Rows at a time for experts of `share` rows each: half of it, from 32 to 128 (measured)."""
     return next((rows for rows in (128, 64) if share >= 2 * rows), 32)
 

@@ -1,0 +1,110 @@
+"""Slots of which few are filled: the experts compute these alone.
+
+Where an expert has few tokens of each group, the least number of slots, or their rounding, makes
+far more slots than there are tokens (Switch-C: two slots for the mean of one or 0.2). Slots are
+exchanged as ever, so routing, capacity and drops are the same; on the experts' devices the filled
+ones are sorted by expert, multiplied, and put back in their slots.
+"""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+
+from switchx.model.dispatch.dispatcher import ExpertNetworks
+from switchx.model.dispatch.sorted_experts import SortedExperts
+from switchx.model.dispatch.sorted_product import cpu_block
+from switchx.model.noise import NO_NOISE, Noise
+from switchx.model.routing import Slots
+from switchx.sharding import LOGICAL_AXES, expert_copies, platform, spec
+
+# Of an expert's slots, the most that may be filled, half of the last block of its rows counted in:
+# by platform, where it was measured (docs/speed.md). On TPUs products of all slots read and write
+# experts' float32 matrices where these lie, which costs less than blocks' copies of them.
+_MOST_FILLED = {"cpu": Fraction(1, 2)}
+
+
+def packed_shares(slots: Slots, choices: int, groups: int) -> list[int | None]:
+    """Of the experts of each width, about how many slots on a device are filled; None: not packed.
+
+    Args:
+      slots: of a group, which has so many choices.
+      groups: of the batch.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty:
+        groups //= expert_copies(mesh)
+    filled, most = Fraction(min(choices, slots.total), slots.total), _MOST_FILLED.get(platform(), 0)
+    shares = []
+    for _, C in slots.by_width:
+        share = math.ceil(filled * groups * C)
+        worth = share + Fraction(cpu_block(share), 2) <= most * groups * C
+        shares.append(share if worth else None)
+    return shares
+
+
+def computed_packed(
+    networks: ExpertNetworks,
+    kernels: dict[str, jax.Array],
+    x_EPRD: jax.Array,
+    filled_EPR: jax.Array,
+    share: int,
+    dropout_rate: float,
+    noise_EPR: Noise,
+) -> jax.Array:
+    """The outputs of the experts of one width, [E, P, R, D]; anything finite in empty slots.
+
+    Args:
+      filled_EPR: bool.
+      share: of a device's slots of an expert, how many are filled, about.
+      noise_EPR: keys of each slot.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not dropout_rate:
+        noise_EPR = NO_NOISE
+    noise_EPR = jax.tree.map(lambda key: jnp.broadcast_to(key, filled_EPR.shape), noise_EPR)
+    device = _Device(networks, dropout_rate, share)
+    if mesh.empty or mesh.size == 1:
+        return device(kernels, x_EPRD, filled_EPR, noise_EPR)
+    slots = spec("expert", "expert_group", None)
+    device = dataclasses.replace(device, num_model=mesh.shape["model"])
+    return jax.shard_map(
+        device,
+        in_specs=(
+            {name: spec(*axes) for name, axes in networks.kernel_axes.items()},
+            slots,
+            slots,
+            slots,
+        ),
+        out_specs=spec("expert", "expert_group", None, networks.output_axis),
+        check_vma=False,
+    )(kernels, x_EPRD, filled_EPR, noise_EPR)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+    """What one device does: its slots of its experts, its share of their width."""
+
+    networks: ExpertNetworks
+    dropout_rate: float
+    share: int
+    num_model: int = 1
+
+    def __call__(
+        self,
+        kernels: dict[str, jax.Array],
+        x_EPRD: jax.Array,
+        filled_EPR: jax.Array,
+        noise_EPR: Noise,
+    ) -> jax.Array:
+        E, P, R, D = x_EPRD.shape
+        expert_EPR = jnp.where(filled_EPR, jnp.arange(E, dtype=jnp.int32)[:, None, None], E)
+        own = SortedExperts([self.networks], self.dropout_rate, self.share, self.num_model)
+        y_ND = own.of_rows(
+            [kernels], x_EPRD.reshape(-1, D), expert_EPR.reshape(-1), noise_EPR.in_line()
+        )
+        if self.num_model > 1 and LOGICAL_AXES[self.networks.output_axis] is None:
+            y_ND = jax.lax.psum(y_ND, "model")  # each device summed over its share of d_ff
+        return y_ND.reshape(E, P, R, -1)
