@@ -70,9 +70,9 @@ def _kernels_fwd(kernels: Any, K: int, *operands: Any) -> tuple[jax.Array, Any]:
 
     y_BLT, log_sum = map(kept, _on_each_device(forward, operands, _OF_FORWARD))
     query_BLT, *keys_values, bias_HW, visibility = operands
-    if (
-        query_BLT.shape[1] != keys_values[0].shape[1]
-    ):  # not of a shape that the encoder's loop keeps
+    if query_BLT.shape[1] != keys_values[0].shape[1]:
+        # Of the encoder's tokens, kept by the decoder's loop: XLA's TPU compiler fills what a loop
+        # keeps with zeros first, where another loop, the encoder's, keeps arrays of the same shape.
         keys_values = [x_BMT.reshape(-1, x_BMT.shape[-1]) for x_BMT in keys_values]
     return y_BLT, (query_BLT, *keys_values, bias_HW, visibility, y_BLT, log_sum)
 
