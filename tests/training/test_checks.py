@@ -57,6 +57,12 @@ def test_experts_that_do_not_divide():
     assert "NUM_EXPERTS=12 must be a multiple of MESH_EXPERT=8" in refusal(run)
 
 
+def test_pools_that_do_not_divide():
+    run = run_config(mesh=MeshConfig(1, 8, 1))
+    run = with_switch(run, num_experts=16, dispatcher="ragged", ragged_pools=4)
+    assert "RAGGED_POOLS=4 must be a multiple of MESH_EXPERT=8" in refusal(run)
+
+
 def test_widths_that_do_not_divide():
     widths = ((6, 128), (2, 48))
     run = with_switch(run_config(mesh=MeshConfig(2, 4, 1)), expert_widths=widths)
