@@ -7,9 +7,9 @@ import pytest
 
 from switchx.model import Model, ModelConfig, forward_flops, parameter_count
 from switchx.model.router import expert_capacity
+from switchx.settings import Request, Settings, load
 from switchx.settings.gin_files import HOME, Reader
 from switchx.settings.gin_syntax import Binding
-from switchx.settings.loading import Request, Settings, load
 
 CONFIGS = HOME / "configs"
 FILES = sorted(path.relative_to(HOME) for path in CONFIGS.glob("**/*.gin"))

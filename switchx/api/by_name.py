@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchx.errors import UserError
+from switchx.api.given import listed
 from switchx.settings import Binding, Request, Settings, load
 
 
@@ -21,10 +21,10 @@ def configure(
     Raises:
       UserError: for the first mistake in any of it.
     """
-    if isinstance(gin_files, str):
-        raise UserError(f"gin_files={gin_files!r} is one file alone: give a list, [{gin_files!r}].")
     directory = None if model_dir is None else str(model_dir)
-    return load(Request(tuple(gin_files), bindings(settings), model_dir=directory))
+    return load(
+        Request((*listed("gin_files", gin_files),), bindings(settings), model_dir=directory)
+    )
 
 
 def bindings(settings: Mapping[str, Any]) -> tuple[Binding, ...]:

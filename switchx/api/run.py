@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from switchx.api.by_name import bindings
+from switchx.api.given import listed, utf8_text
 from switchx.data.config import ENCODER_ALONE
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
@@ -141,7 +142,7 @@ class Run:
         """
         from switchx.inference import to_tokens
 
-        tokens, limit = to_tokens(_text(text), self.vocabulary), self._lengths["inputs"]
+        tokens, limit = to_tokens(utf8_text(text), self.vocabulary), self._lengths["inputs"]
         if len(tokens) > limit:
             raise UserError(
                 f"a text of {len(tokens)} tokens with the end of sequence is longer than "
@@ -196,7 +197,7 @@ class Run:
         Args:
           choices: as of `decoding`, such as method="beam".
         """
-        return list(self.answers(_listed("texts", texts), self.decoding(**choices)))
+        return list(self.answers(listed("texts", texts), self.decoding(**choices)))
 
     def answers(
         self,
@@ -248,7 +249,7 @@ class Run:
 
         from switchx import inference
 
-        texts, targets = _listed("texts", texts), _listed("targets", targets)
+        texts, targets = listed("texts", texts), listed("targets", targets)
         if not texts and not targets:
             return np.zeros(0, np.float32)
         encoder_token_BM, target_token_BL = self._batch(texts, targets)
@@ -360,7 +361,7 @@ class Run:
         return evaluation.inspect(
             self.config.run,
             self.config.model_dir,
-            sources(self.config, _listed("texts", texts), _listed("tasks", tasks)),
+            sources(self.config, listed("texts", texts), listed("tasks", tasks)),
             self.vocabulary,
             self._step,
             earlier,
@@ -384,7 +385,7 @@ class Run:
             raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
         rows = _up_to(len(texts), batch_shards(self.mesh))
         eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
-        wanted = [[*encode(_text(target)), eos] for target in targets]
+        wanted = [[*encode(utf8_text(target)), eos] for target in targets]
         inputs = list(map(self.encode, texts))
         if self._encoder_alone:
             pairs = zip(inputs, wanted, strict=True)
@@ -393,20 +394,6 @@ class Run:
         longest = max(map(len, wanted))
         limit = max(map(len, inputs)) if self._encoder_alone else self._lengths["inputs"]
         return pad(inputs, rows, limit), pad(wanted, rows, longest)
-
-
-def _listed(name: str, given: Sequence[str]) -> list[str]:
-    """The same as a list; UserError for one text in its place, which would be its letters."""
-    if isinstance(given, str):
-        raise UserError(f"{name}={given!r} is one text alone: give a list, as [{given!r}].")
-    return list(given)
-
-
-def _text(given: str) -> str:
-    """The same without lone surrogates, which no UTF-8 can hold: "?", as training reads them."""
-    if not isinstance(given, str):
-        raise UserError(f"{given!r} is no text: give a str.")
-    return given.encode("utf-8", "replace").decode()
 
 
 def _up_to(count: int, part: int) -> int:

@@ -31,7 +31,6 @@ def taught(settings: Settings, planned: bool = False) -> RunConfig:
                     f"{macro}={value!r} does nothing with OBJECTIVE={config.name!r}: set "
                     f"OBJECTIVE='distill', or {macro}=None."
                 )
-    if config.name != "distill":
         return run
     if config.logits is not None:
         return _with_logits(settings, config.logits, planned)

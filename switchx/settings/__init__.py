@@ -5,7 +5,8 @@ from switchx.settings.fitting import check_fits
 from switchx.settings.forks import check_fork
 from switchx.settings.gin_syntax import Binding, read_flag
 from switchx.settings.idle import check_idle_of_teacher
-from switchx.settings.loading import Request, Settings, converted, load
+from switchx.settings.loading import Request, converted, load
+from switchx.settings.settings import Settings
 
 __all__ = [
     "Binding",

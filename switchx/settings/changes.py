@@ -8,7 +8,8 @@ from switchx.errors import UserError
 from switchx.settings.configurables import CONFIGURABLES
 from switchx.settings.gin_files import Reader
 from switchx.settings.gin_values import ONCE, GinConfig
-from switchx.settings.loading import SAVED, Settings
+from switchx.settings.loading import SAVED
+from switchx.settings.settings import Settings
 
 
 def changed_settings(settings: Settings) -> list[str]:

@@ -6,7 +6,7 @@ Every command asks here once its settings are read, before it opens, makes or co
 import dataclasses
 
 from switchx import data
-from switchx.settings.loading import Settings
+from switchx.settings.settings import Settings
 from switchx.training.checks import check_vocabulary
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from switchx import storage
 from switchx.errors import UserError
-from switchx.settings.loading import Request, Settings, is_saved, load
+from switchx.settings.loading import Request, is_saved, load
+from switchx.settings.settings import Settings
 
 # What may differ: how long a run goes on, and how it is watched and kept. None of it is in a state.
 _SAVING = {"TrainerConfig.checkpoint_period", "TrainerConfig.checkpoint_steps"}

@@ -5,14 +5,12 @@ In files they may stay: these are more general than one run.
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from switchx.errors import UserError
 from switchx.model.switch_config import SwitchConfig
 from switchx.settings.configurables import CONFIGURABLES
-
-if TYPE_CHECKING:
-    from switchx.settings.loading import Settings
+from switchx.settings.settings import Settings
 
 # With an optimizer of somebody's own nobody knows here what it reads.
 _OWN_MOMENTUM = ("adamw", "muon")
@@ -30,15 +28,15 @@ class _Rule:
     """
 
     parameters: tuple[str, ...]
-    idle: "Callable[[Settings], bool]"
-    why: "Callable[[Settings], tuple[str, str]]"
+    idle: Callable[[Settings], bool]
+    why: Callable[[Settings], tuple[str, str]]
 
 
 def _parameters(of: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{of}.{name}" for name in names)
 
 
-def _switch(settings: "Settings") -> SwitchConfig:
+def _switch(settings: Settings) -> SwitchConfig:
     switch = settings.run.model.switch  # of a dense model nothing is typed: `check_all_used`
     assert switch is not None
     return switch
@@ -125,17 +123,17 @@ _OF_TEACHERS = (
 )
 
 
-def check_idle(settings: "Settings") -> None:
+def check_idle(settings: Settings) -> None:
     """Raises UserError for the first setting that a caller gave and that does nothing."""
     _check(settings, _RULES)
 
 
-def check_idle_of_teacher(settings: "Settings") -> None:
+def check_idle_of_teacher(settings: Settings) -> None:
     """The same of what is said of a teacher, for a run that is trained or planned."""
     _check(settings, _OF_TEACHERS)
 
 
-def _check(settings: "Settings", rules: tuple[_Rule, ...]) -> None:
+def _check(settings: Settings, rules: tuple[_Rule, ...]) -> None:
     gin = settings.gin
     for rule in rules:
         for parameter in rule.parameters:

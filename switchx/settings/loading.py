@@ -9,7 +9,6 @@ from typing import Any
 from switchx import storage
 from switchx.data.config import DataConfig, check_values
 from switchx.errors import UserError
-from switchx.evaluation.config import ScoreConfig
 from switchx.model import ModelConfig
 from switchx.settings.configurables import ROOTS, SWEEP
 from switchx.settings.gin_files import Reader
@@ -17,11 +16,11 @@ from switchx.settings.gin_syntax import Binding, Part, own
 from switchx.settings.gin_values import BASE, MODEL_DIR, ONCE, GinConfig
 from switchx.settings.given_model import check_model, model_bindings
 from switchx.settings.idle import check_idle
+from switchx.settings.settings import Settings
 from switchx.settings.t5x import writing
 from switchx.settings.t5x.translation import is_t5x, lines, translate
-from switchx.training.config import BatchShape, RunConfig, StartConfig
+from switchx.training.config import BatchShape, RunConfig
 from switchx.training.run_reader import check_format
-from switchx.training.teacher import ObjectiveConfig
 
 DEFAULT_RUN = "configs/runs/quickstart.gin"
 SAVED = "config.gin"  # in a run's directory, written by the trainer
@@ -86,34 +85,6 @@ class Request:
         """The same, with evaluations of the whole split where the caller himself says nothing."""
         whole = Binding("EVAL_STEPS", None, "the whole split")
         return dataclasses.replace(self, bindings=(whole, *self.bindings))
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything a request comes to.
-
-    Attributes:
-      run: what the compiled step depends on.
-      data: what it is fed.
-      start: where its first state comes from.
-      objective: what is minimised. `run` has the teacher once it is looked for (switchx.api): a
-        trained student is read without.
-      scores: whether and how its tasks are scored by their own metrics.
-      model_dir: where the run's files lie.
-      resolved: gin that gives these settings when read as the only gin file.
-      gin: the parsed configuration they were made from.
-      theirs: of T5X's files, what their settings are here and what was passed over; lines.
-    """
-
-    run: RunConfig
-    data: DataConfig
-    start: StartConfig
-    objective: ObjectiveConfig
-    scores: ScoreConfig
-    model_dir: str
-    resolved: str
-    gin: GinConfig = dataclasses.field(compare=False, repr=False)
-    theirs: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False)
 
 
 def load(
