@@ -5,7 +5,7 @@ Importing this is free; TensorFlow and seqio are imported when a pipeline is bui
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from switchx.data.batches import Batch, Stream, targets_of, watched
@@ -35,6 +35,7 @@ __all__ = [
     "known_ids",
     "num_examples",
     "order_settings",
+    "other_sources",
     "preflight",
     "prepare",
     "read_text",
@@ -322,6 +323,20 @@ def described_sources(config: DataConfig, split: str = "train") -> list[str]:
     from switchx.data.tasks import text_files
 
     return text_files.described(config, split)
+
+
+def other_sources(config: DataConfig, globs: Mapping[str, str]) -> list[str]:
+    """What a config's prepared sets were made of, where globs of splits' files name nothing of it.
+
+    [] without sets that can be read, and of sets that do not say it.
+    """
+    from switchx.data.prepared import sets
+
+    try:
+        found = [sets.other_sources(config, split, of) for split, of in globs.items()]
+    except UserError:  # it is said where the set is read
+        return []
+    return next(filter(None, found), [])
 
 
 def num_examples(config: DataConfig, task: str | None = None) -> int | None:

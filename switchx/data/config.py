@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from switchx import storage
+from switchx.data.tasks import names
 from switchx.data.tasks.rates import Rate, check_scaling, check_starts, given_rates
 from switchx.errors import UserError
 
 SPLITS = ("train", "validation")
 FEATURES = ("inputs", "targets")
 LONGEST = 2**20  # tokens of a row
+LONGEST_WAIT = 1e9  # seconds, 31 years; Python's locks can wait for 292
 DERIVED = {"derived": True}  # of a field that follows from other settings
 ENCODER_ALONE = "an encoder alone (ModelConfig.num_decoder_layers=0)"
 
@@ -160,7 +162,9 @@ def check_values(config: DataConfig) -> None:
     check_starts(config.mixture_starts)
     _check_lengths(config.feature_lengths)
     if config.encoder_alone:
-        _check_same(config.feature_lengths)
+        _check_same(config.feature_lengths, ENCODER_ALONE)
+    elif names.MASKED.keys() >= {*config.names}:  # rows of a mixture may be of two lengths
+        _check_same(config.feature_lengths, f"MIXTURE_OR_TASK_NAME={config.mixture_or_task_name!r}")
     _check_texts("TASK_FILES", config.task_files, "{'train': '/data/train-*.parquet'}")
     _check_texts("TEXT_FILES", config.text_files, "{'train': '/data/*.txt'}")
     if not isinstance(config.text_field, str) or not config.text_field:
@@ -186,10 +190,10 @@ def check_values(config: DataConfig) -> None:
             f"PREPARED_CACHE_GB={config.prepared_cache_gb!r} is no size: give gigabytes, 0 for no "
             "copies."
         )
-    if not config.timeout > 0:
+    if not 0 < config.timeout <= LONGEST_WAIT:
         raise UserError(
             f"DATA_TIMEOUT={config.timeout!r} is no time: give the seconds in which a batch must "
-            "come."
+            f"come, at most {LONGEST_WAIT:g}."
         )
     if not 0 <= config.max_broken_share <= 1:
         raise UserError(
@@ -226,11 +230,11 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
             )
 
 
-def _check_same(lengths: Mapping[str, int]) -> None:
+def _check_same(lengths: Mapping[str, int], what: str) -> None:
     if lengths["inputs"] != lengths["targets"]:
         same = {feature: lengths["inputs"] for feature in FEATURES}
         raise UserError(
-            f"TASK_FEATURE_LENGTHS={dict(lengths)} gives two lengths, and {ENCODER_ALONE} has its "
+            f"TASK_FEATURE_LENGTHS={dict(lengths)} gives two lengths, and {what} has its "
             f"targets at the places of its inputs: give one, as in {same}."
         )
 

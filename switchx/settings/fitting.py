@@ -6,6 +6,7 @@ Every command asks here once its settings are read, before it opens, makes or co
 import dataclasses
 
 from switchx import data
+from switchx.settings.idle import check_idle_of_set
 from switchx.settings.settings import Settings
 from switchx.training.checks import check_vocabulary
 
@@ -34,5 +35,7 @@ def check_fits(
         ids = data.asked_ids(config)
     if ids is not None:
         check_vocabulary(settings.run.model.vocab_size, ids.size)
+    if prepared:
+        check_idle_of_set(settings)
     if objective:
         data.check_objective(config)

@@ -4,9 +4,11 @@ In files they may stay: these are more general than one run.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from switchx import data, storage
+from switchx.data.tasks import names
 from switchx.errors import UserError
 from switchx.model.switch_config import SwitchConfig
 from switchx.settings.configurables import CONFIGURABLES
@@ -40,6 +42,15 @@ def _switch(settings: Settings) -> SwitchConfig:
     switch = settings.run.model.switch  # of a dense model nothing is typed: `check_all_used`
     assert switch is not None
     return switch
+
+
+def _task(settings: Settings) -> str:
+    return f"MIXTURE_OR_TASK_NAME={settings.data.mixture_or_task_name!r}"
+
+
+def _slotless(settings: Settings) -> bool:
+    switch = settings.run.model.switch
+    return switch is not None and switch.dropless
 
 
 _STARTS = [field.name for field in dataclasses.fields(CONFIGURABLES["StartConfig"])][1:]
@@ -101,8 +112,60 @@ _RULES = (
             "set 'threshold' or 'random'",
         ),
     ),
+    _Rule(
+        _parameters(
+            "SwitchConfig", "train_capacity_factor", "eval_capacity_factor", "min_capacity"
+        ),
+        _slotless,
+        lambda s: (f"DISPATCHER={_switch(s).dispatcher!r}", "set RAGGED_POOLS"),
+    ),
 )
 
+_OF_DATA = (
+    _Rule(
+        _parameters("DataConfig", "json_train_glob", "json_validation_glob"),
+        lambda s: not names.may_read_c4_json(s.data.names),
+        lambda s: (_task(s), f"name a task that reads it, such as {names.C4_JSON!r}"),
+    ),
+    _Rule(
+        _parameters("DataConfig", "text_field"),
+        lambda s: not names.may_read_text_files(s.data.names),
+        lambda s: (_task(s), f"name a task that reads it, such as {names.TEXT!r}"),
+    ),
+    _Rule(
+        _parameters("DataConfig", "tfds_data_dir"),
+        lambda s: not names.may_read_tfds(s.data.names),
+        lambda s: (_task(s), f"name a task that reads it, such as {names.C4_TFDS!r}"),
+    ),
+    _Rule(
+        _parameters("DataConfig", "prepared_cache_gb"),
+        lambda s: not storage.is_remote(s.data.prepared_dir or ""),
+        lambda s: (f"PREPARED_DIR={s.data.prepared_dir!r}", "give that at gs:// or s3://"),
+    ),
+)
+
+
+def _made_of(settings: Settings, parameter: str) -> list[str]:
+    """What a prepared set was made of, where this names other files."""
+    given, config = settings.gin.value(f"DataConfig.{parameter}"), settings.data
+    globs = given if isinstance(given, Mapping) else {_SPLIT_OF[parameter]: given}
+    return data.other_sources(config, globs) if config.prepared_dir is not None else []
+
+
+def _of_set(parameter: str) -> _Rule:
+    return _Rule(
+        _parameters("DataConfig", parameter),
+        lambda s: bool(_made_of(s, parameter)),
+        lambda s: (
+            f"PREPARED_DIR={s.data.prepared_dir!r}, whose set was made of "
+            f"{_made_of(s, parameter)[0]!r}",
+            "set PREPARED_DIR=None to read it",
+        ),
+    )
+
+
+_SPLIT_OF = {"json_train_glob": "train", "json_validation_glob": "validation"}
+_OF_SETS = tuple(map(_of_set, (*_SPLIT_OF, "text_files", "task_files")))
 _TEACHING = [field.name for field in dataclasses.fields(CONFIGURABLES["ObjectiveConfig"])][1:]
 _OF_TEACHERS = (
     _Rule(
@@ -125,7 +188,12 @@ _OF_TEACHERS = (
 
 def check_idle(settings: Settings) -> None:
     """Raises UserError for the first setting that a caller gave and that does nothing."""
-    _check(settings, _RULES)
+    _check(settings, (*_RULES, *_OF_DATA))
+
+
+def check_idle_of_set(settings: Settings) -> None:
+    """The same of what names sources, for who reads a prepared set in their place."""
+    _check(settings, _OF_SETS)
 
 
 def check_idle_of_teacher(settings: Settings) -> None:

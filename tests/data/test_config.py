@@ -24,6 +24,11 @@ MISTAKES = {
         {"feature_lengths": {"inputs": 64, "targets": 0}},
         r"TASK_FEATURE_LENGTHS\['targets'\]=0 is",
     ),
+    "masked": (
+        {"mixture_or_task_name": "c4_json_masked_lm"},
+        r"gives two lengths, and MIXTURE_OR_TASK_NAME='c4_json_masked_lm' has .* places of its in",
+    ),
+    "endless": ({"timeout": 1e30}, r"DATA_TIMEOUT=1e\+30 is no time: .*, at most 1e\+09\."),
     "no_name": ({"mixture_or_task_name": ""}, "MIXTURE_OR_TASK_NAME is empty:"),
 }
 

@@ -1,6 +1,9 @@
 """Which sets lie behind a name in PREPARED_DIR, and how often each comes."""
 
+import fnmatch
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +35,23 @@ def set_infos(config: DataConfig, name: str | None = None) -> list[SetInfo]:
         infos.append(info)
     _check_one_vocabulary([info.plan for info in infos], config)
     return infos
+
+
+def other_sources(config: DataConfig, split: str, pattern: str) -> list[str]:
+    """What a config's sets were made of, where a glob of files names nothing of it.
+
+    They are not looked for: a set may have been made elsewhere. A place in braces stands for any
+    name.
+
+    Raises:
+      UserError: as `set_infos`.
+    """
+    local = not storage.is_remote(storage.expanded(pattern))
+    wanted = os.path.abspath(storage.expanded(pattern)) if local else pattern
+    made_of = [path for info in set_infos(config) for path in info.sources.get(split, {})]
+    fitting = re.sub(r"{\w+}", "*", wanted)
+    named = any(path == wanted or fnmatch.fnmatchcase(path, fitting) for path in made_of)
+    return [] if named else made_of
 
 
 def vocabulary(config: DataConfig) -> Vocabulary:

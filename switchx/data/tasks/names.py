@@ -1,9 +1,11 @@
-"""The names of this package's tasks, and their vocabularies: plain values, that import nothing.
+"""The names of this package's tasks, their vocabularies, and what they read: plain values.
 
 mC4 (Xue et al., 2021, section 3.1) holds 101 languages. Six of them are also there in Latin
 script, as splits of their own, which makes 107 tasks: as many as the Switch Transformers paper
 trains on in section 5.
 """
+
+from collections.abc import Callable, Sequence
 
 PYTHON_DOCS = "python_docs_span_corruption"
 PYTHON_CODE = "python_code_span_corruption"
@@ -108,3 +110,25 @@ VOCABULARIES |= {name: VOCABULARIES[of] for of in UL2.values() for name in _ul2_
 SPAN_CORRUPTION = VOCABULARIES.keys() - {PREPOSITIONS}
 VOCABULARIES |= {name: VOCABULARIES[of] for name, of in MASKED.items()}
 EMBEDDED = frozenset(name for name, of in VOCABULARIES.items() if of.startswith("python_"))
+
+
+def may_read_text_files(names: Sequence[str]) -> bool:
+    """Whether one of these may read TEXT_FILES or C4_JSON_TRAIN.
+
+    A name that is not of this package may be a mixture with such a task.
+    """
+    return _one_may(names, lambda name: name in TEXT_TASKS)
+
+
+def may_read_c4_json(names: Sequence[str]) -> bool:
+    """The same of C4_JSON_TRAIN and C4_JSON_VALIDATION."""
+    return _one_may(names, lambda name: name in TEXT_TASKS and name not in OWN_TEXT)
+
+
+def may_read_tfds(names: Sequence[str]) -> bool:
+    """The same of TFDS_DATA_DIR."""
+    return _one_may(names, lambda name: name not in EMBEDDED and name not in TEXT_TASKS)
+
+
+def _one_may(names: Sequence[str], reads: Callable[[str], bool]) -> bool:
+    return any(name not in VOCABULARIES or reads(name) for name in names)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.training.checkpoints.identity import (
@@ -103,14 +104,19 @@ def compare(model_dir: str | Path, saved: dict[str, Any], wanted: dict[str, Any]
         if there != here:
             raise UserError(
                 f"{where} holds a checkpoint of another model: {name} is "
-                f"{_in_gin(there)!r} there and {_in_gin(here)!r} here: set that, or choose "
-                "another MODEL_DIR."
+                f"{_in_gin(there)!r} there and {_in_gin(here)!r} here: set that, "
+                f"{_as_it_was(model_dir)}, or choose another MODEL_DIR."
             )
     if wanted["vocabulary"] and saved["vocabulary"] not in (None, wanted["vocabulary"]):
         raise UserError(
             f"VOCABULARY does not match the checkpoint in {where}: set the one it was trained "
-            "with, or choose another MODEL_DIR."
+            f"with, {_as_it_was(model_dir)}, or choose another MODEL_DIR."
         )
+
+
+def _as_it_was(model_dir: str | Path) -> str:
+    """How a run in a directory goes on with its own settings."""
+    return f"as --gin_file={str(storage.as_path(model_dir) / 'config.gin')!r} does"
 
 
 def _in_gin(value: Any) -> Any:
