@@ -1,6 +1,7 @@
 """What a routing policy is, and what it makes: an assignment of tokens to experts and slots."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -8,7 +9,7 @@ import jax
 from switchx.model.noise import Noise
 from switchx.model.routing.balance import Balance
 from switchx.model.routing.capacity import Capacity
-from switchx.model.routing.stats import RoutingStats
+from switchx.model.routing.stats import RoutingStats, routing_stats
 
 # The sites of a switch layer's randomness; the experts' dropout has one too.
 INPUT_SITE, EXPERT_SITE, SAMPLE_SITE, SECOND_SITE = range(4)
@@ -60,8 +61,17 @@ class Tokens:
         """The router's distribution (eq. 1), [G, S, E]."""
         return jax.nn.softmax(self.logits_GSE, axis=-1)
 
-    def tallied(self, stats: RoutingStats, count_GE: jax.Array) -> RoutingStats:
-        """The statistics with what is added up, of choices that count as an expert's load."""
+    def stats(
+        self,
+        count_GE: jax.Array,
+        wanted_GSJ: jax.Array,
+        kept_GSJ: jax.Array,
+        balance_weights: Sequence[float] | None,
+    ) -> RoutingStats:
+        """What routing did to them, see `routing_stats`, with what is added up over the batch."""
+        stats = routing_stats(
+            self.logits_GSE, self.mask_GS, count_GE, wanted_GSJ, kept_GSJ, balance_weights
+        )
         if self.balance is None:
             return stats
         tally = self.balance.tally(self.logits_GSE, self.bias_E, self.mask_GS, count_GE)

@@ -10,7 +10,7 @@ import numpy as np
 from switchx.model.checks import only
 from switchx.model.routing.assignment import Assignment, Settings, Tokens
 from switchx.model.routing.capacity import Capacity, room
-from switchx.model.routing.stats import RoutingStats, routing_stats
+from switchx.model.routing.stats import RoutingStats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +40,7 @@ class ExpertsChoose:
         assignment = self._assign(tokens.probs(), mask_GS, capacity)
         found_GS1 = assignment.kept_GSJ.any(axis=-1, keepdims=True)
         count_GE = jnp.sum(assignment.kept_GSJ, axis=1)
-        stats = routing_stats(
-            tokens.logits_GSE,
-            mask_GS,
-            count_GE,
-            mask_GS[..., None],
-            found_GS1,
-            self.balance_weights,
-        )
+        stats = tokens.stats(count_GE, mask_GS[..., None], found_GS1, self.balance_weights)
         return assignment, stats
 
     @staticmethod

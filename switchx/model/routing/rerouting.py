@@ -10,7 +10,7 @@ from switchx.model.checks import only
 from switchx.model.routing.assignment import Assignment, Settings, Tokens
 from switchx.model.routing.capacity import Capacity, room
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
-from switchx.model.routing.stats import RoutingStats, routing_stats
+from switchx.model.routing.stats import RoutingStats
 from switchx.model.routing.tokens_choose import TokensChoose
 
 
@@ -65,13 +65,5 @@ class Rerouting:
             load_GE += jnp.sum(one_hot(next_GS1, E) * placed_GS1[..., None], axis=(1, 2))
         # The balance loss is about what the router asked for: first choices.
         asked_GE = jnp.sum(one_hot(choice_GSJ[..., :1], E) * mask_GS[..., None, None], axis=(1, 2))
-        stats = routing_stats(
-            tokens.logits_GSE,
-            mask_GS,
-            asked_GE,
-            mask_GS[..., None],
-            kept_GS1,
-            self.balance_weights,
-        )
-        stats = tokens.tallied(stats, asked_GE)
+        stats = tokens.stats(asked_GE, mask_GS[..., None], kept_GS1, self.balance_weights)
         return Assignment(expert_GS1, slot_GS1, gate_GS1, kept_GS1), stats

@@ -46,7 +46,7 @@ def routing_stats(
     count_GE: jax.Array,
     wanted_GSJ: jax.Array,
     kept_GSJ: jax.Array,
-    balance_weights: Sequence[float] | None = None,
+    balance_weights: Sequence[float] | None,
 ) -> RoutingStats:
     """Losses and statistics of one layer. f counts hard choices and carries no gradient; P does.
 

@@ -12,7 +12,7 @@ from switchx.model.noise import Noise
 from switchx.model.routing.assignment import SECOND_SITE, Assignment, Settings, Tokens
 from switchx.model.routing.capacity import Capacity, queues, room
 from switchx.model.routing.choices import one_hot, order_of, places, top_choices
-from switchx.model.routing.stats import RoutingStats, routing_stats
+from switchx.model.routing.stats import RoutingStats
 
 SECOND_POLICIES = ("always", "never", "threshold", "random")
 PRIORITIES = ("sequence", "gate")
@@ -68,15 +68,7 @@ class TokensChoose:
             kept_GSJ = wanted_GSJ & (slot_GSJ < room(capacity, expert_GSJ))
         gate_GSJ = jnp.where(kept_GSJ, gate_GSJ, 0.0)
         count_GE = jnp.sum(one_hot(expert_GSJ, E) * wanted_GSJ[..., None], axis=(1, 2))
-        stats = routing_stats(
-            tokens.logits_GSE,
-            tokens.mask_GS,
-            count_GE,
-            wanted_GSJ,
-            kept_GSJ,
-            self.balance_weights,
-        )
-        stats = tokens.tallied(stats, count_GE)
+        stats = tokens.stats(count_GE, wanted_GSJ, kept_GSJ, self.balance_weights)
         return Assignment(expert_GSJ, slot_GSJ, gate_GSJ, kept_GSJ), stats
 
     def _choose(
