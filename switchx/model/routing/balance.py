@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from switchx.model.routing.choices import top_choices
+
 LOSS_OVER = ("group", "batch")
 
 # 1e-4 to 100 nats, each 1.16 times the one before.
@@ -88,13 +90,8 @@ class Balance:
 
 def margins(score_GSE: jax.Array, top_k: int) -> jax.Array:
     """How far each expert's score is above what it takes to be among the token's `top_k`."""
-    left_GSE, number_E = score_GSE, jnp.arange(score_GSE.shape[-1])
-    best = []
-    for _ in range(top_k + 1):  # as `choices.top_choices`: XLA does not partition jax.lax.top_k
-        first_GS1 = jnp.argmax(left_GSE, axis=-1, keepdims=True)
-        best.append(jnp.max(left_GSE, axis=-1, keepdims=True))
-        left_GSE = jnp.where(first_GS1 == number_E, -jnp.inf, left_GSE)
-    return score_GSE - (best[-2] + best[-1]) / 2
+    _, best_GSJ = top_choices(score_GSE, score_GSE, top_k + 1)
+    return score_GSE - (best_GSJ[..., -2:-1] + best_GSJ[..., -1:]) / 2
 
 
 def _counted(margin_GSE: jax.Array, mask_GS: jax.Array) -> jax.Array:

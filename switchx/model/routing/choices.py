@@ -10,23 +10,23 @@ def one_hot(expert_GSJ: jax.Array, E: int) -> jax.Array:
 
 
 def top_choices(
-    score_GSE: jax.Array, probs_GSE: jax.Array, top_k: int
+    score_GSE: jax.Array, value_GSE: jax.Array, top_k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Experts of the highest scores and their probabilities, [G, S, J]; ties go to the lower.
+    """Experts of the highest scores, and the values at these, [G, S, J]; ties go to the lower.
 
     jax.lax.top_k says the same, but XLA does not partition it: every device would gather the
     probabilities of all tokens.
     """
-    number_E = jnp.arange(probs_GSE.shape[-1], dtype=jnp.int32)
+    number_E = jnp.arange(value_GSE.shape[-1], dtype=jnp.int32)
     left_GSE = jax.lax.stop_gradient(score_GSE)
-    experts, probs = [], []
+    experts, values = [], []
     for _ in range(top_k):
         expert_GS = jnp.argmax(left_GSE, axis=-1).astype(jnp.int32)
         chosen_GSE = expert_GS[..., None] == number_E
         experts.append(expert_GS)
-        probs.append(jnp.sum(jnp.where(chosen_GSE, probs_GSE, 0.0), axis=-1))
+        values.append(jnp.sum(jnp.where(chosen_GSE, value_GSE, 0.0), axis=-1))
         left_GSE = jnp.where(chosen_GSE, -jnp.inf, left_GSE)
-    return jnp.stack(experts, axis=-1), jnp.stack(probs, axis=-1)
+    return jnp.stack(experts, axis=-1), jnp.stack(values, axis=-1)
 
 
 def order_of(priority: str, choice_GSJ: jax.Array, probs_GSE: jax.Array) -> jax.Array | None:
