@@ -45,9 +45,8 @@ class Places:
     """
 
     def __init__(self, model: Model, params: Params, method: Method, given: Given, batch_size: int):
-        mesh = jax.sharding.get_mesh()
         self._model, self._params, self._method, self._given = model, params, method, given
-        self._S = 1 if mesh.empty else batch_shards(mesh)
+        self._S = batch_shards(jax.sharding.get_mesh())
         self._b = batch_size // self._S
         self._at_once = max(1, int(self._b * _FREE))
         self._row_B = np.full(batch_size, -1)  # the row in each place, -1 where there is none

@@ -16,9 +16,12 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x kernel: [..., R, D] and [..., D, F] to [..., R, F], whose leading dimensions are alike."""
     if platform() != "cpu":
         return jnp.matmul(x, kernel)
-    # The precision in force (`jax.default_matmul_precision`), for gradients that are traced later.
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    return _on_cpu(precision, x, kernel)
+    return _on_cpu(precision_in_force(), x, kernel)
+
+
+def precision_in_force() -> str | None:
+    """That of `jax.default_matmul_precision`, for gradients, which are traced later."""
+    return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -68,12 +68,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
-    """Parts that the rows of a batch are shared out in."""
-    sizes: Mapping[str, int] = mesh.shape
-    return math.prod(sizes[axis] for axis in LOGICAL_AXES["batch"] or ())
+    """Parts that the rows of a batch are shared out in; 1 on no mesh (an empty one)."""
+    return _size(mesh, "batch")
 
 
 def expert_copies(mesh: Mesh | AbstractMesh) -> int:
     """How many devices have the same experts: they share out the groups of tokens there."""
+    return _size(mesh, "expert_group")
+
+
+def _size(mesh: Mesh | AbstractMesh, logical: str) -> int:
     sizes: Mapping[str, int] = mesh.shape
-    return math.prod(sizes[axis] for axis in LOGICAL_AXES["expert_group"] or ())
+    return math.prod(sizes.get(axis, 1) for axis in LOGICAL_AXES[logical] or ())

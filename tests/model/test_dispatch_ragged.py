@@ -11,12 +11,12 @@ from switchx.model.dispatch import sorted_tiles
 from switchx.model.dispatch.sorted_blocks import Blocks
 from switchx.model.dispatch.sorted_mosaic import MosaicTiles
 from switchx.model.dispatch.sorted_product import product, sorted_product
-from switchx.model.dispatch.sorted_triton import Tiles
+from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.sharding import MeshConfig, make_mesh
 from tests.helpers import jit
 
 BY_PLATFORM = functools.partial(sorted_product, share=100)
-ON_A_GPU = functools.partial(product, Tiles(100, "highest"))
+ON_A_GPU = functools.partial(product, TritonTiles(100, "highest"))
 ON_A_TPU = functools.partial(product, MosaicTiles(100, "highest"))
 
 # Rows per expert: none, one, several blocks of the CPU's form, exactly one, one more.

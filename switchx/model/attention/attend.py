@@ -114,8 +114,8 @@ def _kernels(query_BLHK: jax.Array, key_BMHK: jax.Array, bias_HW: jax.Array | No
     """The platform's kernels, if they can cut up these shapes; None: by whole arrays."""
     B, L, H, K = query_BLHK.shape
     mesh = jax.sharding.get_abstract_mesh()
-    rows, heads = (1, 1) if mesh.empty else (batch_shards(mesh), mesh.shape["model"])
-    if B % rows or H % heads:
+    heads = mesh.shape.get("model", 1)
+    if B % batch_shards(mesh) or H % heads:
         return None
     if platform() == "gpu":
         from switchx.model.attention import triton

@@ -17,6 +17,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from switchx.model.attention.bias import toeplitz
 from switchx.model.attention.visibility import Visibility
+from switchx.model.product import precision_in_force
 from switchx.sharding import platform
 
 # Queries and keys of a block. Compiled for an H100; no GPU has run it yet.
@@ -116,9 +117,7 @@ def _call(
 ) -> Any:
     """The kernel, to be told the shapes of its results; `products`: of the size of the logits."""
     (B, L, H, K), M = given.query_BLHK.shape, given.key_BMHK.shape[1]
-    # The one in force, for gradients that are traced later.
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    dot = functools.partial(plgpu.dot, precision=precision)
+    dot = functools.partial(plgpu.dot, precision=precision_in_force())
     moved = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(given))
     return functools.partial(
         pl.pallas_call,

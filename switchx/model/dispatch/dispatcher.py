@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import jax
+from jax.sharding import PartitionSpec
 
+from switchx.errors import UserError
 from switchx.model.noise import Noise
 from switchx.model.routing import Assignment, Capacity, Settings
+from switchx.sharding import batch_shards, spec
 
 # Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
 # [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
@@ -59,6 +62,26 @@ class ExpertsByWidth(Protocol):
 def number_of(kernels: Mapping[str, jax.Array]) -> int:
     """How many experts have these parameters."""
     return next(iter(kernels.values())).shape[0]
+
+
+def kernel_specs(networks: ExpertNetworks) -> dict[str, PartitionSpec]:
+    """How the mesh shares out what `kernels` returns."""
+    return {name: spec(*axes) for name, axes in networks.kernel_axes.items()}
+
+
+def shards_of(groups: int) -> int:
+    """How many devices of the mesh in force share out the groups of tokens.
+
+    Raises:
+      UserError: `groups` is no multiple of that.
+    """
+    shards = batch_shards(jax.sharding.get_abstract_mesh())
+    if groups % shards:
+        raise UserError(
+            f"{groups} rows or groups of tokens cannot be shared out over MESH_DATA x MESH_EXPERT "
+            f"x MESH_REPLICA = {shards}: use a multiple of it at a time."
+        )
+    return shards
 
 
 class Dispatcher(Protocol):

@@ -13,7 +13,7 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 
-from switchx.model.dispatch.dispatcher import ExpertNetworks
+from switchx.model.dispatch.dispatcher import ExpertNetworks, kernel_specs
 from switchx.model.dispatch.sorted_experts import SortedExperts
 from switchx.model.dispatch.sorted_product import cpu_block
 from switchx.model.noise import NO_NOISE, Noise
@@ -33,9 +33,7 @@ def packed_shares(slots: Slots, choices: int, groups: int) -> list[int | None]:
       slots: of a group, which has so many choices.
       groups: of the batch.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty:
-        groups //= expert_copies(mesh)
+    groups //= expert_copies(jax.sharding.get_abstract_mesh())
     filled, most = Fraction(min(choices, slots.total), slots.total), _MOST_FILLED.get(platform(), 0)
     shares = []
     for _, C in slots.by_width:
@@ -72,12 +70,7 @@ def computed_packed(
     device = dataclasses.replace(device, num_model=mesh.shape["model"])
     return jax.shard_map(
         device,
-        in_specs=(
-            {name: spec(*axes) for name, axes in networks.kernel_axes.items()},
-            slots,
-            slots,
-            slots,
-        ),
+        in_specs=(kernel_specs(networks), slots, slots, slots),
         out_specs=spec("expert", "expert_group", None, networks.output_axis),
         check_vma=False,
     )(kernels, x_EPRD, filled_EPR, noise_EPR)

@@ -18,14 +18,14 @@ import numpy as np
 
 from switchx.errors import UserError
 from switchx.model.checks import only
-from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
+from switchx.model.dispatch.dispatcher import ExpertNetworks, kernel_specs, number_of, shards_of
 from switchx.model.dispatch.exchange import Traffic, bring_back, send
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
 from switchx.model.dispatch.pooled import through_pools
 from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts, argsort, sizes
 from switchx.model.noise import NO_NOISE, Noise
 from switchx.model.routing import Assignment, Capacity, Pools, Settings
-from switchx.sharding import LOGICAL_AXES, batch_shards, spec
+from switchx.sharding import LOGICAL_AXES, spec
 
 # Of answering: the most room, as a multiple of a device's own rows, and rows that are few enough
 # to have room for however many they are. Decoding, whose rows are single tokens, so has one turn.
@@ -75,12 +75,7 @@ class RaggedDispatcher:
             if E % n:
                 named = "NUM_EXPERTS" if len(kernels) == 1 else "experts of one width, number"
                 raise UserError(f"{named}={E} must be a multiple of MESH_EXPERT={n}.")
-        shards = batch_shards(mesh)
-        if x_GSD.shape[0] % shards:
-            raise UserError(
-                f"{x_GSD.shape[0]} rows or groups of tokens cannot be shared out over MESH_DATA x "
-                f"MESH_EXPERT x MESH_REPLICA = {shards}: use a multiple of it at a time."
-            )
+        shards = shards_of(x_GSD.shape[0])
         rows = assignment.expert_GSJ.size // shards
         tokens = x_GSD.shape[0] * x_GSD.shape[1] // shards
         turns = turns_of(tokens, rows, n) if self.bounded else 1
@@ -91,15 +86,7 @@ class RaggedDispatcher:
         groups = spec("group")
         return jax.shard_map(
             device,
-            in_specs=(
-                groups,
-                groups,
-                [
-                    {name: spec(*axes) for name, axes in networks.kernel_axes.items()}
-                    for networks in experts
-                ],
-                groups,
-            ),
+            in_specs=(groups, groups, [*map(kernel_specs, experts)], groups),
             out_specs=spec("group", None, experts[0].output_axis),
             check_vma=False,
         )(x_GSD, assignment, kernels, noise)

@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from switchx.errors import UserError
-from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
+from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of, shards_of
 from switchx.model.dispatch.packed import computed_packed, packed_shares
 from switchx.model.dispatch.places import filled_slots
 from switchx.model.noise import Noise, dropout
 from switchx.model.product import product
 from switchx.model.remat import kept
 from switchx.model.routing import Assignment, Capacity, Pools, Settings, Slots
-from switchx.sharding import batch_shards, constrain, platform, spec
+from switchx.sharding import constrain, platform, spec
 
 
 class SlotDispatcher(abc.ABC):
@@ -69,7 +68,7 @@ class SlotDispatcher(abc.ABC):
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
         G, S, J = assignment.slot_GSJ.shape
-        P, shares = _devices(G), packed_shares(slots, S * J, G)
+        P, shares = shards_of(G), packed_shares(slots, S * J, G)
         with jax.named_scope("dispatch"):
             inputs = [kept(to_experts(x)) for x in self.dispatch(x_GSD, assignment, slots, P)]
             filled: Sequence[jax.Array | None] = [None] * len(shares)
@@ -87,18 +86,6 @@ class SlotDispatcher(abc.ABC):
                 for networks, y_EPRD in zip(experts, outputs, strict=True)
             ]
             return self.combine(back, assignment, slots)
-
-
-def _devices(groups: int) -> int:
-    """How many devices share out the groups."""
-    mesh = jax.sharding.get_abstract_mesh()
-    shards = 1 if mesh.empty else batch_shards(mesh)
-    if groups % shards:
-        raise UserError(
-            f"{groups} groups of tokens cannot be shared out over MESH_DATA x MESH_EXPERT x "
-            f"MESH_REPLICA = {shards}: use a multiple of it."
-        )
-    return shards
 
 
 def _computed(
@@ -206,8 +193,7 @@ _EXPERTS: Axes = ("expert", "expert_group", None)
 
 def _sharing_experts() -> int:
     """How many devices share out the experts."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.shape["expert"]
+    return jax.sharding.get_abstract_mesh().shape.get("expert", 1)
 
 
 def _moved(

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 import jax
 
 from switchx.model.dispatch.sorted_blocks import Blocks, scope_of
-from switchx.model.dispatch.sorted_triton import Tiles
+from switchx.model.dispatch.sorted_triton import TritonTiles
+from switchx.model.product import precision_in_force
 from switchx.model.tpu import from_v5_on
 
 # Rows that are multiplied at a time on a TPU that has no room for tiles. Fewer waste less where an
@@ -27,15 +28,14 @@ def sorted_product(
       size_E: int32; rows beyond their sum come out as anything finite.
       share: rows that an expert has where all have as many, about: the room may be for more.
     """
-    # The one in force (`jax.default_matmul_precision`), for gradients that are traced later.
-    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    precision = precision_in_force()
     return jax.lax.platform_dependent(
         x_RD,
         kernel_EDF,
         size_E,
         cpu=functools.partial(product, Blocks(cpu_block(share), share, precision)),
         tpu=functools.partial(product, _on_tpus(x_RD, kernel_EDF, share, precision)),
-        cuda=functools.partial(product, Tiles(share, precision)),
+        cuda=functools.partial(product, TritonTiles(share, precision)),
         default=functools.partial(_ragged_dot, share),
     )
 

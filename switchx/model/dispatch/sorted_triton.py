@@ -25,7 +25,7 @@ _PARAMETERS = plgpu.CompilerParams(num_warps=8, num_stages=3)
 
 
 @dataclasses.dataclass(frozen=True)
-class Tiles:
+class TritonTiles:
     """One form of the products, see sorted_product.
 
     Attributes:
