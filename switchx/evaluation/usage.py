@@ -107,18 +107,18 @@ def _left(config: ModelConfig, params: Params, batch: dict, kept_NE: jax.Array) 
     """[2, N, E]: how many tokens, and their sums."""
     groupings, output = recorded_pass(config, params, batch)
     read_BM, (target_BL, _) = batch["encoder_input_tokens"], targets_of(batch)
-    probs = output.encoder_probs_NGSE, output.decoder_probs_NGSE
-    scores = output.encoder_scores_NGSE, output.decoder_scores_NGSE
-    grouped = (groupings.encoder, read_BM > 0), (groupings.decoder, target_BL > 0)
+    stacks = [
+        (output.encoder_N, groupings.encoder, read_BM > 0),
+        (output.decoder_N, groupings.decoder, target_BL > 0),
+    ]
     found, first = [], 0
-    for probs_NGSE, scores_NGSE, (grouping, real_BL) in zip(probs, scores, grouped, strict=True):
-        if probs_NGSE is None or scores_NGSE is None:
+    for record_N, grouping, real_BL in stacks:
+        if record_N is None:
             continue
-        (N, *_, E), (B, L) = probs_NGSE.shape, real_BL.shape
-        _, rows, length = grouping.of_batch(B, L)
         probs_NBLE, scores_NBLE = (
-            x.reshape(N, rows, length, E)[:, :B, :L] for x in (probs_NGSE, scores_NGSE)
+            grouping.by_token(x, *real_BL.shape) for x in (record_N.probs_GSE, record_N.score_GSE)
         )
+        N, *_, E = probs_NBLE.shape
         own_N11E = kept_NE[first : first + N, None, None]
         chosen_NBL = jnp.argmax(jnp.where(own_N11E, scores_NBLE, -jnp.inf), axis=-1)
         chosen_NBLE = jax.nn.one_hot(chosen_NBL, E) * real_BL[..., None]

@@ -107,32 +107,18 @@ def recorded(
     B, M = encoder_shape
     top_k = 1 if switch is None else switch.top_k
     stacks = [
-        (
-            groupings.encoder,
-            output.encoder_N,
-            output.encoder_probs_NGSE,
-            output.encoder_scores_NGSE,
-            M,
-        ),
-        (
-            groupings.decoder,
-            output.decoder_N,
-            output.decoder_probs_NGSE,
-            output.decoder_scores_NGSE,
-            target_length,
-        ),
+        (groupings.encoder, output.encoder_N, M),
+        (groupings.decoder, output.decoder_N, target_length),
     ]
     found = []
-    for grouping, assignment, probs_NGSE, scores_NGSE, L in stacks:
-        if assignment is None or probs_NGSE is None or scores_NGSE is None:  # no experts
+    for grouping, record_N, L in stacks:
+        if record_N is None:  # no experts
             found.append(_nothing(B, L))
             continue
-        _, rows, length = grouping.of_batch(B, L)
-        choices = assignment.expert_GSJ, assignment.gate_GSJ, assignment.kept_GSJ
-        arrays = (*choices, probs_NGSE, scores_NGSE)
-        # Groups are rows of the batch one behind the other, or of what it was filled up to.
+        chosen = record_N.assignment
+        arrays = chosen.expert_GSJ, chosen.gate_GSJ, chosen.kept_GSJ
         expert, gate, kept, probs, scores = (
-            x.reshape(len(x), rows, length, x.shape[-1])[:, :B, :L] for x in arrays
+            grouping.by_token(x, B, L) for x in (*arrays, record_N.probs_GSE, record_N.score_GSE)
         )
         entropy_NBL = -jnp.sum(jax.scipy.special.xlogy(probs, probs), axis=-1)
         likely_NBLK = jax.lax.top_k(scores, min(top_k + 1, probs.shape[-1]))[1]

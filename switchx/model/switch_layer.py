@@ -75,6 +75,12 @@ class Grouping:
         )
         return own, cut.rows, cut.length
 
+    def by_token(self, x_NGSE: jax.Array, B: int, L: int) -> jax.Array:
+        """[N, B, L, E] of what groups of B sequences of L tokens have, whatever E counts."""
+        _, rows, length = self.of_batch(B, L)
+        # Groups are rows of the batch one behind the other, or of what it was filled up to.
+        return x_NGSE.reshape(len(x_NGSE), rows, length, x_NGSE.shape[-1])[:, :B, :L]
+
     @classmethod
     def for_answers(cls, config: SwitchConfig, length: int, causal: bool) -> "Grouping":
         """Of decoding and of scoring: each sequence on its own and nothing dropped.
@@ -152,20 +158,32 @@ class Groupings:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Record:
+    """What routing did with each token in one layer.
+
+    Attributes:
+      probs_GSE: the router's distribution.
+      score_GSE: what tokens rank experts by, the same unless there is a bias.
+    """
+
+    assignment: Assignment
+    probs_GSE: jax.Array
+    score_GSE: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Routed:
     """What routing did in one layer.
 
     Attributes:
-      assignment, probs_GSE, score_GSE: where its grouping is recorded, else None; the router's
-        distribution, and what tokens rank experts by, the same unless there is a bias.
+      record: where its grouping is recorded, else None.
       ranges: of "router" (its logits) and "experts" (their outputs, combined), where its grouping
         is watched.
     """
 
     stats: RoutingStats
-    assignment: Assignment | None
-    probs_GSE: jax.Array | None
-    score_GSE: jax.Array | None
+    record: Record | None
     ranges: Ranges
 
 
@@ -219,10 +237,8 @@ class SwitchLayer(nnx.Module):
         ranges = {}
         if grouping.watched:
             ranges = {"router": Range.of(logits_GSE), "experts": Range.of(y_GSD)}
-        routed = Routed(stats, None, None, None, ranges)
-        if grouping.recorded:
-            routed = Routed(stats, assignment, tokens.probs(), score_GSE, ranges)
-        return y_GSD.reshape(B, L, y_GSD.shape[-1]), routed
+        record = Record(assignment, tokens.probs(), score_GSE) if grouping.recorded else None
+        return y_GSD.reshape(B, L, y_GSD.shape[-1]), Routed(stats, record, ranges)
 
     def _filled_up(
         self, x_BLD: jax.Array, mask_BL: jax.Array, grouping: Grouping, noise: Noise

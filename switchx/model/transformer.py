@@ -20,9 +20,9 @@ from switchx.model.config import ModelConfig
 from switchx.model.layers import Embedding, RMSNorm
 from switchx.model.noise import NO_NOISE, Noise, dropout
 from switchx.model.ranges import Range
-from switchx.model.routing import Assignment, RoutingStats
+from switchx.model.routing import RoutingStats
 from switchx.model.stack import Stack
-from switchx.model.switch_layer import Grouping, Groupings, Routed
+from switchx.model.switch_layer import Grouping, Groupings, Record, Routed
 from switchx.sharding import constrain
 
 
@@ -33,10 +33,8 @@ class Output:
     Attributes:
       logits_BLV: float32.
       stats_N: statistics of all switch layers, [N, ...], the encoder's first; None if it is dense.
-      encoder_N, decoder_N: assignments of each stack's switch layers, [N, G, S, J], where the
-        grouping asks for them; None for a stack without any.
-      encoder_probs_NGSE, decoder_probs_NGSE: their routers' distributions, alike.
-      encoder_scores_NGSE, decoder_scores_NGSE: what tokens ranked experts by, alike.
+      encoder_N, decoder_N: what each stack's switch layers did with each token, [N, ...], where
+        the grouping asks for it; None for a stack without any.
       encoder_ranges, decoder_ranges: where the grouping is watched, a stack's "embedding", its
         rows of blocks by name ("blocks", ...: the ranges of each layer of a block, [N]) and
         "output", normalised; of the last stack "logits".
@@ -44,12 +42,8 @@ class Output:
 
     logits_BLV: jax.Array
     stats_N: RoutingStats | None
-    encoder_N: Assignment | None = None
-    decoder_N: Assignment | None = None
-    encoder_probs_NGSE: jax.Array | None = None
-    decoder_probs_NGSE: jax.Array | None = None
-    encoder_scores_NGSE: jax.Array | None = None
-    decoder_scores_NGSE: jax.Array | None = None
+    encoder_N: Record | None = None
+    decoder_N: Record | None = None
     encoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
     decoder_ranges: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -315,13 +309,8 @@ def _ranges(embedded_BLD: jax.Array, blocks: dict[str, Any], x_BLD: jax.Array) -
 
 
 def _output(logits_BLV: jax.Array, encoder_N: Routed | None, decoder_N: Routed | None) -> Output:
-    stacks = [routed for routed in (encoder_N, decoder_N) if routed is not None]
-    if not stacks:
-        return Output(logits_BLV, None)
-    stats_N = jax.tree.map(lambda *rows: jnp.concatenate(rows), *(each.stats for each in stacks))
-    recorded = [
-        (None,) * 3 if stack is None else (stack.assignment, stack.probs_GSE, stack.score_GSE)
-        for stack in (encoder_N, decoder_N)
-    ]
-    both = (part for pair in zip(*recorded, strict=True) for part in pair)
-    return Output(logits_BLV, stats_N, *both)
+    stacks = encoder_N, decoder_N
+    encoder, decoder = (None if routed_N is None else routed_N.record for routed_N in stacks)
+    stats = [routed_N.stats for routed_N in stacks if routed_N is not None]
+    stats_N = jax.tree.map(lambda *rows: jnp.concatenate(rows), *stats) if stats else None
+    return Output(logits_BLV, stats_N, encoder, decoder)

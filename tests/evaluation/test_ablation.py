@@ -123,7 +123,7 @@ def test_without_an_expert_its_tokens_pass_by_the_residual(run, params, evaluate
     def without(layer, x_BLD, mask_BL, grouping, noise):
         recorded = dataclasses.replace(grouping, recorded=True)
         y_BLD, routed = answered(layer, x_BLD, mask_BL, recorded, noise)
-        gone_BL1 = (routed.assignment.expert_GSJ == 5).reshape(*mask_BL.shape, 1)
+        gone_BL1 = (routed.record.assignment.expert_GSJ == 5).reshape(*mask_BL.shape, 1)
         return jnp.where(gone_BL1 & (next(turn) == 1), 0.0, y_BLD), routed  # of encoder 3 alone
 
     monkeypatch.setattr(SwitchLayer, "__call__", without)

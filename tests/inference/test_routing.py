@@ -68,7 +68,7 @@ def test_loads_follow_from_it_in_training_too(scan):
             noise(ROWS + 1),
             groupings=groupings,
         )
-        return output.stats_N.load_E, output.encoder_N, output.decoder_N
+        return output.stats_N.load_E, output.encoder_N.assignment, output.decoder_N.assignment
 
     load_NE, *stacks = run(params)
     counted = []

@@ -41,13 +41,13 @@ def forward(config, params):
 
     def run(params):
         output = Model.of(config).bind(params)(*inputs, NO_NOISE, groupings=groupings)
-        return output.logits_BLV, output.encoder_N, output.decoder_N
+        routed = [stack for stack in (output.encoder_N, output.decoder_N) if stack is not None]
+        return output.logits_BLV, [stack.assignment for stack in routed]
 
-    logits_BLV, *stacks = jit(run)(params)
+    logits_BLV, stacks = jit(run)(params)
     chosen = [
         np.asarray(expert_GSJ)[np.asarray(kept_GSJ)]
         for stack in stacks
-        if stack is not None
         for expert_GSJ, kept_GSJ in zip(stack.expert_GSJ, stack.kept_GSJ, strict=True)
     ]
     return np.asarray(logits_BLV)[np.asarray(inputs.decoder_mask_BL)], chosen

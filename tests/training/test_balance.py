@@ -48,7 +48,7 @@ def trained(run, steps=STEPS):
 def routing(output):
     """The experts of each stack's tokens, layer by layer."""
     stacks = {"encoder": output.encoder_N, "decoder": output.decoder_N}
-    return {name: assignment.expert_GSJ for name, assignment in stacks.items()}
+    return {name: stack.assignment.expert_GSJ for name, stack in stacks.items()}
 
 
 def biases(params):
