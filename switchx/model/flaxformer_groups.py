@@ -14,6 +14,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 
+from switchx.model.switch_config import SwitchConfig
+
 
 @dataclasses.dataclass(frozen=True)
 class FlaxformerGroups:
@@ -45,14 +47,30 @@ class FlaxformerGroups:
         return cls(rows, length, tokens // groups)
 
 
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """What SwitchConfig.group_padding='flaxformer' needs to know; `factor`: None drops nothing."""
+
+    num_experts: int
+    factor: float | None
+    min_capacity: int
+
+    @classmethod
+    def of(cls, config: SwitchConfig, train: bool) -> "Filling":
+        factor = config.train_capacity_factor if train else config.eval_capacity_factor
+        return cls(config.num_experts, None if config.dropless else factor, config.min_capacity)
+
+    def capacity(self, size: int) -> int | None:
+        """Slots per expert of a group of so many tokens: an equal share, halves to even."""
+        if self.factor is None:
+            return None
+        share = round(self.factor * size / self.num_experts)
+        return min(size, max(share, self.min_capacity))
+
+
 def pads(B: int, L: int, num_experts: int) -> bool:
     """Whether flaxformer adds zeros to B sequences of L tokens."""
     return B * L % num_experts != 0
-
-
-def capacity(factor: float, size: int, num_experts: int, least: int) -> int:
-    """Slots per expert and group: an equal share of the tokens, to the nearest, halves to even."""
-    return max(round(factor * size / num_experts), least)
 
 
 def _least(holds: Callable[[int], bool]) -> int:

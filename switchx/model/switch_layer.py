@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from switchx.errors import UserError
-from switchx.model import flaxformer_groups
 from switchx.model.config import ModelConfig
 from switchx.model.dispatch import DISPATCHERS, Dispatcher, ExpertsByWidth, for_answers
+from switchx.model.flaxformer_groups import Filling, FlaxformerGroups
 from switchx.model.noise import Noise
 from switchx.model.ranges import Range, Ranges
 from switchx.model.router import Router, expert_capacity
@@ -48,7 +48,7 @@ class Grouping:
     capacity: Capacity | None
     policy: Policy
     dispatcher: Dispatcher
-    filling: "Filling | None" = None
+    filling: Filling | None = None
     recorded: bool = False
     watched: bool = False
     balance: Balance | None = None
@@ -69,7 +69,7 @@ class Grouping:
         """This for B sequences of L tokens, and the rows and length that they are filled up to."""
         if self.filling is None:
             return self, B, L
-        cut = flaxformer_groups.FlaxformerGroups.of(B, L, self.filling.num_experts, self.size)
+        cut = FlaxformerGroups.of(B, L, self.filling.num_experts, self.size)
         own = dataclasses.replace(
             self, size=cut.size, capacity=self.filling.capacity(cut.size), filling=None
         )
@@ -93,28 +93,6 @@ class Grouping:
             capacity = expert_capacity(config, length, train=False)
             return cls(length, capacity, policy, DISPATCHERS[config.dispatcher])
         return cls(length, None, policy, for_answers())
-
-
-@dataclasses.dataclass(frozen=True)
-class Filling:
-    """What SwitchConfig.group_padding='flaxformer' needs to know; `factor`: None drops nothing."""
-
-    num_experts: int
-    factor: float | None
-    min_capacity: int
-
-    @classmethod
-    def of(cls, config: SwitchConfig, train: bool) -> "Filling":
-        factor = config.train_capacity_factor if train else config.eval_capacity_factor
-        return cls(config.num_experts, None if config.dropless else factor, config.min_capacity)
-
-    def capacity(self, size: int) -> int | None:
-        """Slots per expert of a group of so many tokens."""
-        if self.factor is None:
-            return None
-        return min(
-            size, flaxformer_groups.capacity(self.factor, size, self.num_experts, self.min_capacity)
-        )
 
 
 # A dense model has nothing to group, and never looks at this.
