@@ -1,7 +1,7 @@
 """Encoder and decoder blocks: one period of the dense/switch pattern, pre-norm and residual."""
 
 import dataclasses
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -81,9 +81,12 @@ class FeedForwardSublayer(nnx.Module):
         """`switch`: None in a layer without experts."""
         self.config = config
         self.norm = RMSNorm(config, rngs)
-        experts = switch is not None and switch.in_feed_forward
-        self.switch = _switch_layer(config, switch, rngs) if switch and experts else None
-        dense = not experts or (switch is not None and switch.extra_dense)
+        self.switch = (
+            SwitchLayer(config, switch, experts_of(config, rngs), rngs)
+            if switch is not None and switch.in_feed_forward
+            else None
+        )
+        dense = self.switch is None or (switch is not None and switch.extra_dense)
         self.dense = FeedForward(config, rngs) if dense else None
 
     def __call__(
@@ -107,77 +110,74 @@ def _watched(grouping: Grouping, **computed: jax.Array) -> Ranges:
     return {name: Range.of(x) for name, x in computed.items()} if grouping.watched else {}
 
 
-def _of_attention(grouping: Grouping, h_BLD: jax.Array, routed: list[Routed]) -> Ranges:
-    within = {f"attention_{name}": each for r in routed for name, each in r.ranges.items()}
-    return within | _watched(grouping, attention=h_BLD)
-
-
-def _switch_layer(config: ModelConfig, switch: SwitchConfig, rngs: nnx.Rngs) -> SwitchLayer:
-    return SwitchLayer(config, switch, experts_of(config, rngs), rngs)
-
-
 def _residual(config: ModelConfig, x_BLD: jax.Array, h_BLD: jax.Array, noise: Noise) -> jax.Array:
     x_BLD = x_BLD + dropout(h_BLD, config.dropout_rate, noise.fold(1), shared_axis=1)
     return constrain(x_BLD, "batch", None, "embed")
 
 
-def _own_bias(
-    config: ModelConfig, bidirectional: bool, rngs: nnx.Rngs
-) -> RelativePositionBias | None:
-    return RelativePositionBias(config, bidirectional, rngs) if config.bias_per_layer else None
+class _Layer(nnx.Module):
+    """What the layers of both stacks begin with: self-attention."""
 
-
-def _bias(
-    own: RelativePositionBias | None, context: EncoderContext, x_BLD: jax.Array
-) -> jax.Array | None:
-    """Self-attention's relative bias in a layer: its own where it has one."""
-    return context.bias_HW if own is None else own(x_BLD.shape[1], x_BLD.shape[1])
-
-
-def _self_attention(
-    config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs
-) -> Attention | ExpertAttention:
-    if switch is not None and switch.in_attention:
-        return ExpertAttention(config, switch, rngs)
-    return Attention(config, rngs)
-
-
-class EncoderLayer(nnx.Module):
-    """Self-attention and feed-forward."""
+    bidirectional: ClassVar[bool]
 
     def __init__(self, config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs):
         """`switch`: None in a layer without experts."""
         self.config = config
         self.attention_norm = RMSNorm(config, rngs)
-        self.attention = _self_attention(config, switch, rngs)
-        self.attention_bias = _own_bias(config, True, rngs)
+        self.attention: Attention | ExpertAttention
+        if switch is not None and switch.in_attention:
+            self.attention = ExpertAttention(config, switch, rngs)
+        else:
+            self.attention = Attention(config, rngs)
+        self.attention_bias = (
+            RelativePositionBias(config, self.bidirectional, rngs)
+            if config.bias_per_layer
+            else None
+        )
+
+    def attend(
+        self, x_BLD: jax.Array, h_BLD: jax.Array, context: EncoderContext, noise: Noise
+    ) -> tuple[jax.Array, list[Routed], Ranges]:
+        """x + dropout(f(h)) where f is self-attention, and h the normalised x."""
+        L, grouping, bias_HW = x_BLD.shape[1], context.grouping, context.bias_HW
+        if self.attention_bias is not None:
+            bias_HW = self.attention_bias(L, L)
+        query, key, value, routed = self.attention.of_itself(
+            h_BLD, context.mask_BL, grouping, noise
+        )
+        h_BLD = self.attention(query, key, value, bias_HW, context.visibility, noise)
+        ranges = {f"attention_{name}": each for r in routed for name, each in r.ranges.items()}
+        ranges |= _watched(grouping, attention=h_BLD)
+        return _residual(self.config, x_BLD, h_BLD, noise), routed, ranges
+
+
+class EncoderLayer(_Layer):
+    """Self-attention and feed-forward."""
+
+    bidirectional = True
+
+    def __init__(self, config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs):
+        super().__init__(config, switch, rngs)
         self.feed_forward = FeedForwardSublayer(config, switch, rngs)
 
     def __call__(
         self, x_BLD: jax.Array, context: EncoderContext, noise: Noise
     ) -> tuple[jax.Array, list[Routed], Ranges]:
         at, ff = noise.fold(0), noise.fold(1)
-        mask_BL, grouping = context.mask_BL, context.grouping
         with jax.named_scope("attention"):
             h_BLD = self.attention_norm(x_BLD)
-            query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            bias_HW = _bias(self.attention_bias, context, x_BLD)
-            h_BLD = self.attention(query, key, value, bias_HW, context.visibility, at)
-            x_BLD = _residual(self.config, x_BLD, h_BLD, at)
-        ranges = _of_attention(grouping, h_BLD, routed)
-        x_BLD, more, further = self.feed_forward(x_BLD, mask_BL, grouping, ff)
+            x_BLD, routed, ranges = self.attend(x_BLD, h_BLD, context, at)
+        x_BLD, more, further = self.feed_forward(x_BLD, context.mask_BL, context.grouping, ff)
         return x_BLD, routed + more, ranges | further
 
 
-class DecoderLayer(nnx.Module):
+class DecoderLayer(_Layer):
     """Causal self-attention, attention to the encoder, feed-forward."""
 
+    bidirectional = False
+
     def __init__(self, config: ModelConfig, switch: SwitchConfig | None, rngs: nnx.Rngs):
-        """`switch`: None in a layer without experts."""
-        self.config = config
-        self.attention_norm = RMSNorm(config, rngs)
-        self.attention = _self_attention(config, switch, rngs)
-        self.attention_bias = _own_bias(config, False, rngs)
+        super().__init__(config, switch, rngs)
         self.cross_norm = RMSNorm(config, rngs)
         self.cross_attention = Attention(config, rngs)
         self.feed_forward = FeedForwardSublayer(config, switch, rngs)
@@ -191,11 +191,7 @@ class DecoderLayer(nnx.Module):
             h_BLD = self.attention_norm(x_BLD)
             if grouping.filling is not None:  # what sees nothing sees padding's zeros too
                 h_BLD = h_BLD * mask_BL[..., None].astype(h_BLD.dtype)
-            query, key, value, routed = self.attention.of_itself(h_BLD, mask_BL, grouping, at)
-            bias_HW = _bias(self.attention_bias, context, x_BLD)
-            h_BLD = self.attention(query, key, value, bias_HW, context.visibility, at)
-            x_BLD = _residual(self.config, x_BLD, h_BLD, at)
-        ranges = _of_attention(grouping, h_BLD, routed)
+            x_BLD, routed, ranges = self.attend(x_BLD, h_BLD, context, at)
         with jax.named_scope("cross_attention"):
             h_BLD = self.cross_norm(x_BLD)
             query = self.cross_attention.queries(h_BLD)
