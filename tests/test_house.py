@@ -32,7 +32,7 @@ ONLY = {
     "sharding": set(),
     "writers": {"storage"},
 }
-EVERYONES = {"errors", "terminal", "__init__"}
+EVERYONES = {"checks", "errors", "terminal", "__init__"}
 PIPELINES = ("tensorflow", "seqio", "t5", "tensorflow_datasets", "apache_beam")
 # What storage does for everyone: with any of these a file is replaced, locked or grown.
 PRIMITIVES = re.compile(

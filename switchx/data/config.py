@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from switchx import storage
+from switchx.checks import is_whole
 from switchx.data.tasks import names
 from switchx.data.tasks.rates import Rate, check_scaling, check_starts, given_rates
 from switchx.errors import UserError
@@ -181,7 +182,7 @@ def check_values(config: DataConfig) -> None:
             f"DATA_SHARDS={config.shards} does not divide BATCH_SIZE={config.batch_size}: "
             "give a divisor of it."
         )
-    if not _is_int(config.seed) or not 0 <= config.seed < 2**31:
+    if not is_whole(config.seed) or not 0 <= config.seed < 2**31:
         raise UserError(
             f"SEED={config.seed!r} is no seed: give a whole number from 0 to {2**31 - 1}."
         )
@@ -218,7 +219,7 @@ def _check_lengths(lengths: Mapping[str, int]) -> None:
             "and 'targets', as in {'inputs': 512, 'targets': 114}."
         )
     for feature in FEATURES:
-        if not _is_int(lengths[feature]) or lengths[feature] < 2:
+        if not is_whole(lengths[feature]) or lengths[feature] < 2:
             raise UserError(
                 f"TASK_FEATURE_LENGTHS['{feature}']={lengths[feature]!r} is too short: "
                 "give a whole number of at least 2 (one token and the end of sequence)."
@@ -249,9 +250,5 @@ def _check_texts(name: str, value: object, example: str) -> None:
 
 
 def _check_positive(name: str, value: object) -> None:
-    if not _is_int(value) or value < 1:  # type: ignore[operator]
+    if not is_whole(value) or value < 1:
         raise UserError(f"{name}={value!r} is no count: give a whole number of at least 1.")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
+from switchx.checks import at_least, from_zero, is_whole, one_of
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,17 +39,14 @@ class ScoreConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.examples is not None and not _is_count(self.examples):
+        if self.examples is not None and not (is_whole(self.examples) and self.examples >= 1):
             raise UserError(
                 f"SCORE_EXAMPLES={self.examples!r} must be a whole number of at least 1, or None "
                 "for all."
             )
-        if self.method not in METHODS:
-            raise UserError(f"DECODING_METHOD={self.method!r} is not one of {', '.join(METHODS)}.")
-        if not _is_count(self.num_beams):
-            raise UserError(f"NUM_BEAMS={self.num_beams!r} must be a whole number of at least 1.")
-        if not 0 <= self.length_penalty < float("inf"):
-            raise UserError(f"LENGTH_PENALTY={self.length_penalty!r} must be at least 0.")
+        one_of("DECODING_METHOD", self.method, METHODS)
+        at_least("NUM_BEAMS", self.num_beams, 1)
+        from_zero("LENGTH_PENALTY", self.length_penalty)
         self._check_sampling()
 
     def _check_sampling(self) -> None:
@@ -79,7 +77,3 @@ class ScoreConfig:
             self.length_penalty,
             batch_size,
         )
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from switchx.checks import is_number, is_whole
 from switchx.errors import UserError
 
 METHODS = ("greedy", "sample", "beam")
@@ -31,14 +32,6 @@ def check_used(method: str, choices: Mapping[str, Any]) -> None:
             )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _check(name: str, value: Any, good: bool, accepted: str) -> None:
     if not good:
         raise UserError(f"--{name}={value} must be {accepted}.")
@@ -61,8 +54,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "top_p"):
-            _check(name, getattr(self, name), _is_number(getattr(self, name)), "a number")
-        _check("top_k", self.top_k, _is_whole(self.top_k), "a whole number")
+            _check(name, getattr(self, name), is_number(getattr(self, name)), "a number")
+        _check("top_k", self.top_k, is_whole(self.top_k), "a whole number")
         _check("temperature", self.temperature, 0 <= self.temperature < float("inf"), "from 0 up")
         _check("top_k", self.top_k, 0 <= self.top_k < 2**31, f"from 0 (all tokens) to {2**31 - 1}")
         _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
@@ -97,9 +90,9 @@ class DecodingConfig:
         _check("method", self.method, self.method in METHODS, f"one of {', '.join(METHODS)}")
         for name in ("seed", "length", "num_beams", "batch_size"):
             shown = "max_length" if name == "length" else name
-            _check(shown, getattr(self, name), _is_whole(getattr(self, name)), "a whole number")
+            _check(shown, getattr(self, name), is_whole(getattr(self, name)), "a whole number")
         penalty = self.length_penalty
-        _check("length_penalty", penalty, _is_number(penalty), "a number")
+        _check("length_penalty", penalty, is_number(penalty), "a number")
         _check("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
         _check("length_penalty", penalty, 0 <= penalty < float("inf"), "from 0 up")
         for name, value in (

@@ -1,37 +1,10 @@
-"""Checks of settings: each refusal names the setting, its value and what is accepted."""
+"""Checks of the model's settings that other configurations have nothing like."""
 
 import itertools
-import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from switchx.errors import UserError
-
-
-def at_least(name: str, value: int, least: int) -> None:
-    """Raises UserError unless `value` is a whole number from `least` up."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
-
-
-def above_zero(name: str, value: float) -> None:
-    """Raises UserError unless `value` is positive and finite."""
-    if not 0 < value < math.inf:
-        raise UserError(f"{name}={value!r} must be above 0.")
-
-
-def from_zero(name: str, value: float, most: float | None = None) -> None:
-    """Raises UserError unless `value` is 0 or above, and at most `most`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < math.inf or (most is not None and value > most):
-        upto = "" if most is None else f", up to {most:g}"
-        raise UserError(f"{name}={value!r} must be a number of at least 0{upto}.")
-
-
-def rate(name: str, value: float) -> None:
-    """Raises UserError unless `value` is a share that leaves something."""
-    if not 0 <= value < 1:
-        raise UserError(f"{name}={value!r} must be at least 0 and below 1.")
 
 
 def sparse_layers(name: str, value: Any) -> None:
@@ -62,12 +35,6 @@ def widths(name: str, value: Any, num_experts: int) -> None:
             f"{name}={value!r} are {total} experts, but NUM_EXPERTS={num_experts}: let the numbers "
             "of experts add up to that."
         )
-
-
-def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:
-    """Raises UserError unless `value` is among the accepted."""
-    if value not in accepted:
-        raise UserError(f"{name}={value!r} is not one of {', '.join(map(str, accepted))}.")
 
 
 def only(settings: Any, given: str, neutral: Mapping[str, Any], reason: str) -> None:

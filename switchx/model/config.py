@@ -2,9 +2,9 @@
 
 import dataclasses
 
+from switchx.checks import above_zero, at_least, below_one, one_of
 from switchx.errors import UserError
 from switchx.model.activations import ACTIVATIONS, is_gated
-from switchx.model.checks import above_zero, at_least, one_of, rate
 from switchx.model.shape import StackShape
 from switchx.model.switch_config import DTYPES, SwitchConfig
 
@@ -67,7 +67,7 @@ class ModelConfig:
         one_of("ModelConfig.bias_per_layer", self.bias_per_layer, (False, True))
         one_of("DTYPE", self.dtype, DTYPES)
         one_of("REMAT", self.remat, REMAT_POLICIES)
-        rate("DROPOUT_RATE", self.dropout_rate)
+        below_one("DROPOUT_RATE", self.dropout_rate)
         above_zero("ModelConfig.init_scale", self.init_scale)
         if self.switch and self.switch.attention_dtype == "bfloat16" and self.dtype == "float32":
             raise UserError(

@@ -3,17 +3,9 @@
 import dataclasses
 from fractions import Fraction
 
+from switchx.checks import above_zero, at_least, below_one, from_zero, one_of
 from switchx.errors import UserError
-from switchx.model.checks import (
-    above_zero,
-    at_least,
-    from_zero,
-    one_of,
-    only,
-    rate,
-    sparse_layers,
-    widths,
-)
+from switchx.model.checks import only, sparse_layers, widths
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import (
     EXPLORATIONS,
@@ -176,10 +168,10 @@ class SwitchConfig:
             above_zero("SwitchConfig.router_init_scale", self.router_init_scale)
         for name in ("balance_loss_weight", "router_z_loss_weight"):
             from_zero(f"SwitchConfig.{name}", getattr(self, name))
-        rate("SwitchConfig.jitter", self.jitter)
-        rate("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
+        below_one("SwitchConfig.jitter", self.jitter)
+        below_one("SwitchConfig.router_dropout_rate", self.router_dropout_rate)
         if self.expert_dropout_rate is not None:
-            rate("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
+            below_one("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
         self._check_balance()
         # What makes no sense together is refused by what makes it senseless.
         DISPATCHERS[self.dispatcher].check(self)

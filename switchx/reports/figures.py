@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from switchx.checks import is_number
 from switchx.reports.groups import Estimate, Group, experts_in_words, in_words
 from switchx.reports.runs import LeftOut, RunRecord
 from switchx.reports.speedups import SpeedUp, families, over_larger
@@ -278,12 +279,7 @@ def _ratio(one: Group, other: Group) -> float:
 
 def against_settings(groups: Sequence[Group]) -> list[Figure]:
     """The loss against each number that varies beside the experts, all else alike."""
-    numbers = {
-        name
-        for group in groups
-        for name, value in group.family
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    numbers = {name for group in groups for name, value in group.family if is_number(value)}
     found = []
     for name in sorted(numbers):
         having = [group for group in groups if name in dict(group.family)]

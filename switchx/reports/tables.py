@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from switchx.checks import is_number
 from switchx.reports.each_task import AT_LEAST
 from switchx.reports.groups import EXPERTS, SEED
 
@@ -295,8 +296,7 @@ def _runs(document: Mapping[str, Any]) -> Table:
 
 
 def _setting(value: Any) -> Cell:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return Cell("" if value is None else str(value), value if number else None)
+    return Cell("" if value is None else str(value), value if is_number(value) else None)
 
 
 def count(value: int) -> Cell:

@@ -1,9 +1,8 @@
 """What a gin file says of a sweep: no part of a run. `switchx.sweeps` finds what it means."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
 
+from switchx.checks import above_zero, at_least, one_of
 from switchx.errors import UserError
 
 ON_FAILURE = ("go_on", "stop")
@@ -55,21 +54,14 @@ class SweepConfig:
                     f"SweepConfig.axes[{name!r}]={values!r} is an empty axis: give it a value, or "
                     "leave it out."
                 )
-        if self.budget_flops is not None and not self.budget_flops > 0:
-            raise UserError(f"BUDGET_FLOPS={self.budget_flops} must be above 0, or None.")
-        if self.retries < 0:
-            raise UserError(f"SweepConfig.retries={self.retries} must be at least 0.")
-        _one_of("on_failure", self.on_failure, ON_FAILURE)
-        _one_of("order", self.order, ORDERS)
+        above_zero("BUDGET_FLOPS", self.budget_flops, or_none=True)
+        at_least("SweepConfig.retries", self.retries, 0)
+        one_of("SweepConfig.on_failure", self.on_failure, ON_FAILURE)
+        one_of("SweepConfig.order", self.order, ORDERS)
         for part in self.counted:
-            _one_of("counted", part, COUNTED)
+            one_of("SweepConfig.counted", part, COUNTED)
         if self.name is not None and (self.name in ("", ".", "..") or "/" in self.name):
             raise UserError(
                 f"SweepConfig.name={self.name!r} must be a name that a folder can have, without a "
                 "slash."
             )
-
-
-def _one_of(name: str, value: Any, accepted: Iterable[str]) -> None:
-    if value not in accepted:
-        raise UserError(f"SweepConfig.{name}={value!r} is not one of {', '.join(accepted)}.")

@@ -1,10 +1,10 @@
 """What a training run is: the dataclasses that gin fills and the trainer reads."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
+from switchx.checks import above_zero, at_least, below_one, from_zero, is_whole, one_of
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.sharding import MeshConfig
@@ -86,32 +86,18 @@ class OptimizerConfig:
     frozen: tuple | list = ()
 
     def __post_init__(self) -> None:
-        if self.name not in OPTIMIZERS:
-            accepted = ", ".join(sorted(OPTIMIZERS))
-            raise UserError(f"OPTIMIZER={self.name!r} is not one of {accepted}.")
-        if self.schedule not in SCHEDULES:
-            raise UserError(f"SCHEDULE={self.schedule!r} is not one of {', '.join(SCHEDULES)}.")
+        one_of("OPTIMIZER", self.name, sorted(OPTIMIZERS))
+        one_of("SCHEDULE", self.schedule, SCHEDULES)
         if not 1 <= self.warmup_steps <= MOST_STEPS:
             raise UserError(f"WARMUP_STEPS={self.warmup_steps} must be from 1 to {MOST_STEPS}.")
         if not 0 < self.decay_share < 1:
             raise UserError(f"DECAY_SHARE={self.decay_share} must be above 0 and below 1.")
-        if not 0 < self.learning_rate < math.inf:
-            raise UserError(f"LEARNING_RATE={self.learning_rate} must be above 0.")
-        if not 0 <= self.momentum < 1:
-            raise UserError(
-                f"OptimizerConfig.momentum={self.momentum} must be at least 0 and below 1."
-            )
-        if not 0 <= self.weight_decay < 1:
-            raise UserError(f"WEIGHT_DECAY={self.weight_decay} must be at least 0 and below 1.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"OptimizerConfig.{name}={getattr(self, name)} must be at least 0 and below 1."
-                )
-        if self.clip_global_norm is not None and not 0 < self.clip_global_norm < math.inf:
-            raise UserError(f"CLIP_GLOBAL_NORM={self.clip_global_norm} must be above 0, or None.")
-        if self.clip_by_unit is not None and not 0 < self.clip_by_unit < math.inf:
-            raise UserError(f"CLIP_BY_UNIT={self.clip_by_unit} must be above 0, or None.")
+        above_zero("LEARNING_RATE", self.learning_rate)
+        below_one("WEIGHT_DECAY", self.weight_decay)
+        for name in ("momentum", "beta1", "beta2"):
+            below_one(f"OptimizerConfig.{name}", getattr(self, name))
+        above_zero("CLIP_GLOBAL_NORM", self.clip_global_norm, or_none=True)
+        above_zero("CLIP_BY_UNIT", self.clip_by_unit, or_none=True)
         if not all(isinstance(each, str) for each in self.frozen):
             raise UserError(
                 f"FREEZE={self.frozen!r} must be groups of parameters or patterns of their names, "
@@ -186,33 +172,23 @@ class TrainerConfig:
             "keep_checkpoints",
             "max_rollbacks",
         ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name.upper()}={value!r} must be a whole number of at least 1.")
+            at_least(name.upper(), getattr(self, name), 1)
         if self.train_steps > MOST_STEPS:
             raise UserError(f"TRAIN_STEPS={self.train_steps} must be at most {MOST_STEPS}.")
-        for step in self.checkpoint_steps:
-            if not isinstance(step, int) or isinstance(step, bool) or step < 1:
-                raise UserError(
-                    f"CHECKPOINT_STEPS={self.checkpoint_steps!r} must be whole numbers of at least "
-                    "1, as in (500, 2000)."
-                )
+        if not all(is_whole(step) and step >= 1 for step in self.checkpoint_steps):
+            raise UserError(
+                f"CHECKPOINT_STEPS={self.checkpoint_steps!r} must be whole numbers of at least "
+                "1, as in (500, 2000)."
+            )
         if not isinstance(self.best_score, str) or not self.best_score:
             raise UserError(
                 f"BEST_SCORE={self.best_score!r} must be 'loss', 'average', or a task's own score, "
                 "as in 'squad_v010_allanswers/f1'."
             )
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(
-                f"LABEL_SMOOTHING={self.label_smoothing} must be at least 0 and below 1."
-            )
-        if self.on_bad_loss not in ON_BAD_LOSS:
-            accepted = ", ".join(ON_BAD_LOSS)
-            raise UserError(f"ON_BAD_LOSS={self.on_bad_loss!r} is not one of {accepted}.")
-        if not 0 <= self.z_loss < math.inf:
-            raise UserError(f"Z_LOSS={self.z_loss} must be at least 0.")
-        if self.loss_spike is not None and not self.loss_spike > 0:
-            raise UserError(f"LOSS_SPIKE={self.loss_spike} must be above 0, or None.")
+        below_one("LABEL_SMOOTHING", self.label_smoothing)
+        one_of("ON_BAD_LOSS", self.on_bad_loss, ON_BAD_LOSS)
+        from_zero("Z_LOSS", self.z_loss)
+        above_zero("LOSS_SPIKE", self.loss_spike, or_none=True)
         check_names(self.metric_writers)
 
 
@@ -281,8 +257,7 @@ class StartConfig:
                 f"START_FEED_FORWARDS={self.feed_forwards!r} is not one of "
                 f"{', '.join(START_FEED_FORWARDS)}, nor None."
             )
-        if not self.noise >= 0:
-            raise UserError(f"START_NOISE={self.noise} must be at least 0.")
+        from_zero("START_NOISE", self.noise)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """Whom a run learns from beside its targets, and how: OBJECTIVE='distill'."""
 
 import dataclasses
-import math
 from pathlib import Path
+from typing import TypeGuard
 
+from switchx.checks import above_zero, is_number, is_whole, one_of
 from switchx.errors import UserError
 from switchx.model import ModelConfig
 
@@ -47,43 +48,34 @@ class ObjectiveConfig:
     top_k: int = 64
 
     def __post_init__(self) -> None:
-        if self.name not in OBJECTIVE_NAMES:
-            raise UserError(f"OBJECTIVE={self.name!r} is not one of {', '.join(OBJECTIVE_NAMES)}.")
+        one_of("OBJECTIVE", self.name, OBJECTIVE_NAMES)
         if self.teacher is not None and not isinstance(self.teacher, str):
             raise UserError(f"TEACHER={self.teacher!r} must be the directory of a run, or None.")
-        if self.checkpoint not in TEACHER_CHECKPOINTS and not _is_whole(self.checkpoint):
+        if self.checkpoint not in TEACHER_CHECKPOINTS and not _is_step(self.checkpoint):
             raise UserError(
                 f"TEACHER_CHECKPOINT={self.checkpoint!r} is not one of "
                 f"{', '.join(TEACHER_CHECKPOINTS)}, nor the number of a step."
             )
-        if not _is_number(self.share) or not 0 <= self.share <= 1:
+        if not is_number(self.share) or not 0 <= self.share <= 1:
             raise UserError(f"TEACHER_SHARE={self.share!r} must be from 0 to 1.")
-        if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
-            raise UserError(f"TEACHER_TEMPERATURE={self.temperature!r} must be above 0.")
-        if not _is_whole(self.start_step) or self.start_step >= 2**31:
+        above_zero("TEACHER_TEMPERATURE", self.temperature)
+        if not _is_step(self.start_step) or self.start_step >= 2**31:
             raise UserError(
                 f"TEACHER_START_STEP={self.start_step!r} must be a whole number from 0 to "
                 f"{2**31 - 1}."
             )
-        if self.dtype not in TEACHER_DTYPES:
-            raise UserError(
-                f"TEACHER_DTYPE={self.dtype!r} is not one of {', '.join(TEACHER_DTYPES)}."
-            )
+        one_of("TEACHER_DTYPE", self.dtype, TEACHER_DTYPES)
         if self.logits is not None and not isinstance(self.logits, str):
             raise UserError(f"TEACHER_LOGITS={self.logits!r} must be a name, or None.")
-        if not _is_whole(self.top_k) or self.top_k < 1:
+        if not is_whole(self.top_k) or self.top_k < 1:
             raise UserError(
                 f"TEACHER_TOP_K={self.top_k!r} must be a whole number of at least 1, the tokens "
                 "whose logits are written of each target."
             )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _is_step(value: object) -> TypeGuard[int]:
+    return is_whole(value) and value >= 0
 
 
 @dataclasses.dataclass(frozen=True)

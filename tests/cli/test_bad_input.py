@@ -58,7 +58,7 @@ def refused(outcome) -> str:
         (["--gin.TRAIN_STEPS=9223372036854775808"], ["TRAIN_STEPS=9223", "too large for 64 bits"]),
         (["--gin.CLIP_GLOBAL_NORM=-1.0"], ["CLIP_GLOBAL_NORM=-1.0 must be above 0, or None"]),
         (["--gin.CLIP_GLOBAL_NORM=0"], ["CLIP_GLOBAL_NORM=0 must be above 0, or None"]),
-        (["--gin.Z_LOSS=-0.1"], ["Z_LOSS=-0.1 must be at least 0"]),
+        (["--gin.Z_LOSS=-0.1"], ["Z_LOSS=-0.1 must be a number of at least 0"]),
         (["--gin.OptimizerConfig.beta2=1.0"], ["OptimizerConfig.beta2=1.0", "below 1"]),
         (["--gin.ModelConfig.init_scale=0.0"], ["ModelConfig.init_scale=0.0 must be above 0"]),
         (["--gin.ModelConfig.relative_buckets=3"], ["relative_buckets=3", "at least 4"]),

@@ -190,7 +190,7 @@ MISTAKES = {
     "SweepConfig.axes = {'SEED': [0], 'BATCH_SIZE': [8, 16]}\nSweepConfig.zipped = [('SEED', "
     "'BATCH_SIZE')]": "needs as many values of each axis: SEED has 1, BATCH_SIZE has 2",
     SEEDS + "SweepConfig.order = 'random'": "SweepConfig.order='random' is not one of longest",
-    SEEDS + "SweepConfig.retries = -1": "SweepConfig.retries=-1 must be at least 0",
+    SEEDS + "SweepConfig.retries = -1": "SweepConfig.retries=-1 must be a whole number of at",
     SEEDS + "SweepConfig.retry = 1": "SweepConfig has no parameter 'retry'",
     SEEDS + "SweepConfig.budget_flops = 1e15": "SweepConfig.budget_flops takes the place of BUDGET",
     SEEDS + "SweepConfig.name = '..'": "name='..' must be a name that a folder can have",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
+from switchx.checks import is_number, is_whole
 from switchx.errors import UserError
 
 BY_EXAMPLES = "rate_num_examples"  # as the package t5 calls it
@@ -41,8 +42,7 @@ def _refuse_tasks(given: str) -> NoReturn:
 def _check_rate(name: str, rate: Any) -> None:
     if rate == BY_EXAMPLES:
         return
-    number = isinstance(rate, int | float) and not isinstance(rate, bool)
-    if not number or not 0 < rate < math.inf:
+    if not is_number(rate) or not 0 < rate < math.inf:
         raise UserError(
             f"MIXTURE_TASKS[{name!r}]={rate!r} is no rate: give a number above 0 or "
             f"{BY_EXAMPLES!r}, or leave the task out."
@@ -51,12 +51,12 @@ def _check_rate(name: str, rate: Any) -> None:
 
 def check_scaling(temperature: Any, maximum: Any) -> None:
     """Raises UserError where MIXTURE_TEMPERATURE or MIXTURE_MAXIMUM is no such number."""
-    if not _is_number(temperature) or not 0 < temperature < math.inf:
+    if not is_number(temperature) or not 0 < temperature < math.inf:
         raise UserError(
             f"MIXTURE_TEMPERATURE={temperature!r} is no temperature: give a number above 0; "
             "rates are numbers of examples to the power of 1 / it."
         )
-    if maximum is not None and (not _is_number(maximum) or not maximum > 0):
+    if maximum is not None and (not is_number(maximum) or not maximum > 0):
         raise UserError(
             f"MIXTURE_MAXIMUM={maximum!r} is no number of examples: give one above 0, or None."
         )
@@ -77,10 +77,6 @@ def check_scaled(rates: Mapping[str, Rate], temperature: float, maximum: float |
                 f"{setting}={value!r} is for rates by numbers of examples, and MIXTURE_TASKS has "
                 f"none: name tasks there without rates, or leave {setting} at {default!r}."
             )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def by_examples(examples: float, temperature: float, maximum: float | None) -> float:
@@ -106,7 +102,7 @@ def check_starts(starts: Any) -> None:
             "in {'a': 10000}."
         )
     for name, step in starts.items():
-        if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        if not is_whole(step) or step < 0:
             raise UserError(
                 f"MIXTURE_STARTS[{name!r}]={step!r} is no step: give a whole number of at least 0."
             )

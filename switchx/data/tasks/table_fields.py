@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from switchx.checks import is_number
 from switchx.data.tasks.table_files import Row
 from switchx.errors import UserError
 
@@ -175,7 +176,7 @@ def _as_kind(value: Any, field: Field) -> Any:
         if isinstance(value, bool | int | float):
             return str(value)
         return value if isinstance(value, str) else Missing
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return Missing
     if field.kind == "number":
         return float(value)

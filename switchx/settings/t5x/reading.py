@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from switchx.checks import is_number
 from switchx.settings.configurables import CONFIGURABLES
 from switchx.settings.gin_syntax import (
     REQUIRED,
@@ -93,7 +94,7 @@ class Reading:
 
 def are_numbers(*values: Any) -> bool:
     """Whether it can be computed with them: what a file says may be anything."""
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return all(map(is_number, values))
 
 
 def shown(use: Use) -> str:

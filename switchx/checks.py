@@ -1,0 +1,50 @@
+"""Checks of settings: each refusal names the setting, its value and what is accepted."""
+
+import math
+from collections.abc import Collection
+from typing import Any, TypeGuard
+
+from switchx.errors import UserError
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def at_least(name: str, value: Any, least: int) -> None:
+    """Raises UserError unless `value` is a whole number from `least` up."""
+    if not is_whole(value) or value < least:
+        raise UserError(f"{name}={value!r} must be a whole number of at least {least}.")
+
+
+def above_zero(name: str, value: Any, or_none: bool = False) -> None:
+    """Raises UserError unless `value` is positive and finite, or None where that is accepted."""
+    if or_none and value is None:
+        return
+    if not is_number(value) or not 0 < value < math.inf:
+        raise UserError(f"{name}={value!r} must be above 0{', or None' if or_none else ''}.")
+
+
+def from_zero(name: str, value: Any, most: float | None = None) -> None:
+    """Raises UserError unless `value` is 0 or above, and at most `most`."""
+    if not is_number(value) or not 0 <= value < math.inf or (most is not None and value > most):
+        upto = "" if most is None else f", up to {most:g}"
+        raise UserError(f"{name}={value!r} must be a number of at least 0{upto}.")
+
+
+def below_one(name: str, value: Any) -> None:
+    """Raises UserError unless `value` is a share that leaves something."""
+    if not is_number(value) or not 0 <= value < 1:
+        raise UserError(f"{name}={value!r} must be at least 0 and below 1.")
+
+
+def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:
+    """Raises UserError unless `value` is among the accepted."""
+    if value not in accepted:
+        raise UserError(f"{name}={value!r} is not one of {', '.join(map(str, accepted))}.")
