@@ -1,4 +1,4 @@
-"""What is shown to a person alike everywhere: tables, and how far long work is."""
+"""What is shown to a person alike everywhere: tables, remarks, and how far long work is."""
 
 import errno
 import shutil
@@ -39,6 +39,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def remark(sentence: str) -> None:
+    """Says something beside what was asked for: a line of standard error."""
+    print(f"switchx: {sentence}", file=sys.stderr, flush=True)
 
 
 def side_by_side(values: Mapping[str, float], width: int = 96) -> list[str]:

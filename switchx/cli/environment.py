@@ -20,6 +20,7 @@ from typing import Any
 
 from switchx import storage
 from switchx.errors import RunError, UserError
+from switchx.terminal import remark
 
 LOG = "libraries.log"  # in a run's directory
 
@@ -180,7 +181,7 @@ class LibraryLog:
         self._upload()
         if self._path is not None:
             if self._path.stat().st_size:
-                print(f"switchx: what libraries said is in {self._path}", file=sys.stderr)
+                remark(f"what libraries said is in {self._path}")
             return
         for line in self._words().decode(errors="replace").splitlines()[-_SHOWN:]:
             print(line, file=sys.stderr)

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import sys
 
 from switchx.cli.flags import add_host_arguments, load_evaluated
+from switchx.terminal import remark
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     with joined(args, settings):
         values = Run.of(settings, args.step).evaluate()
         for line in values.pop("said", ()) if hosts.is_first() else ():
-            print(f"switchx: {line}", file=sys.stderr)
+            remark(line)
         if hosts.is_first() and args.json:
             print(json.dumps(results.plain(values), allow_nan=False))
         elif hosts.is_first():

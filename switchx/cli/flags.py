@@ -3,11 +3,11 @@
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from switchx.errors import UserError
+from switchx.terminal import remark
 
 if TYPE_CHECKING:
     from switchx.settings import Request, Settings
@@ -207,7 +207,7 @@ def _load(args: argparse.Namespace, compared: Mapping[str, bool], *given: Any) -
 
     loaded = settings.load(*given)
     for line in loaded.theirs:
-        print(f"switchx: {line}", file=sys.stderr)
+        remark(line)
     args.explained = loaded.gin.explained  # for what refuses its values later
     settings.check_fits(loaded, **compared)
     return loaded

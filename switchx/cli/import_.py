@@ -1,7 +1,6 @@
 """switchx import: a model that another program trained becomes a run directory."""
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from switchx import storage
 from switchx.cli.flags import load
 from switchx.errors import UserError
+from switchx.terminal import remark
 
 if TYPE_CHECKING:
     from switchx.data.tasks.ids import Ids
@@ -114,7 +114,7 @@ def _check_vocabulary(settings: "Settings", source: "Source") -> None:
     try:
         size = data.vocabulary_size(settings.data)
     except UserError as error:
-        print(f"switchx: the vocabulary is not checked yet: {error}", file=sys.stderr)
+        remark(f"the vocabulary is not checked yet: {error}")
         return
     check_vocabulary(settings.run.model.vocab_size, size)
 

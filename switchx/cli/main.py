@@ -18,6 +18,7 @@ from types import ModuleType
 from switchx.cli import environment, guard
 from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
 from switchx.errors import RunError, UserError
+from switchx.terminal import remark
 
 # Each is a module of this package with add_arguments(parser) and run(args) -> int | None.
 COMMANDS = {
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _said(sentence: str, status: int) -> int:
     with contextlib.suppress(OSError):  # of a standard error that is closed or full
-        print(f"switchx: {sentence}", file=sys.stderr)
+        remark(sentence)
     return status
 
 

@@ -3,12 +3,12 @@
 import argparse
 import dataclasses
 import json
-import sys
 
 from switchx import storage
 from switchx.cli.flags import request
 from switchx.cli.from_dir import saved_config
 from switchx.errors import UserError
+from switchx.terminal import remark
 
 CRITERIA = ("load_gate", "load", "gate")  # those of switchx.evaluation.Use.by
 
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     document = results.plain(made.document)
     made.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
     for line in made.said:
-        print(f"switchx: {line}", file=sys.stderr)
+        remark(line)
     if args.json:
         print(json.dumps(document, allow_nan=False))
     else:

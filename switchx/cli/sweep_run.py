@@ -3,13 +3,13 @@
 import argparse
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from switchx import storage
 from switchx.cli.flags import request
 from switchx.errors import RunError, UserError
+from switchx.terminal import remark
 
 if TYPE_CHECKING:
     from switchx.sweeps.desk import Desk
@@ -44,7 +44,7 @@ def _folder(args: argparse.Namespace) -> "SweepFolder":
     if (args.process_id or 0) == 0:
         made.write()
         for line in made.changes():
-            _say(line)
+            remark(line)
     return made.folder
 
 
@@ -58,7 +58,7 @@ def _run_worker(args: argparse.Namespace, folder: "SweepFolder") -> int:
 
     where = str(folder.path)
     with joined_over(args, folder.text(), where, "SWEEP_DIR", preemption=True) as token:
-        say = _say if hosts.is_first() else _say_nothing
+        say = remark if hosts.is_first() else _say_nothing
 
         def begun(model_dir: str) -> None:
             if args.log:
@@ -84,7 +84,7 @@ def _desk(args: argparse.Namespace, folder: "SweepFolder", running: "Running") -
         lambda name: folder.state_directory(points[name]),
         {"switchx": switchx.__version__, "code": code()},
     )
-    desk = Desk(folder, claims, running.unfit, running.forkable, _say)
+    desk = Desk(folder, claims, running.unfit, running.forkable, remark)
     desk.check_versions()
     if args.retry_failed:
         desk.states.forget_failed()
@@ -96,13 +96,13 @@ def _conclude(desk: "Desk") -> int:
     folder, states = desk.folder, desk.states.read()
     failed = [point for point in folder.points if desk.states.failed(states[point.name])]
     done = sum(state.done is not None for state in states.values())
-    _say(f"{done} of {len(states)} points are done")
+    remark(f"{done} of {len(states)} points are done")
     for name, holder in desk.left.held.items():
-        _say(f"{name} is left to who is at it, process {holder}")
+        remark(f"{name} is left to who is at it, process {holder}")
     for name, trunk in desk.left.waiting.items():
-        _say(f"{name} waits for a checkpoint of {trunk}")
+        remark(f"{name} waits for a checkpoint of {trunk}")
     for name, why in desk.left.unfit.items():
-        _say(f"{name} is left to a worker with other devices: {why}")
+        remark(f"{name} is left to a worker with other devices: {why}")
     if failed:
         why = desk.states.why(failed[0], states[failed[0].name])
         raise RunError(
@@ -112,7 +112,7 @@ def _conclude(desk: "Desk") -> int:
     if len(desk.left.unfit) == len(states) - done > 0 and not desk.handed_out:
         raise UserError("None of the points that are left can run on the devices here: see above.")
     if done == len(states):
-        _say(f"see them with `switchx sweep report --sweep_dir={folder.path}`")
+        remark(f"see them with `switchx sweep report --sweep_dir={folder.path}`")
     return 0
 
 
@@ -133,10 +133,10 @@ def _run_slots(args: argparse.Namespace, folder: "SweepFolder") -> int:
     if args.retry_failed:  # once, and not again by a worker that begins later
         States(folder).forget_failed()
     logs = Path("logs") / folder.name if storage.is_remote(folder.path) else folder.path / "logs"
-    slots = Slots(worker_command(arguments), logs, _say)
+    slots = Slots(worker_command(arguments), logs, remark)
     devices = [] if args.cpu_devices else gpus()
-    _say(f"{args.slots} workers, whose words are in {logs}")
-    watching = Watching(folder, _say)
+    remark(f"{args.slots} workers, whose words are in {logs}")
+    watching = Watching(folder, remark)
     status = slots.run(args.slots, watching.look, devices)
     watching.show()
     return status
@@ -147,10 +147,6 @@ def _name() -> str:
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     of = f", task {task} of job {os.environ.get('SLURM_ARRAY_JOB_ID')}" if task else ""
     return f"{os.getpid()} on {socket.gethostname()}{of}"
-
-
-def _say(line: str) -> None:
-    print(f"switchx: {line}", file=sys.stderr, flush=True)
 
 
 def _say_nothing(line: str) -> None:

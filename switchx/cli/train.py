@@ -1,9 +1,9 @@
 """switchx train: trains, and shows what became of it."""
 
 import argparse
-import sys
 
 from switchx.cli.flags import add_host_arguments, load
+from switchx.terminal import remark
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         if args.log:
             args.log.move_to(settings.model_dir, jax.process_index())
         for line in changes if hosts.is_first() else ():
-            print(f"switchx: {line}", file=sys.stderr)
+            remark(line)
 
     with metric_writers(settings) as writers:
         with joined(args, settings, preemption=True) as token:

@@ -17,6 +17,7 @@ from switchx.hosts.job import Job
 from switchx.hosts.meeting import Meeting, meet
 from switchx.hosts.secret import Secret
 from switchx.hosts.watch import Watch
+from switchx.terminal import remark
 
 BARRIER_SECONDS = 600.0
 COMPILE_SECONDS = 3600.0  # in which the slowest host must have compiled what the fastest has
@@ -158,7 +159,7 @@ def _sentence(error: BaseException) -> str:
 
 def _end(text: str, status: int) -> None:
     advice = "" if status == 2 else " Start the same command on all hosts to go on."
-    print(f"switchx: {text.rstrip('.')}.{advice}", file=sys.stderr, flush=True)
+    remark(f"{text.rstrip('.')}.{advice}")
     _leave(status)
 
 

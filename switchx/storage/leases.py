@@ -9,7 +9,6 @@ holder that could not renew it for as long ends itself, before another may begin
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 import uuid
@@ -20,6 +19,7 @@ from switchx.storage.conditional import ConditionalObject, Version, check_condit
 from switchx.storage.holders import InUseError, is_gone, record_of, this_process
 from switchx.storage.paths import AnyPath
 from switchx.storage.trouble import explain, explain_missing_bucket
+from switchx.terminal import remark
 
 BEAT = 10.0  # seconds; also how long one renewal may take
 EXPIRY = 120.0
@@ -123,10 +123,9 @@ class _Lease:
     def _watched(self, there: Version, holder: str) -> Version:
         """What is left of a holder that does not renew it."""
         name, began = _name_of(there), time.monotonic()
-        print(
-            f"switchx: {self._what} was in use by process {name}; watching for up to "
-            f"{EXPIRY:.0f} s whether it still is",
-            file=sys.stderr,
+        remark(
+            f"{self._what} was in use by process {name}; watching for up to "
+            f"{EXPIRY:.0f} s whether it still is"
         )
         while time.monotonic() - began < EXPIRY:
             time.sleep(BEAT / 4)
@@ -149,9 +148,5 @@ def _name_of(there: Version) -> str:
 
 
 def _end(why: str) -> None:
-    print(
-        f"switchx: {why}; this process ends, so that no two write there. Start it again to go on.",
-        file=sys.stderr,
-        flush=True,
-    )
+    remark(f"{why}; this process ends, so that no two write there. Start it again to go on.")
     os._exit(1)

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +12,7 @@ from switchx.storage.holders import InUseError
 from switchx.storage.leases import lease
 from switchx.storage.paths import AnyPath, expanded, is_remote
 from switchx.storage.writing import write_errors
+from switchx.terminal import remark
 
 _held: set[Path] = set()
 
@@ -81,8 +81,7 @@ def _refusal(what: str, holder: str, process: str) -> InUseError:
 
 
 def _warn(what: str, why: str | None) -> None:
-    print(
-        f"switchx: {what} is on a file system without locks ({why}): make sure that no other "
-        "process writes there.",
-        file=sys.stderr,
+    remark(
+        f"{what} is on a file system without locks ({why}): make sure that no other "
+        "process writes there."
     )

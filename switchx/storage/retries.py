@@ -1,6 +1,5 @@
 """Calls that can hang or fail for a while: a limit to each try, and several tries."""
 
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -8,6 +7,7 @@ from typing import TypeVar
 
 from switchx.errors import UserError
 from switchx.storage.trouble import explain, is_final
+from switchx.terminal import remark
 
 TRIES = 6
 FIRST_WAIT = 1.0  # seconds before the second try; each later wait is twice as long
@@ -66,8 +66,7 @@ def in_time(call: Callable[[], T], seconds: float) -> T:
 
 def _pause(wait: float, error: Exception, path: str, doing: str) -> None:
     if wait > _QUIET_WAIT:
-        print(
-            f"switchx: {path} cannot be {doing} ({explain(error)}); trying again in {wait:.0f} s",
-            file=sys.stderr,
+        remark(
+            f"{path} cannot be {doing} ({explain(error)}); trying again in {wait:.0f} s",
         )
     time.sleep(wait)

@@ -18,7 +18,6 @@ import dataclasses
 import json
 import os
 import re
-import sys
 import threading
 import time
 import uuid
@@ -28,6 +27,7 @@ from typing import Any
 
 from switchx import storage
 from switchx.errors import RunError, UserError
+from switchx.terminal import remark
 
 BEAT = 10.0
 EXPIRY = 120.0
@@ -218,10 +218,8 @@ def _read(path: Path) -> bytes | None:
 
 
 def _end(name: str, why: str) -> None:
-    print(
-        f"switchx: the claim of {name} is lost: {why}; this worker ends, so that no two train one "
-        "point. Start it again to go on.",
-        file=sys.stderr,
-        flush=True,
+    remark(
+        f"the claim of {name} is lost: {why}; this worker ends, so that no two train one "
+        "point. Start it again to go on."
     )
     os._exit(1)

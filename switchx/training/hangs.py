@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 from switchx import storage
+from switchx.terminal import remark
 
 # What a run does, as the beginning of the sentence that says it does not come to an end.
 STEP = "no step has ended"
@@ -113,11 +114,7 @@ class HangWatch:
         self._said.append(f"{when}: {text}\n\n{_stacks()}\n")
         host = f"process {jax.process_index()}: " if jax.process_count() > 1 else ""
         path = self._write("".join(self._said))
-        print(
-            f"switchx: {host}{text}; every thread's stack is in {path}, and the run waits on",
-            file=sys.stderr,
-            flush=True,
-        )
+        remark(f"{host}{text}; every thread's stack is in {path}, and the run waits on")
 
     def _write(self, content: str) -> Path:
         try:

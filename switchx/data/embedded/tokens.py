@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import io
 import itertools
-import sys
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from switchx.data.tasks import corpus, vocabulary_files
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import RunError
+from switchx.terminal import remark
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _kept(path: Path, task: str, vocabulary: str, cache_dir: str | None) -> dict
         with contextlib.suppress(RunError):  # of a cache that is not to be written
             storage.write_whole(path, _content(found))
         count, seconds = sum(len(of.tokens) for of in found.values()), time.monotonic() - began
-        print(f"switchx: {count:,} tokens in {seconds:.0f} s (once): {path}", file=sys.stderr)
+        remark(f"{count:,} tokens in {seconds:.0f} s (once): {path}")
     return found
 
 

@@ -1,6 +1,5 @@
 """Reads the records of a prepared set by their number, and judges the broken ones."""
 
-import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from switchx.data.prepared.records import decode
 from switchx.data.prepared.set_plan import SetInfo, SetPlan
 from switchx.data.prepared.shards import open_shards
 from switchx.errors import UserError
+from switchx.terminal import remark
 
 MIN_RECORDS_TO_JUDGE = 1_000  # a share of fewer says little
 Record = list[np.ndarray]
@@ -34,7 +34,7 @@ class RecordCounter:
         with self._lock:
             if broken and not self.broken:
                 self._first = example
-                print(f"switchx: passing over broken data: {example}.", file=sys.stderr)
+                remark(f"passing over broken data: {example}.")
             self.records += records
             self.broken += broken
             if self.records >= MIN_RECORDS_TO_JUDGE:
@@ -112,7 +112,7 @@ class SplitReader:
                 example = f"in {str(path)!r}, which {is_there} and should have {facts.bytes:,}"
         self._counter.judge(lost, len(self), example)
         if lost:
-            print(f"switchx: {lost:,} records are lost {example}.", file=sys.stderr)
+            remark(f"{lost:,} records are lost {example}.")
 
 
 def fits(record: Record, plan: SetPlan) -> bool:

@@ -10,7 +10,6 @@ every record as likely as any other, changing what is kept would save nothing.
 import contextlib
 import hashlib
 import shutil
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from switchx import storage
 from switchx.data.prepared.shards import FileFacts, RemoteShards
 from switchx.errors import RunError, UserError
+from switchx.terminal import remark
 
 FOLDER = "prepared-shards"
 _SPARE_BYTES = 2**30  # that stay free on the disk
@@ -44,11 +44,10 @@ class Copies:
             return
         if saying:
             size = sum(shards.facts[number].bytes for shards, number in self._wanted)
-            print(
-                f"switchx: copying {len(self._wanted):,} of {self._count:,} shards, "
+            remark(
+                f"copying {len(self._wanted):,} of {self._count:,} shards, "
                 f"{size / 1e9:.2f} GB, to {str(self._folder)!r}; until then, and the others, they "
-                "are read where they lie.",
-                file=sys.stderr,
+                "are read where they lie."
             )
         self._thread.start()
 
@@ -71,14 +70,13 @@ class Copies:
             except _StoppedError:
                 return
             except _DamagedError:
-                print(
-                    f"switchx: {str(url)!r} is not the file that was written (SHA-256), its "
-                    "records are read one by one: see `switchx data check`.",
-                    file=sys.stderr,
+                remark(
+                    f"{str(url)!r} is not the file that was written (SHA-256), its "
+                    "records are read one by one: see `switchx data check`."
                 )
             except (UserError, RunError, OSError) as error:
                 why = storage.explain(error)
-                print(f"switchx: shards are read where they lie: {why}", file=sys.stderr)
+                remark(f"shards are read where they lie: {why}")
                 return
 
     def _copy(self, url: Path, facts: FileFacts) -> Path:

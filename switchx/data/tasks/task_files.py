@@ -6,7 +6,6 @@ What the settings alone tell is checked here too, without TensorFlow.
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from switchx.data.files import check_formats
 from switchx.data.tasks import names, published
 from switchx.data.tasks.given_files import check_there, setting_of
 from switchx.errors import UserError
+from switchx.terminal import remark
 
 CONFIG = "{config}"
 
@@ -145,7 +145,7 @@ def say_what_is_missing(mixture: Any, found: Any, config: DataConfig) -> None:
 @functools.cache
 def say_once(sentence: str) -> None:
     """Prints a sentence to stderr, the first time."""
-    print(f"switchx: {sentence}", file=sys.stderr)
+    remark(sentence)
 
 
 def own_source(config: DataConfig) -> Any:

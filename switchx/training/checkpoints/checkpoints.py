@@ -1,7 +1,6 @@
 """The checkpoints of a run that trains: saved in the background, restored onto any mesh."""
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import orbax.checkpoint as ocp
 
 from switchx import hosts, storage
 from switchx.errors import RunError, UserError, first_line
+from switchx.terminal import remark
 from switchx.training.checkpoints.best import Best
 from switchx.training.checkpoints.failures import store_failure, why
 from switchx.training.checkpoints.fingerprints import fingerprints, first_difference, kinds
@@ -208,10 +208,9 @@ class Checkpoints:
         for step in reversed(steps):
             restored, reason = self._try(step)
             if restored is None:
-                print(
-                    f"switchx: the checkpoint of step {step} cannot be read ({reason[:200]}); "
-                    "trying the one before it.",
-                    file=sys.stderr,
+                remark(
+                    f"the checkpoint of step {step} cannot be read ({reason[:200]}); "
+                    "trying the one before it."
                 )
                 continue
             self._put_aside([damaged for damaged in steps if damaged > step])
@@ -259,7 +258,7 @@ class Checkpoints:
             aside = storage.set_aside(
                 self._directory / str(step), self._directory.parent / "damaged"
             )
-            print(f"switchx: the checkpoint of step {step} is now {aside}.", file=sys.stderr)
+            remark(f"the checkpoint of step {step} is now {aside}.")
         if steps:
             hosts.barrier("past damaged checkpoints")
             self._manager.reload()
