@@ -46,6 +46,11 @@ def remark(sentence: str) -> None:
     print(f"switchx: {sentence}", file=sys.stderr, flush=True)
 
 
+def counted(number: int, name: str) -> str:
+    """A number of things: 1 host, 2,048 devices."""
+    return f"{number:,} {name}{'s' if number != 1 else ''}"
+
+
 def side_by_side(values: Mapping[str, float], width: int = 96) -> list[str]:
     """Names and numbers in lines, as many pairs to a line as fit."""
     longest = max(map(len, values), default=0)

@@ -16,6 +16,7 @@ from switchx.hosts.connection import Connection
 from switchx.hosts.job import Job
 from switchx.hosts.listening import Listener, free_port
 from switchx.hosts.secret import VARIABLE, Secret, join
+from switchx.terminal import counted
 
 _ANSWER_SECONDS = 10.0
 
@@ -125,7 +126,9 @@ class _Host0:
 
     def _missing(self, turned_away: int) -> RunError:
         missing = [i for i in range(1, self._job.count) if i not in self._connections]
-        strangers = f"; {_strangers(turned_away)} did not know its secret" if turned_away else ""
+        strangers = (
+            f"; {counted(turned_away, 'connection')} did not know its secret" if turned_away else ""
+        )
         return RunError(
             f"{self._job.reason}, and {_processes(missing)} did not start within "
             f"{self._timeout:g} s{strangers}: start the same command on every host, or "
@@ -187,10 +190,6 @@ def _no_secret(job: Job, timeout: float) -> RunError:
 
 def _processes(numbers: list[int]) -> str:
     return f"process{'es' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-
-
-def _strangers(count: int) -> str:
-    return f"{count} connection{'s' if count > 1 else ''}"
 
 
 def _difference(index: int, theirs: Mapping[str, str], ours: Mapping[str, str]) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from switchx.planning.fit import Fit, Point
 from switchx.planning.plan import Plan
+from switchx.terminal import counted
 
 GB = 10**9
 NETWORKS = {"ici": "network within a slice", "dcn": "network between slices"}
@@ -85,9 +86,12 @@ def refusal(plan: Plan) -> str:
 
 
 def _head(plan: Plan) -> list[str]:
-    counts = [_count(plan.chips, "chip" if plan.chip else "CPU device"), _count(plan.hosts, "host")]
+    counts = [
+        counted(plan.chips, "chip" if plan.chip else "CPU device"),
+        counted(plan.hosts, "host"),
+    ]
     if plan.slices > 1:
-        counts.insert(0, _count(plan.slices, "slice"))
+        counts.insert(0, counted(plan.slices, "slice"))
     mesh = ", ".join(f"MESH_{axis.upper()}={size}" for axis, size in plan.mesh.items())
     lines = [f"{plan.topology}: {', '.join(counts)}", mesh]
     named = [f"{name}={value!r}" for name, value in plan.settings.items()]
@@ -195,7 +199,3 @@ def _gb(count: int | None) -> str:
 def _ms(seconds: float) -> str:
     ms = 1000 * seconds
     return f"{ms:,.1f}" if ms >= 1 or not ms else f"{ms:.2g}"
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' if number != 1 else ''}"

@@ -10,7 +10,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from switchx.errors import UserError
-from switchx.terminal import table
+from switchx.terminal import counted, table
 
 # From the slowest network to the fastest: later axes get the nearer devices.
 MESH_AXES = ("replica", "data", "expert", "model")
@@ -58,7 +58,7 @@ def resolve(config: MeshConfig, num_devices: int) -> dict[str, int]:
         sizes[rest[0]] = num_devices // known
     if math.prod(sizes.values()) != num_devices:
         raise UserError(
-            f"{config} does not fit {num_devices} device{'s' if num_devices > 1 else ''}: "
+            f"{config} does not fit {counted(num_devices, 'device')}: "
             f"their product must be {num_devices} (-1 takes what the others leave)."
         )
     return sizes
@@ -111,7 +111,7 @@ def describe(mesh: Mesh) -> str:
     """One line for a person: axis sizes and the devices beneath them."""
     sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
     kind = mesh.devices.flat[0].device_kind
-    return f"{sizes} over {mesh.size} {kind} device{'s' if mesh.size > 1 else ''}"
+    return f"{sizes} over {counted(mesh.size, f'{kind} device')}"
 
 
 def mesh_table(mesh: Mesh, fully_sharded: bool) -> list[str]:
@@ -124,14 +124,10 @@ def mesh_table(mesh: Mesh, fully_sharded: bool) -> list[str]:
     }
     hosts = len({device.process_index for device in mesh.devices.flat})
     kind = mesh.devices.flat[0].device_kind
-    counts = [_count(mesh.size, f"{kind} device"), _count(hosts, "host")]
+    counts = [counted(mesh.size, f"{kind} device"), counted(hosts, "host")]
     rows = [(axis, size, carries[axis]) for axis, size in mesh.shape.items()]
     devices = ("devices", mesh.size, ", ".join(counts))
     return table([("axis", "size", "shares out"), *rows, devices])
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number:,} {name}{'s' if number != 1 else ''}"
 
 
 def platform() -> str:

@@ -9,7 +9,7 @@ from switchx.sweeps.figures import Figures
 from switchx.sweeps.folder import Point
 from switchx.sweeps.making import Made
 from switchx.sweeps.times import Time, own_steps
-from switchx.terminal import clock, table
+from switchx.terminal import clock, counted, table
 
 if TYPE_CHECKING:
     from switchx.planning.topology import Topology
@@ -73,7 +73,7 @@ class Planned:
 
     def _counts(self) -> str:
         count = len(self.points)
-        return f"{count} point{'s' if count != 1 else ''} in {self.directory}"
+        return f"{counted(count, 'point')} in {self.directory}"
 
     def _totals(self) -> dict[str, Any]:
         """Of what is to be computed: steps that a fork takes over count once."""
