@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from switchx import storage
+from switchx.checks import at_least
 from switchx.cli.flags import load
+from switchx.cli.new_run import check_new_run
 from switchx.errors import UserError
 from switchx.terminal import remark
 
@@ -41,11 +43,9 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: the source or the configuration is not usable; nothing has been written then.
     """
-    if args.model_dir is None:
-        raise UserError("--model_dir is required: name the run directory to write.")
-    if args.step is not None and args.step < 0:
-        raise UserError(f"--step={args.step} must be at least 0.")
-    storage.check_new(args.model_dir, "--model_dir")
+    check_new_run(args)
+    if args.step is not None:
+        at_least("--step", args.step, 0)
     from switchx.interop import open_source
 
     source = open_source(args.kind, args.input)

@@ -4,9 +4,8 @@ import argparse
 import dataclasses
 import json
 
-from switchx import storage
 from switchx.cli.flags import request
-from switchx.cli.from_dir import saved_config
+from switchx.cli.new_run import check_new_run, saved_config
 from switchx.errors import UserError
 from switchx.terminal import remark
 
@@ -58,14 +57,12 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: the model cannot be pruned so; nothing has been written then.
     """
-    if args.model_dir is None:
-        raise UserError("--model_dir is required: name the run directory to write.")
     if args.spread and (args.experts is None or args.experts < 2):
         raise UserError(
             "--spread needs --experts=N of at least 2, the average: with one expert a layer there "
             "is nothing to spread, and --to_dense keeps that."
         )
-    storage.check_new(args.model_dir, "--model_dir")
+    check_new_run(args)
     saved = saved_config(args.from_dir)
     from switchx.api.pruning import Asked, prune
     from switchx.reports import pruning, results

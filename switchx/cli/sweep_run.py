@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from switchx import storage
+from switchx.checks import at_least
 from switchx.cli.flags import request
 from switchx.errors import RunError, UserError
 from switchx.terminal import remark
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Works until nothing is left that this process could do."""
-    if args.slots < 1:
-        raise UserError(f"--slots={args.slots} must be at least 1.")
+    at_least("--slots", args.slots, 1)
     folder = _folder(args)
     if args.slots > 1:
         return _run_slots(args, folder)

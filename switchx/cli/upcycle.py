@@ -5,7 +5,7 @@ import dataclasses
 
 from switchx import storage
 from switchx.cli.flags import request
-from switchx.cli.from_dir import saved_config
+from switchx.cli.new_run import check_new_run, saved_config
 from switchx.errors import UserError
 
 EPILOG = """\
@@ -29,9 +29,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
       UserError: the two models do not fit; nothing has been written then.
     """
-    if args.model_dir is None:
-        raise UserError("--model_dir is required: name the run directory to write.")
-    storage.check_new(args.model_dir, "--model_dir")
+    check_new_run(args)
     saved = saved_config(args.from_dir)
     from switchx.interop.new_run import bring_vocabulary, write_run
     from switchx.interop.upcycling import Upcycled, check_sizes

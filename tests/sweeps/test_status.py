@@ -138,7 +138,7 @@ def test_mistakes(tmp_path, capsys):
         assert main(["sweep", "status", *flags.split()]) == 2
         assert sentence in capsys.readouterr().err
     assert main(["sweep", "run", "--slots=0"]) == 2
-    assert "--slots=0 must be at least 1." in capsys.readouterr().err
+    assert "--slots=0 must be a whole number of at least 1." in capsys.readouterr().err
 
 
 def test_gpus_are_shared_out_among_slots_and_cores_are_not():

@@ -1,13 +1,21 @@
-"""The run that a command makes another run of: --from_dir."""
+"""A run's directory that a command makes: --model_dir, and --from_dir where of another run."""
 
+import argparse
 from pathlib import Path
 
 from switchx import storage
 from switchx.errors import UserError
 
 
+def check_new_run(args: argparse.Namespace) -> None:
+    """Raises UserError unless --model_dir names a place where nothing is yet."""
+    if args.model_dir is None:
+        raise UserError("--model_dir is required: name the run directory to write.")
+    storage.check_new(args.model_dir, "--model_dir")
+
+
 def saved_config(from_dir: str) -> Path:
-    """Its config.gin.
+    """config.gin of the run that --from_dir names.
 
     Raises:
       UserError: no run was started there, or it has no checkpoint.
