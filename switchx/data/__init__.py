@@ -5,6 +5,7 @@ Importing this is free; TensorFlow and seqio are imported when a pipeline is bui
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,18 @@ from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.errors import UserError
 
 if TYPE_CHECKING:
-    from switchx import storage
+    # These from __getattr__:
+    from switchx.data.checks import (
+        asked_ids,
+        check_objective,
+        check_settings,
+        known_ids,
+        preflight,
+    )
     from switchx.data.grading import GradedTask
     from switchx.data.prepared.set_plan import SetInfo
-    from switchx.data.tasks.ids import Ids
-    from switchx.data.texts import Text
+    from switchx.data.tasks.vocabulary_files import vocabulary_model
+    from switchx.data.texts import Text, read_text
 
 __all__ = [
     "Batch",
@@ -51,52 +59,22 @@ __all__ = [
 ]
 
 
-def preflight(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
-    """Raises UserError with the one thing that is missing or wrong about these splits' data."""
-    from switchx.data import checks
-
-    checks.check(config, splits)
-
-
-def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
-    """The part of `preflight` that takes moments: what is known without TensorFlow."""
-    from switchx.data import checks
-
-    checks.check_settings(config, splits)
+# What is imported when it is first asked for, and where it is.
+_ELSEWHERE = {
+    "asked_ids": "checks",
+    "check_objective": "checks",
+    "check_settings": "checks",
+    "known_ids": "checks",
+    "preflight": "checks",
+    "read_text": "texts",
+    "vocabulary_model": "tasks.vocabulary_files",
+}
 
 
-def check_objective(config: DataConfig) -> None:
-    """Raises UserError where the lengths cannot hold the objective, as far as known in moments."""
-    from switchx.data import checks
-
-    checks.check_objective(config)
-
-
-def known_ids(config: DataConfig, fetched: bool = False) -> "Ids | None":
-    """What the ids of a config's vocabulary are; None where unknown yet.
-
-    Args:
-      fetched: whether a vocabulary at a URL is read for it.
-
-    Raises:
-      UserError: a vocabulary that lies here cannot be read.
-    """
-    from switchx.data import checks
-
-    return checks.known_ids(config, fetched)
-
-
-def asked_ids(config: DataConfig) -> "Ids | None":
-    """What a task of the user's says of its vocabulary, which TensorFlow takes seconds to tell.
-
-    None where it cannot be asked here, or is none that alone knows it.
-
-    Raises:
-      UserError: it needs more sentinels at these lengths than there are.
-    """
-    from switchx.data import checks
-
-    return checks.asked_ids(config)
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ELSEWHERE[name]}"), name)
 
 
 def vocabulary(config: DataConfig) -> Vocabulary:
@@ -114,17 +92,6 @@ def vocabulary(config: DataConfig) -> Vocabulary:
     from switchx.data.tasks.lookup import open_vocabulary
 
     return open_vocabulary(config)
-
-
-def vocabulary_model(config: DataConfig) -> bytes | None:
-    """The SentencePiece model that a config's vocabulary is, where that is known in moments.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    from switchx.data.tasks import vocabulary_files
-
-    return vocabulary_files.model_here(config)
 
 
 def vocabulary_digest(config: DataConfig) -> str:
@@ -289,17 +256,6 @@ def task_eval_batches(config: DataConfig) -> dict[str, Callable[[], Iterator[Bat
         from switchx.data.tasks.lookup import evaluated_tasks
 
     return {task: functools.partial(eval_batches, config, task) for task in evaluated_tasks(config)}
-
-
-def read_text(path: "storage.AnyPath", setting: str) -> "Text":
-    """Reads a file of plain text; of a long one even parts: see `switchx.data.texts`.
-
-    Raises:
-      UserError: it cannot be read, is not UTF-8, or holds no text.
-    """
-    from switchx.data import texts
-
-    return texts.read_text(path, setting)
 
 
 def text_batches(text: "Text", config: DataConfig) -> list[Batch]:

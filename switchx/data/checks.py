@@ -19,8 +19,8 @@ from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
 
-def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
-    """Raises UserError with the first thing that would stop the reading of these splits.
+def preflight(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
+    """Raises UserError with the one thing that is missing or wrong about these splits' data.
 
     What can be known without TensorFlow comes first, within moments.
     """
@@ -56,7 +56,7 @@ def check(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
 
 
 def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
-    """Raises UserError for what is wrong in the settings and in the files that they name.
+    """The part of `preflight` that takes moments: the settings, and the files that they name.
 
     Without TensorFlow: of tasks that it would have to be asked about, little is known here.
     """
@@ -151,7 +151,13 @@ def _check_text_is_read(provider: Any, config: DataConfig) -> None:
 
 
 def asked_ids(config: DataConfig) -> Ids | None:
-    """See `switchx.data.asked_ids`."""
+    """What a task of the user's says of its vocabulary, which TensorFlow takes seconds to tell.
+
+    None where it cannot be asked here, or is none that alone knows it.
+
+    Raises:
+      UserError: it needs more sentinels at these lengths than there are.
+    """
     others = config.mixture_or_task_name in (names.NO_TASK, "") or config.prepared_dir is not None
     if others or vocabulary_files.chosen(config) != "default":
         return None

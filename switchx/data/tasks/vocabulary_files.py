@@ -55,7 +55,7 @@ def known(config: DataConfig, fetched: bool = False) -> Vocabulary | None:
     return open_chosen(config) if here and opens_at_once(config) else None
 
 
-def model_here(config: DataConfig) -> bytes | None:
+def vocabulary_model(config: DataConfig) -> bytes | None:
     """The SentencePiece model of a config's vocabulary, where it is one and need not be built.
 
     Raises:
