@@ -154,19 +154,21 @@ class Transformer(nnx.Module):
             encoder_token_BM, groupings.encoder, enc, encoder_segment_BM
         )
 
-        L = decoder_token_BL.shape[1]
         query_BL, encoder_key_BM = None, (encoder_token_BM > 0).astype(jnp.int32)
         if segments is not None:
             query_BL, encoder_key_BM = segments.decoder_BL, segments.encoder_BM
-        key_BL = query_BL
+        key_BL, routed_BL = query_BL, decoder_mask_BL
         if groupings.decoder.filling is not None:
-            # As flaxformer's: what has no target sees nothing, and so all alike.
+            # As flaxformer's: what has no target sees nothing, and so all alike, and it goes by the
+            # decoder's input tokens which are routed as what they are.
             of_one_BL = jnp.ones_like(decoder_token_BL) if query_BL is None else query_BL
             query_BL = jnp.where(decoder_mask_BL, of_one_BL, -1)
+            routed_BL = decoder_mask_BL | (decoder_token_BL > 0)
+        L = decoder_token_BL.shape[1]
         context = DecoderContext(
             bias_HW=None if self.decoder_bias is None else self.decoder_bias(L, L),
             visibility=Visibility(query_BL, key_BL, causal=True),
-            mask_BL=self._routed(decoder_token_BL, decoder_mask_BL, groupings.decoder),
+            mask_BL=routed_BL,
             grouping=groupings.decoder,
             encoder_visibility=Visibility(query_BL, encoder_key_BM),
             encoded_BMD=encoded_BMD,
@@ -203,14 +205,6 @@ class Transformer(nnx.Module):
             return output
         ranges = {**ranges, "logits": Range.of(logits_BLV)}
         return dataclasses.replace(output, encoder_ranges=ranges)
-
-    def _routed(
-        self, decoder_token_BL: jax.Array, decoder_mask_BL: jax.Array, grouping: Grouping
-    ) -> jax.Array:
-        """bool, what is routed as what it is; flaxformer goes by the decoder's input tokens."""
-        if grouping.filling is None:
-            return decoder_mask_BL
-        return decoder_mask_BL | (decoder_token_BL > 0)
 
     @jax.named_scope("encoder")
     def encode(
