@@ -23,7 +23,7 @@ def relu(x: jax.Array, apart: bool = False) -> jax.Array:
     TPU compiler keeps x too, or packs the signs into bits, each at more than a product's cost.
 
     Args:
-      apart: whether a loop over layers has both passes apart: see `function_of`.
+      apart: whether the forward and the backward pass are loops of their own.
     """
     return jnp.maximum(x, 0)
 
@@ -65,7 +65,7 @@ ACTIVATIONS = {
 
 
 def function_of(name: str, apart: bool) -> Function:
-    """The activation of this name; `apart`: whether its backward pass is in a loop of its own."""
+    """The activation of this name; `apart`: see `relu`."""
     function = ACTIVATIONS[name].function
     return functools.partial(relu, apart=True) if apart and function is relu else function
 

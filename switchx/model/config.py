@@ -124,7 +124,7 @@ class ModelConfig:
 
     @property
     def passes_apart(self) -> bool:
-        """Whether layers run forward and backward in loops of their own, with nothing of both."""
+        """Whether both passes over layers are loops of their own, and nothing is computed again."""
         return self.scan and self.remat == "none"
 
     @property

@@ -8,7 +8,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from switchx.sharding import platform
 
-# Of the kernel's gradient the rows, of theirs the kernel.
+# What the kernel's gradient needs, the rows, and what theirs needs, the kernel.
 Residuals = tuple[jax.Array | None, jax.Array | None]
 
 

@@ -173,7 +173,10 @@ class SwitchConfig:
         if self.expert_dropout_rate is not None:
             below_one("EXPERT_DROPOUT_RATE", self.expert_dropout_rate)
         self._check_balance()
-        # What makes no sense together is refused by what makes it senseless.
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """What makes no sense together is refused by what makes it senseless."""
         DISPATCHERS[self.dispatcher].check(self)
         for causal in (False, True):
             self.policy(causal)

@@ -27,7 +27,7 @@ _MOST_FILLED = {"cpu": Fraction(1, 2)}
 
 
 def packed_shares(slots: Slots, choices: int, groups: int) -> list[int | None]:
-    """Of the experts of each width, about how many slots on a device are filled; None: not packed.
+    """About how many of an expert's slots on a device are filled, for each width; None: not packed.
 
     Args:
       slots: of a group, which has so many choices.

@@ -31,7 +31,7 @@ def indices(assignment: Assignment, slots: Slots, P: int) -> tuple[jax.Array, ja
 
 
 def by_width(x_PQ: jax.Array, slots: Slots, groups: int) -> list[jax.Array]:
-    """What each of a device's slots has, by its expert: of each width [P, E, R, ...].
+    """An array over a device's slots, taken apart by expert: [P, E, R, ...] for each width.
 
     Args:
       groups: of a device.

@@ -114,7 +114,7 @@ def _computed(
 
 
 def _per_slot(noise: Noise, slots: Sequence[int], F: int, C: int) -> Noise:
-    """Keys of each of the slots [E, P, R], whose numbers are those of the groups' [E, C, F]."""
+    """A key for each slot [E, P, R]: its F numbers are its share of its group's [E, C, F]."""
     if noise.silent:
         return noise
     E, P, R = slots

@@ -94,7 +94,7 @@ def sizes(expert_N: jax.Array, E: int) -> jax.Array:
 
 
 def argsort(key_R: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The stable order of the keys, and its inverse: who stands where, and where each stands."""
+    """The stable order of the keys, and its inverse: the place of each key in it."""
     number_R = jnp.arange(key_R.shape[0], dtype=jnp.int32)
     _, order_R = jax.lax.sort_key_val(key_R, number_R, is_stable=True)
     return order_R, jnp.zeros_like(order_R).at[order_R].set(number_R, unique_indices=True)

@@ -22,10 +22,10 @@ _PRODUCTS, _BYTES, _BEGIN = 4 * 128 * 128, 546, 150
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Of one product.
+    """How one product is cut.
 
     Attributes:
-      rows, inputs, outputs: of a tile; `inputs` all that there are, where they are summed over.
+      rows, inputs, outputs: of a tile; all inputs that there are, where they are summed over.
       block: rows that are multiplied at a time.
       parallel: dimensions of the grid beside that of the visits.
       cycles: of an expert, by the count.
@@ -41,7 +41,7 @@ class Tiles:
 
 @functools.cache
 def of_rows(R: int, share: int, K: int, N: int, itemsize: int) -> Tiles | None:
-    """Of [R, K], `share` rows an expert, times kernels [E, K, N]; None if none fit."""
+    """For [R, K], `share` rows an expert, times kernels [E, K, N]; None if none fit."""
 
     def tiles() -> Iterator[Tiles]:
         for (rows, block), (n, outputs) in itertools.product(_rows(R), _parts(N)):
@@ -57,7 +57,7 @@ def of_rows(R: int, share: int, K: int, N: int, itemsize: int) -> Tiles | None:
 
 @functools.cache
 def of_outer(R: int, share: int, D: int, F: int, itemsize: int) -> Tiles | None:
-    """Of [R, D] turned, times [R, F], for each expert; None if none fit."""
+    """For x^T dy of [R, D] and [R, F] for each expert; None if none fit."""
 
     def tiles() -> Iterator[Tiles]:
         for (rows, block), (d, inputs), (f, outputs) in itertools.product(
@@ -74,7 +74,7 @@ def of_outer(R: int, share: int, D: int, F: int, itemsize: int) -> Tiles | None:
 
 
 def _cycles(visits: float, multiplied: float, each: int, once: int) -> float:
-    """Of an expert's visits, each of which moves bytes, and one of them `once` bytes more."""
+    """Cycles of an expert's visits, each of which moves bytes, and one of them `once` more."""
     products = multiplied / visits / _PRODUCTS + _BEGIN
     others = (visits - 1) * max(products, each / _BYTES)
     return others + max(products, (each + once) / _BYTES)

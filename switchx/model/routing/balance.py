@@ -43,8 +43,8 @@ class Tally:
     Attributes:
       tokens: int32.
       count_E: int32, the choices that fell on each expert, before capacity.
-      below_EQ: int32, of how many tokens the margin for an expert is at most EDGES_Q; None where no
-        quantile is looked for.
+      below_EQ: int32, how many tokens have a margin for an expert of at most each of EDGES_Q; None
+        where no quantile is looked for.
       prob_E: float32, the router's probabilities; None where no loss is over the batch.
     """
 
@@ -95,7 +95,7 @@ def margins(score_GSE: jax.Array, top_k: int) -> jax.Array:
 
 
 def _counted(margin_GSE: jax.Array, mask_GS: jax.Array) -> jax.Array:
-    """Of how many tokens the margins are at most each edge, int32 [E, Q].
+    """How many tokens have a margin of at most each edge, int32 [E, Q].
 
     Edge by edge, as all at once would be an array of Q times the margins; and of each group first,
     so that devices add up once.
@@ -132,7 +132,7 @@ def moved_by_quantiles(bias_NE: jax.Array, tally: Tally, share: float, top_k: in
 
 
 def _read_off(below_NEQ: jax.Array, wanted_N1: jax.Array) -> jax.Array:
-    """Where so many margins lie below, between two edges in proportion; [N, E]."""
+    """The margin that so many lie below, interpolated between two edges; [N, E]."""
     last = len(EDGES_Q) - 1
     reached_NE = jnp.sum(below_NEQ < wanted_N1[..., None], axis=-1)
     upper_NE = jnp.clip(reached_NE, 1, last)

@@ -22,14 +22,14 @@ class Slots:
 
     @classmethod
     def of(cls, capacity: "int | Slots", experts: Sequence[int]) -> "Slots":
-        """Of layers that have so many experts of each width."""
+        """Those of a layer with so many experts of each width; a number is for each of them."""
         if isinstance(capacity, int):
             return cls(tuple((number, capacity) for number in experts))
         assert [number for number, _ in capacity.by_width] == [*experts]
         return capacity
 
     def of_groups(self, groups: int) -> "Slots":
-        """Of so many groups together, an expert's slots of the first before those of the second."""
+        """Those of so many groups together, an expert's in the first group before the second's."""
         return Slots(tuple((experts, groups * slots) for experts, slots in self.by_width))
 
     @property
@@ -44,7 +44,7 @@ class Slots:
         return self._chosen(number, of_width)
 
     def numbered(self, expert: jax.Array, slot: jax.Array) -> jax.Array:
-        """An expert's slot in the one line of all experts' slots."""
+        """int32, the number of an expert's slot among all experts' slots, expert by expert."""
         of_width, first, before = [], 0, 0
         for experts, slots in self.by_width:
             own = (expert - first if first else expert) * slots + slot
@@ -53,7 +53,7 @@ class Slots:
         return self._chosen(expert, of_width)
 
     def _chosen(self, expert: jax.Array, of_width: Sequence[jax.Array]) -> jax.Array:
-        """Of what would hold of each width, what holds of the experts' own."""
+        """For each expert the entry of its width, of one entry for each width."""
         chosen, first = of_width[0], 0
         for (experts, _), later in zip(self.by_width, of_width[1:], strict=False):
             first += experts
