@@ -269,8 +269,8 @@ def text_batches(text: "Text", config: DataConfig) -> list[Batch]:
     return texts.text_batches(text, config, vocabulary(config))
 
 
-def described_sources(config: DataConfig, split: str = "train") -> list[str]:
-    """A line for each of a config's tasks that read files of text: which, and what a document is.
+def described_sources(config: DataConfig) -> list[str]:
+    """A line for each of a config's tasks of text: its training files, and what a document is.
 
     None of a prepared set.
     """
@@ -278,7 +278,7 @@ def described_sources(config: DataConfig, split: str = "train") -> list[str]:
         return []
     from switchx.data.tasks import text_files
 
-    return text_files.described(config, split)
+    return text_files.described(config)
 
 
 def other_sources(config: DataConfig, globs: Mapping[str, str]) -> list[str]:

@@ -105,13 +105,9 @@ class RunRecord:
 
 
 def read_runs(
-    places: Mapping[str, storage.AnyPath], finished: bool = True
+    places: Mapping[str, storage.AnyPath],
 ) -> tuple[list[RunRecord], list[LeftOut]]:
-    """The runs in directories, by their names, and what cannot be shown.
-
-    Args:
-      finished: whether those that have not ended are left out.
-    """
+    """The runs in directories, by their names, that have ended, and what cannot be shown."""
 
     def read(name: str) -> RunRecord | LeftOut:
         try:
@@ -124,7 +120,7 @@ def read_runs(
     runs = [run for run in found if isinstance(run, RunRecord)]
     left_out = [run for run in found if isinstance(run, LeftOut)]
     for run in list(runs):
-        why = _why_not(run, finished)
+        why = _why_not(run)
         if why:
             runs.remove(run)
             left_out.append(LeftOut(run.name, why))
@@ -140,10 +136,10 @@ def check_measured(runs: Sequence[RunRecord]) -> None:
             )
 
 
-def _why_not(run: RunRecord, finished: bool) -> str | None:
+def _why_not(run: RunRecord) -> str | None:
     if not run.steps_done:
         return "it has no metrics yet"
-    if finished and not run.is_finished:
+    if not run.is_finished:
         return f"it is at step {run.steps_done:,} of {run.train_steps:,}"
     return None
 

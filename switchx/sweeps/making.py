@@ -12,7 +12,6 @@ from switchx.sweeps import points, statement
 from switchx.sweeps.folder import FILE, Point, SweepFolder
 from switchx.sweeps.points import Resolved
 from switchx.sweeps.saved_gin import SAVED
-from switchx.sweeps.statement import Statement
 
 _AT_ONCE = 16  # requests to a bucket
 
@@ -100,7 +99,7 @@ def make(request: Request, sweep_dir: str | None = None) -> Made:
     now = {point.name for point in folder.points}
     listed = {point.name for point in before.points} if before else set()
     if before is not None:
-        _check_same_sweep(before, folder, stated)
+        _check_same_sweep(before, folder)
     _check_untouched(folder)
     return Made(
         folder,
@@ -131,7 +130,7 @@ def _with_names(resolved: Sequence[Resolved], path: Path) -> list[Resolved]:
     return [named(each) for each in resolved]
 
 
-def _check_same_sweep(before: SweepFolder, folder: SweepFolder, stated: Statement) -> None:
+def _check_same_sweep(before: SweepFolder, folder: SweepFolder) -> None:
     where = f"SWEEP_DIR={str(folder.path)!r}"
     if before.name != folder.name:
         raise UserError(

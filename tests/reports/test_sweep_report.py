@@ -162,7 +162,7 @@ def test_a_run_has_ended_once_its_last_step_is_evaluated(tmp_path):
     found, left_out = runs.read_runs({"run": path})
     assert (found, left_out[0].why) == ([], "it is at step 950 of 1,000")
     (path / "metrics.jsonl").write_text("".join([rows[0], "{}\n", rows[1]]))
-    found, left_out = runs.read_runs({"run": path}, finished=False)
+    found, left_out = runs.read_runs({"run": path})
     assert found == []
     assert "is damaged" in left_out[0].why
 

@@ -68,15 +68,15 @@ def check(config: DataConfig, task: str, split: str) -> Given:
     return found.of(language)
 
 
-def described(config: DataConfig, split: str) -> list[str]:
-    """A line for each task of text in a config: its files, what the first is, what a document is.
+def described(config: DataConfig) -> list[str]:
+    """A line for each task of text: its training files, what the first is, what a document is.
 
     Raises:
       UserError: there is no file, or the first cannot be read.
     """
     lines = []
     for name in (name for name in config.names if name in names.TEXT_TASKS):
-        found = check(config, name, split)
+        found = check(config, name, "train")
         paths = list(check_there(found))
         first = open_records(paths[0], found.setting)
         what = first.format.name + (f" in {first.compression}" if first.compression else "")

@@ -22,6 +22,8 @@ from switchx.reports.laws.solve import minimise
 
 DELTA = 1e-3
 _FEWEST_POINTS, _FEWEST_BUDGETS = 4, 3
+# Runs are of one budget whose compute is at most this share above its smallest.
+_SAME = 0.1
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Minimum:
 
     Attributes:
       flops: of the budget, the geometric mean of its runs.
-      at: the variable's value there, and the interval of it over resamples, `low` to `high`.
+      at: N there, and the interval of it over resamples, `low` to `high`.
       loss: nats a token, by the parabola.
-      curvature: c of the parabola ln L = ln `loss` + c (log10 (value / `at`))^2.
+      curvature: c of the parabola ln L = ln `loss` + c (log10 (N / `at`))^2.
       points: the numbers of the points that it is drawn through.
     """
 
@@ -58,34 +60,31 @@ class IsoFlops:
 
 def isoflops(
     flops_P: np.ndarray,
-    values_P: np.ndarray,
+    N_P: np.ndarray,
     loss_P: np.ndarray,
-    variable: str = "N",
-    same: float = 0.1,
     seed: int = 0,
     resamples: int = 1000,
     confidence: float = 0.95,
 ) -> IsoFlops:
-    """Where each budget's loss is lowest, and value = k C^g through those.
+    """Where each budget's loss is lowest, and N = k C^g through those.
 
-    Each parabola is of ln L in the log10 of the variable, by Huber's loss with delta 0.001; the
+    Each parabola is of ln L in log10 N, by Huber's loss with delta 0.001; the
     power law by least squares of logs. Resamples are drawn among each budget's runs.
 
     Args:
       flops_P: compute of each run, training included.
-      values_P: the variable, parameters or tokens of each run.
-      same: runs are of one budget when their compute is at most this share above its smallest.
+      N_P: parameters of each run.
 
     Raises:
       TooFewPointsError: fewer than 3 budgets with a minimum among their points.
     """
-    form = f"{variable} at the lowest loss = k C^g"
-    used, left = usable({"C": flops_P, variable: values_P}, loss_P)
-    flops_P, values_P, loss_P = (np.asarray(x, float) for x in (flops_P, values_P, loss_P))
+    form = "N at the lowest loss = k C^g"
+    used, left = usable({"C": flops_P, "N": N_P}, loss_P)
+    flops_P, N_P, loss_P = (np.asarray(x, float) for x in (flops_P, N_P, loss_P))
     random = np.random.default_rng(seed)
     minima, samples, left_out = [], [], list(left)
-    for points in _budgets(flops_P, used, same):
-        budget = _Budget(np.log10(values_P[points]), np.log(loss_P[points]))
+    for points in _budgets(flops_P, used):
+        budget = _Budget(np.log10(N_P[points]), np.log(loss_P[points]))
         why = budget.without_minimum()
         if why:
             left_out += [LeftOut(int(point), why) for point in points]
@@ -100,10 +99,10 @@ def isoflops(
     return IsoFlops(tuple(minima), fit)
 
 
-def _budgets(flops_P: np.ndarray, used: np.ndarray, same: float) -> list[np.ndarray]:
+def _budgets(flops_P: np.ndarray, used: np.ndarray) -> list[np.ndarray]:
     groups: list[list[int]] = []
     for point in used[np.argsort(flops_P[used], kind="stable")]:
-        if groups and flops_P[point] <= flops_P[groups[-1][0]] * (1 + same):
+        if groups and flops_P[point] <= flops_P[groups[-1][0]] * (1 + _SAME):
             groups[-1].append(point)
         else:
             groups.append([point])
@@ -115,7 +114,7 @@ class _Budget:
     """The runs of one budget. Letters: R fits, P points, K the 3 coefficients of a parabola.
 
     Attributes:
-      logs_P: log10 of the variable.
+      logs_P: log10 N.
       target_P: ln L.
     """
 
