@@ -9,7 +9,7 @@ import jax
 from switchx import hosts
 from switchx.terminal import Progress, side_by_side
 from switchx.training.freezing import step_flops
-from switchx.training.metrics import MetricWriter, NoWriter, Rates
+from switchx.training.metrics import MetricWriter, NoWriter, Throughput
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.readings import Result, Scores, as_fields, read_metrics
 from switchx.training.state import Setup
@@ -109,7 +109,7 @@ class RunLog:
         self._progress.close()
 
 
-def _rates(setup: Setup) -> Rates:
+def _rates(setup: Setup) -> Throughput:
     run, batch = setup.run, setup.run.batch
     device = setup.mesh.devices.flat[0]
     if device.platform == "cpu":
@@ -120,4 +120,4 @@ def _rates(setup: Setup) -> Rates:
         peak = peak_flops(device.device_kind, run.model.dtype)
         peak = peak and peak * setup.mesh.size
     tokens = batch.batch_size * (batch.input_length + batch.target_length)
-    return Rates(tokens, step_flops(run, setup.model), peak)
+    return Throughput(tokens, step_flops(run, setup.model), peak)

@@ -138,7 +138,7 @@ def layer_names(config: ModelConfig) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rates:
+class Throughput:
     """Turns elapsed time into rates.
 
     Attributes:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from switchx.model.dispatch import sorted_tiles
-from switchx.model.dispatch.sorted_blocks import Blocks
+from switchx.model.dispatch.sorted_blocks import XlaLoops
 from switchx.model.dispatch.sorted_mosaic import MosaicTiles
 from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import TritonTiles
@@ -100,7 +100,7 @@ def test_tiles_on_a_mesh(small_tiles):
     with jax.set_mesh(make_mesh(MeshConfig(1, 2, 1), jax.devices()[:2])):
         found, expected = (
             jit(jax.grad(functools.partial(loss, form=form), (0, 1)))(x_VRD, kernel_EDD)
-            for form in (MosaicTiles(24, "highest"), Blocks(32, 24, "highest"))
+            for form in (MosaicTiles(24, "highest"), XlaLoops(32, 24, "highest"))
         )
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

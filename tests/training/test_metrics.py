@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from switchx.errors import UserError
-from switchx.training.metrics import MetricWriter, Rates, layer_names
+from switchx.training.metrics import MetricWriter, Throughput, layer_names
 from switchx.training.peak import measured_matmul_rate, peak_flops
 from switchx.training.run_reader import metric_rows
 from switchx.writers import Writers
@@ -139,14 +139,14 @@ def test_layer_names_say_which_part_has_experts():
 
 
 def test_rates():
-    rates = Rates(tokens_per_step=100, flops_per_step=5e9, peak_flops=1e11).over(20, 2.0)
+    rates = Throughput(tokens_per_step=100, flops_per_step=5e9, peak_flops=1e11).over(20, 2.0)
     assert rates == {
         "steps_per_second": 10.0,
         "tokens_per_second": 1000.0,
         "model_flops_per_second": 5e10,
         "utilisation": 0.5,
     }
-    assert "utilisation" not in Rates(100, 5e9).over(20, 2.0)
+    assert "utilisation" not in Throughput(100, 5e9).over(20, 2.0)
 
 
 def test_peaks_by_device_kind():

@@ -22,7 +22,7 @@ def rows_of(scope: str) -> tuple[int, int] | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocks:
+class XlaLoops:
     """One form of the products, see sorted_product.
 
     Attributes:

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import jax
 
-from switchx.model.dispatch.sorted_blocks import Blocks, scope_of
+from switchx.model.dispatch.sorted_blocks import XlaLoops, scope_of
 from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.model.product import precision_in_force
 from switchx.model.tpu import from_v5_on
@@ -33,7 +33,7 @@ def sorted_product(
         x_RD,
         kernel_EDF,
         size_E,
-        cpu=functools.partial(product, Blocks(cpu_block(share), share, precision)),
+        cpu=functools.partial(product, XlaLoops(cpu_block(share), share, precision)),
         tpu=functools.partial(product, _on_tpus(x_RD, kernel_EDF, share, precision)),
         cuda=functools.partial(product, TritonTiles(share, precision)),
         default=functools.partial(_ragged_dot, share),
@@ -57,7 +57,7 @@ def _on_tpus(x_RD: jax.Array, kernel_EDF: jax.Array, share: int, precision: str 
 
         if sorted_mosaic.fits(x_RD, kernel_EDF, share):
             return sorted_mosaic.MosaicTiles(share, precision)
-    return Blocks(_TPU_BLOCK, share, precision)
+    return XlaLoops(_TPU_BLOCK, share, precision)
 
 
 class Form(Protocol):
