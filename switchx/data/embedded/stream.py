@@ -14,7 +14,7 @@ from switchx.data.embedded.rows import Rows
 from switchx.data.embedded.tokens import Documents, documents, vocabulary
 from switchx.data.prepared.spans import SpanCorruption
 from switchx.data.streamed import position
-from switchx.data.tasks import corpus, names, objectives, vocabulary_files
+from switchx.data.tasks import corpus, names, objectives, recipes, vocabulary_files
 from switchx.data.tasks.objectives import denoisers_of, span_lengths
 from switchx.data.tensorflow_loader import load_tensorflow
 
@@ -24,7 +24,7 @@ _MOST_ROWS = 2**48  # more than any run has
 _FORMAT = "embedded 1"
 _RECIPES = {
     recipe.task: recipe
-    for recipe in corpus.RECIPES.values()
+    for recipe in recipes.RECIPES.values()
     if recipe.task in names.SPAN_CORRUPTION
 }
 
@@ -36,7 +36,7 @@ def reads(config: DataConfig) -> bool:
     return (
         config.mixture_or_task_name in _RECIPES
         and not any((*others, *files, config.pack, config.encoder_alone))
-        and vocabulary_files.chosen(config) in corpus.RECIPES
+        and vocabulary_files.chosen(config) in recipes.RECIPES
     )
 
 

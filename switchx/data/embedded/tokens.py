@@ -18,7 +18,7 @@ import numpy as np
 
 from switchx import storage
 from switchx.data.config import FEATURES, SPLITS, DataConfig
-from switchx.data.tasks import corpus, vocabulary_files
+from switchx.data.tasks import corpus, recipes, vocabulary_files
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import RunError
@@ -51,7 +51,7 @@ class Documents:
         return _joined(self.of_files[list(files)], own)
 
 
-def documents(config: DataConfig, recipe: corpus.Recipe, split: str) -> Documents:
+def documents(config: DataConfig, recipe: recipes.Recipe, split: str) -> Documents:
     """The documents of a split of a corpus, in the vocabulary of a config.
 
     Raises:

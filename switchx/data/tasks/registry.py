@@ -18,6 +18,7 @@ from switchx.data.tasks import (
     names,
     objectives,
     prepositions,
+    recipes,
     sources,
     span_corruption,
     task_files,
@@ -56,7 +57,7 @@ _TRACED_AS_WRITTEN = frozenset(
 class EmbeddedSource(seqio.FileDataSource):
     """Yields {'text': string}, the documents of an embedded corpus."""
 
-    def __init__(self, config: DataConfig, recipe: corpus.Recipe, shard: str = "*") -> None:
+    def __init__(self, config: DataConfig, recipe: recipes.Recipe, shard: str = "*") -> None:
         """`shard` says which of the training files are read: "00000-*" is the first."""
         self._cache, self._recipe = config.cache_path, recipe
         where = corpus.locate(self._cache, recipe=recipe)
@@ -77,11 +78,11 @@ def register(config: DataConfig) -> None:
     Called again with another config, they are replaced: a mixture of the user's can name them.
     """
     t5_vocabulary = _public_vocabulary("t5")
-    for recipe in corpus.RECIPES.values():
+    for recipe in recipes.RECIPES.values():
         model = str(corpus.locate(config.cache_path, recipe=recipe).vocabulary_path)
         vocabulary = seqio.SentencePieceVocabulary(model, EXTRA_IDS)
         _replace(recipe.task, EmbeddedSource(config, recipe), vocabulary)
-        if recipe is corpus.DOCS:
+        if recipe is recipes.DOCS:
             _register_prepositions(EmbeddedSource(config, recipe, "00000-*"), vocabulary)
     for name, dataset in names.ENGLISH_TFDS.items():
         _replace(name, seqio.TfdsDataSource(tfds_name=dataset), t5_vocabulary)

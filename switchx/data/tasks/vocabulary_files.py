@@ -6,7 +6,7 @@ import os
 
 from switchx import storage
 from switchx.data.config import DataConfig
-from switchx.data.tasks import corpus, names
+from switchx.data.tasks import corpus, names, recipes
 from switchx.data.tasks.ids import Ids
 from switchx.data.tasks.sentence_pieces import SentencePieces
 from switchx.data.tasks.vocabularies import Bytes, Vocabulary
@@ -71,8 +71,8 @@ def vocabulary_model(config: DataConfig) -> bytes | None:
 def opens_at_once(config: DataConfig) -> bool:
     """Whether a config's vocabulary needs no TensorFlow, and nothing to be built."""
     choice = chosen(config)
-    if choice in corpus.RECIPES:
-        recipe = corpus.RECIPES[choice]
+    if choice in recipes.RECIPES:
+        recipe = recipes.RECIPES[choice]
         return corpus.locate(config.cache_path, recipe=recipe).vocabulary_path.is_file()
     return choice != "default" and choice not in names.PUBLIC_MODELS
 
@@ -122,8 +122,8 @@ def model_path(config: DataConfig, choice: str) -> str:
     """The SentencePiece file of a choice; builds an embedded corpus where it is its vocabulary."""
     if choice in names.PUBLIC_MODELS:
         return names.PUBLIC_MODELS[choice]
-    if choice in corpus.RECIPES:
-        recipe = corpus.RECIPES[choice]
+    if choice in recipes.RECIPES:
+        recipe = recipes.RECIPES[choice]
         return str(corpus.ensure(config.cache_path, recipe=recipe).vocabulary_path)
     return storage.expanded(choice)
 

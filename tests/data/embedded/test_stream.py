@@ -12,7 +12,7 @@ import pytest
 from switchx import data
 from switchx.data import embedded
 from switchx.data.embedded import tokens
-from switchx.data.tasks import corpus
+from switchx.data.tasks import corpus, recipes
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
 
@@ -76,7 +76,7 @@ def test_a_prefix_and_a_rest_are_seqios(small):
         feature_lengths={"inputs": 16, "targets": 112},
     )
     there, here = (
-        corpus.locate(code.cache_path, recipe=r).folder for r in (corpus.DOCS, corpus.CODE_1000)
+        corpus.locate(code.cache_path, recipe=r).folder for r in (recipes.DOCS, recipes.CODE_1000)
     )
     shutil.copytree(there, here, ignore=shutil.ignore_patterns("*.npz"))
     assert embedded.reads(code)

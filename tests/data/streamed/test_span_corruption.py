@@ -9,7 +9,7 @@ import pytest
 
 from switchx.data import eval_batches, train_stream, vocabulary
 from switchx.data.checks import check_objective
-from switchx.data.tasks import corpus
+from switchx.data.tasks import corpus, recipes
 from switchx.data.tasks.objectives import span_lengths
 from switchx.errors import UserError
 
@@ -121,14 +121,14 @@ def test_shorter_rows_are_full_as_well(inputs):
     batch = next(iter(eval_batches(docs_config(feature_lengths=lengths, batch_size=32))))
     assert (batch["encoder_input_tokens"] != 0).all()
     assert (batch["decoder_target_tokens"] != 0).all()
-    sentinels = batch["encoder_input_tokens"] >= corpus.DOCS.pieces
+    sentinels = batch["encoder_input_tokens"] >= recipes.DOCS.pieces
     assert (sentinels.sum(axis=1) == spans).all()
 
 
 def test_a_prefix_language_model_gives_the_first_tokens_and_asks_for_the_rest(
     docs_corpus, tmp_path
 ):
-    folder = corpus.locate(tmp_path, recipe=corpus.CODE_1000).folder
+    folder = corpus.locate(tmp_path, recipe=recipes.CODE_1000).folder
     shutil.copytree(docs_corpus.folder, folder)  # in the place of 90 MB of code
     config = docs_config(
         mixture_or_task_name="python_code_prefix_lm",

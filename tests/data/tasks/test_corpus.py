@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchx.data.tasks import corpus, docstrings, source_code
+from switchx.data.tasks import corpus, docstrings, recipes, source_code
 from switchx.errors import UserError
 
 PROSE = (
@@ -48,10 +48,10 @@ def hashes(folder: Path) -> dict[str, str]:
 def test_same_files_in_every_process(tmp_path):
     fake_installation(tmp_path)
     code = (
-        "import sys, pathlib\nfrom switchx.data.tasks import corpus\n"
+        "import sys, pathlib\nfrom switchx.data.tasks import corpus, recipes\n"
         "lib = pathlib.Path(sys.argv[1])\n"
         "i = corpus.Installation(lib, lib / 'site-packages')\n"
-        "for recipe in corpus.DOCS, corpus.CODE:\n"
+        "for recipe in recipes.DOCS, recipes.CODE:\n"
         "    corpus.ensure(pathlib.Path(sys.argv[2]), i, recipe)\n"
     )
     built = []
@@ -87,7 +87,7 @@ def test_code_is_whole_files_without_what_was_met_before(tmp_path):
         f"def f():\n    return '{PROSE}'\n\n    # still in f\n"
     )
     (stdlib / "z_copy.py").write_text(f"LIMIT = '{PROSE}'\n\n\nLINES = '''{PROSE}'''\n")
-    documents = dict(corpus.documents_of(installation.files(corpus.CODE), corpus.CODE))
+    documents = dict(corpus.documents_of(installation.files(recipes.CODE), recipes.CODE))
     assert len(documents) == 62
     assert documents["stdlib/z_copy.py"] == f"LIMIT = '{PROSE}' LINES = '''{PROSE}'''"
     alone = f"def f(): return '{PROSE}' # still in f"
@@ -123,7 +123,7 @@ def test_split_takes_five_percent():
 def test_real_corpus(docs_corpus):
     facts = json.loads((docs_corpus.folder / "facts.json").read_text())
     assert facts["bytes"] > 4_000_000
-    assert facts["pieces"] == corpus.DOCS.pieces
+    assert facts["pieces"] == recipes.DOCS.pieces
     train, validation = (
         [line for path in sorted(docs_corpus.folder.glob(f"{split}-*")) for line in path.open()]
         for split in ("train", "validation")
