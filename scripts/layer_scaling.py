@@ -128,9 +128,10 @@ def compiled(case: Case) -> dict:
 
 
 def formulas(case: Case) -> list[Collective]:
-    """The layer's all-to-alls of slots, and sums of gradients: of experts among their copies, of
+    """The layer's all-to-alls of slots, and its sums of gradients.
 
-    router or dense kernels among all chips. In bfloat16 but for the router.
+    Those of experts are among their copies, of router or dense kernels among all chips. In bfloat16
+    but for the router.
     """
     mesh = {axis: getattr(case.mesh, axis) for axis in MESH_AXES}
     axes = {axis: mesh[axis] for axis in MESH_AXES if mesh[axis] > 1}

@@ -231,10 +231,11 @@ class Recipe:
         return STATE_BYTES * parameters / self.slice.num_chips / self.chip.hbm_rate
 
     def network_seconds(self) -> float:
-        """The least that the network needs: parameters gathered for each pass, their gradients
+        """The least that the network needs.
 
-        scattered; what sharing a layer's widths sums of activations, and experts exchange; and
-        between slices the sums of gradients. All in bfloat16.
+        Parameters gathered for each pass, their gradients scattered; what sharing a layer's widths
+        sums of activations, and experts exchange; and between slices the sums of gradients. All in
+        bfloat16.
         """
         m, tensor, shards = self.shape, self.tensor, self.expert_shards
         rest = m.dense + m.d_model * m.vocab

@@ -158,8 +158,10 @@ def _kept(config: Any, asked: Asked, uses: "Sequence[Use] | None" = None) -> "Ke
 def _scales(
     setup: "Setup", params: "Params", kept: "Kept", read: Sequence[Corpus]
 ) -> "dict[Routed, tuple[float, ...]]":
-    """The probability left of each expert's tokens: by so much their gates grow. Gates of several
-    choices are divided by their sum in any case."""
+    """The probability left of each expert's tokens: by so much their gates grow.
+
+    Gates of several choices are divided by their sum in any case.
+    """
     from switchx.evaluation.usage import probability_left
 
     switch = setup.model.config.switch

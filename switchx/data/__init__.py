@@ -115,8 +115,9 @@ def vocabulary_size(config: DataConfig) -> int:
 
 
 def _set_infos(config: DataConfig) -> "list[SetInfo]":
-    """The sets that say a config's vocabulary; none where VOCABULARY says it and they are gone, so
-    that a model answers where its data is not. What reads them misses them itself.
+    """The sets that say a config's vocabulary; none where VOCABULARY says it and they are gone.
+
+    So a model answers where its data is not. What reads the sets misses them itself.
     """
     if config.prepared_dir is None:
         return []

@@ -124,8 +124,10 @@ def _numbered(rows: list[tuple[tuple[bool, ...], int]]) -> Iterator[Blocks]:
 
 
 def _fewest_layers(sparse: tuple[bool, ...]) -> list[tuple[tuple[bool, ...], int]]:
-    """The cut with the fewest layers to compile, those of one block a row, and of these the fewest
-    rows: shortest paths over the ends of rows."""
+    """The cut with the fewest layers to compile, and of several with as few the fewest rows.
+
+    Of each row the layers of one block are compiled. Shortest paths over the ends of rows.
+    """
     best: dict[int, tuple[int, int, list]] = {0: (0, 0, [])}
     for start in range(len(sparse)):
         layers, rows, cut = best[start]

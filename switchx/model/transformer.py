@@ -214,10 +214,7 @@ class Transformer(nnx.Module):
         noise: Noise,
         segment_BM: jax.Array | None = None,
     ) -> tuple[jax.Array, Routed | None, dict[str, Any]]:
-        """[B, M] tokens to [B, M, D], what the encoder's switch layers did, [N, ...], and ranges:
-
-        see Output.
-        """
+        """[B, M] tokens to [B, M, D]; what the switch layers did, [N, ...]; ranges, see Output."""
         M, real_BM = token_BM.shape[1], token_BM > 0
         key_BM = real_BM.astype(jnp.int32) if segment_BM is None else segment_BM
         bias_HW = None if self.encoder_bias is None else self.encoder_bias(M, M)

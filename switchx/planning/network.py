@@ -107,9 +107,9 @@ class Network:
     def _through_links(
         self, kind: str, size: int, groups: np.ndarray, m: int
     ) -> list[tuple[frozenset[int], float]]:
-        """Sets of dimensions, and bytes through a chip's links along them, all of these together,
+        """Sets of dimensions, and bytes through a chip's links along these together.
 
-        as many as the least favoured chip has. Among the m chips of a group in one slice.
+        Of the chip with the fewest links, among the m chips of a group in one slice.
 
         Gathering and summing (Chan et al. 2007, as `least_sent`): every chip must take in what it
         has not, through the links along the dimensions in which its group extends; those at the
@@ -148,9 +148,9 @@ class Network:
         return 2 if self.wraps[dim] else 1
 
     def _load(self, dim: int, groups: np.ndarray) -> float:
-        """Messages through a link along `dim`, one way, where each chip sends one to each other
+        """Messages through a link along `dim`, one way: the fullest on a line, the mean on a ring.
 
-        of its group in its slice; of the fullest link on a line, of the mean on a ring.
+        Each chip sends one to each other of its group in its slice.
         """
         k = int(self.places[:, dim].max()) + 1
         several = int(self.slices.max()) + 1

@@ -105,8 +105,9 @@ class OptimizerConfig:
             )
 
     def decay_start(self, train_steps: int) -> int:
-        """The step from which "wsd" decays: a run's state after so many updates is that of any
-        longer run of the same settings.
+        """The step from which "wsd" decays.
+
+        A run's state after so many updates is that of any longer run of the same settings.
         """
         return train_steps - max(1, round(self.decay_share * train_steps))
 

@@ -78,9 +78,9 @@ class HangWatch:
             self._look()
 
     def _await_python(self) -> None:
-        """Has faulthandler's own thread dump all stacks to standard error, should this one not come
+        """Has faulthandler's own thread dump all stacks, should this one not come here again.
 
-        here again: that one needs no lock of the interpreter, which a hang in a library may hold.
+        That one needs no lock of the interpreter, which a hang in a library may hold.
         """
         with contextlib.suppress(AttributeError, OSError, ValueError):  # no file behind the stream
             faulthandler.dump_traceback_later(2 * LEAST, file=sys.stderr)

@@ -217,9 +217,9 @@ def _added_up(of_part: Callable, split: tuple[Batch, jax.Array]) -> Any:
 
 
 def split_rows(x: jax.Array, parts: int, mesh: jax.sharding.Mesh) -> jax.Array:
-    """[B, ...] to [parts, B/parts, ...]: each part takes an equal slice of every device's rows,
+    """[B, ...] to [parts, B/parts, ...]: an equal slice of every device's rows for each part.
 
-    so that no row moves to another device.
+    So no row moves to another device.
     """
     split = x.reshape(batch_shards(mesh), parts, -1, *x.shape[1:]).swapaxes(0, 1)
     split = split.reshape(parts, -1, *x.shape[1:])

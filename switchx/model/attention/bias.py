@@ -31,8 +31,7 @@ class RelativePositionBias(nnx.Module):
         return self.table_HR[...][:, bucket]
 
     def of_kept(self, position_B: jax.Array, room: int, hypotheses: int) -> jax.Array:
-        """float32 [B, H, 1, room P]: from tokens at these positions to what is kept of P
-        hypotheses, see Kept."""
+        """float32 [B, H, 1, room P], from tokens at these positions to what is kept (see Kept)."""
         age_BC = jnp.maximum(position_B[:, None] - jnp.arange(room), 0)
         # Of a query as old as the room is wide to the first key: by age.
         bias_HC = self(room, 1)[:, ::-1]

@@ -86,8 +86,11 @@ class AttendingModule(nnx.Module):
         bias_BH1M: jax.Array | None,
         mask_BPM: jax.Array,
     ) -> jax.Array:
-        """The same from P queries of each row to what is kept of it, [B, P, D]; P may be 1 in
-        `mask_BPM`."""
+        """The same from P queries of each row to what is kept of it, [B, P, D].
+
+        Args:
+          mask_BPM: bool; P may be 1.
+        """
         logits_BHPM = jnp.einsum(
             "bphk,bhmk->bhpm", query_BPHK, kept.key_BHMK, preferred_element_type=jnp.float32
         )
