@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from switchx.checks import at_least
 from switchx.errors import UserError, first_line
 
 _FLAGS = {
@@ -79,8 +80,8 @@ def find_job(
     Raises:
       UserError: a part is missing or impossible.
     """
-    if count is not None and count < 1:
-        raise UserError(f"--num_processes={count} must be at least 1.")
+    if count is not None:
+        at_least("--num_processes", count, 1)
     if count == 1 and index not in (None, 0):
         raise UserError(f"--process_id={index} must be 0, where --num_processes=1 runs alone.")
     given = {"address": address, "count": count, "index": index}
@@ -104,8 +105,7 @@ def find_job(
 def _check(job: Job) -> None:
     if not re.fullmatch(r"(\[[^\]]+\]|[^:\s]+):\d{1,5}", job.address) or not 0 < job.port < 65536:
         raise UserError(f"--coordinator_address={job.address} must be HOST:PORT, as in node0:8476.")
-    if job.count < 1:
-        raise UserError(f"--num_processes={job.count} must be at least 1.")
+    at_least("--num_processes", job.count, 1)
     if not 0 <= job.index < job.count:
         raise UserError(
             f"--process_id={job.index} must be from 0 to {job.count - 1}, below "

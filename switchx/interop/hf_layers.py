@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from switchx.checks import at_least
 from switchx.errors import UserError
 from switchx.model import ModelConfig, SwitchConfig
 from switchx.model.shape import StackShape
@@ -47,8 +48,7 @@ def _sparse_step(config: Mapping[str, Any], stack: str, num_layers: int, file: s
     key = f"{stack}_sparse_step"
     count = key if key in config else f"num_sparse_{stack}_layers"
     value = config.get(count, 3)
-    if type(value) is not int or value < 0:
-        raise UserError(f"{file}: {count}={value!r} must be a whole number of at least 0.")
+    at_least(f"{file}: {count}", value, 0)
     return value if count == key else step_of(value, num_layers)
 
 
@@ -62,9 +62,8 @@ def step_of(num_sparse: int, num_layers: int) -> int:
 
 def whole(config: Mapping[str, Any], key: str, file: str, default: int | None) -> int:
     """The value of a key, or the error that it is no number of at least 1."""
-    value = config.get(key, default)
-    if type(value) is not int or value < 1:
-        raise UserError(f"{file}: {key}={value!r} must be a whole number of at least 1.")
+    value: int = config.get(key, default)
+    at_least(f"{file}: {key}", value, 1)
     return value
 
 
