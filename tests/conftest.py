@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 # Eight CPU devices, so that every mesh is tested on any machine, with or without accelerators.
 DEVICES = "--xla_force_host_platform_device_count=8"
 # What is small and runs once is better compiled fast than well: a third of the time, and XLA's
-# programs are the same down to the loops of each operation. Tests that start `switchx` as a user
-# does leave these out: test_end_to_end, docs/test_commands, training/test_kills.
-QUICKLY = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# programs are the same down to the loops of each operation. On two cores, several workers gain
+# nothing by each compiling in parts. test_end_to_end runs `switchx` without these, as users do.
+QUICKLY = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["JAX_PLATFORMS"] = os.environ.get("SWITCHX_TEST_PLATFORM", "cpu")  # scripts/on_gpu.sh
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
@@ -80,8 +83,8 @@ SMALL = (
     "--gin.ModelConfig.vocab_size=384",
     "--gin.ModelConfig.d_model=32",
     "--gin.ModelConfig.d_ff=32",
-    "--gin.ModelConfig.num_layers=2",
-    "--gin.SwitchConfig.every=2",
+    "--gin.ModelConfig.num_layers=1",
+    "--gin.SwitchConfig.every=1",
     "--gin.BATCH_SIZE=8",
     "--gin.EVAL_STEPS=2",
     "--gin.LOG_PERIOD=1",

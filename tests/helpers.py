@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,11 @@ def tiny_config(**changes: Any) -> ModelConfig:
         vocab_size=64, d_model=16, d_ff=32, d_kv=4, num_heads=4, num_layers=2, dtype="float32"
     )
     return ModelConfig(**{**settings, "switch": switch_config(), **changes})
+
+
+def sparse_config(num_layers: int = 1, **changes: Any) -> ModelConfig:
+    """Experts in every layer: one kind of layer, which compiles in half the time of two."""
+    return tiny_config(num_layers=num_layers, switch=switch_config(every=1, **changes))
 
 
 def with_switch(config: ModelConfig, **changes: Any) -> ModelConfig:
@@ -72,28 +76,7 @@ def init(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
 
 @functools.cache
 def _init(config: ModelConfig, seed: int) -> dict[str, Any]:
-    return jit(Model.of(config).init)(jax.random.key(seed))
-
-
-def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """jax.jit for tests: what is small and runs once is better compiled fast than well."""
-    return jax.jit(function, compiler_options=_quickly(), **options)
-
-
-def compile_quickly(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """The same for what is lowered already."""
-    return lowered.compile(compiler_options=_quickly())
-
-
-@functools.cache
-def _quickly() -> dict[str, Any]:
-    """A third off the time to compile, or two thirds where JAX knows the second option."""
-    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    try:
-        jax.jit(jnp.negative, compiler_options=options)(0.0)
-    except jax.errors.JaxRuntimeError:
-        del options["xla_cpu_use_fusion_emitters"]
-    return options
+    return jax.jit(Model.of(config).init)(jax.random.key(seed))
 
 
 def random_mask(rng: np.random.Generator, rows: int, length: int, least: int = 1) -> np.ndarray:

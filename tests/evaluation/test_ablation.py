@@ -16,7 +16,7 @@ from switchx.training.adapting import named
 from switchx.training.objectives import Pretraining
 from switchx.training.state import Setup
 from tests import helpers
-from tests.training.helpers import eval_batches, run_config
+from tests.training.helpers import TWO_KINDS, eval_batches, run_config
 
 # As they come in a forward pass of 4 + 3 layers, experts in every second layer: two blocks, and
 # one and a layer by itself.
@@ -42,7 +42,7 @@ GROUPS["all experts"] = {name for name in SUBLAYERS if name.endswith("experts")}
 @pytest.fixture(scope="module")
 def run():
     small = {"d_model": 16, "d_ff": 32, "num_heads": 2, "init_scale": 1.0}
-    return run_config(**small, num_layers=4, num_decoder_layers=3)
+    return run_config(**{**TWO_KINDS, "num_layers": 4}, **small, num_decoder_layers=3)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def loss_keeping(run):
     unrolled = Model.of(dataclasses.replace(run.model, scan=False))
     objective = Pretraining.of(run, unrolled)
 
-    @helpers.jit
+    @jax.jit
     def sums(params, kept_K, batch):
         step = iter(kept_K)
         with pytest.MonkeyPatch.context() as patch:
@@ -128,7 +128,7 @@ def test_without_an_expert_its_tokens_pass_by_the_residual(run, params, evaluate
 
     monkeypatch.setattr(SwitchLayer, "__call__", without)
 
-    @helpers.jit
+    @jax.jit
     def sums(params, batch):
         found = objective(params, None, batch, NO_NOISE).sums
         return found["cross_entropy"], found["weight"]

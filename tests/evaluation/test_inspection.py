@@ -31,8 +31,7 @@ def looked(**switch):
     With so few experts the routers' whole distribution is in `Choices`.
     """
     run = run_config(mesh=MeshConfig(1, 1, 1), d_model=16, d_ff=16, num_heads=2)
-    every = helpers.with_switch(run.model, eval_capacity_factor=FACTOR, every=1, **switch)
-    model = dataclasses.replace(every, num_layers=1)
+    model = helpers.with_switch(run.model, eval_capacity_factor=FACTOR, **switch)
     packed = dataclasses.replace(run.eval_batch, packed=True)
     run = dataclasses.replace(run, model=model, eval_batch=packed)
     setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))

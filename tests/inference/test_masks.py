@@ -8,7 +8,6 @@ import numpy as np
 from switchx.inference import in_place, predict_masks, score_rows
 from switchx.model import NO_NOISE, Groupings, Model
 from switchx.sharding import MeshConfig, make_mesh
-from tests.helpers import jit
 from tests.inference.helpers import EOS, Characters, answering_config, lively, log_softmax
 
 WORDS = Characters(alphabet="abcdefgh")
@@ -26,7 +25,7 @@ def logits(*row):
     return np.asarray(_logits(PARAMS, token_BM))[0]
 
 
-@jit
+@jax.jit
 def _logits(params, token_BM):
     groupings = Groupings.for_answers(CONFIG.switch, 8, 1)
     return MODEL.bind(params).at_inputs(token_BM, NO_NOISE, None, groupings).logits_BLV

@@ -8,7 +8,7 @@ import pytest
 from switchx.errors import UserError
 from switchx.inference import routing
 from switchx.model import NO_NOISE, Groupings, Model
-from tests.helpers import jit, noise, with_switch
+from tests.helpers import noise, with_switch
 from tests.inference.helpers import LENGTH, VOCAB, answering_config, inputs, lively
 
 ROWS, E = 3, 4
@@ -59,7 +59,7 @@ def test_loads_follow_from_it_in_training_too(scan):
     mask_BL = np.ones((ROWS + 1, LENGTH), bool)
     groupings = Groupings.of(config.switch, train=True).recorded()
 
-    @jit
+    @jax.jit
     def run(params):
         output = model.bind(params)(
             inputs(ROWS + 1),

@@ -10,7 +10,7 @@ import pytest
 from switchx.inference import score, score_rows
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
-from tests.helpers import jit, with_switch
+from tests.helpers import with_switch
 from tests.inference.helpers import LENGTH, VOCAB, answering_config, inputs, lively
 from tests.model.policies import DROPLESS, POLICIES
 
@@ -33,7 +33,7 @@ def targets():
     return target_BL
 
 
-@functools.partial(jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0)
 def by_decoding(config, params, encoder_token_BM, target_BL):
     """The sum of the log-probabilities that decoding has for each target token in turn."""
     transformer = Model.of(config).bind(params)

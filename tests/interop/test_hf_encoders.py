@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -9,7 +10,6 @@ import safetensors.numpy
 import switchx
 from switchx.interop.hf import open_source
 from switchx.model import NO_NOISE, Groupings, Model
-from tests.helpers import jit
 from tests.inference.helpers import log_softmax
 from tests.interop.peers import abstract, peer, roomy, save, torch, transformers
 from tests.interop.test_hf_command import RUN, assert_bitwise, exported, tensors
@@ -46,7 +46,7 @@ def test_hidden_states_agree_and_the_folder_comes_back(command, tmp_path, kind):
     def encode(params):
         return mine.bind(params).encode(token_BL, groupings.encoder, NO_NOISE)[0]
 
-    found = np.asarray(jit(encode)(source.params(abstract(mine))))
+    found = np.asarray(jax.jit(encode)(source.params(abstract(mine))))
     with torch.no_grad():
         mask = torch.tensor(token_BL > 0).long()
         output = model(input_ids=torch.tensor(token_BL).long(), attention_mask=mask)

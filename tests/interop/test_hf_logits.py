@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from switchx.interop.hf import open_source
 from switchx.model import NO_NOISE, Model
 from switchx.model.switch_layer import Groupings
-from tests.helpers import jit, with_switch
+from tests.helpers import with_switch
 from tests.interop.peers import KINDS, LENGTH, VOCAB, abstract, ours, peer, save, torch
 
 BATCH = 3
@@ -49,7 +50,7 @@ def run(model: Model, params, encoder: np.ndarray, decoder: np.ndarray):
         mask = jnp.ones(decoder.shape, bool)
         return encoded, transformer(encoder, decoder, mask, NO_NOISE).logits_BLV
 
-    return map(np.asarray, jit(both)(params))
+    return map(np.asarray, jax.jit(both)(params))
 
 
 @pytest.mark.parametrize(

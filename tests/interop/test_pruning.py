@@ -11,7 +11,7 @@ from switchx.errors import UserError
 from switchx.interop.pruning import Kept, check_prunable, keep, prune, routed, spread
 from switchx.model import NO_NOISE, Groupings, Model, ModelConfig
 from switchx.training.metrics import layer_names
-from tests.helpers import init, jit, random_inputs, switch_config, tiny_config
+from tests.helpers import init, random_inputs, switch_config, tiny_config
 
 UNEVEN = dict(num_layers=4, num_decoder_layers=3)
 
@@ -44,7 +44,7 @@ def forward(config, params):
         routed = [stack for stack in (output.encoder_N, output.decoder_N) if stack is not None]
         return output.logits_BLV, [stack.assignment for stack in routed]
 
-    logits_BLV, stacks = jit(run)(params)
+    logits_BLV, stacks = jax.jit(run)(params)
     chosen = [
         np.asarray(expert_GSJ)[np.asarray(kept_GSJ)]
         for stack in stacks
@@ -55,7 +55,7 @@ def forward(config, params):
 
 def pruned(config, params, kept):
     wanted = wanted_of(config, kept)
-    made = jit(lambda params: prune(config, wanted, kept, params))(params)
+    made = jax.jit(lambda params: prune(config, wanted, kept, params))(params)
     assert jax.tree.map(np.shape, made) == jax.tree.map(np.shape, Model.of(wanted).shapes)
     return wanted, made
 

@@ -9,7 +9,6 @@ from switchx.interop.t5x_index import StoredArray
 from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.state import Setup
-from tests.helpers import jit
 from tests.interop.t5x_files import (
     checkpoint_arrays,
     target_arrays,
@@ -60,7 +59,7 @@ def forward(setup, params, golden):
         )
         return out.logits_BLV, out.stats_N
 
-    return jit(run)(params)
+    return jax.jit(run)(params)
 
 
 def test_the_sizes_are_those_of_the_checkpoint(switch_tiny):

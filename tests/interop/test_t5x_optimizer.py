@@ -9,7 +9,6 @@ from switchx.interop.t5x import T5XSource
 from switchx.interop.t5x_index import InlineArray, read_index
 from switchx.training.state import TrainState
 from switchx.training.step import apply_gradients
-from tests.helpers import jit
 from tests.interop.t5x_files import (
     UNUSED,
     checkpoint_arrays,
@@ -95,7 +94,7 @@ def test_two_steps_equal_t5x_adafactor(arrays):
     )
     rate = 1 / np.sqrt(setup.run.optimizer.warmup_steps)  # both steps are within the warm-up
     rng = np.random.default_rng(3)
-    update = jit(lambda state, grads: apply_gradients(setup, state, grads))
+    update = jax.jit(lambda state, grads: apply_gradients(setup, state, grads))
     for _ in range(2):
         grads = {
             name.removeprefix("target/"): rng.standard_normal(value.shape).astype(np.float32)

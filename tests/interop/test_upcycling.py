@@ -13,7 +13,7 @@ from switchx.interop.upcycling import upcycle
 from switchx.model import NO_NOISE, Model
 from switchx.model.switch_layer import Grouping
 from switchx.training.merging import OF_EXPERT
-from tests.helpers import init, jit, random_inputs, switch_config, tiny_config, with_switch
+from tests.helpers import init, random_inputs, switch_config, tiny_config, with_switch
 from tests.interop.t5x_files import checkpoint_arrays, target_arrays, write_checkpoint
 
 KINDS = {
@@ -48,7 +48,7 @@ def upcycled(dense, sparse):
 
 def logits(config, params):
     model = Model.of(config)
-    return jit(lambda p: model.bind(p)(*random_inputs(), NO_NOISE).logits_BLV)(params)
+    return jax.jit(lambda p: model.bind(p)(*random_inputs(), NO_NOISE).logits_BLV)(params)
 
 
 def test_gates_that_sum_to_one_keep_the_dense_models_logits(kind):
@@ -190,7 +190,7 @@ def test_the_command(upcycling, command):
     for e in range(4):
         np.testing.assert_array_equal(experts["wi_EDF"][0, e], wi_DF)
     assert experts["wi_EDF"].sharding.spec[1] == "expert"
-    fresh = jit(setup.model.init)(jax.random.key(setup.run.trainer.seed))
+    fresh = jax.jit(setup.model.init)(jax.random.key(setup.run.trainer.seed))
     router = lambda p: p["encoder"]["blocks"]["layer_1"]["feed_forward"]["switch"]["router"]  # noqa: E731
     ours, theirs = (router(params)["kernel_DE"] for params in (state.params, fresh))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)  # two programs round differently

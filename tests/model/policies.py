@@ -8,7 +8,7 @@ import numpy as np
 
 from switchx.model import Assignment, Noise, RoutingStats, SwitchConfig
 from switchx.model.routing import Tokens
-from tests.helpers import jit, with_room
+from tests.helpers import with_room
 from tests.model import routing_oracle as oracle
 
 # Settings of SwitchConfig. The threshold lies where random gates fall on both sides.
@@ -86,7 +86,7 @@ def policy_of(config: SwitchConfig) -> oracle.Policy:
     )
 
 
-@functools.partial(jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)
 def _uniform(noise_G: Noise, shape: tuple[int, ...]) -> jax.Array:
     return noise_G.uniform(shape, 0.0, 1.0)
 

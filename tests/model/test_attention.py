@@ -14,7 +14,7 @@ from switchx.model.attention import (
     relative_position_bucket,
 )
 from switchx.model.attention.bias import toeplitz
-from tests.helpers import jit, noise, tiny_config
+from tests.helpers import noise, tiny_config
 from tests.model import oracle
 
 
@@ -55,7 +55,7 @@ def test_attention_equals_the_oracle(L, M, causal, known):
     if key_BM is not None:
         key_BM[:, 0] = 1 if query_BL is None else query_BL[:, 0]
 
-    @jit
+    @jax.jit
     def call(x, memory, bias_HW, query_BL, key_BM):
         return attend(attention, x, memory, bias_HW, Visibility(query_BL, key_BM, causal))
 
@@ -112,8 +112,8 @@ def test_the_gradient_of_the_bias_is_the_sum_over_rows_and_diagonals():
     def loss(bias_HW):
         return jnp.sum(jnp.sin(attend(attention, x, x, bias_HW, Visibility())))
 
-    found = jit(jax.grad(loss))(bias_HW)
-    value = jit(loss)
+    found = jax.jit(jax.grad(loss))(bias_HW)
+    value = jax.jit(loss)
     for at in [(0, 0), (1, 3), (3, 5)]:
         difference = (value(bias_HW.at[at].add(1e-2)) - value(bias_HW.at[at].add(-1e-2))) / 2e-2
         np.testing.assert_allclose(found[at], difference, rtol=2e-2, atol=1e-3)
@@ -160,7 +160,7 @@ def test_known_buckets_of_t5():
 def test_bias_equals_direct_indexing(bidirectional, L, M):
     bias = RelativePositionBias(tiny_config(), bidirectional, nnx.Rngs(params=0))
     table = np.array(bias.table_HR[...])
-    found = whole(jit(lambda: bias(L, M))(), L, M)
+    found = whole(jax.jit(lambda: bias(L, M))(), L, M)
     for l, m in np.ndindex(L, M):
         bucket = oracle.bucket(m - l, bidirectional, 32, 128)
         np.testing.assert_array_equal(found[:, l, m], table[:, bucket])

@@ -11,7 +11,6 @@ import pytest
 from switchx.model.attention import Visibility, attend, blocked, triton, whole
 from switchx.model.attention.blocked import tiles
 from switchx.sharding import MeshConfig, make_mesh
-from tests.helpers import jit
 
 NAMES = ("y", "dquery", "dkey", "dvalue", "dbias")
 
@@ -81,7 +80,7 @@ def test_blocks_equal_whole_arrays(case, kernels, small_blocks):
     assert triton.fits(case.K)
     operands, dy = case.operands(jnp.float32)
     found, expected = (
-        jit(computed, static_argnums=0)(form, operands, dy) for form in (kernels, whole)
+        jax.jit(computed, static_argnums=0)(form, operands, dy) for form in (kernels, whole)
     )
     for name, a, b in zip(NAMES, found, expected, strict=True):
         if b is None:
@@ -123,11 +122,11 @@ def test_on_every_mesh(sizes, case, kernels, small_blocks, monkeypatch):
 
         return jnp.sum(jax.lax.scan(layer, query, length=2)[0] * dy)
 
-    expected = jit(jax.grad(loss, of))(*arrays)
+    expected = jax.jit(jax.grad(loss, of))(*arrays)
     monkeypatch.setattr(attend, "from_v5_on", lambda: True)
     monkeypatch.setattr(attend, "platform", lambda: "gpu" if kernels is triton else "tpu")
     monkeypatch.setattr(attend, "whole", None)
     with jax.set_mesh(make_mesh(MeshConfig(*sizes), jax.devices()[: math.prod(sizes)])):
-        found = jit(jax.grad(lambda *arrays: loss(*arrays), of))(*arrays)
+        found = jax.jit(jax.grad(lambda *arrays: loss(*arrays), of))(*arrays)
     for name, a, b in zip(NAMES[1:], found, expected, strict=False):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6 * np.abs(b).max(), err_msg=name)

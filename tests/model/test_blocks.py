@@ -8,7 +8,7 @@ from flax import nnx
 
 from switchx.model import NO_NOISE, Model
 from switchx.model.blocks import FeedForwardSublayer
-from tests.helpers import grouping, jit, switch_config, tiny_config
+from tests.helpers import grouping, switch_config, tiny_config
 from tests.model import oracle
 
 EXTRA = tiny_config(activation="geglu", switch=switch_config(extra_dense=True))
@@ -26,9 +26,9 @@ def test_the_extra_feed_forward_is_a_residual_step_after_the_experts_with_their_
     x, mask = rng.normal(size=(2, 8, 16)), jnp.ones((2, 8), bool)
     groups = grouping(EXTRA, 8, 4)
 
-    found, *_ = jit(lambda x: sublayer(x, mask, groups, NO_NOISE))(jnp.asarray(x, jnp.float32))
+    found, *_ = jax.jit(lambda x: sublayer(x, mask, groups, NO_NOISE))(jnp.asarray(x, jnp.float32))
     normed = np.apply_along_axis(rms_norm, -1, x, scale_D)
-    routed, _ = jit(lambda x: sublayer.switch(x, mask, groups, NO_NOISE))(
+    routed, _ = jax.jit(lambda x: sublayer.switch(x, mask, groups, NO_NOISE))(
         jnp.asarray(normed, jnp.float32)
     )
     between = x + np.array(routed, np.float64)

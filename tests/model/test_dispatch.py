@@ -10,7 +10,6 @@ import pytest
 
 from switchx.model.dispatch import DISPATCHERS
 from switchx.model.routing import Assignment, Slots
-from tests.helpers import jit
 from tests.model import routing_oracle as oracle
 
 NAMES = ["einsum", "index"]
@@ -85,7 +84,7 @@ def transport(name, x_GSD, assignment, scale_GECD, weight_GSD):
     return *values, *grads
 
 
-move = jit(transport, static_argnums=0)
+move = jax.jit(transport, static_argnums=0)
 
 
 def by_hand(x_GSD, assignment, scale_GECD, weight_GSD):

@@ -13,7 +13,6 @@ from switchx.model.dispatch.sorted_mosaic import MosaicTiles
 from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.sharding import MeshConfig, make_mesh
-from tests.helpers import jit
 
 BY_PLATFORM = functools.partial(sorted_product, share=100)
 ON_A_GPU = functools.partial(product, TritonTiles(100, "highest"))
@@ -60,7 +59,7 @@ def test_the_product_of_each_experts_rows(product, D, F, small_tiles):
     x_RD, dy_RF = (rng.normal(size=(ROWS, n)).astype(np.float32) for n in (D, F))
     kernel_EDF = rng.normal(size=(6, D, F)).astype(np.float32)
 
-    @jit
+    @jax.jit
     def run(size_E):
         y_RF, back = jax.vjp(lambda x, kernel: product(x, kernel, size_E), x_RD, kernel_EDF)
         return y_RF, *back(dy_RF)
@@ -99,7 +98,7 @@ def test_tiles_on_a_mesh(small_tiles):
 
     with jax.set_mesh(make_mesh(MeshConfig(1, 2, 1), jax.devices()[:2])):
         found, expected = (
-            jit(jax.grad(functools.partial(loss, form=form), (0, 1)))(x_VRD, kernel_EDD)
+            jax.jit(jax.grad(functools.partial(loss, form=form), (0, 1)))(x_VRD, kernel_EDD)
             for form in (MosaicTiles(24, "highest"), XlaLoops(32, 24, "highest"))
         )
     for a, b in zip(found, expected, strict=True):

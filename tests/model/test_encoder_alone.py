@@ -2,13 +2,14 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from switchx.errors import UserError
 from switchx.model import NO_NOISE, Groupings, Model
-from tests.helpers import init, jit, tiny_config
+from tests.helpers import init, tiny_config
 
 CONFIG = dataclasses.replace(tiny_config(), num_decoder_layers=0)
 # No token is dropped, so that what a token gets depends on what it sees alone.
@@ -20,7 +21,7 @@ def logits(token_BL, segment_BL=None):
         module = Model.of(CONFIG).bind(params)
         return module.at_inputs(token_BL, NO_NOISE, segment_BL, GROUPINGS).logits_BLV
 
-    return np.asarray(jit(run)(init(CONFIG)))
+    return np.asarray(jax.jit(run)(init(CONFIG)))
 
 
 def tokens():

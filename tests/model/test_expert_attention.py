@@ -17,7 +17,6 @@ from switchx.model.expert_attention import ExpertAttention
 from tests.helpers import (
     grouping,
     init,
-    jit,
     noise,
     random_inputs,
     random_mask,
@@ -108,7 +107,7 @@ def test_a_layer_equals_token_by_token_numpy(dispatcher, choices):
     visible = mask[:, None] & np.ones((1, L, L), bool)
     capacity = None if dispatcher == "ragged" else 3
 
-    @jit
+    @jax.jit
     def layer(x, bias_HW):
         groups = grouping(attention.config, 12, capacity)
         heads = attention.of_itself(x, jnp.asarray(mask), groups, NO_NOISE)
@@ -193,7 +192,7 @@ def test_what_padding_holds_changes_nothing():
     params, model = init(config), Model.of(config)
     tokens = random_inputs(batch=4).encoder_token_BM
 
-    @jit
+    @jax.jit
     def encode(params):
         return model.bind(params).encode(tokens, grouping(config, 32, 4), NO_NOISE)[:2]
 
@@ -211,7 +210,7 @@ def test_what_padding_holds_changes_nothing():
 def test_statistics_come_attention_first_then_feed_forward_block_by_block():
     """A router of zeros sends all to expert 0, which shows in its own row."""
     model, inputs = Model.of(BOTH), random_inputs(batch=4)
-    run = jit(lambda params: model.bind(params)(*inputs, NO_NOISE).stats_N.load_E)
+    run = jax.jit(lambda params: model.bind(params)(*inputs, NO_NOISE).stats_N.load_E)
     params = init(BOTH)
     before = np.array(run(params))
     assert before.shape == (8, 4)
@@ -235,7 +234,7 @@ def loss_and_gradients(config):
         auxiliary = jnp.sum(output.stats_N.balance_loss + output.stats_N.z_loss)
         return jnp.mean(jnp.square(output.logits_BLV)) + auxiliary
 
-    return jit(jax.value_and_grad(loss))(init(BOTH))
+    return jax.jit(jax.value_and_grad(loss))(init(BOTH))
 
 
 @pytest.fixture(scope="module")

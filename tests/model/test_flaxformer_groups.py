@@ -1,5 +1,6 @@
 """Batches filled up as flaxformer does it, against loops over its tokens."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from switchx.model.flaxformer_groups import FlaxformerGroups
 from switchx.model.switch_layer import Grouping
 from switchx.sharding import make_mesh
 from switchx.training.checks import check_run
-from tests.helpers import jit, switch_config, switch_layer, tiny_config
+from tests.helpers import switch_config, switch_layer, tiny_config
 from tests.training.helpers import run_config
 
 
@@ -62,7 +63,7 @@ def test_padding_takes_the_slots_of_the_first_expert():
     x_BLD = rng.normal(size=(4, 32, 16)).astype(np.float32)
     mask_BL = np.arange(32) < np.array([32, 20, 32, 9])[:, None]
     grouping = Grouping.of(switch, causal=False, train=False)
-    found, routed = jit(lambda x: layer(x, mask_BL, grouping, NO_NOISE))(jnp.asarray(x_BLD))
+    found, routed = jax.jit(lambda x: layer(x, mask_BL, grouping, NO_NOISE))(jnp.asarray(x_BLD))
     cut = FlaxformerGroups(4, 33, 22)
     expected, dropped = by_loops(layer, x_BLD, mask_BL, cut, capacity=round(2.0 * 22 / 6))
     assert dropped > 0.1

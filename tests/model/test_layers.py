@@ -13,7 +13,7 @@ from switchx.model import NO_NOISE, Model
 from switchx.model.activations import ACTIVATIONS
 from switchx.model.experts import Experts
 from switchx.model.layers import Embedding, FeedForward, RMSNorm
-from tests.helpers import init, jit, noise, tiny_config, with_switch
+from tests.helpers import init, noise, tiny_config, with_switch
 from tests.model import oracle
 
 
@@ -129,7 +129,7 @@ def test_the_logits_gradients_are_products_in_the_compute_dtype(tied, dtype):
     short = {"float32": "f32", "bfloat16": "bf16"}[dtype]
     assert len(products) == 2  # the logits themselves are not needed
     assert all(line.split(" : (")[1].count(f"x{short}>") >= 2 for line in products)
-    dx_BLD, dweights = jit(gradients)(*given)
+    dx_BLD, dweights = jax.jit(gradients)(*given)
     given = given[0], params[name][...], given[2]
     x_BLD, weights, dy_BLV = (np.asarray(a, np.float64) for a in given)
     dy_BLV = dy_BLV * (16**-0.5 if tied else 1.0)
@@ -225,7 +225,7 @@ def test_blocks_and_experts_start_different(initial):
 
 
 def test_seeds_differ_and_repeat():
-    draw = jit(Model.of(tiny_config()).init)
+    draw = jax.jit(Model.of(tiny_config()).init)
     a, b, again = (draw(jax.random.key(seed)) for seed in (0, 1, 0))
     same = jax.tree.map(np.array_equal, a, b)
     assert not any(

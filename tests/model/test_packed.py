@@ -11,7 +11,7 @@ from flax import nnx
 from switchx.model.dispatch import packed, packed_shares
 from switchx.model.routing import Slots
 from switchx.sharding import MeshConfig, make_mesh
-from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
+from tests.helpers import grouping, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model.policies import POLICIES
 
 B, L, S, D, F, E, ROOM = 4, 16, 8, 6, 5, 4, 2
@@ -41,7 +41,7 @@ def gradients(name, dispatcher, most_filled, monkeypatch):
         y_BLD, routed = nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, keys)
         return jnp.sum(jnp.sin(y_BLD)) + routed.stats.balance_loss, (y_BLD, routed.stats)
 
-    traced = jit(jax.grad(loss, argnums=(0, 1), has_aux=True)).trace(state, x_BLD, noise(B))
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True)).trace(state, x_BLD, noise(B))
     found = jax.device_get(traced.lower().compile()(state, x_BLD, noise(B)))
     return found, "rows_by" in str(traced.jaxpr.pretty_print(name_stack=True))
 

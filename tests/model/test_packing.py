@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from switchx.model import NO_NOISE, Model, Segments
-from tests.helpers import init, jit, tiny_config, with_switch
+from tests.helpers import init, sparse_config, tiny_config, with_switch
 
 M, L, VOCAB = 24, 16, 64
 # (tokens of the input, tokens of the target) of each example, row by row.
 ROWS = [[(9, 4), (8, 7), (3, 5)], [(24, 3)], [(1, 1), (2, 12), (11, 2)], [(5, 16)]]
 # Slots for all: what a token computes then depends on no other, whichever group it is in.
-ROOMY = with_switch(tiny_config(), eval_capacity_factor=4.0, encoder_group_size=24)
+ROOMY = sparse_config(eval_capacity_factor=4.0, encoder_group_size=24)
 CONFIGS = {
-    "dense": tiny_config(switch=None),
+    "dense": tiny_config(num_layers=1, switch=None),
     "index": ROOMY,
     "einsum": with_switch(ROOMY, dispatcher="einsum"),
     "ragged": with_switch(ROOMY, dispatcher="ragged"),
@@ -57,7 +57,7 @@ def compiled(config):
         aux = (output.logits_BLV, output.stats_N)
         return -jnp.sum(jnp.where(target > 0, logp_BL, 0.0)), aux
 
-    return jit(jax.value_and_grad(loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def run(config, rows, packed=True):

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchx.model import NO_NOISE
-from tests.helpers import jit, noise, random_mask, switch_config
+from tests.helpers import noise, random_mask, switch_config
 from tests.model import policies
 from tests.model import routing_oracle as oracle
 from tests.model.policies import CAUSAL, DROPLESS, POLICIES, POOLED, RANDOM
 
-route = jit(policies.route, static_argnums=(0, 3, 4))
+route = jax.jit(policies.route, static_argnums=(0, 3, 4))
 
 GROUPS = 2
 # (tokens per group, experts, slots). Few shapes and many inputs for each: each is compiled once.
@@ -299,7 +299,7 @@ def test_losses_have_their_gradients_through_probabilities_alone(name):
         stats = policies.route(config, x, mask, capacity, False, NO_NOISE)[1]
         return stats.balance_loss + 0.1 * stats.z_loss
 
-    found = jit(jax.grad(loss))(logits)[0]
+    found = jax.jit(jax.grad(loss))(logits)[0]
     f_E = policies.routed(config, logits, mask, capacity, False, NO_NOISE)[1].load_E
     for s in range(6):
         row = logits[0, s].astype(np.float64)

@@ -10,7 +10,7 @@ from flax import nnx
 
 from switchx.model.noise import NO_NOISE, dropout
 from switchx.model.router import Router, expert_capacity
-from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
+from tests.helpers import grouping, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model import oracle, policies, routing_oracle
 from tests.model.policies import DROPLESS, POLICIES, POOLED
 
@@ -82,7 +82,7 @@ def ours(name, dispatcher, causal=False, room=ROOM):
         total = jnp.sum(y_BLD * weight_BLD) + stats.balance_loss + 0.1 * stats.z_loss
         return total, (y_BLD, stats)
 
-    grads, (y_BLD, stats) = jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
+    grads, (y_BLD, stats) = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(
         state, x_BLD, noise(B)
     )
     return y_BLD, stats, by_name(grads[0]) | {"x": np.array(grads[1])}
@@ -199,12 +199,12 @@ def test_input_dropout_drops_the_router_input_alone():
     x_BLD, mask_BL, _ = inputs()
     groups = grouping(config, S, S)
     calm, trained = (
-        jit(lambda x, keys=keys: one(x, mask_BL, groups, keys)[0])(x_BLD)
+        jax.jit(lambda x, keys=keys: one(x, mask_BL, groups, keys)[0])(x_BLD)
         for keys in (NO_NOISE, noise(B))
     )
     np.testing.assert_array_equal(calm, trained)
     one.router.kernel_DE[...] = jnp.eye(D)[:, :1]  # the logit is the first input
-    logits = np.array(jit(one.router)(jnp.ones((64, 64, D)), noise(64)))
+    logits = np.array(jax.jit(one.router)(jnp.ones((64, 64, D)), noise(64)))
     assert set(np.unique(logits)) == {np.float32(0), np.float32(1) / np.float32(1 - RATE)}
     # Four standard deviations of a share.
     assert np.mean(logits == 0) == pytest.approx(RATE, abs=4 * (RATE * (1 - RATE) / 4096) ** 0.5)

@@ -11,7 +11,7 @@ import pytest
 from switchx.errors import UserError
 from switchx.model import NO_NOISE, Model
 from switchx.model.shape import StackShape
-from tests.helpers import init, jit, random_inputs, switch_config, tiny_config
+from tests.helpers import init, random_inputs, switch_config, tiny_config
 
 D, S = False, True
 
@@ -86,7 +86,7 @@ def test_the_cut_changes_nothing_that_is_computed(monkeypatch):
 
         return outputs
 
-    cut = jit(run(model))(params)
+    cut = jax.jit(run(model))(params)
     assert cut[1].balance_loss.shape == (4,)  # encoder 1 and 3, decoder 0 and 3
     whole = {stack: as_one_block(shape, params[stack]) for stack, shape in config.stacks.items()}
     monkeypatch.setattr(
@@ -95,7 +95,7 @@ def test_the_cut_changes_nothing_that_is_computed(monkeypatch):
         lambda self: [(tuple(n in self.sparse_layers for n in range(self.num_layers)), 1)],
     )
     one_block = Model.of(dataclasses.replace(config, vocab_size=64))
-    found = jit(run(one_block))(params | whole)
+    found = jax.jit(run(one_block))(params | whole)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, cut)
 
 

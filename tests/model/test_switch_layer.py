@@ -12,7 +12,6 @@ from switchx.model import NO_NOISE, Model
 from switchx.model.switch_layer import num_groups
 from tests.helpers import (
     grouping,
-    jit,
     noise,
     random_inputs,
     random_mask,
@@ -25,7 +24,7 @@ from tests.model.routing_oracle import Policy
 
 
 def run(layer, x, mask, groups, keys=NO_NOISE):
-    y_BLD, routed = jit(lambda *arrays: layer(*arrays, groups, keys))(x, mask)
+    y_BLD, routed = jax.jit(lambda *arrays: layer(*arrays, groups, keys))(x, mask)
     return y_BLD, routed.stats
 
 
@@ -92,9 +91,9 @@ def test_jitter_is_uniform_multiplicative_and_for_training_only():
     layer.router.kernel_DE[...] = jnp.asarray(kernel)  # logits are the first four inputs
     x = jnp.full((64, 32, 16), 2.0)
     np.testing.assert_array_equal(
-        jit(lambda x: layer.router(x, NO_NOISE))(x), np.full((64, 32, 4), 2.0)
+        jax.jit(lambda x: layer.router(x, NO_NOISE))(x), np.full((64, 32, 4), 2.0)
     )
-    factor = np.array(jit(lambda x: layer.router(x, noise(64)))(x)) / 2.0
+    factor = np.array(jax.jit(lambda x: layer.router(x, noise(64)))(x)) / 2.0
     assert factor.min() >= 1 - eps
     assert factor.max() <= 1 + eps
     assert abs(factor.mean() - 1) < 5 * eps / np.sqrt(3 * factor.size)

@@ -17,7 +17,6 @@ from switchx.model.router import expert_capacity
 from switchx.model.routing.capacity import room
 from tests.helpers import (
     grouping,
-    jit,
     noise,
     random_mask,
     switch_config,
@@ -67,7 +66,7 @@ def run(config, dispatcher, arrays):
             [(path, param.replace(values[path])) for path, param in nnx.to_flat_state(state)]
         )
 
-    @jit
+    @jax.jit
     def both(arrays, x_BLD, keys):
         def loss(arrays, x_BLD):
             y_BLD, routed = nnx.merge(graphdef, whole(arrays))(x_BLD, mask_BL, groups, keys)

@@ -9,7 +9,7 @@ from switchx.sharding import MeshConfig, make_mesh
 from switchx.training import BatchShape, OptimizerConfig, RunConfig, TrainerConfig
 from switchx.training.state import Setup
 from switchx.training.step import lower_train_step
-from tests.helpers import compile_quickly, switch_config, tiny_config
+from tests.helpers import switch_config, tiny_config
 
 # Each size is of one thing only, and 8 devices divide what they share out.
 BATCH, INPUTS, TARGETS = 32, 24, 12
@@ -44,4 +44,4 @@ def setup(
 
 def compiled_text(setup: Setup) -> str:
     """The step's program."""
-    return compile_quickly(lower_train_step(setup)).as_text()
+    return lower_train_step(setup).compile().as_text()

@@ -17,7 +17,7 @@ from switchx.model import NO_NOISE
 from switchx.model.dispatch import exchange, for_answers, packed, ragged
 from switchx.model.dispatch.ragged import turns_of
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
-from tests.helpers import grouping, jit, noise, random_mask, switch_layer, tiny_config, with_switch
+from tests.helpers import grouping, noise, random_mask, switch_layer, tiny_config, with_switch
 from tests.model.policies import DROPLESS, POLICIES, POOLED
 
 # 16 groups of 16 tokens, two for each device; 8 experts, widths that no other dimension has.
@@ -117,7 +117,7 @@ def on_mesh(make, name, dispatcher, sizes):
     with jax.set_mesh(mesh), pytest.MonkeyPatch.context() as patch:
         if name in PACKED:
             patch.setitem(packed._MOST_FILLED, "cpu", 100)
-        sharded = jit(make(name, dispatcher), in_shardings=shardings)
+        sharded = jax.jit(make(name, dispatcher), in_shardings=shardings)
         return sharded.lower(*arguments).compile(), shardings
 
 
@@ -128,7 +128,7 @@ def on_eight(make, name, dispatcher, sizes, state):
 
 @functools.cache
 def on_one_device(name, dispatcher):
-    return jit(backward(name, dispatcher))
+    return jax.jit(backward(name, dispatcher))
 
 
 def same(found, expected):
@@ -268,9 +268,9 @@ def test_answering_in_turns_is_the_same_in_less_room(monkeypatch, sizes):
         return nnx.merge(graphdef, state)(x_BLD, mask_BL, groups, NO_NOISE)[0]
 
     with jax.set_mesh(mesh):
-        compiled = jit(run).lower(state, *placed).compile()
+        compiled = jax.jit(run).lower(state, *placed).compile()
         found = compiled(state, *placed)
-    same(found, jit(run)(state, *inputs()[:2]))
+    same(found, jax.jit(run)(state, *inputs()[:2]))
     moved = [shapes for kind, _, shapes in collectives(compiled) if kind == "all-to-all"]
     own = 2 * B * L // math.prod(sizes[:2]) * D
     assert {sum(map(math.prod, shapes)) for shapes in moved} == {4 * own}

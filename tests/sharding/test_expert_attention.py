@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from switchx.model.expert_attention import ExpertAttention
 from switchx.sharding import MeshConfig, batch_sharding, make_mesh, spec
-from tests.helpers import grouping, jit, noise, random_mask, tiny_config, with_switch
+from tests.helpers import grouping, noise, random_mask, tiny_config, with_switch
 from tests.sharding.test_dispatchers import collectives
 
 # 16 groups of 16 tokens: two for each device. 8 experts, widths that no other dimension has.
@@ -75,7 +75,7 @@ def on_mesh(make, dispatcher, sizes):
     batch = batch_sharding(mesh)
     placed = (shardings, batch, batch, batch)
     with jax.set_mesh(mesh):
-        sharded = jit(make(dispatcher, capacity_of(dispatcher)), in_shardings=placed)
+        sharded = jax.jit(make(dispatcher, capacity_of(dispatcher)), in_shardings=placed)
         arguments = jax.device_put((state, *inputs()), placed)
         compiled = sharded.lower(*arguments).compile()
         return compiled, compiled(*arguments)
@@ -83,7 +83,7 @@ def on_mesh(make, dispatcher, sizes):
 
 @functools.cache
 def on_one_device(make, capacity):
-    return jit(make("einsum", C if capacity else E * B * L))(layer("einsum")[2], *inputs())
+    return jax.jit(make("einsum", C if capacity else E * B * L))(layer("einsum")[2], *inputs())
 
 
 @pytest.mark.parametrize(("dispatcher", "sizes"), CASES)

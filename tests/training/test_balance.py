@@ -15,7 +15,6 @@ from switchx.training.adapting import named
 from switchx.training.batches import put_batch
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
-from tests.helpers import jit
 from tests.training.helpers import BATCH, assert_same_end, batch, feed, params_of, run_config
 
 WAYS = {
@@ -28,7 +27,7 @@ ONE = MeshConfig(1, 1, 1)
 
 def balanced_run(way, **changes):
     """Experts in attention and in two feed-forwards of a stack: three rows of biases in each."""
-    switch = dataclasses.replace(run_config().model.switch, every=1, experts_in="both", **way)
+    switch = dataclasses.replace(run_config().model.switch, experts_in="both", **way)
     sizes = {"d_model": 32, "d_ff": 32, "num_heads": 2, "switch": switch, "activation": "geglu"}
     optimizer = {"name": "adamw", "weight_decay": 0.1, "learning_rate": 1e-3}
     return run_config(**{**sizes, **optimizer, **changes})
@@ -57,8 +56,8 @@ def biases(params):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_it_is_the_same_on_a_mesh_and_in_microbatches(way):
-    one, metrics = trained(balanced_run(WAYS[way], mesh=ONE, num_layers=1))
-    shared = balanced_run(WAYS[way], mesh=MeshConfig(2, 2, 2), microbatches=2, num_layers=1)
+    one, metrics = trained(balanced_run(WAYS[way], mesh=ONE))
+    shared = balanced_run(WAYS[way], mesh=MeshConfig(2, 2, 2), microbatches=2)
     other, others = trained(shared)
     assert len(biases(one)) == 4
     for name, leaf in biases(one).items():
@@ -77,13 +76,13 @@ def test_a_bias_moves_by_its_layers_loads_alone():
     The optimizer, with its decay, sees no bias; one that is frozen stays.
     """
     frozen = "encoder/blocks/layer_0/attention/switch/router/bias_E"
-    run = balanced_run(WAYS["bias"], mesh=ONE, frozen=(frozen,))
+    run = balanced_run(WAYS["bias"], mesh=ONE, num_layers=2, frozen=(frozen,))
     setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
     state, placed = setup.init(), put_batch(batch(0), setup)
     assert "bias_E" not in str(jax.tree_util.tree_structure(state.opt_state))
     noise = Noise.for_rows(setup.numbers.seed, state.step, jnp.arange(BATCH, dtype=jnp.uint32))
     groupings = Groupings.of(run.model.switch, train=True).recorded()
-    routed = jit(lambda *given: routing(setup.objective.output(*given, groupings)))
+    routed = jax.jit(lambda *given: routing(setup.objective.output(*given, groupings)))
     experts = routed(state.params, placed, noise)
     before = named(jax.device_get(state.params))
     state, _ = compile_train_step(setup)(state, placed)
@@ -102,7 +101,7 @@ def test_a_bias_moves_by_its_layers_loads_alone():
 
 
 def test_a_run_goes_on_bit_by_bit(tmp_path, one_device):
-    changes = {"d_model": 16, "train_steps": 4, "microbatches": 2, "num_layers": 1}
+    changes = {"d_model": 16, "train_steps": 4, "microbatches": 2}
     run = balanced_run(WAYS["quantile"], mesh=ONE, **changes)
     first = dataclasses.replace(run, trainer=dataclasses.replace(run.trainer, train_steps=2))
     train(first, str(tmp_path / "run"), feed())

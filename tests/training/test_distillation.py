@@ -24,7 +24,7 @@ from switchx.training.state import Setup
 from switchx.training.step import gradients
 from switchx.training.teacher import ObjectiveConfig, Teacher
 from switchx.training.teaching import compile_teacher
-from tests.helpers import jit, with_switch
+from tests.helpers import with_switch
 from tests.training.helpers import SMALL, VOCAB, batch, feed, run_config
 
 DENSE = {**SMALL, "num_layers": 1}
@@ -60,12 +60,14 @@ def setup_of(directory, devices=1, changes=None, **config):
 def gradients_of(setup, of=None):
     with jax.set_mesh(setup.mesh):
         args = (setup.init(), setup.constants, put_batch(of or batch(0), setup))
-        return jax.device_get(jit(lambda *args: gradients(setup, *args))(*args))
+        return jax.device_get(jax.jit(lambda *args: gradients(setup, *args))(*args))
 
 
 def logits_of(model, params, placed):
     output = Pretraining(model, 0.0, 0.0).output
-    return jit(lambda params, placed: output(params, placed, NO_NOISE).logits_BLV)(params, placed)
+    return jax.jit(lambda params, placed: output(params, placed, NO_NOISE).logits_BLV)(
+        params, placed
+    )
 
 
 def test_the_soft_loss_is_the_definition():
@@ -103,7 +105,9 @@ def test_all_others_are_one_class_even_where_little_is_left_to_them():
 def test_the_objective_mixes_the_two_and_keeps_the_z_loss(taught_by):
     setup = setup_of(taught_by, share=0.3, temperature=2.0)
     params, placed = setup.init().params, put_batch(batch(0), setup)
-    sums = jit(lambda *args: setup.objective(*args, NO_NOISE).sums)(params, setup.constants, placed)
+    sums = jax.jit(lambda *args: setup.objective(*args, NO_NOISE).sums)(
+        params, setup.constants, placed
+    )
     models = (setup.model, params), (Model.of(setup.run.teacher.model), setup.constants)
     own, taught = (logits_of(model, each, placed) for model, each in models)
     soft = soft_sums(own, taught, placed["decoder_loss_weights"], 2.0)["soft"]

@@ -1,6 +1,5 @@
 """FREEZE: what is frozen stays to the bit, and the rest trains as if it were put back each step."""
 
-import dataclasses
 import re
 
 import jax
@@ -21,7 +20,7 @@ from tests.training.helpers import (
 )
 
 # A layer with experts in each stack; sizes that differ, so that a product is known by them.
-SWITCH = dataclasses.replace(run_config().model.switch, every=1)
+SWITCH = run_config().model.switch
 TINY = {**SMALL, "switch": SWITCH, "num_layers": 1, "d_ff": 48, "weight_decay": 0.01}
 ON_A_MESH = {
     "devices": 8,

@@ -196,7 +196,7 @@ def test_a_checkpoint_restores_onto_another_mesh(undisturbed):
         params_of(directory, run_config()),
     )
     assert found.positions == {0: b"6"}
-    wi_NEDF = found.state.params["encoder"]["blocks"]["layer_1"]["feed_forward"]["switch"][
+    wi_NEDF = found.state.params["encoder"]["blocks"]["layer_0"]["feed_forward"]["switch"][
         "experts"
     ]["wi_EDF"]
     assert wi_NEDF.sharding.shard_shape(wi_NEDF.shape) == (1, 4, 128, 64)

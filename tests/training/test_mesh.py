@@ -135,8 +135,8 @@ def test_replicas_and_fully_sharded_state_change_nothing(mesh, reference):
 def test_experts_in_attention_and_an_extra_feed_forward():
     """And their microbatches: a mesh of all three axes against one device."""
     model = smooth_run().model
-    switch = dataclasses.replace(model.switch, every=1, experts_in="both", extra_dense=True)
-    model = dataclasses.replace(model, num_layers=1, switch=switch)
+    switch = dataclasses.replace(model.switch, experts_in="both", extra_dense=True)
+    model = dataclasses.replace(model, switch=switch)
     alone = smooth_run(model=model, mesh=MeshConfig(1, 1, 1))
     fresh = fresh_state(alone)
     expected = one_step(alone, jax.devices()[:1], fresh=fresh)

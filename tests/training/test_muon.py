@@ -1,6 +1,5 @@
 """Muon against its definition in NumPy, matrix by matrix, and on devices of every axis."""
 
-import dataclasses
 import re
 
 import jax
@@ -97,10 +96,9 @@ def test_on_devices_of_every_axis_it_is_the_same_and_no_expert_leaves_its_own():
 
 def updated(sizes, devices):
     """A setup of two layers with experts, its update for gradients of ones and noise, and how."""
-    run = run_config(optimizer=CONFIG, mesh=sizes, d_model=16, d_ff=24, num_heads=4)
-    switch = dataclasses.replace(run.model.switch, every=1)
-    model = dataclasses.replace(run.model, switch=switch, num_decoder_layers=0)
-    setup = Setup.of(dataclasses.replace(run, model=model), make_mesh(sizes, devices))
+    sizes_of_model = dict(d_model=16, d_ff=24, num_heads=4, num_layers=2, num_decoder_layers=0)
+    run = run_config(optimizer=CONFIG, mesh=sizes, **sizes_of_model)
+    setup = Setup.of(run, make_mesh(sizes, devices))
     state = setup.init()
     rng = np.random.default_rng(0)
     grads = jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(np.float32), state.params)

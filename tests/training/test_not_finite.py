@@ -13,7 +13,7 @@ from switchx.training.bad_loss import BadLoss
 from switchx.training.batches import put_batch
 from switchx.training.not_finite import Findings, Inquiry, Part
 from switchx.training.state import Setup
-from tests.training.helpers import SMALL, Stream, batch, feed, restored, run_config
+from tests.training.helpers import SMALL, TWO_KINDS, Stream, batch, feed, restored, run_config
 
 BAD = BadLoss(3, float("nan"), "is not finite")
 
@@ -26,7 +26,8 @@ class Asked:
 
     def __init__(self, directory):
         frozen = ("*/attention_norm/*",)
-        run = run_config(d_model=32, d_ff=32, microbatches=2, num_decoder_layers=3, frozen=frozen)
+        sizes = {**TWO_KINDS, "d_model": 32, "d_ff": 32, "num_decoder_layers": 3}
+        run = run_config(**sizes, microbatches=2, frozen=frozen)
         self.setup, self.directory = Setup.of(run, make_mesh(run.mesh)), directory
         self.params = jax.device_get(self.setup.init().params)
         self.inquiry = Inquiry(self.setup, directory)

@@ -17,7 +17,6 @@ from switchx.training.objectives import OBJECTIVES, Outcome, Pretraining
 from switchx.training.placing import abstract_params
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step, gradients
-from tests.helpers import jit
 from tests.training.helpers import SMALL, batch, feed, run_config
 
 OBJECTIVES_HERE = ("taught", "pretraining")
@@ -37,7 +36,7 @@ class Taught:
     def constants(self, mesh: Any) -> Params:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_constants(mesh))
         with jax.set_mesh(mesh):
-            return jit(self.pretraining.model.init, out_shardings=shardings)(jax.random.key(9))
+            return jax.jit(self.pretraining.model.init, out_shardings=shardings)(jax.random.key(9))
 
     def weight(self, batch: dict[str, Any]) -> jax.Array:
         return self.pretraining.weight(batch)
@@ -100,7 +99,7 @@ def by_definition():
         pull = jnp.sum(squared_distance(setup.model, params, teacher, placed))
         return (sums["objective"] + 0.1 * pull) / jnp.sum(placed["decoder_loss_weights"])
 
-    return jax.device_get(jit(jax.grad(mean))(setup.init().params))
+    return jax.device_get(jax.jit(jax.grad(mean))(setup.init().params))
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from switchx.errors import UserError
 from switchx.training import train
 from switchx.training.profile import ProfileSteps
 from switchx.training.profile_costs import STEP, Costs, part_of
-from tests.training.helpers import SMALL, assert_same_end, feed, run_config
+from tests.training.helpers import SMALL, TWO_KINDS, assert_same_end, feed, run_config
 
-WITH_EXPERTS = {**SMALL, "switch": run_config().model.switch, "train_steps": 4}
+WITH_EXPERTS = {**SMALL, **TWO_KINDS, "train_steps": 4}
 pytestmark = pytest.mark.usefixtures("one_device")
 
 

@@ -19,7 +19,7 @@ class Marks:
         yield "quiz", {"accuracy": ACCURACY[step], "nan": float("nan")}
 
 
-CHANGES = SMALL | {"eval_period": 1, "checkpoint_period": 1, "keep_checkpoints": 1}
+CHANGES = SMALL | {"num_layers": 2, "eval_period": 1, "checkpoint_period": 1, "keep_checkpoints": 1}
 
 
 def go(directory, steps=4, scored=True, **changes):

@@ -1,7 +1,5 @@
 """Clipping by unit against optax's, applied to each matrix of each layer and expert alone."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import optax
@@ -16,7 +14,7 @@ from switchx.training.unit_clipping import clip_by_unit
 from tests.training.helpers import run_config
 
 SHARE = 0.05
-SPARSE = dataclasses.replace(run_config().model.switch, every=1)
+SPARSE = run_config().model.switch
 # Shapes and axes as models have them, and how many leading dimensions count matrices.
 PARAMS = {
     "table": ((7, 5), ("vocab", "embed"), 0),
@@ -63,7 +61,7 @@ def test_each_matrix_is_clipped_as_if_it_were_alone():
 
 
 def test_it_comes_before_the_global_norm_and_sees_nothing_frozen():
-    small = dict(switch=SPARSE, num_layers=1, d_model=16, d_ff=24, num_heads=2)
+    small = dict(switch=SPARSE, d_model=16, d_ff=24, num_heads=2)
     model = Model.of(run_config(**small).model)
     config = OptimizerConfig(
         name="adamw", clip_by_unit=SHARE, clip_global_norm=0.5, frozen=("experts",)
