@@ -118,7 +118,7 @@ def test_a_score_is_the_sum_of_the_logits_log_probabilities(run):
 def test_routing_names_an_expert_for_every_token_of_every_layer(run):
     target = "<extra_id_0>21"
     layers = run.routing(TEXT, target)
-    assert [layer.name for layer in layers] == ["encoder 1", "decoder 1"]
+    assert [layer.name for layer in layers] == ["encoder 0", "decoder 0"]
     lengths = (len(run.encode(TEXT)), len(run.vocabulary.encode_blanks(target)) + 1)
     for layer, length in zip(layers, lengths, strict=True):
         assert layer.expert_LJ.shape == layer.gate_LJ.shape == layer.kept_LJ.shape == (length, 1)

@@ -54,6 +54,6 @@ def test_a_teacher_in_a_bucket_is_split_as_the_student_is(trained, gs, tmp_path)
     setup = Setup.of(run, make_mesh(run.mesh))
     here = Run(trained.run, step=4).params
     jax.tree.map(np.testing.assert_array_equal, setup.constants, here)
-    wi = setup.constants["encoder"]["blocks"]["layer_1"]["feed_forward"]["switch"]["experts"]
+    wi = setup.constants["encoder"]["blocks"]["layer_0"]["feed_forward"]["switch"]["experts"]
     split = {axis for axis in jax.tree.leaves(wi)[0].sharding.spec if axis}
     assert split >= {"expert", "data"}

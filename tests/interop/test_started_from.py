@@ -94,7 +94,7 @@ def test_more_experts_on_a_mesh_that_those_there_do_not_divide_over(gs, tmp_path
     assert (int(began.state.step), began.record["checkpoint"]) == (0, 6)
     said, changed = lines(began.record)
     assert said == f"{len(found)} parameters taken from there"
-    assert changed.startswith("6 of them of another shape there: decoder/blocks/layer_1/feed_for")
+    assert changed.startswith("6 of them of another shape there: decoder/blocks/layer_0/feed_for")
 
 
 @pytest.fixture(scope="module")
@@ -201,13 +201,13 @@ def test_a_dense_student_begins_with_its_teacher(frozen_base, tmp_path, way):
     before = numbers(setup_of(settings_of(base).run).abstract.params, 0)
     found = named(began.state.params)
     for stack, expert in (("encoder", 1), ("decoder", 0)):
-        of_layer = f"{stack}/blocks/layer_1/feed_forward/switch/experts"
+        of_layer = f"{stack}/blocks/layer_0/feed_forward/switch/experts"
         wi_EDF = before[f"{of_layer}/wi_EDF"][0]
         expected = wi_EDF[expert] if way == "most_used" else (wi_EDF[0] + wi_EDF[1]) / 2
         wi_NDF = found[f"{stack}/blocks/layer_0/feed_forward/dense/wi_DF"]
         np.testing.assert_array_equal(wi_NDF[1], expected)
     assert began.record["fresh"] == []
-    said = {"mean": "'mean': encoder 1", "most_used": "'most_used': expert 1 of encoder 1, exp"}
+    said = {"mean": "'mean': encoder 0", "most_used": "'most_used': expert 1 of encoder 0, exp"}
     assert f"2 feed-forwards made of experts, {said[way]}" in " ".join(lines(began.record))
     assert all(leaf.sharding.mesh == setup.mesh for leaf in found.values())
 
@@ -225,7 +225,7 @@ def test_the_load_of_an_import_is_measured_where_it_can_be(frozen_base, tmp_path
     }
     monkeypatch.setattr(data, "eval_batches", lambda config: iter([batch]))
     load = begins.warm.load
-    assert load.keys() == {"encoder 1", "decoder 1"}
+    assert load.keys() == {"encoder 0", "decoder 0"}
     assert all(np.isclose(load_E.sum(), 1.0) for load_E in load.values())
     on_hosts = dataclasses.replace(begins.warm, measure=None)
     with pytest.raises(UserError, match="START_FEED_FORWARDS='most_used' needs how much each"):

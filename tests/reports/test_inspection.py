@@ -52,7 +52,7 @@ def test_the_numbers_hold_together(inspected, trained, folder):
     assert out.splitlines() == numbers["answer"]
     assert numbers["step"] == 4
     assert [one["step"] for one in numbers["saturation"]] == [2]
-    assert [layer["name"] for layer in numbers["layers"]] == ["encoder 1", "decoder 1"]
+    assert [layer["name"] for layer in numbers["layers"]] == ["encoder 0", "decoder 0"]
     assert [one["name"] for one in numbers["sources"]] == ["numbers.txt", "hostile.txt"]
     assert len(page.encode()) < 5e6
     for layer in numbers["layers"]:
