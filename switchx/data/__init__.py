@@ -296,16 +296,13 @@ def other_sources(config: DataConfig, globs: Mapping[str, str]) -> list[str]:
     return next(filter(None, found), [])
 
 
-def num_examples(config: DataConfig, task: str | None = None) -> int | None:
-    """How many the validation split has, of prepared data; None where only reading all would tell.
-
-    Of one task alone where one is named.
-    """
+def num_examples(config: DataConfig) -> int | None:
+    """Examples of the validation split of prepared data; None where only reading all would tell."""
     if config.prepared_dir is None:
         return None
     from switchx.data.prepared.sets import set_infos
 
-    infos = [info for info in set_infos(config, task) if "validation" in info.shards]
+    infos = [info for info in set_infos(config) if "validation" in info.shards]
     packed = any(info.plan.pack for info in infos)  # then a record holds several
     return None if packed else sum(info.records("validation") for info in infos)
 
