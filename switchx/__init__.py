@@ -15,6 +15,10 @@ __all__ = ["Run", "Settings", "configure", "fork", "train"]
 __version__ = "0.2.0.dev0"
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

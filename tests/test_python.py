@@ -5,8 +5,10 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -68,6 +70,17 @@ def test_what_is_wrong_is_said(run, trained):
         (lambda run: switchx.Run(""), "--model_dir='' names no file"),
         (lambda run: switchx.Run("runs", step=2.0), "step=2.0 is no step: give a whole number"),
         (lambda run: switchx.configure("my.gin"), r"gin_files='my.gin' is one alone: give a list"),
+        (lambda run: switchx.configure(Path("my.gin")), "gin_files=.* is one alone: give a list"),
+        (lambda run: switchx.configure(None), "gin_files=None is no list"),
+        (lambda run: switchx.configure([None]), "gin_files=.* holds None, which is no path"),
+        (lambda run: switchx.train("my.gin"), "'my.gin' is no configuration: give what switchx.con"),
+        (lambda run: switchx.fork(run, "runs", 2), "is no configuration: give what switchx.conf"),
+        (lambda run: switchx.train(run.config, writers=["wandb"]), r"'wandb', .* no begin\(\): give"),
+        (lambda run: switchx.train(run.config, writers=print), "writers=.* is no list"),
+        (lambda run: switchx.train(run.config, profile_steps=(1, 2)), "must be FIRST:LAST"),
+        (lambda run: run.score([TEXT, TEXT], ["b"]), "texts are 2 and targets 1: give each"),
+        (lambda run: run.answer(None), "texts=None is no list"),
+        (lambda run: run.answer([TEXT], max_length=2), "max_length=2 is none of length, method"),
         (lambda run: run.answer(TEXT), "texts='line 3 .* is one alone: give a list"),
         (lambda run: run.score([TEXT], "b"), "targets='b' is one alone: give a list"),
         (lambda run: run.inspect(tasks="t"), "tasks='t' is one alone: give a list"),
@@ -90,6 +103,35 @@ def test_texts_may_come_as_they_like(run):
     assert given == run.answer([TEXT])[0]
     assert run.score([], []).shape == (0,)
     assert run.encode("a \ud800") == run.encode("a ?")
+
+
+def test_what_numpy_and_jax_have_is_as_python_has_it(run, trained, tmp_path):
+    """What is written to config.gin is read again, whatever a script computed it with."""
+    changes = {
+        "LEARNING_RATE": np.linspace(0.5, 1, 2)[0],  # a float that is shown as np.float64(0.5)
+        "TRAIN_STEPS": jnp.int32(7),
+        "C4_JSON_TRAIN": tmp_path / "t.jsonl",
+        "TASK_FEATURE_LENGTHS": {"inputs": np.int64(64), np.str_("targets"): 32},
+        "FREEZE": np.array(["experts"]),
+    }
+    config = switchx.configure([trained.run / "config.gin"], tmp_path, **changes)
+    (tmp_path / "config.gin").write_text(config.resolved)
+    again = switchx.configure([tmp_path / "config.gin"])
+    assert again.resolved == config.resolved
+    assert again.run.optimizer.learning_rate == 0.5
+    assert again.run.trainer.train_steps == 7
+    assert again.data.feature_lengths == {"inputs": 64, "targets": 32}
+    assert switchx.Run(trained.run, step=np.int64(2)).step == 2
+    drawn = {"method": "sample", "temperature": np.float32(0.5), "seed": np.int32(3)}
+    assert run.decoding(**drawn) == run.decoding(method="sample", temperature=0.5, seed=3)
+
+
+def test_another_thread_may_train(trained, tmp_path):
+    """Signals are the main thread's alone: Python refuses handlers that another one sets."""
+    folder = shutil.copytree(trained.run, tmp_path / "copy")
+    config = switchx.configure([folder / "config.gin"])
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(switchx.train, config).result().step == 4
 
 
 def test_answers_are_those_of_the_command(run, trained, tmp_path, capsys):

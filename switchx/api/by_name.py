@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchx.api.given import listed
+from switchx.api.given import listed_paths, plain
 from switchx.settings import Binding, Request, Settings, load
 
 
 def configure(
-    gin_files: Sequence[str] = (), model_dir: str | Path | None = None, **settings: Any
+    gin_files: Sequence[str | Path] = (), model_dir: str | Path | None = None, **settings: Any
 ) -> Settings:
     """The settings of a new run, as `switchx train` would read them.
 
@@ -23,10 +23,11 @@ def configure(
     """
     directory = None if model_dir is None else str(model_dir)
     return load(
-        Request((*listed("gin_files", gin_files),), bindings(settings), model_dir=directory)
+        Request((*listed_paths("gin_files", gin_files),), bindings(settings), model_dir=directory)
     )
 
 
 def bindings(settings: Mapping[str, Any]) -> tuple[Binding, ...]:
     """Settings as a request has them."""
-    return tuple(Binding(name, value, f"{name}={value!r}") for name, value in settings.items())
+    given = {name: plain(value) for name, value in settings.items()}
+    return tuple(Binding(name, value, f"{name}={value!r}") for name, value in given.items())

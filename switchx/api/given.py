@@ -1,15 +1,29 @@
 """What callers give in the place of what is meant, told apart."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from switchx.errors import UserError
+from switchx.settings import Settings
 
 
-def listed(name: str, given: Sequence[str]) -> list[str]:
+def listed(name: str, given: Iterable[Any]) -> list[Any]:
     """The same as a list; UserError for one text in its place, which would be its letters."""
-    if isinstance(given, str):
+    if isinstance(given, str | os.PathLike):
         raise UserError(f"{name}={given!r} is one alone: give a list, as [{given!r}].")
+    if not isinstance(given, Iterable):
+        raise UserError(f"{name}={given!r} is no list: give one.")
     return list(given)
+
+
+def listed_paths(name: str, given: Iterable[Any]) -> list[str]:
+    """The same of paths, as text."""
+    found = [plain(path) for path in listed(name, given)]
+    for path in found:
+        if not isinstance(path, str):
+            raise UserError(f"{name}={found!r} holds {path!r}, which is no path: give a str.")
+    return found
 
 
 def utf8_text(given: str) -> str:
@@ -17,3 +31,31 @@ def utf8_text(given: str) -> str:
     if not isinstance(given, str):
         raise UserError(f"{given!r} is no text: give a str.")
     return given.encode("utf-8", "replace").decode()
+
+
+def plain(value: Any) -> Any:
+    """A value as Python's own types have it: config.gin is written as these are shown.
+
+    np.float64(0.1) is a float that is shown otherwise; NumPy's other numbers, JAX's, and paths are
+    none of the types that settings have.
+    """
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return (list if isinstance(value, list) else tuple)(map(plain, value))
+    return plain(value.tolist()) if hasattr(value, "tolist") else value
+
+
+def configured(given: Any) -> Settings:
+    """The same; UserError for what no `switchx.configure` made."""
+    if isinstance(given, Settings):
+        return given
+    raise UserError(
+        f"{given!r:.100} is no configuration: give what switchx.configure returns, as of "
+        "switchx.configure(['runs/mine/config.gin'])."
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from switchx.api.by_name import bindings
-from switchx.api.given import listed, utf8_text
+from switchx.api.given import listed, listed_paths, plain, utf8_text
 from switchx.data.config import ENCODER_ALONE
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
@@ -65,6 +65,7 @@ class Run:
         Raises:
           UserError: no run was started there.
         """
+        step = plain(step)
         if step is not None and type(step) is not int:
             raise UserError(f"step={step!r} is no step: give a whole number, or None.")
         asked = Request(bindings=bindings(settings), model_dir=str(model_dir))
@@ -163,12 +164,14 @@ class Run:
           choices: fields of `switchx.inference.DecodingConfig`; temperature, top_k and top_p.
 
         Raises:
-          UserError: one is out of range, or batch_size is no multiple of what the mesh needs.
+          UserError: there is none of that name, one is out of range, or batch_size is no multiple of
+            what the mesh needs.
         """
         from switchx.inference import DecodingConfig, Sampling
         from switchx.inference.config import check_used
         from switchx.sharding import batch_shards
 
+        choices = {name: plain(value) for name, value in choices.items()}
         check_used(choices.get("method", "greedy"), choices)
         for name, value in choices.items() if self._encoder_alone else ():
             if name != "batch_size" and (name, value) != ("method", "greedy"):
@@ -178,7 +181,7 @@ class Run:
                     "token for each blank, in one pass: leave it out."
                 )
         shards = batch_shards(self.mesh)
-        names = ("temperature", "top_k", "top_p")
+        names = [field.name for field in dataclasses.fields(Sampling)]
         sampling = Sampling(**{name: choices.pop(name) for name in names if name in choices})
         defaults = {"length": self._lengths["targets"], "batch_size": _up_to(8, shards)}
         decoding = DecodingConfig(sampling=sampling, **{**defaults, **choices})
@@ -341,7 +344,10 @@ class Run:
         )
 
     def inspect(
-        self, texts: Sequence[str] = (), tasks: Sequence[str] = (), earlier: int | None = None
+        self,
+        texts: Sequence[str | Path] = (),
+        tasks: Sequence[str] = (),
+        earlier: int | None = None,
     ) -> dict[str, Any]:
         """What the experts do with texts, as numbers: what `switchx inspect` shows, unrounded.
 
@@ -361,7 +367,7 @@ class Run:
         return evaluation.inspect(
             self.config.run,
             self.config.model_dir,
-            sources(self.config, listed("texts", texts), listed("tasks", tasks)),
+            sources(self.config, listed_paths("texts", texts), listed("tasks", tasks)),
             self.vocabulary,
             self._step,
             earlier,
@@ -382,7 +388,9 @@ class Run:
         from switchx.sharding import batch_shards
 
         if len(texts) != len(targets):
-            raise ValueError(f"{len(texts)} texts and {len(targets)} targets")
+            raise UserError(
+                f"texts are {len(texts)} and targets {len(targets)}: give each text a target."
+            )
         rows = _up_to(len(texts), batch_shards(self.mesh))
         eos, encode = self.vocabulary.eos_id, self.vocabulary.encode_blanks
         wanted = [[*encode(utf8_text(target)), eos] for target in targets]

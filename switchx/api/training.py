@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchx import data, storage
+from switchx.api.given import configured, listed
 from switchx.api.run import Run
 from switchx.api.scoring import check_scores, scorer, task_batches
 from switchx.api.starting import Beginning, beginning
 from switchx.api.teaching import taught
 from switchx.settings import Settings, changed_settings, check_fits, check_idle_of_teacher
-from switchx.writers import RunFacts, Writer, Writers, check_installed
+from switchx.writers import RunFacts, Writer, Writers, check_installed, check_writer
 
 if TYPE_CHECKING:
     from switchx.training import Feed, TrainResult
@@ -34,6 +35,7 @@ def train(
       RunError: the run could not go on.
       KeyboardInterrupt, SystemExit: a signal ended it; what it had done is saved.
     """
+    settings = configured(settings)
     with metric_writers(settings, writers) as opened:
         result, _ = train_run(settings, profile_steps=profile_steps, writers=opened)
     if result.stopped_by is not None:
@@ -46,12 +48,15 @@ def metric_writers(settings: Settings, own: Sequence[Writer] = ()) -> Writers:
     """The run's writers, to be closed by the caller; they do nothing before the run begins.
 
     Raises:
-      UserError: a package that one of them needs is not installed.
+      UserError: a package that one of them needs is not installed, or one is no writer.
     """
     from switchx.training.metrics import layer_names
 
     names = settings.run.trainer.metric_writers
     check_installed(names)
+    own = listed("writers", own)
+    for writer in own:
+        check_writer(writer)
     facts = RunFacts(
         settings.model_dir,
         settings.resolved,

@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -30,7 +31,8 @@ class Interruption:
     """Notes SIGTERM, SIGHUP and ctrl-C until the step is done; a second ctrl-C interrupts at once.
 
     In a job of several hosts one that is told is enough, as when its machine is to be taken away:
-    JAX's own handler of SIGTERM tells the others, and all agree on the step.
+    JAX's own handler of SIGTERM tells the others, and all agree on the step. Signals are the main
+    thread's: where another one trains, they do to the process what they would do without it.
     """
 
     def __init__(self) -> None:
@@ -39,6 +41,8 @@ class Interruption:
         self._alone = jax.process_count() == 1
 
     def __enter__(self) -> "Interruption":
+        if threading.current_thread() is not threading.main_thread():
+            return self
         noted = [signal.SIGINT, *([signal.SIGTERM] if self._alone else [])]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
             noted.append(signal.SIGHUP)

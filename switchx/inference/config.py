@@ -23,8 +23,12 @@ ONLY = {
 
 
 def check_used(method: str, choices: Mapping[str, Any]) -> None:
-    """Raises UserError for a choice that the method does not use."""
+    """Raises UserError for a choice that there is not, or that the method does not use."""
+    there = [field.name for cls in (DecodingConfig, Sampling) for field in dataclasses.fields(cls)]
+    there.remove("sampling")
     for name, value in choices.items():
+        if name not in there:
+            raise UserError(f"{name}={value!r} is none of {', '.join(there)}.")
         if ONLY.get(name, method) != method:
             raise UserError(
                 f"--{name}={value} has no effect with --method={method}: leave it out or give "

@@ -30,7 +30,7 @@ class ProfileSteps:
     @classmethod
     def parse(cls, text: str) -> "ProfileSteps":
         """Reads "10:15"; UserError where it says no steps."""
-        found = re.fullmatch("([0-9]{1,18}):([0-9]{1,18})", text)
+        found = re.fullmatch("([0-9]{1,18}):([0-9]{1,18})", str(text))
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise UserError(
                 f"--profile_steps={text} must be FIRST:LAST, the first at least 1 and the last no "

@@ -7,6 +7,14 @@ tracker's package is imported in the process that trains.
 
 from switchx.writers.group import Writers
 from switchx.writers.names import WRITERS, check_installed, check_names
-from switchx.writers.writer import RunFacts, Writer
+from switchx.writers.writer import RunFacts, Writer, check_writer
 
-__all__ = ["WRITERS", "RunFacts", "Writer", "Writers", "check_installed", "check_names"]
+__all__ = [
+    "WRITERS",
+    "RunFacts",
+    "Writer",
+    "Writers",
+    "check_installed",
+    "check_names",
+    "check_writer",
+]

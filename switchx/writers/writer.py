@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from switchx.errors import UserError
+
 # A line of metrics.jsonl: "step", "split", "time", scalars, and lists with an entry for each layer
 # of experts; None where a figure was not finite. See docs/run_directory.md.
 Row = Mapping[str, Any]
@@ -64,3 +66,16 @@ class Writer(Protocol):
         Args:
           status: "finished", "stopped" by a signal, or "failed".
         """
+
+
+_METHODS = ("begin", "write", "text", "picture", "close")
+
+
+def check_writer(given: Any) -> None:
+    """Raises UserError for what is no writer, such as a tracker's name."""
+    for method in _METHODS:
+        if not callable(getattr(given, method, None)):
+            raise UserError(
+                f"writers holds {given!r}, which has no {method}(): give objects with "
+                f"{', '.join(_METHODS)}; trackers are named by METRIC_WRITERS."
+            )
