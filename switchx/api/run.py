@@ -164,8 +164,8 @@ class Run:
           choices: fields of `switchx.inference.DecodingConfig`; temperature, top_k and top_p.
 
         Raises:
-          UserError: there is none of that name, one is out of range, or batch_size is no multiple of
-            what the mesh needs.
+          UserError: there is none of that name, one is out of range, or batch_size is no multiple
+            of what the mesh needs.
         """
         from switchx.inference import DecodingConfig, Sampling
         from switchx.inference.config import check_used

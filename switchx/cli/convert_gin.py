@@ -31,9 +31,12 @@ def run(args: argparse.Namespace) -> None:
     if not args.gin_file:
         raise UserError("`switchx convert-gin` needs a file of T5X: name one, as in their.gin.")
     output = storage.check_new(args.output, "--output")
-    text, notes = converted(request(args))
+    text, notes, missing = converted(request(args))
     if not storage.create_once(output, text, "--output"):
         raise UserError(f"--output={args.output} exists: name another file.")
     for note in notes:
         print(note)
-    print(f"{args.output} is written: `switchx train --gin_file={args.output}` runs it.")
+    command = " ".join(
+        [f"switchx train --gin_file={args.output}", *(f"--gin.{name}=VALUE" for name in missing)]
+    )
+    print(f"{args.output} is written: `{command}` runs it.")

@@ -16,8 +16,10 @@ def run(args: argparse.Namespace) -> None:
     from switchx.sweeps import statement
     from switchx.sweeps.folder import SweepFolder
 
-    sweep = SweepFolder.open(args.sweep_dir or statement.read(request(args)).directory)
-    target = args.output or str(storage.as_path(sweep.path) / "report")
+    where = statement.read(request(args)).directory if args.sweep_dir is None else args.sweep_dir
+    sweep = SweepFolder.open(where)
+    own = str(storage.as_path(sweep.path) / "report")
+    target = own if args.output is None else args.output
     output.check_output(target)
     found, left_out = runs.read_runs(
         {point.name: sweep.run_directory(point) for point in sweep.points}

@@ -63,7 +63,8 @@ def open_source(path: str) -> "HFSource":
     folder = storage.as_path(path, "--input")
     if not storage.is_remote(folder) and not folder.is_dir():
         raise UserError(
-            f"--input={path} is not a folder: name one that transformers' save_pretrained wrote."
+            f"--input={path} is not a folder: name one that transformers' save_pretrained wrote, "
+            "or a download of one from the hub, from which nothing is fetched here."
         )
     config = read_json(folder / CONFIG)
     tensors = read_tensors(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from switchx import storage
+from switchx.data.files.formats import check_fetched
 from switchx.errors import UserError
 from switchx.interop.safetensors import Tensor, read_header
 
@@ -86,6 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"--input leads to {str(path)!r}, which is not there: name a folder that transformers' "
             "save_pretrained wrote."
         )
+    check_fetched(content, path, "--input")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

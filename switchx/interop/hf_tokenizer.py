@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from switchx import storage
+from switchx.data.files.formats import check_fetched
 from switchx.data.tasks.ids import Ids
 from switchx.errors import UserError
 from switchx.interop.hf_files import read_json
@@ -84,6 +85,7 @@ def _proto_class() -> Any:
 def _parsed(content: bytes, file: Path) -> Any:
     from google.protobuf.message import DecodeError
 
+    check_fetched(content, file, "--input")
     try:
         return _proto_class().FromString(content)
     except DecodeError as error:

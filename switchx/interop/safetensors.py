@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from switchx import storage
+from switchx.data.files.formats import check_fetched
 from switchx.errors import UserError
 
 # Those that float32 holds exactly.
@@ -91,6 +92,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     if size is None:
         raise UserError(f"--input leads to {str(path)!r}, which cannot be read: it is not there.")
     header = _header(path, size)
+    check_fetched(header, path, "--input")
     with _checkable(path, header, size) as file:
         try:
             with safe_open(file, framework="numpy") as checked:

@@ -142,8 +142,8 @@ def read(request: Request, model: Mapping[str, Any]) -> tuple[list[Binding], tup
     return [*base, *_of_files(reader, files), *map(own, request.flags)], ()
 
 
-def converted(request: Request) -> tuple[str, list[str]]:
-    """What files of T5X are as one of switchx, and what of them was passed over.
+def converted(request: Request) -> tuple[str, list[str], list[str]]:
+    """What files of T5X are as one of switchx, what of them was passed over, and what is to be set.
 
     Raises:
       UserError: they are none of T5X's, or ask for what switchx does not have.
@@ -158,7 +158,7 @@ def converted(request: Request) -> tuple[str, list[str]]:
         raise UserError(f"{named} is switchx's already: there is nothing to convert.")
     found = translate(parts, request.flags, base)
     _check_values(GinConfig.of([*base, *found.bindings]))
-    return writing.text(found, base, request.gin_files), found.notes
+    return writing.text(found, base, request.gin_files), found.notes, writing.missing(found)
 
 
 def _check_values(config: GinConfig) -> None:

@@ -100,6 +100,11 @@ def make(request: Request, sweep_dir: str | None = None) -> Made:
     listed = {point.name for point in before.points} if before else set()
     if before is not None:
         _check_same_sweep(before, folder)
+    elif storage.is_file(path / "config.gin", "SWEEP_DIR"):
+        raise UserError(
+            f"SWEEP_DIR={str(path)!r} is the directory of a run: give the sweep a folder of its "
+            "own with --sweep_dir."
+        )
     _check_untouched(folder)
     return Made(
         folder,

@@ -88,7 +88,7 @@ def read(request: Request, sweep_dir: str | None = None) -> Statement:
         config = dataclasses.replace(config, axes={**config.axes, GIN_FILE: values})
     statement = Statement(
         name=name,
-        directory=sweep_dir or config.directory or _default_directory(file, name, request),
+        directory=_directory(sweep_dir, config, file, request),
         config=config,
         run=tuple(_of_runs(bindings)),
         flags=tuple(_of_runs(flags)),
@@ -115,13 +115,16 @@ def _file(request: Request) -> str:
     return request.gin_files[-1]
 
 
-def _default_directory(file: str, name: str, request: Request) -> str:
-    """Beside a sweep.gin that a sweep wrote, else one under sweeps/."""
+def _directory(sweep_dir: str | None, config: SweepConfig, file: str, request: Request) -> str:
+    """The one that is named, else beside a sweep.gin that a sweep wrote, else one under sweeps/."""
+    for named in (sweep_dir, config.directory):
+        if named is not None:
+            return named
     reader = Reader(request.search_paths)
     path = reader.find(file, "--gin_file", f"--gin_file={file!r}")
     if path.name == SAVED and reader.text(path, "--gin_file").startswith(HEADER):
         return str(path.parent if storage.is_remote(path) else Path(storage.expanded(file)).parent)
-    return f"sweeps/{name}"
+    return f"sweeps/{config.name or Path(file).stem}"
 
 
 def _of_runs(bindings: Iterable[Binding]) -> list[Binding]:

@@ -303,6 +303,21 @@ def test_the_embedding_under_one_of_its_names(command, copy, tmp_path, kept):
     assert_bitwise(tensors(tmp_path / "back"), {**found, "shared.weight": table})
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "spiece.model"])
+def test_a_clone_whose_large_files_were_not_fetched(command, copy, name):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:9f\nsize 242043056\n"
+    folder = copy("t5")
+    (folder / name).write_text(pointer)
+    line = import_refused(command, folder)
+    assert f"{name}', which is a Git LFS pointer: fetch the file" in line
+
+
+def test_a_name_of_the_hub_is_no_folder(command, tmp_path):
+    line = import_refused(command, Path("google/flan-t5-small"))
+    assert "--input=google/flan-t5-small is not a folder" in line
+    assert "from which nothing is fetched here" in line
+
+
 def test_gin_that_asks_for_more_than_there_is(command, saved):
     line = import_refused(command, saved["switch"], "--gin.SwitchConfig.top_k=2")
     assert "SwitchConfig.top_k=2" in line

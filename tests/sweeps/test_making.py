@@ -39,6 +39,22 @@ def refused(folder, *args, **kwargs):
     return str(caught.value)
 
 
+def test_a_runs_directory_is_no_sweeps(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.gin").write_text("")
+    said = refused(tmp_path, SEEDS, sweep_dir=tmp_path / "run")
+    assert "run' is the directory of a run: give the sweep a folder of its own" in said
+    assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+def test_a_folder_without_a_name_is_not_the_default(tmp_path):
+    (tmp_path / "mine.gin").write_text(TINY + SEEDS)
+    for flags, sweep_dir in (((), ""), (("SWEEP_DIR=''",), None)):
+        request = Request((str(tmp_path / "mine.gin"),), tuple(map(read_flag, flags)))
+        with pytest.raises(UserError, match="SWEEP_DIR='' names no file"):
+            making.make(request, sweep_dir)
+
+
 def test_a_changed_sweep_keeps_what_is_the_same_run(tmp_path, sweep):
     started = sweep.run_directory(sweep.points[1])
     (started / "metrics.jsonl").write_text("")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from switchx.data.files.compression import codec_of
 from switchx.errors import UserError
+from switchx.storage import AnyPath
 
 HEAD = 2**16  # bytes that are looked at
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -27,6 +28,8 @@ _INFLATE = "give it plain, or compressed by gzip, zstd, xz or bzip2"
 _UNPACK = "unpack it and give the files that are in it"
 _TEXTS = "give its texts as JSON lines"
 _UTF8 = "give it as UTF-8"
+_POINTER = b"version https://git-lfs"
+_FETCH = "fetch the file that it stands for, as `git lfs pull` does"
 _OTHERS = {
     b"PK\x03\x04": ("a ZIP archive", _UNPACK),
     b"PK\x05\x06": ("an empty ZIP archive", _UNPACK),
@@ -51,10 +54,7 @@ _OTHERS = {
     b"SQLite format 3\0": ("a SQLite database", _TEXTS),
     b"\x89HDF": ("an HDF5 file", _TEXTS),
     b"\x93NUMPY": ("a NumPy array", _TEXTS),
-    b"version https://git-lfs": (
-        "a Git LFS pointer",
-        "fetch the file that it stands for, as `git lfs pull` does",
-    ),
+    _POINTER: ("a Git LFS pointer", _FETCH),
     b"%PDF": ("a PDF", _TEXTS),
     b"%!PS": ("PostScript", _TEXTS),
     b"{\\rtf": ("RTF", _TEXTS),
@@ -71,6 +71,12 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _CONTROL = re.compile(rb"[\0-\x07\x0e-\x1a\x1c-\x1f]")
 _CONTROL_SHARE = 0.02  # strays are found on web pages; of compressed bytes it is a tenth
 _TABLES = {".csv": "CSV", ".tsv": "TSV"}
+
+
+def check_fetched(head: bytes, path: AnyPath, setting: str) -> None:
+    """Raises UserError where a file begins as Git leaves it that was not fetched."""
+    if head.startswith(_POINTER):
+        raise UserError(f"{setting} leads to {str(path)!r}, which is a Git LFS pointer: {_FETCH}.")
 
 
 def recognised(head: bytes, path: str, setting: str) -> Format:

@@ -28,9 +28,8 @@ def text(translation: Translation, base: Sequence[Binding], names: Sequence[str]
       base: what configs/base.gin sets.
       names: of the files that it was made of.
     """
-    last = {binding.target: binding for binding in translation.bindings}
     order = {binding.target: i for i, binding in enumerate(base)}
-    kept = sorted(last.values(), key=lambda binding: order.get(binding.target, len(order)))
+    kept = sorted(_last(translation), key=lambda b: order.get(b.target, len(order)))
     lines = _head(kept, translation.notes, names)
     owners = _owners([*base, *kept])
     own = [b for b in kept if b.is_macro and b.target not in owners and b.target not in _RUN]
@@ -47,15 +46,28 @@ def text(translation: Translation, base: Sequence[Binding], names: Sequence[str]
     return "\n".join(lines)
 
 
+def missing(translation: Translation) -> list[str]:
+    """What the file leaves to be set."""
+    return _missing(_last(translation))
+
+
+def _last(translation: Translation) -> list[Binding]:
+    """The binding of each target that counts."""
+    return list({binding.target: binding for binding in translation.bindings}.values())
+
+
+def _missing(bindings: Sequence[Binding]) -> list[str]:
+    return [binding.target for binding in bindings if binding.value == REQUIRED]
+
+
 def _head(kept: Sequence[Binding], notes: Sequence[str], names: Sequence[str]) -> list[str]:
     said = (
         f"Made by `switchx convert-gin` of {', '.join(names)}: the same run, in switchx's words. "
         "Behind each setting stands the place that it comes from."
     )
     lines = _comment(said, "# ")
-    missing = [b.target for b in kept if b.value == REQUIRED]
-    if missing:
-        lines += ["#", "# Required to be set:", *(f"#   - {name}" for name in missing)]
+    if _missing(kept):
+        lines += ["#", "# Required to be set:", *(f"#   - {name}" for name in _missing(kept))]
     if notes:
         lines += ["#", "# Passed over, since it does not change what is trained:"]
         lines += [line for note in notes for line in _comment(note, "#   - ")]

@@ -29,7 +29,7 @@ def _elsewhere(tmp_path, monkeypatch):
 def test_the_same_run(tmp_path, text, flags):
     (tmp_path / "their.gin").write_text(text)
     request = asked("--gin_file=their.gin", *flags)
-    written, notes = converted(request)
+    written, notes, missing = converted(request)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/ours.gin").write_text(written)
     (tmp_path / "their.gin").unlink()
@@ -41,12 +41,13 @@ def test_the_same_run(tmp_path, text, flags):
     assert sorted(ours.resolved.split("\n")) == sorted(theirs.resolved.split("\n"))
     assert not ours.theirs
     assert notes
+    assert not missing
     assert all(note.split()[0] in written for note in notes)
 
 
 def test_where_each_setting_comes_from_and_what_is_missing(tmp_path):
     (tmp_path / "their.gin").write_text(PRETRAIN.replace("DROPOUT_RATE = 0.1\n", ""))
-    written, _ = converted(Request(("their.gin",)))
+    written, *_ = converted(Request(("their.gin",)))
     assert "# Required to be set:\n#   - DROPOUT_RATE\n" in written
     assert re.search(r"\nTRAIN_STEPS = 3000  # their.gin line \d+\n", written)
     assert "\nModelConfig:\n  switch = None  # t5x/examples/t5/t5_1_1/small.gin\n" in written
