@@ -170,7 +170,7 @@ class LibraryLog:
         """What comes next is of no run yet, after one of several that a process trains."""
         if self._path is None and self._url is None:
             return
-        self.close()
+        self._settle()
         self._file.seek(0)
         self._file.truncate()
         os.dup2(self._file.fileno(), 2)
@@ -187,7 +187,11 @@ class LibraryLog:
             print(line, file=sys.stderr)
 
     def close(self) -> None:
-        """Leaves no empty file behind."""
+        """Leaves no empty file behind; what comes at the process's end is nowhere."""
+        self._settle()
+        self._file.close()
+
+    def _settle(self) -> None:
         self._upload()
         with contextlib.suppress(OSError):
             if self._path is not None and not self._path.stat().st_size:

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
     run = Run.of(load_run(args, reads_data=False), args.step)
     decoding = run.decoding(**given)
+    run.check_model()  # what is wrong with its vocabulary is of no line
     tokens = lines.encode_rows(rows, run.encode)
     with lines.writing(args.output) as output:
         print(

@@ -49,7 +49,7 @@ WORDS = ("of a C++ library", "of a logger", "of Python")
 
 
 def test_on_a_good_day_only_our_own_words_are_shown():
-    ended = python(NOISY)
+    ended = python(NOISY, PYTHONWARNINGS="error::ResourceWarning")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "ours\n")
 
 

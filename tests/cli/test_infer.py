@@ -156,6 +156,14 @@ def test_a_bad_flag_is_named(infer, flags, complaint):
     assert (outcome.out, outcome.err.count("\n")) == ("", 1)
 
 
+def test_a_vocabulary_that_cannot_be_had_is_of_no_line(infer, tmp_path):
+    cache = tmp_path / "in.jsonl"  # a file
+    outcome = infer(LINES, "--gin.VOCABULARY=python_docs", f"--gin.CACHE_DIR={cache}")
+    assert outcome.status == 2
+    assert f"switchx: CACHE_DIR='{cache}/python_docs" in outcome.err
+    assert "line 1" not in outcome.err
+
+
 def test_an_existing_file_is_not_written_over(infer, tmp_path):
     (tmp_path / "out.jsonl").write_text("precious")
     outcome = infer(LINES, f"--output={tmp_path / 'out.jsonl'}")
