@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -124,14 +123,6 @@ def test_what_numpy_and_jax_have_is_as_python_has_it(run, trained, tmp_path):
     assert switchx.Run(trained.run, step=np.int64(2)).step == 2
     drawn = {"method": "sample", "temperature": np.float32(0.5), "seed": np.int32(3)}
     assert run.decoding(**drawn) == run.decoding(method="sample", temperature=0.5, seed=3)
-
-
-def test_another_thread_may_train(trained, tmp_path):
-    """Signals are the main thread's alone: Python refuses handlers that another one sets."""
-    folder = shutil.copytree(trained.run, tmp_path / "copy")
-    config = switchx.configure([folder / "config.gin"])
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(switchx.train, config).result().step == 4
 
 
 def test_answers_are_those_of_the_command(run, trained, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What a run does when it is asked to stop, once and again."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -18,6 +19,19 @@ def test_a_signal_is_noted_and_the_handlers_come_back(capfd):
             assert interruption.now() == number
     assert [signal.getsignal(number) for number in NOTED] == before
     assert capfd.readouterr().err.count("ctrl-C again leaves at once") == 1
+
+
+def test_another_thread_leaves_signals_to_the_main_one():
+    """Python refuses handlers that another thread sets."""
+
+    def train():
+        with Interruption() as interruption:
+            return interruption.now()
+
+    before = [signal.getsignal(number) for number in NOTED]
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train).result() is None
+    assert [signal.getsignal(number) for number in NOTED] == before
 
 
 def test_what_nohup_ignores_stays_ignored():
