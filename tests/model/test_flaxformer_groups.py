@@ -12,7 +12,7 @@ from switchx.model.switch_layer import Grouping
 from switchx.sharding import make_mesh
 from switchx.training.checks import check_run
 from tests.helpers import switch_config, switch_layer, tiny_config
-from tests.training.helpers import run_config
+from tests.training.helpers import TWO_KINDS, run_config
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_padding_takes_the_slots_of_the_first_expert():
 )
 def test_what_its_groups_do_not_go_with(changes, says):
     switch = switch_config(num_experts=6, group_padding="flaxformer")
-    run = run_config(switch=switch, **changes)
+    run = run_config(**{**TWO_KINDS, "switch": switch}, **changes)
     with pytest.raises(UserError, match=says):
         check_run(run, make_mesh(run.mesh))

@@ -296,7 +296,12 @@ def test_turns_by_the_size_of_the_mesh(tokens, choices, n, turns):
     [
         ((2, 4, 1), 6, None, r"6 rows .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8"),
         ((1, 8, 1), 8, None, r"NUM_EXPERTS=4 must be a multiple of MESH_EXPERT=8"),
-        ((2, 4, 1), 6, ROOM, r"6 groups .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8"),
+        (
+            (2, 4, 1),
+            6,
+            ROOM,
+            r"6 rows or groups of tokens .* MESH_DATA x MESH_EXPERT x MESH_REPLICA = 8",
+        ),
     ],
 )
 def test_what_does_not_divide_over_the_mesh_is_refused(sizes, rows, capacity, message):
