@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from switchx.api.given import listed_paths, plain
+from switchx.api.given import as_python, listed_paths
 from switchx.settings import Binding, Request, Settings, load
 
 
@@ -29,5 +29,5 @@ def configure(
 
 def bindings(settings: Mapping[str, Any]) -> tuple[Binding, ...]:
     """Settings as a request has them."""
-    given = {name: plain(value) for name, value in settings.items()}
+    given = {name: as_python(value) for name, value in settings.items()}
     return tuple(Binding(name, value, f"{name}={value!r}") for name, value in given.items())

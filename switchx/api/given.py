@@ -19,7 +19,7 @@ def listed(name: str, given: Iterable[Any]) -> list[Any]:
 
 def listed_paths(name: str, given: Iterable[Any]) -> list[str]:
     """The same of paths, as text."""
-    found = [plain(path) for path in listed(name, given)]
+    found = [as_python(path) for path in listed(name, given)]
     for path in found:
         if not isinstance(path, str):
             raise UserError(f"{name}={found!r} holds {path!r}, which is no path: give a str.")
@@ -33,7 +33,7 @@ def utf8_text(given: str) -> str:
     return given.encode("utf-8", "replace").decode()
 
 
-def plain(value: Any) -> Any:
+def as_python(value: Any) -> Any:
     """A value as Python's own types have it: config.gin is written as these are shown.
 
     np.float64(0.1) is a float that is shown otherwise; NumPy's other numbers, JAX's, and paths are
@@ -45,10 +45,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return {plain(key): plain(inner) for key, inner in value.items()}
+        return {as_python(key): as_python(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return (list if isinstance(value, list) else tuple)(map(plain, value))
-    return plain(value.tolist()) if hasattr(value, "tolist") else value
+        return (list if isinstance(value, list) else tuple)(map(as_python, value))
+    return as_python(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def configured(given: Any) -> Settings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from switchx.api.by_name import bindings
-from switchx.api.given import listed, listed_paths, plain, utf8_text
+from switchx.api.given import as_python, listed, listed_paths, utf8_text
 from switchx.data.config import ENCODER_ALONE
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
@@ -65,7 +65,7 @@ class Run:
         Raises:
           UserError: no run was started there.
         """
-        step = plain(step)
+        step = as_python(step)
         if step is not None and type(step) is not int:
             raise UserError(f"step={step!r} is no step: give a whole number, or None.")
         asked = Request(bindings=bindings(settings), model_dir=str(model_dir))
@@ -171,7 +171,7 @@ class Run:
         from switchx.inference.config import check_used
         from switchx.sharding import batch_shards
 
-        choices = {name: plain(value) for name, value in choices.items()}
+        choices = {name: as_python(value) for name, value in choices.items()}
         check_used(choices.get("method", "greedy"), choices)
         for name, value in choices.items() if self._encoder_alone else ():
             if name != "batch_size" and (name, value) != ("method", "greedy"):
