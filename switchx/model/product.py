@@ -1,15 +1,13 @@
 """The product of rows with a parameter; on a CPU its gradients in the form that is fast there."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from switchx.model import bilinear
 from switchx.sharding import platform
-
-# What the kernel's gradient needs, the rows, and what theirs needs, the kernel.
-Residuals = tuple[jax.Array | None, jax.Array | None]
 
 
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -24,31 +22,26 @@ def precision_in_force() -> str | None:
     return jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _on_cpu(precision: str | None, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(x, kernel, precision=precision)
 
 
-def _fwd(
-    precision: str | None, x: CustomVJPPrimal, kernel: CustomVJPPrimal
-) -> tuple[jax.Array, Residuals]:
+def _jvp(
+    precision: str | None, primals: Sequence[jax.Array], tangents: Sequence[bilinear.Tangent]
+) -> tuple[jax.Array, jax.Array]:
+    multiply = functools.partial(jnp.matmul, precision=precision)
     # The product itself, which remat's policies know, where they don't look into a call.
-    y = jnp.matmul(x.value, kernel.value, precision=precision)
-    # What is frozen has no gradient.
-    of_kernel = x.value if kernel.perturbed else None
-    return y, (of_kernel, kernel.value if x.perturbed else None)
+    return multiply(*primals), bilinear.tangent(
+        multiply,
+        lambda dy, kernel: multiply(dy, kernel.swapaxes(-1, -2)),
+        functools.partial(_of_kernel, precision),
+        primals,
+        tangents,
+    )
 
 
-def _bwd(
-    precision: str | None, residuals: Residuals, dy: jax.Array | SymbolicZero
-) -> tuple[jax.Array | None, jax.Array | None]:
-    if isinstance(dy, SymbolicZero):
-        return None, None
-    x, kernel = residuals
-    dx = None
-    if kernel is not None:
-        dx = jnp.matmul(dy, kernel.swapaxes(-1, -2), precision=precision)
-    return dx, None if x is None else _of_kernel(precision, x, dy)
+_on_cpu.defjvp(_jvp, symbolic_zeros=True)
 
 
 def _of_kernel(precision: str | None, x: jax.Array, dy: jax.Array) -> jax.Array:
@@ -64,6 +57,3 @@ def _of_kernel(precision: str | None, x: jax.Array, dy: jax.Array) -> jax.Array:
 def _turned(x: jax.Array) -> jax.Array:
     """The last two dimensions exchanged, in memory; barriers keep products from taking that in."""
     return jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).swapaxes(-1, -2))
-
-
-_on_cpu.defvjp(_fwd, _bwd, symbolic_zeros=True)

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from switchx.model.dispatch.sorted_blocks import rows_of
 
 # Calls that XLA inlines; other functions of functions keep theirs apart.
-_INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
+_INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "linear_call")
 
 
 @dataclasses.dataclass(frozen=True)

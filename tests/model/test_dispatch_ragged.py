@@ -74,7 +74,7 @@ def test_the_product_of_each_experts_rows(product, D, F, small_tiles):
 
 
 def test_tiles_on_a_mesh(small_tiles):
-    """Of experts on two devices, for two arrays at once, in a loop over rematerialised layers."""
+    """Of experts on two devices, of two arrays in turn, in a loop over rematerialised layers."""
     rng = np.random.default_rng(1)
     x_VRD, dy_VRD = (jnp.asarray(rng.normal(size=(2, 96, 8)), jnp.float32) for _ in range(2))
     kernel_EDD = jnp.asarray(rng.normal(size=(4, 8, 8)), jnp.float32)
@@ -87,8 +87,11 @@ def test_tiles_on_a_mesh(small_tiles):
             y_RD = jnp.where(at[:, None], product(form, x_RD, kernel_EDD, size_E), 0)
             return jax.nn.relu(y_RD)
 
+        def both(x_VRD, kernel_EDD, size_VE):
+            return jnp.stack([layer(x, kernel_EDD, n) for x, n in zip(x_VRD, size_VE, strict=True)])
+
         layers = jax.shard_map(
-            jax.checkpoint(jax.vmap(layer, in_axes=(0, None, 0))),
+            jax.checkpoint(both),
             in_specs=(rows, expert, rows),
             out_specs=rows,
             check_vma=False,
@@ -103,3 +106,21 @@ def test_tiles_on_a_mesh(small_tiles):
         )
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_where_one_of_two_alike_has_a_frozen_kernel():
+    """Layers that are traced once, of which one needs rows' gradients alone, one its kernels'."""
+    rng = np.random.default_rng(2)
+    x_RD, dy_RD = (rng.normal(size=(8, 5)).astype(np.float32) for _ in range(2))
+    trained_EDD, frozen_EDD = (rng.normal(size=(3, 5, 5)).astype(np.float32) for _ in range(2))
+    sizes = (3, 0, 5)
+    layer = jax.checkpoint(
+        lambda x_RD, kernel_EDD: product(
+            XlaLoops(4, 4, "highest"), x_RD, kernel_EDD, jnp.asarray(sizes)
+        )
+    )
+    found = jax.grad(lambda kernel: jnp.vdot(dy_RD, layer(layer(x_RD, kernel), frozen_EDD)))
+    h_RD, *_ = by_hand(x_RD, trained_EDD, sizes, dy_RD)
+    _, dh_RD, _ = by_hand(h_RD, frozen_EDD, sizes, dy_RD)
+    _, _, expected_EDD = by_hand(x_RD, trained_EDD, sizes, dh_RD)
+    np.testing.assert_allclose(found(jnp.asarray(trained_EDD)), expected_EDD, rtol=1e-4, atol=1e-5)

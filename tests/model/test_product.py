@@ -23,6 +23,15 @@ def test_the_gradients_are_the_products_of_the_formula(leading, R, D, F):
     np.testing.assert_allclose(dkernel, x.swapaxes(-1, -2) @ dy, rtol=1e-5, atol=1e-5)
 
 
+def test_gradients_where_one_of_two_alike_has_a_frozen_kernel():
+    """Layers that are traced once, of which one needs rows' gradients alone, one its kernel's."""
+    rng = np.random.default_rng(1)
+    x, trained, frozen, dy = (rng.normal(size=(6, 6)).astype(np.float32) for _ in range(4))
+    layer = jax.checkpoint(lambda x, kernel: product(x, kernel))
+    found = jax.grad(lambda kernel: jnp.vdot(dy, layer(layer(x, kernel), frozen)))(trained)
+    np.testing.assert_allclose(found, x.T @ (dy @ frozen.T), rtol=1e-5, atol=1e-5)
+
+
 def test_a_loop_keeps_no_copy_of_its_parameters_for_the_backward_pass():
     """Kernels of two layers, [2, D, D]: the forward loop's only array of that size goes into it."""
     D = 48

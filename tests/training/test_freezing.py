@@ -33,6 +33,8 @@ FROZEN = {
     ("experts",): "/experts/",
     ("embedding", "norms", "encoder/*"): "^embedding/|norm|^encoder/",
     ("router", "attention"): "/router/|attention/|_bias/",
+    # Products of the same sizes, of which some have a gradient for each of their two.
+    ("*/query_DT",): "/query_DT",
 }
 
 

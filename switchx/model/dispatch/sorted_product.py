@@ -1,10 +1,12 @@
 """Rows sorted by expert, each times its own expert's kernel: as many as chose it."""
 
 import functools
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 
+from switchx.model import bilinear
 from switchx.model.dispatch.sorted_blocks import XlaLoops, scope_of
 from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.model.product import precision_in_force
@@ -72,30 +74,22 @@ class Form(Protocol):
         """[E, D, F]: x^T dy over each expert's rows, summed in float32."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def product(form: Form, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) -> jax.Array:
     """As `sorted_product`, in this form, and so its gradients."""
     return form.rows(x_RD, kernel_EDF, size_E, transposed=False)
 
 
-def _product_fwd(form: Form, x: Any, kernel: Any, size: Any) -> tuple[jax.Array, tuple]:
-    """Keeps what the gradients that are asked for need: frozen kernels have none."""
-    y_RF = product(form, x.value, kernel.value, size.value)
-    kept_x_RD = x.value if kernel.perturbed else None
-    kept_kernel_EDF = kernel.value if x.perturbed else None
-    return y_RF, (kept_x_RD, kept_kernel_EDF, size.value)
+def _product_jvp(
+    form: Form, primals: Sequence[jax.Array], tangents: Sequence[bilinear.Tangent]
+) -> tuple[jax.Array, jax.Array]:
+    return product(form, *primals), bilinear.tangent(
+        functools.partial(form.rows, transposed=False),
+        functools.partial(form.rows, transposed=True),
+        form.outer,
+        primals,
+        tangents,
+    )
 
 
-def _product_bwd(
-    form: Form, residuals: Any, dy_RF: jax.Array
-) -> tuple[jax.Array | None, jax.Array | None, None]:
-    x_RD, kernel_EDF, size_E = residuals
-    dx_RD, dkernel_EDF = None, None
-    if kernel_EDF is not None:
-        dx_RD = form.rows(dy_RF, kernel_EDF, size_E, transposed=True)
-    if x_RD is not None:
-        dkernel_EDF = form.outer(x_RD, dy_RF, size_E)
-    return dx_RD, dkernel_EDF, None
-
-
-product.defvjp(_product_fwd, _product_bwd, symbolic_zeros=True)
+product.defjvp(_product_jvp, symbolic_zeros=True)
