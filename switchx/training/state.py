@@ -82,7 +82,7 @@ class Setup:
     @classmethod
     def of(cls, run: RunConfig, mesh: Mesh | AbstractMesh) -> "Setup":
         """Allocates nothing; an AbstractMesh is enough for the layout alone."""
-        program = _program(run.program(), mesh, *_registered(run))
+        program = _program(run.program(), mesh, *_in_force(run))
         objective = OBJECTIVES[run.objective](run, program.model)
         own = dataclasses.replace(program, run=run, objective=objective)
         return own.given(Numbers.of(run))
@@ -93,7 +93,7 @@ class Setup:
 
         What is compiled of it is kept, as long as it is.
         """
-        return _program(self.run.program(), self.mesh, *_registered(self.run))
+        return _program(self.run.program(), self.mesh, *_in_force(self.run))
 
     def given(self, numbers: Numbers) -> "Setup":
         """The same run with other numbers, which may be traced."""
@@ -147,13 +147,23 @@ KEPT_PROGRAMS = 8
 
 
 @functools.lru_cache(KEPT_PROGRAMS)
-def _program(run: RunConfig, mesh: Mesh | AbstractMesh, *registered: Any) -> Setup:
-    """`registered` are what names in the run stand for now."""
+def _program(run: RunConfig, mesh: Mesh | AbstractMesh, *in_force: Any) -> Setup:
+    """`in_force`: see `_in_force`."""
     return Setup._of_program(run, mesh)
 
 
-def _registered(run: RunConfig) -> tuple[Any, Any]:
-    return OPTIMIZERS[run.optimizer.name], OBJECTIVES[run.objective]
+# Of JAX's settings those that what is traced depends on; Python's callers may change them.
+_TRACED_WITH = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+
+
+def _in_force(run: RunConfig) -> tuple[Any, ...]:
+    """What names in the run stand for now, and what JAX is set to."""
+    registered = OPTIMIZERS[run.optimizer.name], OBJECTIVES[run.objective]
+    return *registered, *(getattr(jax.config, name) for name in _TRACED_WITH)
 
 
 @functools.lru_cache(KEPT_PROGRAMS)

@@ -9,7 +9,7 @@ from switchx.sharding import make_mesh
 from switchx.training import train
 from switchx.training.config import OPTIMIZERS
 from switchx.training.state import Setup
-from switchx.training.step import compile_train_step, train_step
+from switchx.training.step import compile_train_step, trace_train_step, train_step
 from tests.training.helpers import SMALL, batch, feed, run_config
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -61,6 +61,19 @@ def test_an_optimizer_of_one_s_own_may_read_the_rate_from_its_configuration(monk
     assert [program.run.optimizer.learning_rate for program in programs] == [0.1, 0.2]
     monkeypatch.setitem(OPTIMIZERS, "own", lambda config, schedule, axes: optax.sgd(schedule))
     assert setup_of(name="own", learning_rate=0.2).program is not programs[1]
+
+
+def test_a_step_is_of_the_precision_that_jax_is_set_to():
+    """Between runs of one process too."""
+    setup = setup_of()
+
+    def share_of_highest():
+        text = str(trace_train_step(setup).jaxpr)
+        return text.count("precision=(Precision.HIGHEST") / text.count("dot_general[")
+
+    assert share_of_highest() < 0.1  # the router's
+    with jax.default_matmul_precision("highest"):
+        assert share_of_highest() == 1
 
 
 def test_a_second_run_neither_traces_nor_compiles(tmp_path, monkeypatch):
