@@ -84,6 +84,28 @@ def shards_of(groups: int) -> int:
     return shards
 
 
+def on_devices(
+    device: Callable[..., jax.Array], in_specs: tuple, *out_axes: str | None
+) -> Callable[..., jax.Array]:
+    """What each device does, shared out over the mesh in force: `jax.shard_map`.
+
+    Args:
+      device: where its share of the experts' widths gives a share of each sum, that.
+      out_axes: logical axes of the result.
+    """
+    out_specs = spec(*out_axes)
+    if "model" in out_specs:
+        return jax.shard_map(device, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    # Summed out here: within, JAX would sum the gradients of the shares once more.
+    shares = jax.shard_map(
+        lambda *args: device(*args)[None],
+        in_specs=in_specs,
+        out_specs=PartitionSpec("model", *out_specs),
+        check_vma=False,
+    )
+    return lambda *args: jax.lax.reduce(shares(*args), 0, jax.lax.add, (0,))
+
+
 class Dispatcher(Protocol):
     """Takes tokens to the experts of their assignment, has them computed, and brings them back."""
 

@@ -13,12 +13,12 @@ from fractions import Fraction
 import jax
 import jax.numpy as jnp
 
-from switchx.model.dispatch.dispatcher import ExpertNetworks, kernel_specs
+from switchx.model.dispatch.dispatcher import ExpertNetworks, kernel_specs, on_devices
 from switchx.model.dispatch.sorted_experts import SortedExperts
 from switchx.model.dispatch.sorted_product import cpu_block
 from switchx.model.noise import NO_NOISE, Noise
 from switchx.model.routing import Slots
-from switchx.sharding import LOGICAL_AXES, expert_copies, platform, spec
+from switchx.sharding import expert_copies, platform, spec
 
 # Of an expert's slots, the most that may be filled, half of the last block of its rows counted in:
 # by platform, where it was measured (docs/speed.md). On TPUs products of all slots read and write
@@ -66,14 +66,12 @@ def computed_packed(
     device = _Device(networks, dropout_rate, share)
     if mesh.empty or mesh.size == 1:
         return device(kernels, x_EPRD, filled_EPR, noise_EPR)
-    slots = spec("expert", "expert_group", None)
+    axes = "expert", "expert_group", None
+    slots = spec(*axes)
     device = dataclasses.replace(device, num_model=mesh.shape["model"])
-    return jax.shard_map(
-        device,
-        in_specs=(kernel_specs(networks), slots, slots, slots),
-        out_specs=spec("expert", "expert_group", None, networks.output_axis),
-        check_vma=False,
-    )(kernels, x_EPRD, filled_EPR, noise_EPR)
+    in_specs = (kernel_specs(networks), slots, slots, slots)
+    on_mesh = on_devices(device, in_specs, *axes, networks.output_axis)
+    return on_mesh(kernels, x_EPRD, filled_EPR, noise_EPR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +96,4 @@ class _Device:
         y_ND = own.of_rows(
             [kernels], x_EPRD.reshape(-1, D), expert_EPR.reshape(-1), noise_EPR.in_line()
         )
-        if self.num_model > 1 and LOGICAL_AXES[self.networks.output_axis] is None:
-            y_ND = jax.lax.psum(y_ND, "model")  # each device summed over its share of d_ff
         return y_ND.reshape(E, P, R, -1)

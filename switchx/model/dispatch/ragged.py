@@ -18,14 +18,20 @@ import numpy as np
 
 from switchx.errors import UserError
 from switchx.model.checks import only
-from switchx.model.dispatch.dispatcher import ExpertNetworks, kernel_specs, number_of, shards_of
+from switchx.model.dispatch.dispatcher import (
+    ExpertNetworks,
+    kernel_specs,
+    number_of,
+    on_devices,
+    shards_of,
+)
 from switchx.model.dispatch.exchange import Traffic, bring_back, send
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
 from switchx.model.dispatch.pooled import through_pools
 from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts, argsort, sizes
 from switchx.model.noise import NO_NOISE, Noise
 from switchx.model.routing import Assignment, Capacity, Pools, Settings
-from switchx.sharding import LOGICAL_AXES, spec
+from switchx.sharding import spec
 
 # Of answering: the most room, as a multiple of a device's own rows, and rows that are few enough
 # to have room for however many they are. Decoding, whose rows are single tokens, so has one turn.
@@ -84,12 +90,9 @@ class RaggedDispatcher:
             raise UserError(f"RAGGED_POOLS={pools.number} must be a multiple of MESH_EXPERT={n}.")
         device = _Device((*experts,), dropout_rate, n, mesh.shape["model"], turns, pools)
         groups = spec("group")
-        return jax.shard_map(
-            device,
-            in_specs=(groups, groups, [*map(kernel_specs, experts)], groups),
-            out_specs=spec("group", None, experts[0].output_axis),
-            check_vma=False,
-        )(x_GSD, assignment, kernels, noise)
+        in_specs = (groups, groups, [*map(kernel_specs, experts)], groups)
+        on_mesh = on_devices(device, in_specs, "group", None, experts[0].output_axis)
+        return on_mesh(x_GSD, assignment, kernels, noise)
 
 
 def for_answers() -> RaggedDispatcher:
@@ -154,8 +157,6 @@ class _Device:
             y_TD = jax.lax.map(
                 lambda part: self._tokens(kernels, *part), jax.tree.map(split, arguments)
             ).reshape(G * S, -1)
-        if self.num_model > 1 and LOGICAL_AXES[self.experts[0].output_axis] is None:
-            y_TD = jax.lax.psum(y_TD, "model")  # each device summed over its share of d_ff
         return y_TD.reshape(G, S, -1)
 
     def _tokens(
