@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -182,3 +183,10 @@ def test_training_from_a_script_goes_on(trained, tmp_path):
     assert [name for name, _ in pictures] == ["loss", "expert_load"]
     assert all(png.startswith(b"\x89PNG") for _, png in pictures)
     assert told[-1] == ("close", ("finished",))
+
+
+def test_a_mesh_that_the_caller_has_in_force_is_left_alone(run):
+    """What is asked is computed on the run's own, and comes as NumPy's."""
+    expected = run.logits(TEXT, "<extra_id_0>21")
+    with jax.set_mesh(jax.make_mesh((jax.device_count(),), ("mine",))):
+        np.testing.assert_array_equal(run.logits(TEXT, "<extra_id_0>21"), expected)

@@ -276,7 +276,7 @@ class Run:
             logits_BLV = inference.logits(
                 self.model, self.params, encoder_token_BM, target_token_BL
             )
-        return np.asarray(logits_BLV[0])[target_token_BL[0] > 0]
+        return np.asarray(logits_BLV)[0, target_token_BL[0] > 0]
 
     def routing(self, text: str, target: str = "") -> "list[LayerRouting]":
         """Where each token of a text, and of a target, goes in each layer of experts.

@@ -98,3 +98,17 @@ def test_constrain_pins_within_a_mesh_and_is_nothing_without():
 def test_constrain_wants_a_name_for_each_dimension():
     with pytest.raises(ValueError, match="1 axis names for an array of shape"):
         constrain(jnp.zeros((2, 3)), "batch")
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        jax.enable_x64(True),
+        jax.disable_jit(),
+        jax.numpy_rank_promotion("raise"),
+        jax.numpy_dtype_promotion("strict"),
+    ],
+)
+def test_what_no_run_can_be_computed_with(unfit):
+    with unfit, pytest.raises(UserError, match=r"^JAX is set to jax_\w+=('\w+'|True), which"):
+        make_mesh(MeshConfig())
