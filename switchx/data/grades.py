@@ -41,7 +41,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    if value is None or isinstance(value, int | bool):
+        return value
+    return str(value).encode("utf-8", "replace").decode()  # lone surrogates have no bytes
 
 
 def long_targets(examples: Iterable[Mapping[str, Any]], feature: Any, limit: int) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import seqio
 import tensorflow_datasets as tfds
-from seqio.metrics import CollectingMetric, MetricValue, ModelOutputType, Scalar
+from seqio.metrics import CollectingMetric, ModelOutputType, Scalar
 
 from switchx.data.config import DataConfig
 from switchx.data.grades import ANSWER_SCORES, PREDICT, SCORE, Grade, long_targets, plain
@@ -212,10 +212,18 @@ def _add(values: dict[str, float], found: Mapping[str, Any], problems: list[str]
             value = value.value
         if name in values:
             problems.append(f"two metrics give {name!r}, of which the first is kept")
-        elif isinstance(value, MetricValue) or np.ndim(value):
+        elif (number := _number(value)) is None:
             problems.append(f"{name!r} is no number, and is not kept")
         else:
-            values[name] = float(value)
+            values[name] = number
+
+
+def _number(value: Any) -> float | None:
+    """A metric's value, which may be of any type; None where that is no number's."""
+    try:
+        return None if isinstance(value, str) or np.ndim(value) else float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _name(task: Any, number: int) -> str:

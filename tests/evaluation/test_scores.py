@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from switchx import inference
-from switchx.data.grades import Grade
+from switchx.data.grades import Grade, plain
 from switchx.evaluation.averages import averages
 from switchx.evaluation.config import METHODS, ScoreConfig
 from switchx.evaluation.predictions import path_of
@@ -53,7 +53,10 @@ class Easy(Sums):
     needs = frozenset()
 
     def grade(self, answers, scores, answer_scores):
-        return Grade({"right": 1.0}, [], lambda: [{}])
+        return Grade({"right": 1.0}, [], self.lines)
+
+    def lines(self):
+        return [{}]
 
 
 def test_what_is_said_and_written(scored, tmp_path):
@@ -70,6 +73,18 @@ def test_what_is_said_and_written(scored, tmp_path):
     blocked.write_text("a file where a folder would be")
     asked = scorer(Setup.of(run, make_mesh(run.mesh)), said.append, [Easy()], str(blocked))
     assert list(asked(None, 7)) == [("sums", {"right": 1.0})]
+    assert said[-1].startswith("sums: its answers are not written: ")
+
+
+def test_answers_of_which_a_task_makes_something_odd(tmp_path, monkeypatch):
+    """Neither ends the run: half a character is written as "?", what cannot be written is said."""
+    said, run, made = [], run_config(**NARROW), ["\ud83d", 1, float("inf")]
+    asked = scorer(Setup.of(run, make_mesh(run.mesh)), said.append, [Easy()], str(tmp_path))
+    monkeypatch.setattr(Easy, "lines", lambda self: [{"prediction": plain(made)}])
+    assert list(asked(None, 7)) == [("sums", {"right": 1.0})]
+    assert json.loads(path_of(tmp_path, "sums", 7).read_text()) == {"prediction": ["?", 1, None]}
+    made.append(made)
+    assert list(asked(None, 8)) == [("sums", {"right": 1.0})]
     assert said[-1].startswith("sums: its answers are not written: ")
 
 
