@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from switchx import storage
+from switchx.checks import is_number
 from switchx.sweeps.claims import numbers
 from switchx.sweeps.folder import Point, SweepFolder
 
@@ -55,7 +57,7 @@ class States:
         names = storage.names_in(folder, "SWEEP_DIR")
         done = None
         if DONE in names:
-            done = storage.record_of(storage.read_if_there(folder / DONE, "SWEEP_DIR"))
+            done = _facts(storage.record_of(storage.read_if_there(folder / DONE, "SWEEP_DIR")))
         state = State(done, _in_order(names), bool(numbers(names)))
         if done is not None:
             self._done[point.name] = state
@@ -92,6 +94,16 @@ class States:
             if self.failed(state):
                 for file in state.failures:
                     storage.remove(self.folder.path / "state" / name / file)
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a done.json what can be: no loss that is a text, of somebody who wrote into it."""
+    numbers = ("steps", "seconds", "overhead_seconds", "loss")
+    return {
+        name: value
+        for name, value in record.items()
+        if name not in numbers or (is_number(value) and math.isfinite(value))
+    }
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:

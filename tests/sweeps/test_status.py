@@ -150,3 +150,18 @@ def test_gpus_are_shared_out_among_slots_and_cores_are_not():
     assert [own["XLA_PYTHON_CLIENT_MEM_FRACTION"] for own in crowded] == ["0.45", "0.90", "0.45"]
     assert gpus({"CUDA_VISIBLE_DEVICES": "3,5"}) == ["3", "5"]
     assert gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == gpus({"JAX_PLATFORMS": "cpu"}) == []
+
+
+def test_what_somebody_wrote_into_a_file_of_what_is_done(tmp_path, capsys):
+    """Numbers that are none, or not finite, are as if they were not there."""
+    folder = sweep(tmp_path / "a", point("edited"))
+    facts = '{"seconds": NaN, "overhead_seconds": 1e400, "loss": "2.5", "worker": "w"}'
+    storage.write_whole(folder.state_directory(folder.points[0]) / "done.json", facts)
+    assert main(["sweep", "status", f"--sweep_dir={folder.path}"]) == 0
+    assert capsys.readouterr().out.split("\n")[1].split() == [
+        "A='edited'",
+        "done",
+        "10",
+        "of",
+        "10",
+    ]
