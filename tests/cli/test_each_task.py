@@ -21,7 +21,8 @@ SMALL = [
     "--gin.DECODER_GROUP_SIZE=64",
     "--gin.ModelConfig.d_model=32",
     "--gin.ModelConfig.d_ff=64",
-    "--gin.ModelConfig.num_layers=2",
+    "--gin.ModelConfig.num_layers=1",
+    "--gin.SwitchConfig.every=1",
     "--gin.TRAIN_STEPS=2",
     "--model_dir=run",
 ]

@@ -203,7 +203,7 @@ def scanned():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"scan": False}, {"remat": "dots"}, {"remat": "full"}],
+    [{"scan": False, "remat": "dots"}, {"remat": "full"}],
 )
 def test_scan_and_remat_change_nothing(scanned, changes):
     config, (loss, gradients) = scanned

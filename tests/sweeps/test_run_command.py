@@ -29,8 +29,8 @@ METRIC_WRITERS = ()
 ModelConfig.vocab_size = 384
 ModelConfig.d_model = 32
 ModelConfig.d_ff = 32
-ModelConfig.num_layers = 2
-SwitchConfig.every = 2
+ModelConfig.num_layers = 1
+SwitchConfig.every = 1
 SweepConfig.axes = {axes}
 SweepConfig.retries = 0
 """

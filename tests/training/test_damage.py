@@ -18,8 +18,8 @@ from switchx.training.checkpoints import restore_params
 from switchx.training.state import Setup
 from tests.training.helpers import SMALL, checkpoints_of, feed, run_config
 
-# A dense model has the same kinds of files and fewer arrays.
-ONE = {**SMALL, "train_steps": 4}
+# A dense model has the same kinds of files and fewer arrays; Muon, one moment of a matrix.
+ONE = {**SMALL, "train_steps": 4, "name": "muon", "learning_rate": 0.01}
 
 # What a failed restore leaves unfinished is not ours.
 pytestmark = [
