@@ -6,6 +6,14 @@ from typing import Any, TypeGuard
 
 from switchx.errors import UserError
 
+# JAX's own, from Python or by the environment, that no run can be computed with, and why.
+UNFIT: dict[str, tuple[bool | str, str]] = {
+    "jax_enable_x64": (True, "makes arrays of 64 bits, and the arrays of a run have 32"),
+    "jax_disable_jit": (True, "keeps JAX from compiling, and steps are compiled"),
+    "jax_numpy_rank_promotion": ("raise", "refuses products of arrays of unequal ranks"),
+    "jax_numpy_dtype_promotion": ("strict", "refuses sums of arrays of unequal types"),
+}
+
 
 def is_whole(value: Any) -> TypeGuard[int]:
     """Whether it is a whole number; True and False are none."""

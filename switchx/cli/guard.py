@@ -10,14 +10,11 @@ import sys
 import traceback
 from collections.abc import Mapping
 
+from switchx.checks import UNFIT
 from switchx.errors import RunError, UserError, first_line
 
 _TRUE = ("1", "on", "t", "true", "y", "yes")
 _LIBRARY_WORDS = re.compile(r"^[FE]\d{4} [\d:.]+\s+\d+ \S+\] (.*)", re.M)  # as absl logs them
-_WHY = {
-    "JAX_DISABLE_JIT": "keeps JAX from compiling, and steps are compiled",
-    "JAX_ENABLE_X64": "makes arrays of 64 bits, and the arrays of a run have 32",
-}
 
 
 def check() -> None:
@@ -32,8 +29,10 @@ def check() -> None:
 
 def check_computing(environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError where it would end a command that computes."""
-    for name, why in _WHY.items():
-        if environment.get(name, "").lower() in _TRUE:
+    for setting, (unfit, why) in UNFIT.items():
+        name = setting.upper()
+        value = environment.get(name, "").lower()
+        if value in (_TRUE if unfit is True else (unfit,)):
             raise UserError(f"{name}={environment[name]} {why}: unset it.")
     said = _refused_flags(environment.get("XLA_FLAGS", ""))
     if said is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
+from switchx.checks import UNFIT
 from switchx.errors import UserError
 from switchx.terminal import counted, table
 
@@ -64,15 +65,6 @@ def resolve(config: MeshConfig, num_devices: int) -> dict[str, int]:
     return sizes
 
 
-# What JAX may be set to from Python, or by the environment, and no run can be computed with.
-_UNFIT = {
-    "jax_enable_x64": (True, "makes arrays of 64 bits, and the arrays of a run have 32"),
-    "jax_disable_jit": (True, "keeps JAX from compiling, and steps are compiled"),
-    "jax_numpy_rank_promotion": ("raise", "refuses products of arrays of unequal ranks"),
-    "jax_numpy_dtype_promotion": ("strict", "refuses sums of arrays of unequal types"),
-}
-
-
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the mesh over `devices` (default: all), in an order that suits their network.
 
@@ -80,7 +72,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       UserError: if the sizes do not multiply to the number of devices, or a replica would lie
         across slices; if JAX is set to what no run can be computed with.
     """
-    for name, (unfit, why) in _UNFIT.items():
+    for name, (unfit, why) in UNFIT.items():
         if getattr(jax.config, name) == unfit:
             raise UserError(f"JAX is set to {name}={unfit!r}, which {why}: leave it as it is.")
     devices = list(jax.devices() if devices is None else devices)

@@ -140,7 +140,7 @@ def said(tmp_path, *argv, **environment):
         ("JAX_NUM_CPU_DEVICES", "many", "JAX_NUM_CPU_DEVICES=many is not accepted by JAX"),
         ("JAX_TRACEBACK_FILTERING", "no", "JAX_TRACEBACK_FILTERING=no is not accepted by JAX"),
         ("JAX_ENABLE_X64", "True", "JAX_ENABLE_X64=True makes arrays of 64 bits"),
-        ("JAX_DISABLE_JIT", "1", "JAX_DISABLE_JIT=1 keeps JAX from compiling"),
+        ("JAX_NUMPY_RANK_PROMOTION", "raise", "JAX_NUMPY_RANK_PROMOTION=raise refuses products"),
     ],
 )
 def test_a_variable_that_a_library_would_end_on(tmp_path, name, value, part):
