@@ -1,6 +1,5 @@
 """Self-attention whose projections are experts (Switch Transformers, appendix A)."""
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import jax
@@ -9,7 +8,7 @@ from flax import nnx
 
 from switchx.model.attention import AttendingModule
 from switchx.model.config import ModelConfig
-from switchx.model.dispatch import Product
+from switchx.model.dispatch import Operations
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
 from switchx.model.switch_config import SwitchConfig
@@ -57,12 +56,7 @@ class ProjectionExperts(nnx.Module):
         return {"heads_EDT": gathered(kernel_EDT, self.kernel_axes["heads_EDT"])}
 
     @staticmethod
-    def compute(
-        kernels: dict[str, jax.Array],
-        x: jax.Array,
-        product: Product,
-        drop: Callable[[jax.Array], jax.Array],
-    ) -> jax.Array:
+    def compute(kernels: dict[str, jax.Array], x: jax.Array, operations: Operations) -> jax.Array:
         """Every expert's projection of its rows, in the kernels' dtype, returned in that of `x`.
 
         The paper's experts in attention diverge when they compute in bfloat16 (Table 10).
@@ -71,7 +65,7 @@ class ProjectionExperts(nnx.Module):
         # A TPU would otherwise take float32 operands through bfloat16 products.
         precision = "highest" if kernel.dtype == jnp.float32 else None
         with jax.default_matmul_precision(precision):
-            return product(x.astype(kernel.dtype), kernel).astype(x.dtype)
+            return operations.product(x.astype(kernel.dtype), kernel).astype(x.dtype)
 
 
 class ExpertAttention(AttendingModule):

@@ -1,13 +1,11 @@
 """The experts: feed-forward networks, those of one width stacked on a leading E axis."""
 
-from collections.abc import Callable
-
 import jax
 from flax import nnx
 
 from switchx.model.activations import function_of
 from switchx.model.config import ModelConfig
-from switchx.model.dispatch import Product
+from switchx.model.dispatch import Operations
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.remat import kept
 from switchx.sharding import gathered, platform
@@ -81,18 +79,15 @@ class Experts(nnx.Module):
         }
 
     def compute(
-        self,
-        kernels: dict[str, jax.Array],
-        x: jax.Array,
-        product: Product,
-        drop: Callable[[jax.Array], jax.Array],
+        self, kernels: dict[str, jax.Array], x: jax.Array, operations: Operations
     ) -> jax.Array:
         """f(x wi) wo, or (f(x gate) * (x wi)) wo, of every expert on its rows.
 
-        Args:
-          kernels, x, product: see ExpertNetworks.
-          drop: dropout of the interim activations (the paper's expert dropout).
+        Interim activations are dropped at the paper's expert dropout. See ExpertNetworks.
         """
+        product, as_one = operations.product, operations.relu_network
+        if as_one and self.config.activation == "relu":
+            return as_one(x, kernels["wi_EDF"], kernels["wo_EFD"])
         function = function_of(self.config.activation, self.config.passes_apart)
         names = ("wi_EDF", "gate_EDF")
         into = [kept(product(x, kernels[name])) for name in names if name in kernels]
@@ -100,7 +95,7 @@ class Experts(nnx.Module):
         def outof(into: list[jax.Array], kernel_EFD: jax.Array) -> jax.Array:
             h, *gate = into
             h = function(*gate) * h if gate else function(h)
-            return product(drop(h), kernel_EFD)
+            return product(operations.drop(h), kernel_EFD)
 
         if platform() == "cpu":  # hashed again, dropout's bits cost less than keeping what it made
             outof = jax.checkpoint(outof)

@@ -6,13 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from switchx.model.dispatch import sorted_tiles
+from switchx.model import NO_NOISE
+from switchx.model.dispatch import sorted_experts, sorted_tiles
 from switchx.model.dispatch.sorted_blocks import XlaLoops
 from switchx.model.dispatch.sorted_mosaic import MosaicTiles
+from switchx.model.dispatch.sorted_network import relu_network
 from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.sharding import MeshConfig, make_mesh
+from tests.helpers import grouping, switch_layer, tiny_config, with_switch
 
 BY_PLATFORM = functools.partial(sorted_product, share=100)
 ON_A_GPU = functools.partial(product, TritonTiles(100, "highest"))
@@ -71,6 +75,63 @@ def test_the_product_of_each_experts_rows(product, D, F, small_tiles):
         rows = sum(sizes)
         for a, b in zip((*(a[:rows] for a in found[:2]), found[2]), expected, strict=True):
             np.testing.assert_allclose(a, b[:rows] if len(b) == ROWS else b, rtol=1e-4, atol=1e-5)
+
+
+# What is trained: x, wi and wo, or some of them.
+@pytest.mark.parametrize("trained", [(0, 1, 2), (0,), (1,), (2,)])
+def test_a_network_with_its_relu(trained, small_tiles):
+    """Its output, its tangent and its gradients, the rest being frozen."""
+    rng = np.random.default_rng(4)
+    arrays = [
+        rng.normal(size=size).astype(np.float32) for size in ((96, 130), (3, 130, 72), (3, 72, 130))
+    ]
+    sizes, dy_RD = [40, 0, 33], rng.normal(size=(96, 130)).astype(np.float32)
+    dy_RD[73:] = 0  # whose rows no expert has
+    x_RD, wi_EDF, wo_EFD = (a.astype(np.float64) for a in arrays)
+    z_RF, *_ = by_hand(x_RD, wi_EDF, sizes, np.zeros((96, 72)))
+    y_RD, dh_RF, dwo_EFD = by_hand(np.maximum(z_RF, 0), wo_EFD, sizes, dy_RD)
+    _, dx_RD, dwi_EDF = by_hand(x_RD, wi_EDF, sizes, dh_RF * (z_RF > 0))
+
+    def run(*chosen):
+        given = list(map(jnp.asarray, arrays))
+        for number, array in zip(trained, chosen, strict=True):
+            given[number] = array
+        return relu_network(MosaicTiles(24, "highest"), *given, jnp.asarray(sizes, jnp.int32))
+
+    chosen = [arrays[number] for number in trained]
+    found_RD, back = jax.vjp(jax.jit(jax.checkpoint(run)), *chosen)
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4)
+    near(found_RD[:73], y_RD[:73])
+    gradients = [(dx_RD, dwi_EDF, dwo_EFD)[number] for number in trained]
+    for a, b in zip(back(dy_RD), gradients, strict=True):
+        near(a, b)
+    # Along each array itself a tangent is that of a product of so many factors.
+    _, tangent_RD = jax.jvp(run, chosen, chosen)
+    near(tangent_RD[:73], len(trained) * y_RD[:73])
+
+
+def test_a_layer_by_the_networks_kernels(monkeypatch):
+    """The same gradients as by products with ReLU between them."""
+    config = with_switch(tiny_config(d_model=24, d_ff=40), num_experts=4, dispatcher="ragged")
+    layer, groups = switch_layer(config, 0), grouping(config, 16, None)
+    x_BLD = jax.random.normal(jax.random.key(0), (2, 16, 24))
+
+    def gradients():
+        graphdef, state = nnx.split(layer)
+
+        def loss(state, x_BLD):
+            y_BLD, _ = nnx.merge(graphdef, state)(x_BLD, jnp.ones((2, 16), bool), groups, NO_NOISE)
+            return jnp.sum(jnp.sin(y_BLD))
+
+        traced = jax.jit(jax.grad(loss, (0, 1))).trace(state, x_BLD)
+        return str(traced.jaxpr), traced.lower().compile()(state, x_BLD)
+
+    _, expected = gradients()
+    monkeypatch.setattr(sorted_experts, "from_v5_on", lambda: True)
+    text, found = gradients()
+    assert text.count("pallas_call") == 6
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    jax.tree.map(near, found, expected)
 
 
 def test_tiles_on_a_mesh(small_tiles):

@@ -11,6 +11,7 @@ from flax import nnx
 
 from switchx.model import NO_NOISE, Model
 from switchx.model.activations import ACTIVATIONS
+from switchx.model.dispatch import Operations
 from switchx.model.experts import Experts
 from switchx.model.layers import Embedding, FeedForward, RMSNorm
 from tests.helpers import init, noise, tiny_config, with_switch
@@ -78,7 +79,8 @@ def test_feed_forward(activation):
     def product(x_END, kernel_EDF):
         return jnp.einsum("end,edf->enf", x_END, kernel_EDF)
 
-    found = experts.compute(experts.kernels(), jnp.asarray(x, jnp.float32), product, lambda h: h)
+    operations = Operations(product, drop=lambda h: h)
+    found = experts.compute(experts.kernels(), jnp.asarray(x, jnp.float32), operations)
     stacked = kernels(experts, {"wi": "EDF", "wo": "EFD", "gate": "EDF"})
     np.testing.assert_allclose(found, expected(x, **stacked), atol=2e-5)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 
-from switchx.model.dispatch.sorted_product import sorted_product
+from switchx.model.dispatch.sorted_product import sorted_product, sorted_relu_network
 from switchx.planning.chips import CHIPS
-from switchx.planning.cycles import costs
+from switchx.planning.cycles import costliest, costs
 from switchx.planning.network import Network
 from switchx.planning.products import Counter
 from switchx.sharding import MeshConfig, make_mesh
@@ -27,7 +27,12 @@ def traced():
         y_RF, back = jax.vjp(product, x_RD, kernel_EDF)
         return y_RF, *back(y_RF)
 
-    shapes = [((2 * E * SHARE, D), jnp.bfloat16), ((E, D, F), jnp.bfloat16), ((E,), jnp.int32)]
+    kernel = (E, D, F), jnp.bfloat16
+    return trace(run, ((2 * E * SHARE, D), jnp.bfloat16), kernel, ((E,), jnp.int32))
+
+
+def trace(run, *shapes):
+    """For one chip."""
     mesh = make_mesh(MeshConfig(), topologies.get_topology_desc("v5e:2x2", "tpu").devices[:1])
     with jax.set_mesh(mesh):
         place = jax.NamedSharding(mesh, jax.P())
@@ -50,7 +55,28 @@ def test_a_compiled_program(traced):
     assert text.count('custom_call_target="tpu_custom_call"') == 3
     assert " while(" not in text
     chip = CHIPS["v5e"]
-    network = Network({"data": 1}, np.zeros(1, int), np.empty((1, 0)), (), 1.0, np.inf)
-    products = costs(text, chip, network)["products"]
+    products = of_one_chip(text)["products"]
     assert (products.unpriced, products.cycles) == (3, 0)
     assert products.priced > 3 * EACH / chip.peak_flops("bfloat16") * chip.clock
+
+
+def of_one_chip(text):
+    network = Network({"data": 1}, np.zeros(1, int), np.empty((1, 0)), (), 1.0, np.inf)
+    return costs(text, CHIPS["v5e"], network)
+
+
+def test_a_compiled_network():
+    """Without a pass over interim rows beside its six kernels."""
+
+    def run(x_RD, wi_EDF, wo_EFD, size_E):
+        network = lambda *arrays: sorted_relu_network(*arrays, size_E, SHARE)  # noqa: E731
+        y_RD, back = jax.vjp(network, x_RD, wi_EDF, wo_EFD)
+        return y_RD, *back(y_RD)
+
+    arrays = (8 * E * SHARE, 256), (E, 256, 128), (E, 128, 256)
+    text = trace(run, *((shape, jnp.bfloat16) for shape in arrays), ((E,), jnp.int32))
+    text = text.lower().compile().as_text()
+    assert of_one_chip(text)["products"].unpriced == 6
+    others = [shape for *_, part, shape, _ in costliest(text, CHIPS["v5e"]) if part != "products"]
+    assert others  # of where experts' rows begin
+    assert not any("f32[" in shape or "bf16[" in shape for shape in others)

@@ -8,7 +8,7 @@ from switchx.model.dispatch.dispatcher import (
     Dispatcher,
     ExpertNetworks,
     ExpertsByWidth,
-    Product,
+    Operations,
 )
 from switchx.model.dispatch.einsum import EinsumDispatcher
 from switchx.model.dispatch.index import IndexDispatcher
@@ -26,7 +26,7 @@ __all__ = [
     "Dispatcher",
     "ExpertNetworks",
     "ExpertsByWidth",
-    "Product",
+    "Operations",
     "for_answers",
     "packed_shares",
 ]

@@ -1,5 +1,6 @@
 """What a dispatcher is, and what it needs of experts."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -14,6 +15,22 @@ from switchx.sharding import batch_shards, spec
 # Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
 # [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
 Product = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operations:
+    """What a dispatcher has for the rows that it gives to experts.
+
+    Attributes:
+      product: of rows and kernels.
+      drop: dropout of interim activations.
+      relu_network: relu(x wi) wo of x, wi and wo, where that is more than its products and nothing
+        is dropped in between; else None.
+    """
+
+    product: Product
+    drop: Callable[[jax.Array], jax.Array]
+    relu_network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
 
 
 class ExpertNetworks(Protocol):
@@ -34,18 +51,13 @@ class ExpertNetworks(Protocol):
         ...
 
     def compute(
-        self,
-        kernels: dict[str, jax.Array],
-        x: jax.Array,
-        product: Product,
-        drop: Callable[[jax.Array], jax.Array],
+        self, kernels: dict[str, jax.Array], x: jax.Array, operations: Operations
     ) -> jax.Array:
         """Every expert's network on its rows.
 
         Args:
           kernels: as `kernels()` gives them, or a device's share of them.
-          x: the experts' inputs, in whichever form `product` takes.
-          drop: dropout of the interim activations.
+          x: the experts' inputs, in whichever form `operations` take.
         """
         ...
 

@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of, shards_of
+from switchx.model.dispatch.dispatcher import (
+    ExpertNetworks,
+    Operations,
+    number_of,
+    shards_of,
+)
 from switchx.model.dispatch.packed import computed_packed, packed_shares
 from switchx.model.dispatch.places import filled_slots
 from switchx.model.noise import Noise, dropout
@@ -110,7 +115,7 @@ def _computed(
         )
         return constrain(h_EPRF, "expert", "expert_group", None, "mlp")
 
-    return networks.compute(kernels, x_EPRD, slot_product, drop)
+    return networks.compute(kernels, x_EPRD, Operations(slot_product, drop))
 
 
 def _per_slot(noise: Noise, slots: Sequence[int], F: int, C: int) -> Noise:

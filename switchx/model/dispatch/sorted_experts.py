@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from switchx.model.dispatch.dispatcher import ExpertNetworks, number_of
-from switchx.model.dispatch.sorted_product import sorted_product
+from switchx.model.dispatch.dispatcher import ExpertNetworks, Operations, number_of
+from switchx.model.dispatch.sorted_product import sorted_product, sorted_relu_network
 from switchx.model.noise import Noise, dropout
+from switchx.model.tpu import from_v5_on
 
 Kernels = list[dict[str, jax.Array]]  # of the experts of each width
 
@@ -84,8 +85,12 @@ class SortedExperts:
         def product(x_RD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
             return sorted_product(x_RD, kernel_EDF, size_E, self.share)
 
+        def network(x_RD: jax.Array, wi_EDF: jax.Array, wo_EFD: jax.Array) -> jax.Array:
+            return sorted_relu_network(x_RD, wi_EDF, wo_EFD, size_E, self.share)
+
+        as_one = None if self.dropout_rate or not from_v5_on() else network
         with jax.named_scope("experts"):
-            return networks.compute(kernels, x_RD, product, drop)
+            return networks.compute(kernels, x_RD, Operations(product, drop, as_one))
 
 
 def sizes(expert_N: jax.Array, E: int) -> jax.Array:

@@ -21,10 +21,14 @@ from switchx.model.dispatch.sorted_visits import Visits
 from switchx.sharding import platform
 
 
-def fits(x_RD: jax.Array, kernel_EDF: jax.Array, share: int) -> bool:
-    """Whether tiles of these fit into a TPU's fast memory, and those for the inputs' gradients."""
+def fits(x_RD: jax.Array, kernel_EDF: jax.Array, share: int, masked: bool = False) -> bool:
+    """Whether tiles of these fit into a TPU's fast memory, and those for the inputs' gradients.
+
+    `masked`: with rows beside the results, see MosaicTiles.rows.
+    """
     (R, itemsize), (_, D, F) = (x_RD.shape[0], x_RD.dtype.itemsize), kernel_EDF.shape
-    return all(sorted_tiles.of_rows(R, share, *shape, itemsize) for shape in ((D, F), (F, D)))
+    sizes = (D, F), (F, D)
+    return all(sorted_tiles.of_rows(R, share, *size, itemsize, masked) for size in sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +45,26 @@ class MosaicTiles:
     precision: str | None
 
     def rows(
-        self, x_RK: jax.Array, kernel: jax.Array, size_E: jax.Array, transposed: bool
+        self,
+        x_RK: jax.Array,
+        kernel: jax.Array,
+        size_E: jax.Array,
+        transposed: bool,
+        rectified: bool = False,
+        mask_RN: jax.Array | None = None,
     ) -> jax.Array:
         """[R, N]: each row times its expert's kernel, [E, K, N], or [E, N, K] transposed.
 
         Rows beyond the last expert's are zeros.
+
+        Args:
+          rectified: whether negative results are made zeros.
+          mask_RN: results are zeros where this is not positive.
         """
         (R, K), E = x_RK.shape, kernel.shape[0]
         N = kernel.shape[1 if transposed else 2]
-        t = sorted_tiles.of_rows(R, self.share, K, N, x_RK.dtype.itemsize)
+        masks = [] if mask_RN is None else [mask_RN]
+        t = sorted_tiles.of_rows(R, self.share, K, N, x_RK.dtype.itemsize, bool(masks))
         assert t is not None, "see fits"
         visits = Visits.to_every_row(size_E, R, t.rows)
         last = jnp.maximum(jnp.sum(size_E, dtype=jnp.int32) - 1, 0) // t.rows
@@ -60,8 +75,9 @@ class MosaicTiles:
         else:
             block, place = (1, K, t.outputs), lambda n, v, *of: (whose(v, of[3]), 0, n)
         y_RN = jax.ShapeDtypeStruct((R, N), x_RK.dtype)
+        y_tile = pl.BlockSpec((t.rows, t.outputs), lambda n, v, *of: (of[0][v], n))
         call = pl.pallas_call(
-            functools.partial(_rows_kernel, t, E, transposed, self._dot),
+            functools.partial(_rows_kernel, t, E, transposed, rectified, self._dot),
             y_RN,
             grid_spec=pltpu.PrefetchScalarGridSpec(
                 num_scalar_prefetch=5,
@@ -69,14 +85,15 @@ class MosaicTiles:
                 in_specs=[
                     pl.BlockSpec((t.rows, K), lambda n, v, *of: (of[4][v], 0)),
                     pl.BlockSpec(block, place),
+                    *(y_tile for _ in masks),
                 ],
-                out_specs=pl.BlockSpec((t.rows, t.outputs), lambda n, v, *of: (of[0][v], n)),
+                out_specs=y_tile,
             ),
             name="sorted_rows",
-            **_options(t, 2 * E * self.share * K * N, x_RK, kernel, y_RN),
+            **_options(t, 2 * E * self.share * K * N, x_RK, kernel, *masks, y_RN),
         )
         with jax.named_scope(scope_of(self.share, t.block)):
-            return call(*visits, read_V, x_RK, kernel)
+            return call(*visits, read_V, x_RK, kernel, *masks)
 
     def outer(self, x_RD: jax.Array, dy_RF: jax.Array, size_E: jax.Array) -> jax.Array:
         """[E, D, F]: x^T dy over each expert's rows, summed in float32."""
@@ -135,6 +152,7 @@ def _rows_kernel(
     t: sorted_tiles.Tiles,
     E: int,
     transposed: bool,
+    rectified: bool,
     dot: Any,
     tile_V: jax.Ref,
     start_V: jax.Ref,
@@ -143,8 +161,9 @@ def _rows_kernel(
     read_V: jax.Ref,
     x_rK: jax.Ref,
     kernel: jax.Ref,
-    y_rn: jax.Ref,
+    *mask_and_y_rn: jax.Ref,
 ) -> None:
+    *masks, y_rn = mask_and_y_rn
     v = pl.program_id(1)
 
     @pl.when((v == 0) | (tile_V[v] != tile_V[jnp.maximum(v - 1, 0)]))
@@ -153,6 +172,10 @@ def _rows_kernel(
 
     def block(at: Any, mine_b1: jax.Array) -> None:
         y_bn = dot(x_rK[at], kernel[0], 1, 1 if transposed else 0)
+        if rectified:
+            y_bn = jnp.maximum(y_bn, 0)
+        for mask_rn in masks:  # compared in float32: not every TPU compares bfloat16
+            y_bn = jnp.where(mask_rn[at].astype(jnp.float32) > 0, y_bn, 0)
         other_bn = y_rn[at].astype(jnp.float32)
         y_rn[at] = jnp.where(mine_b1, y_bn, other_bn).astype(y_rn.dtype)
 

@@ -7,9 +7,11 @@ from typing import Protocol
 import jax
 
 from switchx.model import bilinear
+from switchx.model.activations import relu
 from switchx.model.dispatch.sorted_blocks import XlaLoops, scope_of
 from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.model.product import precision_in_force
+from switchx.model.remat import kept
 from switchx.model.tpu import from_v5_on
 
 # Rows that are multiplied at a time on a TPU that has no room for tiles. Fewer waste less where an
@@ -50,6 +52,19 @@ def _ragged_dot(share: int, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.
 def cpu_block(share: int) -> int:
     """Rows at a time for experts of `share` rows each: half of it, from 32 to 128 (measured)."""
     return next((rows for rows in (128, 64) if share >= 2 * rows), 32)
+
+
+def sorted_relu_network(
+    x_RD: jax.Array, wi_EDF: jax.Array, wo_EFD: jax.Array, size_E: jax.Array, share: int
+) -> jax.Array:
+    """[R, D]: relu(x wi) wo of rows as `sorted_product` has them, on TPUs from v5 on."""
+    from switchx.model.dispatch import sorted_mosaic, sorted_network
+
+    if sorted_mosaic.fits(x_RD, wi_EDF, share, masked=True):
+        tiles = sorted_mosaic.MosaicTiles(share, precision_in_force())
+        return sorted_network.relu_network(tiles, x_RD, wi_EDF, wo_EFD, size_E)
+    h_RF = relu(kept(sorted_product(x_RD, wi_EDF, size_E, share)))
+    return sorted_product(h_RF, wo_EFD, size_E, share)
 
 
 def _on_tpus(x_RD: jax.Array, kernel_EDF: jax.Array, share: int, precision: str | None) -> "Form":

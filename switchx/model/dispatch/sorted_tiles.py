@@ -40,12 +40,18 @@ class Tiles:
 
 
 @functools.cache
-def of_rows(R: int, share: int, K: int, N: int, itemsize: int) -> Tiles | None:
-    """For [R, K], `share` rows an expert, times kernels [E, K, N]; None if none fit."""
+def of_rows(
+    R: int, share: int, K: int, N: int, itemsize: int, masked: bool = False
+) -> Tiles | None:
+    """For [R, K], `share` rows an expert, times kernels [E, K, N]; None if none fit.
+
+    `masked`: where [R, N] is read beside what is written.
+    """
 
     def tiles() -> Iterator[Tiles]:
         for (rows, block), (n, outputs) in itertools.product(_rows(R), _parts(N)):
             x, kernel, y = (a * b * itemsize for a, b in ((rows, K), (K, outputs), (rows, outputs)))
+            y *= 2 if masked else 1
             if 2 * (x + kernel + y) <= _TILES:
                 visits = share / rows + 1
                 multiplied = (share + block) * _whole(K) * outputs
