@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import switchx
 from switchx import storage
+from switchx.checks import is_whole
 from switchx.errors import UserError
 
 FORMAT = 1
@@ -100,17 +102,19 @@ class SweepFolder:
         if content is None:
             return None
         try:
-            values = json.loads(content)
-            if values["format"] <= FORMAT:
+            values = _object(json.loads(content))
+            if _whole(values, "format", 1) <= FORMAT:
                 return cls._of(folder, values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"{setting}={str(path)!r} has a {FILE} that is none ({_said(error)}): name a "
                 "sweep's folder, or remove the file and plan the sweep again."
             ) from None
+        by = values.get("switchx")
+        use = f"version {by} or later" if isinstance(by, str) else "a later version"
         raise UserError(
             f"{setting}={str(path)!r} has a sweep of format {values['format']}, and "
-            f"this switchx reads up to {FORMAT}: use version {values.get('switchx')} or later."
+            f"this switchx reads up to {FORMAT}: use {use}."
         )
 
     @classmethod
@@ -118,8 +122,8 @@ class SweepFolder:
         return cls(
             path=folder,
             name=str(values["name"]),
-            points=tuple(_point(value) for value in values["points"]),
-            retries=int(values["retries"]),
+            points=_points(values["points"]),
+            retries=_whole(values, "retries"),
             on_failure=str(values["on_failure"]),
             order=str(values["order"]),
             counted=tuple(values.get("counted", ("logits",))),
@@ -165,18 +169,41 @@ class SweepFolder:
         return self.path / "state" / point.name
 
 
+def _points(listed: Sequence[Any]) -> tuple[Point, ...]:
+    points = tuple(_point(_object(each)) for each in listed)
+    if not points:
+        raise ValueError("it has no points")
+    name, times = Counter(point.name for point in points).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"the point {name} stands there {times} times")
+    return points
+
+
 def _point(values: Mapping[str, Any]) -> Point:
     fork = values["fork"]
     return Point(
         name=_plain_name(values["name"]),
-        varied=dict(values["varied"]),
+        varied=_object(values["varied"]),
         config=str(values["config"]),
-        steps=int(values["steps"]),
-        tokens=int(values["tokens"]),
-        flops=int(values["flops"]),
-        parameters=int(values["parameters"]),
-        fork=None if fork is None else Fork(_plain_name(fork["point"]), int(fork["step"])),
+        steps=_whole(values, "steps", 1),
+        tokens=_whole(values, "tokens"),
+        flops=_whole(values, "flops"),
+        parameters=_whole(values, "parameters"),
+        fork=None if fork is None else Fork(_plain_name(fork["point"]), _whole(fork, "step")),
     )
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{json.dumps(value)[:40]} stands where a JSON object should")
+    return value
+
+
+def _whole(values: Mapping[str, Any], name: str, least: int = 0) -> int:
+    value = values[name]
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{name} is {value!r}, no whole number of at least {least}")
+    return value
 
 
 def _plain_name(name: Any) -> str:

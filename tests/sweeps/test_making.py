@@ -1,6 +1,8 @@
 """A sweep's folder: made once, kept as the sweep's file changes, refused where it is another's."""
 
 import json
+import math
+import re
 import shutil
 
 import pytest
@@ -112,7 +114,9 @@ def test_a_folder_that_is_none(tmp_path):
         SweepFolder.open(tmp_path)
     for content, why in (
         ("{", "has a sweep.json that is none"),
-        ("[]", "has a sweep.json that is none"),
+        ("[]", r"sweep.json that is none \(\[\] stands where a JSON object should\)"),
+        ("[" * 100_000, "has a sweep.json that is none"),
+        ('{"format": 99}', "a sweep of format 99.*use a later version"),
         ('{"format": 1}', "'name' is missing"),
         ('{"format": 2, "switchx": "9.0"}', "a sweep of format 2.*use version 9.0 or later"),
     ):
@@ -121,13 +125,25 @@ def test_a_folder_that_is_none(tmp_path):
             SweepFolder.open(tmp_path)
 
 
-def test_a_name_that_leaves_the_folder_is_none(sweep):
+def test_a_sweep_json_that_was_edited_into_none(sweep):
     file = sweep.path / "sweep.json"
-    values = json.loads(file.read_text())
-    values["points"][0]["name"] = "../../elsewhere"
-    file.write_text(json.dumps(values))
-    with pytest.raises(UserError, match="is no point's name"):
-        SweepFolder.open(sweep.path)
+    before = file.read_text()
+    points = json.loads(before)["points"]
+    first, second = points[0], points[1]
+    for values, why in (
+        ({"points": [{**first, "name": "../../elsewhere"}]}, "is no point's name"),
+        ({"points": [first, second, first]}, f"the point {first['name']} stands there 2 times"),
+        ({"points": [first, first["name"]]}, "stands where a JSON object should"),
+        ({"points": [{**first, "flops": math.inf}]}, "flops is inf, no whole number"),
+        ({"points": [{**first, "steps": 0}]}, "steps is 0, no whole number of at least 1"),
+        ({"points": [{**first, "varied": ""}]}, '"" stands where a JSON object should'),
+        ({"points": []}, "it has no points"),
+        ({"retries": -1}, "retries is -1, no whole number of at least 0"),
+        ({"format": True}, "format is True, no whole number of at least 1"),
+    ):
+        file.write_text(json.dumps({**json.loads(before), **values}))
+        with pytest.raises(UserError, match=re.escape(why)):
+            SweepFolder.open(sweep.path)
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
