@@ -6,6 +6,8 @@ from typing import Any, TypeGuard
 
 from switchx.errors import UserError
 
+LEAST, MOST = 1.2e-38, 3.4e38  # of float32: denormal numbers are 0 on accelerators
+
 # JAX's own, from Python or by the environment, that no run can be computed with, and why.
 UNFIT: dict[str, tuple[bool | str, str]] = {
     "jax_enable_x64": (True, "makes arrays of 64 bits, and the arrays of a run have 32"),
@@ -37,6 +39,7 @@ def above_zero(name: str, value: Any, or_none: bool = False) -> None:
         return
     if not is_number(value) or not 0 < value < math.inf:
         raise UserError(f"{name}={value!r} must be above 0{', or None' if or_none else ''}.")
+    _within_float32(name, value)
 
 
 def from_zero(name: str, value: Any, most: float | None = None) -> None:
@@ -44,6 +47,13 @@ def from_zero(name: str, value: Any, most: float | None = None) -> None:
     if not is_number(value) or not 0 <= value < math.inf or (most is not None and value > most):
         upto = "" if most is None else f", up to {most:g}"
         raise UserError(f"{name}={value!r} must be a number of at least 0{upto}.")
+    _within_float32(name, value)
+
+
+def _within_float32(name: str, value: float) -> None:
+    """Else what is computed with would be infinite, or 0 though another number was asked for."""
+    if value and not LEAST <= value <= MOST:
+        raise UserError(f"{name}={value!r} must be from {LEAST} to {MOST}, as float32 holds it.")
 
 
 def below_one(name: str, value: Any) -> None:

@@ -3,7 +3,8 @@
 All commands ask here, for streamed and prepared data alike, and for the splits that they read.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from switchx.data import embedded
@@ -17,6 +18,7 @@ from switchx.data.tasks.rates import check_scaled
 from switchx.data.tasks.vocabularies import Vocabulary
 from switchx.data.tensorflow_loader import load_tensorflow
 from switchx.errors import UserError
+from switchx.terminal import counted
 
 
 def preflight(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
@@ -65,15 +67,30 @@ def check_settings(config: DataConfig, splits: Sequence[str] = SPLITS) -> None:
         check_scaled(config.mixture_rates, config.mixture_temperature, config.mixture_maximum)
     if config.prepared_dir is None:
         for name in set(config.names) & set(names.TEXT_TASKS):
-            _check_text_files(name, config, splits)
-        task_files.check_given(config, splits)
+            _say_shared(_check_text_files(name, config, splits))
+        _say_shared(task_files.check_given(config, splits))
 
 
-def _check_text_files(name: str, config: DataConfig, splits: Sequence[str]) -> None:
+def _check_text_files(name: str, config: DataConfig, splits: Sequence[str]) -> dict[str, list[str]]:
+    """The files of each split, by the setting that names them."""
+    there = {}
     for split in splits:
         found = text_files.check(config, name, split)
         if name != names.MC4_JSON_MIXTURE:  # of its languages some need not be there
-            check_formats(text_files.check_there(found), found.setting)
+            there[found.setting] = list(text_files.check_there(found))
+            check_formats(there[found.setting], found.setting)
+    return there
+
+
+def _say_shared(there: Mapping[str, Sequence[str]]) -> None:
+    """Says which files are those of two splits: to learn a few by heart is a trial that is made."""
+    for one, other in itertools.combinations(there, 2):
+        shared = sorted({*there[one]} & {*there[other]})
+        if shared:
+            task_files.say_once(
+                f"{other} reads {counted(len(shared), 'file')} of {one} too, such as "
+                f"{shared[0]!r}: what is measured there is what was trained on"
+            )
 
 
 def check_objective(config: DataConfig, fetched: bool = False) -> None:

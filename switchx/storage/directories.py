@@ -57,9 +57,10 @@ def make_directory(path: AnyPath, setting: str) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError):
-        raise UserError(
-            f"{setting}={str(path)!r} is a file or lies below one: name a directory."
-        ) from None
+        what = "a file or lies below one"
+        if path.is_symlink() and not path.exists():
+            what = f"a link to {os.readlink(path)!r}, where nothing is"
+        raise UserError(f"{setting}={str(path)!r} is {what}: name a directory.") from None
     except (OSError, ValueError) as error:
         raise UserError(
             f"{setting}={str(path)!r} cannot be written to ({explain(error)}): "

@@ -1,6 +1,7 @@
 """The entry point: what starts, what is imported, what comes back."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -31,6 +32,13 @@ print("IMPORTED", [name for name in {HEAVY!r} if name in sys.modules])
     assert "IMPORTED []" in out.stdout
     for name in COMMANDS:
         assert f"usage: switchx {name}" in out.stdout
+
+
+def test_the_package_is_the_command(monkeypatch):
+    monkeypatch.setattr("switchx.cli.main.main", lambda: 3)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("switchx", run_name="__main__")
+    assert end.value.code == 3
 
 
 def test_no_arguments_show_the_commands(capsys):

@@ -35,6 +35,20 @@ def test_a_file_is_refused(tmp_path, below):
         prepare(tmp_path / "file" / below)
 
 
+def test_a_link_to_nothing_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to("disk")
+    with pytest.raises(UserError, match=r"MODEL_DIR='.*' is a link to 'disk', where nothing is: n"):
+        prepare(tmp_path / "link")
+
+
+@pytest.mark.parametrize("below", ["checkpoints", "checkpoints/3"])
+def test_a_run_among_the_checkpoints_of_another_is_refused(tmp_path, below):
+    prepare(tmp_path / below)  # of no run
+    (tmp_path / "run.json").write_text('{"format": 1, "switchx": "0"}')
+    with pytest.raises(UserError, match=f"MODEL_DIR='.*{below}' lies in the run directory '.*': n"):
+        prepare(tmp_path / below)
+
+
 def test_an_earlier_config_is_kept(tmp_path):
     for text in ("a", "a", "b", "c"):
         write_config(tmp_path, text)

@@ -25,8 +25,12 @@ def pattern(config: DataConfig, split: str, of: str) -> str:
     return storage.expanded((config.task_files or {})[split].replace(CONFIG, of))
 
 
-def check_given(config: DataConfig, splits: Sequence[str]) -> None:
-    """Raises UserError where these settings do not go together, or name no files for a split."""
+def check_given(config: DataConfig, splits: Sequence[str]) -> dict[str, list[str]]:
+    """The files of each split, by the setting that names them; of a known task its globs.
+
+    Raises:
+      UserError: these settings do not go together, or name no files for a split.
+    """
     is_own = config.mixture_or_task_name == names.TASK_FILES
     if config.task_metrics and not is_own:
         raise UserError(
@@ -53,15 +57,19 @@ def check_given(config: DataConfig, splits: Sequence[str]) -> None:
                 f"{given}={value!r} reads files, and TASK_FILES is not set: give their globs, as "
                 "in {'train': '/data/train-*.parquet', 'validation': '/data/dev.jsonl'}."
             )
-        return
+        return {}
+    there = {}
     for split in splits:
         if split not in config.task_files:
             raise UserError(
                 f"TASK_FILES={dict(config.task_files)!r} names no files for {split!r}: give their "
                 f"glob, as in {{{split!r}: '/data/squad/{split}-*.parquet'}}."
             )
+        there[setting_of(split)] = [config.task_files[split]]
         if is_own:
-            check_formats(check_there(pattern(config, split, ""), split), setting_of(split))
+            there[setting_of(split)] = list(check_there(pattern(config, split, ""), split))
+            check_formats(there[setting_of(split)], setting_of(split))
+    return there
 
 
 def identity(config: DataConfig) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Whether a failure is of an object store that does not answer, or of what a checkpoint holds."""
 
+import os
 import re
 
 from switchx import storage
@@ -8,6 +9,7 @@ from switchx.errors import first_line
 _REFUSED = re.compile(
     r"ABORTED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|PERMISSION_DENIED|UNAUTHENTICATED"
 )
+_SYSTEM = re.compile(r"os_error_code='(\d+)'")  # behind the names of all that was being written
 
 
 def store_failure(error: BaseException) -> OSError | None:
@@ -26,5 +28,8 @@ def store_failure(error: BaseException) -> OSError | None:
 
 def why(error: BaseException) -> str:
     """Why something could not be saved, in a few words."""
+    of_this_machine = _SYSTEM.search(str(error))
+    if of_this_machine:
+        return os.strerror(int(of_this_machine[1]))
     refused = store_failure(error)
     return storage.explain(refused) if refused else first_line(error)

@@ -105,6 +105,26 @@ def test_rows_are_the_same_whatever_the_compression(tmp_path):
         position.check_settings(position.saved_settings(state[0]), position.source_settings(other))
 
 
+def test_what_is_measured_on_what_was_trained_on_is_said(tmp_path, capsys):
+    good = config_of(tmp_path / "b")
+    for name in "ab":
+        (tmp_path / name).write_text("A text.\n")
+    check_settings(good, ["validation"])
+    globs = {"train": str(tmp_path / "a"), "validation": str(tmp_path / "b")}
+    check_settings(dataclasses.replace(good, text_files=globs))
+    assert capsys.readouterr().err == ""
+    globs["train"] = str(tmp_path / "*")
+    check_settings(dataclasses.replace(good, text_files=globs))
+    assert capsys.readouterr().err == (
+        "switchx: TEXT_FILES['validation'] reads 1 file of TEXT_FILES['train'] too, such as "
+        f"'{tmp_path / 'b'}': what is measured there is what was trained on\n"
+    )
+    globs["train"] = globs["validation"]
+    own = {"mixture_or_task_name": "task_files", "text_files": None, "task_files": globs}
+    check_settings(dataclasses.replace(good, **own))
+    assert capsys.readouterr().err.count("TASK_FILES['validation'] reads 1 file of TASK_") == 1
+
+
 def test_mistakes(tmp_path):
     (tmp_path / "good.json").write_bytes(FORMATS["a JSON array"](ROWS))
     good = config_of(tmp_path / "good.json")
