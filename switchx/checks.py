@@ -8,12 +8,20 @@ from switchx.errors import UserError
 
 LEAST, MOST = 1.2e-38, 3.4e38  # of float32: denormal numbers are 0 on accelerators
 
+_TRANSFERS = (
+    ("disallow", "disallow_explicit"),
+    "refuses that batches get to devices and figures from them",
+)
 # JAX's own, from Python or by the environment, that no run can be computed with, and why.
-UNFIT: dict[str, tuple[bool | str, str]] = {
-    "jax_enable_x64": (True, "makes arrays of 64 bits, and the arrays of a run have 32"),
-    "jax_disable_jit": (True, "keeps JAX from compiling, and steps are compiled"),
-    "jax_numpy_rank_promotion": ("raise", "refuses products of arrays of unequal ranks"),
-    "jax_numpy_dtype_promotion": ("strict", "refuses sums of arrays of unequal types"),
+UNFIT: dict[str, tuple[tuple[bool | str, ...], str]] = {
+    "jax_enable_x64": ((True,), "makes arrays of 64 bits, and the arrays of a run have 32"),
+    "jax_disable_jit": ((True,), "keeps JAX from compiling, and steps are compiled"),
+    "jax_numpy_rank_promotion": (("raise",), "refuses products of arrays of unequal ranks"),
+    "jax_numpy_dtype_promotion": (("strict",), "refuses sums of arrays of unequal types"),
+    "jax_transfer_guard": _TRANSFERS,
+    "jax_transfer_guard_host_to_device": _TRANSFERS,
+    "jax_transfer_guard_device_to_device": _TRANSFERS,
+    "jax_transfer_guard_device_to_host": _TRANSFERS,
 }
 
 

@@ -70,6 +70,7 @@ def test_what_is_wrong_is_said(run, trained):
         (lambda run: switchx.Run(""), "--model_dir='' names no file"),
         (lambda run: switchx.Run("runs", step=2.0), "step=2.0 is no step: give a whole number"),
         (lambda run: switchx.configure("my.gin"), r"gin_files='my.gin' is one alone: give a list"),
+        (lambda run: switchx.configure({"SEED": 1}), r"gin_files={'SEED': 1} is no list: give one"),
         (lambda run: switchx.configure(Path("my.gin")), "gin_files=.* is one alone: give a list"),
         (lambda run: switchx.configure(None), "gin_files=None is no list"),
         (lambda run: switchx.configure([None]), "gin_files=.* holds None, which is no path"),

@@ -12,7 +12,7 @@ def listed(name: str, given: Iterable[Any]) -> list[Any]:
     """The same as a list; UserError for one text in its place, which would be its letters."""
     if isinstance(given, str | os.PathLike):
         raise UserError(f"{name}={given!r} is one alone: give a list, as [{given!r}].")
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise UserError(f"{name}={given!r} is no list: give one.")
     return list(given)
 

@@ -223,9 +223,8 @@ class Run:
         self, encoded: Sequence[Sequence[int]], decoding: "DecodingConfig"
     ) -> Iterator[list[int]]:
         """The tokens of each answer to encoder tokens, a batch at a time."""
-        import jax
-
         from switchx.inference import predict, predict_masks
+        from switchx.sharding import in_force
 
         model, params, limit = self.model, self.params, self._lengths["inputs"]
         if self._encoder_alone:
@@ -234,7 +233,7 @@ class Run:
         else:
             found = predict(model, params, encoded, decoding, limit, self.vocabulary.eos_id)
         for _ in encoded:
-            with jax.set_mesh(self.mesh):  # and not while the caller has his turn
+            with in_force(self.mesh):  # and not while the caller has his turn
                 tokens = next(found)
             yield tokens
 
@@ -248,15 +247,14 @@ class Run:
           float32 [B]: natural logarithms, each summed over the target's tokens and its end; of an
           encoder alone over the tokens in the blanks, all masked at once.
         """
-        import jax
-
         from switchx import inference
+        from switchx.sharding import in_force
 
         texts, targets = listed("texts", texts), listed("targets", targets)
         if not texts and not targets:
             return np.zeros(0, np.float32)
         encoder_token_BM, target_token_BL = self._batch(texts, targets)
-        with jax.set_mesh(self.mesh):
+        with in_force(self.mesh):
             scores_B = inference.score(self.model, self.params, encoder_token_BM, target_token_BL)
         return np.asarray(scores_B)[: len(texts)]
 
@@ -267,12 +265,11 @@ class Run:
           float32 [L, V]: row i is over the target's token i; L counts its end of sequence. Of an
           encoder alone L are the text's tokens, its blanks as long as the target has them.
         """
-        import jax
-
         from switchx import inference
+        from switchx.sharding import in_force
 
         encoder_token_BM, target_token_BL = self._batch([text], [target])
-        with jax.set_mesh(self.mesh):
+        with in_force(self.mesh):
             logits_BLV = inference.logits(
                 self.model, self.params, encoder_token_BM, target_token_BL
             )
@@ -287,13 +284,12 @@ class Run:
         Raises:
           UserError: the model is dense.
         """
-        import jax
-
         from switchx import inference
+        from switchx.sharding import in_force
         from switchx.training.metrics import layer_names
 
         encoder_token_BM, target_token_BL = self._batch([text], [target])
-        with jax.set_mesh(self.mesh):
+        with in_force(self.mesh):
             found = inference.routing(self.model, self.params, encoder_token_BM, target_token_BL)
         layers: list[LayerRouting] = []
         names = layer_names(self.config.run.model)

@@ -32,7 +32,7 @@ def check_computing(environment: Mapping[str, str] = os.environ) -> None:
     for setting, (unfit, why) in UNFIT.items():
         name = setting.upper()
         value = environment.get(name, "").lower()
-        if value in (_TRUE if unfit is True else (unfit,)):
+        if value in (_TRUE if unfit == (True,) else unfit):
             raise UserError(f"{name}={environment[name]} {why}: unset it.")
     said = _refused_flags(environment.get("XLA_FLAGS", ""))
     if said is not None:

@@ -20,7 +20,7 @@ from switchx.settings.settings import Settings
 from switchx.settings.t5x import writing
 from switchx.settings.t5x.translation import is_t5x, lines, translate
 from switchx.training.config import BatchShape, RunConfig
-from switchx.training.run_reader import check_format
+from switchx.training.run_reader import check_format, run_around
 
 DEFAULT_RUN = "configs/runs/quickstart.gin"
 SAVED = "config.gin"  # in a run's directory, written by the trainer
@@ -74,9 +74,11 @@ class Request:
         model_dir = f"runs/{Path(DEFAULT_RUN).stem}" if named is None else named
         saved = storage.as_path(model_dir, "--model_dir") / SAVED
         if not storage.is_file(saved, "--model_dir"):
+            around = run_around(saved.parent)
+            named = "a run's directory" if around is None else f"the run's directory, {around}"
             raise UserError(
                 f"--model_dir={model_dir} holds no {SAVED}, so no run was started there: "
-                "name a run's directory, or its configuration with --gin_file."
+                f"name {named}, or its configuration with --gin_file."
             )
         check_format(saved.parent)
         return dataclasses.replace(self, gin_files=(str(saved),))

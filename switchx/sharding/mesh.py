@@ -3,6 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,9 +74,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
       UserError: if the sizes do not multiply to the number of devices, or a replica would lie
         across slices; if JAX is set to what no run can be computed with.
     """
-    for name, (unfit, why) in UNFIT.items():
-        if getattr(jax.config, name) == unfit:
-            raise UserError(f"JAX is set to {name}={unfit!r}, which {why}: leave it as it is.")
+    _check_jax()
     devices = list(jax.devices() if devices is None else devices)
     sizes = resolve(config, len(devices))
     slices = _by_slice(devices)
@@ -87,6 +87,23 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     blocks = [_near(shape, part) for part in slices]
     # Explicit axes (the default of newer JAX) make a product over a sharded axis an error.
     return Mesh(np.concatenate(blocks), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def in_force(mesh: Mesh) -> AbstractContextManager[Any]:
+    """`jax.set_mesh`, for a caller who may have set JAX otherwise since the mesh was made.
+
+    Raises:
+      UserError: JAX is set to what no run can be computed with.
+    """
+    _check_jax()
+    return jax.set_mesh(mesh)
+
+
+def _check_jax() -> None:
+    for name, (unfit, why) in UNFIT.items():
+        for value in unfit:
+            if getattr(jax.config, name) == value:
+                raise UserError(f"JAX is set to {name}={value!r}, which {why}: leave it as it is.")
 
 
 def num_slices(mesh: Mesh) -> int:

@@ -16,10 +16,9 @@ from switchx.errors import RunError, UserError
 from switchx.model import Model
 from switchx.sharding import describe
 from switchx.terminal import table
-from switchx.training.checkpoints.identity import FOLDER as CHECKPOINTS
 from switchx.training.placing import abstract_params, bytes_per_device
 from switchx.training.resets import NO_RESETS, Resets
-from switchx.training.run_reader import FORMAT, FORMAT_FILE, START_FILE, check_format
+from switchx.training.run_reader import FORMAT, FORMAT_FILE, START_FILE, check_format, run_around
 from switchx.training.state import Setup
 
 
@@ -60,13 +59,12 @@ def prepare(model_dir: str | Path, token: str = "") -> Path:
 
 
 def _check_no_part_of_a_run(path: Path) -> None:
-    """A run among another's checkpoints is never meant."""
-    for folder in (path, *path.parents):
-        if folder.name == CHECKPOINTS and storage.is_file(folder.parent / FORMAT_FILE, "MODEL_DIR"):
-            raise UserError(
-                f"MODEL_DIR={str(path)!r} lies in the run directory {str(folder.parent)!r}: name "
-                "that, to go on with the run, or a directory elsewhere."
-            )
+    run = run_around(path)
+    if run is not None:
+        raise UserError(
+            f"MODEL_DIR={str(path)!r} lies in the run directory {str(run)!r}: name that, to go on "
+            "with the run, or a directory elsewhere."
+        )
 
 
 @contextlib.contextmanager

@@ -42,6 +42,15 @@ def run_form(model_dir: str | Path) -> dict[str, Any]:
     return form
 
 
+def run_around(path: Path) -> Path | None:
+    """The run directory among whose checkpoints a path lies, or that it names with /checkpoints."""
+    for folder in (path, *path.parents):
+        run = folder.parent
+        if folder.name == "checkpoints" and storage.is_file(run / FORMAT_FILE, "MODEL_DIR"):
+            return run
+    return None
+
+
 def damaged_form(model_dir: str | Path) -> UserError:
     """The error for a run.json that says what no run wrote."""
     return UserError(

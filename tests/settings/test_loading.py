@@ -1,5 +1,7 @@
 """From flags and gin files to settings."""
 
+import re
+
 import pytest
 
 from switchx.cli.flags import Parser, add_common_arguments, request, rewrite_gin_flags
@@ -156,6 +158,14 @@ def test_eval_and_infer_read_the_configuration_that_a_run_saved(tmp_path):
 def test_eval_without_a_run_says_where_it_looked():
     with pytest.raises(UserError, match=r"--model_dir=runs/quickstart holds no config.gin"):
         asked().of_run()
+
+
+def test_eval_of_a_checkpoint_names_its_runs_directory(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    said = re.escape(f"name the run's directory, {tmp_path}, or its configuration")
+    for below in ("checkpoints", "checkpoints/20"):
+        with pytest.raises(UserError, match=said):
+            asked(f"--model_dir={tmp_path}/{below}").of_run()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from switchx.sharding import (
     batch_sharding,
     constrain,
     describe,
+    in_force,
     make_mesh,
     spec,
 )
@@ -107,8 +108,15 @@ def test_constrain_wants_a_name_for_each_dimension():
         jax.disable_jit(),
         jax.numpy_rank_promotion("raise"),
         jax.numpy_dtype_promotion("strict"),
+        jax.transfer_guard("disallow"),
+        jax.transfer_guard_host_to_device("disallow_explicit"),
     ],
 )
 def test_what_no_run_can_be_computed_with(unfit):
-    with unfit, pytest.raises(UserError, match=r"^JAX is set to jax_\w+=('\w+'|True), which"):
-        make_mesh(MeshConfig())
+    said = r"^JAX is set to jax_\w+=('\w+'|True), which"
+    mesh = make_mesh(MeshConfig())
+    with unfit:
+        with pytest.raises(UserError, match=said):
+            make_mesh(MeshConfig())
+        with pytest.raises(UserError, match=said):
+            in_force(mesh)
