@@ -8,6 +8,7 @@ from switchx import storage
 from switchx.errors import UserError
 from switchx.model import Model
 from switchx.sharding import MeshConfig, make_mesh
+from switchx.training.checkpoints.choosing import chosen_step
 from switchx.training.checkpoints.refusals import check_resume
 from switchx.training.run_directory import (
     locked,
@@ -47,6 +48,10 @@ def test_a_run_among_the_checkpoints_of_another_is_refused(tmp_path, below):
     (tmp_path / "run.json").write_text('{"format": 1, "switchx": "0"}')
     with pytest.raises(UserError, match=f"MODEL_DIR='.*{below}' lies in the run directory '.*': n"):
         prepare(tmp_path / below)
+    with pytest.raises(
+        UserError, match=f"START_FROM='.*' is no run's directory: name '{tmp_path}'"
+    ):
+        chosen_step(str(tmp_path / "checkpoints"), "newest", "START_FROM", "START_CHECKPOINT")
 
 
 def test_an_earlier_config_is_kept(tmp_path):

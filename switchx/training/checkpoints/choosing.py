@@ -6,7 +6,7 @@ from pathlib import Path
 from switchx import storage
 from switchx.errors import UserError
 from switchx.training.checkpoints.identity import saved_steps
-from switchx.training.run_reader import metric_rows
+from switchx.training.run_reader import metric_rows, run_around
 
 
 def chosen_step(
@@ -32,6 +32,9 @@ def chosen_step(
         path, wanted = path.parent.parent, int(path.name)
     steps = saved_steps(path)
     if not steps:
+        around = run_around(path)
+        if around is not None:
+            raise UserError(f"{setting}={named!r} is no run's directory: name {str(around)!r}.")
         raise UserError(
             f"{setting}={named!r} holds no checkpoint: name the directory of a run that "
             "saved one; `switchx import` makes one of another program's model."
