@@ -95,7 +95,7 @@ SMALL = (
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> "Trained":
-    """Four steps of a tiny model on bytes of JSON lines. Not to be written to.
+    """Four steps of a tiny model on bytes of JSON lines, on all devices. Not to be written to.
 
     Of several workers the first trains it, for all.
     """
@@ -123,11 +123,30 @@ def _train(folder: Path) -> tuple[int, str, str]:
         ]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
     files = [f"--gin.C4_JSON_{s.upper()}={folder}/{s}.jsonl" for s in ("train", "validation")]
-    with _inside(folder), _shown() as (out, err):
+    with _devices(None), _inside(folder), _shown() as (out, err):
         status = main(
             ["train", "--gin.TRAIN_STEPS=4", "--model_dir=runs/quickstart", *SMALL, *files]
         )
     return status, out.getvalue(), err.getvalue()
+
+
+@contextlib.contextmanager
+def _devices(count: int | None) -> Iterator[None]:
+    """JAX shows so many of its devices alone, or all."""
+    import jax
+
+    devices = jax.local_devices()[:count]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *_: devices)
+        patch.setattr(jax, "device_count", lambda *_: len(devices))
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_device() -> Iterator[None]:
+    """JAX shows one device alone, on which everything starts fastest."""
+    with _devices(1):
+        yield
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ import pytest
 from switchx.cli.main import main
 from switchx.training.run_reader import metric_rows
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 TASKS = ["own_branching", "own_shouting"]
 SMALL = [
     "--gin.MIXTURE_OR_TASK_MODULE='tests.data.own_tasks'",

@@ -7,6 +7,8 @@ import pytest
 from switchx.training.run_reader import metric_rows
 from tests.data.tasks.sets import SETS, write_json, write_parquet
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 FOLDERS = {
     "glue_cola_v002": "cola",
     "squad_v010_allanswers": "v1.1",

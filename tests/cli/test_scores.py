@@ -8,6 +8,8 @@ import pytest
 from switchx.training.run_reader import metric_rows
 from tests.data import graded_tasks as own
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 SMALL = [
     "--gin.MIXTURE_OR_TASK_MODULE='tests.data.graded_tasks'",
     "--gin.VOCABULARY='default'",

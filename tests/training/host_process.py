@@ -12,9 +12,11 @@ import functools
 import json
 import sys
 import time
+import types
 from collections.abc import Sequence
 
 import numpy as np
+from jax._src import compiler
 
 from switchx import hosts
 from switchx.errors import RunError, UserError
@@ -37,6 +39,15 @@ class HostStream(helpers.Stream):
         if self.number - 1 in self.bad:
             found["decoder_loss_weights"] = found["decoder_loss_weights"] * np.nan
         return found
+
+
+def keep_compiled():
+    """JAX lets the first host alone write the compile cache, and others' programs have other keys:
+
+    each start of these would compile them again.
+    """
+    first = types.SimpleNamespace(process_id=0, client=None)
+    compiler.distributed = types.SimpleNamespace(global_state=first)
 
 
 def main(model_dir, address, count, index, options="{}"):
@@ -63,6 +74,7 @@ def main(model_dir, address, count, index, options="{}"):
 
 
 if __name__ == "__main__":
+    keep_compiled()
     try:
         status = main(*sys.argv[1:])
     except (UserError, RunError) as error:

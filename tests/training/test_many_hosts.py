@@ -27,8 +27,7 @@ STEPS = 10  # a notice to one reaches all some steps later, and must not meet th
 
 
 def flags(devices):
-    """Of XLA: the suite's for another number of devices. JAX lets the first host alone write the
-    compile cache, so the others compile each time."""
+    """Of XLA: the suite's for another number of devices."""
     return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
 
 
