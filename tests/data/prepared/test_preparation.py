@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -253,57 +254,52 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
+def kill_at_its_next_file(config: DataConfig, folder: Path) -> None:
+    before = set(folder.rglob("*"))
+    process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
+    while not any(
+        path.suffix in (".part", ".array_record", ".json")
+        for path in set(folder.rglob("*")) - before
+    ):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+
+
 def test_interrupted_again_and_again_it_ends_the_same(prepared, tmp_path):
     """Killed twice, each time as soon as it has written one more file."""
     whole_config, (info,) = prepared
     config = dataclasses.replace(whole_config, prepared_dir=str(tmp_path))
     folder = tmp_path / info.plan.task
-    killed = 0
-    while True:
-        before = set(folder.rglob("*")) if folder.exists() else set()
-        process = subprocess.Popen(command(config), stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and killed < 2:
-            files = set(folder.rglob("*")) if folder.exists() else set()
-            if any(p.suffix in (".part", ".array_record", ".json") for p in files - before):
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-                assert not (folder / "set.json").exists() or (files - before)
-                break
-            time.sleep(0.002)
-        if process.wait(timeout=120) == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, process.stderr.read()
+    for _ in range(2):
+        kill_at_its_next_file(config, folder)
         if not (folder / "set.json").exists():
             with pytest.raises(
                 UserError, match=r"unfinished set of .*: run .switchx data prepare. again"
             ):
                 data.train_stream(config)
-    assert killed == 2
+    data.prepare(config)
     expected = bytes_of(Path(whole_config.prepared_dir) / info.plan.task)
     assert bytes_of(folder) == expected
 
 
-FULL_DISK = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
-from switchx.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_full_disk_takes_nothing_away(prepared, tmp_path):
+def test_a_full_disk_takes_nothing_away(prepared, tmp_path, capsys):
     """A limit to the size of files stands for a disk that is full: shards have 128 kB."""
     config = dataclasses.replace(prepared[0], prepared_dir=str(tmp_path))
-    arguments = command(config)[3:]
-    failed = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, *arguments], capture_output=True, text=True, timeout=200
-    )
-    assert failed.returncode == 1
-    last = failed.stderr.splitlines()[-1]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, before[1]))
+    try:
+        status = main(command(config)[3:])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1
+    said = capsys.readouterr().err
+    last = said.splitlines()[-1]
     assert "cannot be written" in last
     assert "File too large); what was finished stays: run the same command to go on." in last
-    assert "Traceback" not in failed.stderr
+    assert "Traceback" not in said
     data.prepare(config)
     task = config.mixture_or_task_name
     assert bytes_of(tmp_path / task) == bytes_of(Path(prepared[0].prepared_dir) / task)
