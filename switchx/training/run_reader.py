@@ -44,10 +44,11 @@ def run_form(model_dir: str | Path) -> dict[str, Any]:
 
 def run_around(path: Path) -> Path | None:
     """The run directory among whose checkpoints a path lies, or that it names with /checkpoints."""
-    for folder in (path, *path.parents):
-        run = folder.parent
-        if folder.name == "checkpoints" and storage.is_file(run / FORMAT_FILE, "MODEL_DIR"):
+    while path != path.parent:
+        run = path.parent
+        if path.name == "checkpoints" and storage.is_file(run / FORMAT_FILE, "MODEL_DIR"):
             return run
+        path = run
     return None
 
 

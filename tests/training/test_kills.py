@@ -145,6 +145,7 @@ def test_two_at_once_and_a_clock_that_jumps(tmp_path, undisturbed, flags):
     (tmp_path / "sitecustomize.py").write_text(JUMPS)
     first = Attempt(tmp_path / "run", *flags, PYTHONPATH=str(tmp_path))
     wait_for("step", first)
+    first.process.send_signal(signal.SIGSTOP)  # or it has ended when the second is there at last
     second = subprocess.run(
         [*first.process.args],
         cwd=fault_runs.REPOSITORY,
@@ -152,6 +153,7 @@ def test_two_at_once_and_a_clock_that_jumps(tmp_path, undisturbed, flags):
         text=True,
         check=False,
     )
+    first.process.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert f"is in use by another switchx train, process {first.process.pid} on " in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1

@@ -17,7 +17,7 @@ from switchx.training.run_directory import (
     write_config,
     write_model_info,
 )
-from switchx.training.run_reader import metric_rows
+from switchx.training.run_reader import metric_rows, run_around
 from tests.helpers import tiny_config
 from tests.training.helpers import run_config
 
@@ -52,6 +52,12 @@ def test_a_run_among_the_checkpoints_of_another_is_refused(tmp_path, below):
         UserError, match=f"START_FROM='.*' is no run's directory: name '{tmp_path}'"
     ):
         chosen_step(str(tmp_path / "checkpoints"), "newest", "START_FROM", "START_CHECKPOINT")
+
+
+def test_of_runs_in_a_bucket_too(monkeypatch):
+    monkeypatch.setattr(storage, "is_file", lambda path, _: str(path) == "gs://bucket/run/run.json")
+    assert str(run_around(storage.as_path("gs://bucket/run/checkpoints/3"))) == "gs://bucket/run"
+    assert run_around(storage.as_path("gs://bucket/other/3")) is None
 
 
 def test_an_earlier_config_is_kept(tmp_path):
