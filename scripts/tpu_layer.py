@@ -33,8 +33,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from switchx.model import NO_NOISE, ModelConfig, SwitchConfig
 from switchx.model.experts import experts_of
+from switchx.model.in_stacks import InStacks, in_stacks
 from switchx.model.layers import FeedForward
-from switchx.model.switch_layer import Grouping, SwitchLayer
+from switchx.model.switch_layer import NO_GROUPING, Grouping, SwitchLayer
 from switchx.planning.cycles import PARTS, Cost, costs, total
 from switchx.planning.network import Network
 from switchx.planning.program import collectives
@@ -136,7 +137,10 @@ def make_mesh(chips: str) -> Mesh:
 def compile_layer(
     config: ModelConfig, tokens: int, mesh: Mesh, options: dict[str, str] | None = None
 ) -> jax.stages.Compiled:
-    """The layer's output and the gradients of its parameters and its input."""
+    """The layer's output and the gradients of its parameters and its input.
+
+    As a loop over one layer has it: with the parameters of all layers.
+    """
 
     def make() -> SwitchLayer | FeedForward:
         rngs = nnx.Rngs(params=jax.random.key(0))
@@ -146,20 +150,28 @@ def compile_layer(
 
     graphdef, abstract = nnx.split(nnx.eval_shape(make))
 
-    def objective(params: nnx.State, x_BLD: jax.Array, dy_BLD: jax.Array) -> tuple:
-        layer, balance = nnx.merge(graphdef, params), 0.0
+    def objective(params_1: nnx.State, x_BLD: jax.Array, dy_BLD: jax.Array) -> tuple:
+        grouping, balance = NO_GROUPING, 0.0
+        if config.switch is not None:
+            grouping = Grouping.of(config.switch, causal=False, train=True)
+        chosen = in_stacks(config, grouping, *x_BLD.shape[:2])
+        stacks = InStacks(nnx.merge(graphdef, params_1), chosen)
+        first = jax.tree.map(lambda param: param[0], stacks.others_N)
+        layer = stacks.block(first, stacks.passed, jnp.zeros((), jnp.int32))
         if config.switch is None:
             y_BLD = layer(x_BLD, NO_NOISE)
         else:
             mask_BL = jnp.ones(x_BLD.shape[:2], bool)
-            grouping = Grouping.of(config.switch, causal=False, train=True)
             y_BLD, routed = layer(x_BLD, mask_BL, grouping, NO_NOISE)
             balance = config.switch.balance_loss_weight * routed.stats.balance_loss
+        y_BLD = stacks.ended(y_BLD, stacks.handed_on(layer))
         return jnp.sum((y_BLD * dy_BLD).astype(jnp.float32)) + balance, y_BLD
 
     params = jax.tree.map(
         lambda p: p.replace(
-            jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=NamedSharding(mesh, spec(*p.axes)))
+            jax.ShapeDtypeStruct(
+                (1, *p.shape), p.dtype, sharding=NamedSharding(mesh, spec("layers", *p.axes))
+            )
         ),
         abstract,
         is_leaf=lambda leaf: isinstance(leaf, nnx.Variable),

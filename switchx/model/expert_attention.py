@@ -8,7 +8,7 @@ from flax import nnx
 
 from switchx.model.attention import AttendingModule
 from switchx.model.config import ModelConfig
-from switchx.model.dispatch import Operations
+from switchx.model.dispatch import Kernels, Operations
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.noise import Noise
 from switchx.model.switch_config import SwitchConfig
@@ -56,7 +56,7 @@ class ProjectionExperts(nnx.Module):
         return {"heads_EDT": gathered(kernel_EDT, self.kernel_axes["heads_EDT"])}
 
     @staticmethod
-    def compute(kernels: dict[str, jax.Array], x: jax.Array, operations: Operations) -> jax.Array:
+    def compute(kernels: Kernels, x: jax.Array, operations: Operations) -> jax.Array:
         """Every expert's projection of its rows, in the kernels' dtype, returned in that of `x`.
 
         The paper's experts in attention diverge when they compute in bfloat16 (Table 10).

@@ -5,7 +5,7 @@ from flax import nnx
 
 from switchx.model.activations import function_of
 from switchx.model.config import ModelConfig
-from switchx.model.dispatch import Operations
+from switchx.model.dispatch import Kernel, Kernels, Operations, Stacked
 from switchx.model.layers import parameter, truncated_normal
 from switchx.model.remat import kept
 from switchx.sharding import gathered, platform
@@ -71,16 +71,17 @@ class Experts(nnx.Module):
             into["gate_EDF"] = into["wi_EDF"]
         return into | {"wo_EFD": ("expert", "mlp", "embed")}
 
-    def kernels(self) -> dict[str, jax.Array]:
-        """The parameters by name, each [E, ...], in the compute dtype."""
-        return {
-            name: gathered(getattr(self, name)[...].astype(self.config.dtype), axes)
-            for name, axes in self.kernel_axes.items()
-        }
+    def kernels(self) -> Kernels:
+        """The parameters by name, each [E, ...], in the compute dtype or in stacks."""
+        return {name: self._kernel(name, axes) for name, axes in self.kernel_axes.items()}
 
-    def compute(
-        self, kernels: dict[str, jax.Array], x: jax.Array, operations: Operations
-    ) -> jax.Array:
+    def _kernel(self, name: str, axes: tuple[str, ...]) -> Kernel:
+        value = getattr(self, name).get_raw_value()  # itself, as it takes what is handed on
+        if isinstance(value, Stacked):
+            return value
+        return gathered(value.astype(self.config.dtype), axes)
+
+    def compute(self, kernels: Kernels, x: jax.Array, operations: Operations) -> jax.Array:
         """f(x wi) wo, or (f(x gate) * (x wi)) wo, of every expert on its rows.
 
         Interim activations are dropped at the paper's expert dropout. See ExpertNetworks.

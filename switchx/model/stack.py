@@ -10,6 +10,7 @@ from flax import nnx
 from switchx.model.attention import Kept
 from switchx.model.blocks import Block, C, DecoderLayer, EncoderLayer, StepContext
 from switchx.model.config import ModelConfig
+from switchx.model.in_stacks import InStacks, in_stacks
 from switchx.model.noise import Noise
 from switchx.model.ranges import Ranges
 from switchx.model.remat import POLICIES, recomputed
@@ -74,19 +75,23 @@ class Stack(nnx.Module, Generic[C]):
         self, row: Blocks, x_BLD: jax.Array, context: C, noise: Noise
     ) -> tuple[jax.Array, Routed | None, dict[str, Ranges]]:
         """One row of equal blocks, see __call__."""
-        graphdef, params_N = nnx.split(getattr(self, row.name))
+        chosen = in_stacks(self.config, context.grouping, *x_BLD.shape[:2])
+        stacks = InStacks(getattr(self, row.name), chosen)
 
-        def body(x_BLD: jax.Array, per_block: Any) -> tuple[jax.Array, Any]:
-            params, number = per_block
-            block = nnx.merge(graphdef, params)
+        def body(carry: Any, per_block: Any) -> tuple[Any, Any]:
+            (x_BLD, passed), (params, number) = carry, per_block
+            block = stacks.block(params, passed, number - row.first_block)
             x_BLD, *returned = block(x_BLD, context, noise.fold(number))
-            return x_BLD, tuple(returned)
+            return (x_BLD, stacks.handed_on(block)), tuple(returned)
 
         if self.config.remat != "none":
             policy = POLICIES[self.config.remat]
             body = recomputed(body, policy=policy, looped=self.config.scan)
         numbers_N = jnp.arange(row.first_block, row.first_block + row.num_blocks, dtype=jnp.uint32)
-        x_BLD, returned_N = self._loop(body, x_BLD, (params_N, numbers_N))
+        (x_BLD, passed), returned_N = self._loop(
+            body, (x_BLD, stacks.passed), (stacks.others_N, numbers_N)
+        )
+        x_BLD = stacks.ended(x_BLD, passed)
         routed_N, ranges_N = returned_N
         # [blocks, routed layers of a block, ...] to [routed layers, ...].
         routed_N = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), routed_N)

@@ -48,6 +48,7 @@ _STACK = re.compile(r"/dynamic_(update_)?slice$|/jit\(dynamic_index_in_dim\)/squ
 _CORE = re.compile(r"/attend/|bhlm")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _KERNEL_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
+_KERNEL_BYTES = re.compile(r'"bytes_accessed":"(\d+)"')
 # Of the matrix unit's rate, as attention's kernels are scheduled, and those of sorted rows
 # (docs/speed.md).
 KERNEL_RATE, _SORTED_RATE = 0.4, 0.8
@@ -140,12 +141,15 @@ def _run(program: Program) -> Iterator[tuple[int, Instruction]]:
 
 def _cost(program: Program, instruction: Instruction, chip: Chip) -> Cost:
     """Of one run of an instruction."""
-    through = _bytes_through_memory(program, instruction)
+    if (declared := _declared_bytes(instruction)) is not None:
+        through = moved = declared
+    else:
+        through = _bytes_through_memory(program, instruction)
+        moved = _bytes_through_memory(program, instruction, on_chip=True)
     if found := _CYCLES.search(instruction.rest):
         return Cost(cycles=int(found.group(1)), bytes=through)
     if not _is_unpriced(instruction):
         return Cost(bytes=through)
-    moved = _bytes_through_memory(program, instruction, on_chip=True)
     seconds = moved / chip.hbm_rate
     if flops := _KERNEL_FLOPS.search(instruction.rest):
         rate = _SORTED_RATE if _is_of_sorted_rows(instruction) else KERNEL_RATE
@@ -160,6 +164,17 @@ def _is_unpriced(instruction: Instruction) -> bool:
         instruction.opcode in ("gather", "scatter", "sort")
         or 'custom_call_target="tpu_custom_call"' in instruction.rest
     )
+
+
+def _declared_bytes(instruction: Instruction) -> float | None:
+    """What a kernel of sorted rows says that it moves, of a stack of all layers' its part.
+
+    And one that moves nothing, which makes room for such a stack.
+    """
+    found = _KERNEL_BYTES.search(instruction.rest)
+    if found and (_is_of_sorted_rows(instruction) or found.group(1) == "0"):
+        return float(found.group(1))
+    return None
 
 
 def _is_of_sorted_rows(instruction: Instruction) -> bool:

@@ -13,6 +13,7 @@ import jax
 from switchx.model import ModelConfig
 from switchx.model.counts import mean_width
 from switchx.model.dispatch import packed_shares
+from switchx.model.in_stacks import in_stacks
 from switchx.model.routing import Pools, Slots
 from switchx.model.switch_layer import Grouping, num_groups
 from switchx.planning.products import Counter
@@ -134,9 +135,10 @@ def _rows_of_experts(config: ModelConfig, batch: BatchShape, microbatches: int) 
         if grouping.capacity is None or isinstance(grouping.capacity, Pools):
             yield _Rows(0, True)
             continue
+        in_place = in_stacks(config, whole, batch.batch_size // microbatches, length)
         groups, slots = num_groups(B, L, grouping.size), Slots.of(grouping.capacity, experts)
         choices = switch.num_experts if grouping.policy.needs_capacity else switch.top_k
-        shares = packed_shares(slots, grouping.size * choices, groups)
+        shares = packed_shares(slots, grouping.size * choices, groups, in_place)
         held = sum(
             number
             * (groups * C if share is None else copies * share)

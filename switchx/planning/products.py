@@ -95,7 +95,8 @@ class Counter:
             return flops
         share, block = rows
         shapes = map(_shape, (*eqn.invars, *eqn.outvars))
-        (experts,) = (shape[0] for shape in shapes if len(shape) == 3)  # their kernels or gradients
+        *_, (_, inputs, outputs) = (shape for shape in shapes if len(shape) == 3)  # their kernels'
+        experts = flops // (2 * share * inputs * outputs)  # there may be kernels of other layers
         starts = range(0, (experts + 1) * share, share)
         blocks = sum(-(-end // block) - start // block for start, end in itertools.pairwise(starts))
         return flops * blocks * block // (experts * share)

@@ -11,7 +11,7 @@ from flax import nnx
 from switchx.model import NO_NOISE
 from switchx.model.dispatch import sorted_experts, sorted_tiles
 from switchx.model.dispatch.sorted_blocks import XlaLoops
-from switchx.model.dispatch.sorted_mosaic import MosaicTiles
+from switchx.model.dispatch.sorted_mosaic import MosaicTiles, room
 from switchx.model.dispatch.sorted_network import relu_network
 from switchx.model.dispatch.sorted_product import product, sorted_product
 from switchx.model.dispatch.sorted_triton import TritonTiles
@@ -56,6 +56,7 @@ def small_tiles(monkeypatch):
         (jax.lax.ragged_dot, 3, 5),
         (ON_A_GPU, 130, 200),
         (ON_A_TPU, 130, 200),
+        (ON_A_TPU, 128, 200),  # whose kernels are taken turned
     ],
 )
 def test_the_product_of_each_experts_rows(product, D, F, small_tiles):
@@ -132,6 +133,30 @@ def test_a_layer_by_the_networks_kernels(monkeypatch):
     assert text.count("pallas_call") == 6
     near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
     jax.tree.map(near, found, expected)
+
+
+@pytest.mark.parametrize(("D", "F"), [(130, 200), (128, 200)])
+def test_a_layers_part_of_the_stacks(D, F, small_tiles):
+    """Read, and written, where it lies, by rows in another dtype; other layers' are left alone."""
+    rng, tiles, sizes = np.random.default_rng(5), MosaicTiles(100, None), SIZES[0]
+    x_RD, dy_RF = (jnp.asarray(rng.normal(size=(ROWS, n)), jnp.bfloat16) for n in (D, F))
+    kernel_LEDF = rng.normal(size=(2, 6, D, F)).astype(np.float32)
+    rounded_EDF = jnp.asarray(kernel_LEDF[1], jnp.bfloat16)
+    exact = (np.asarray(a, np.float64) for a in (x_RD, rounded_EDF))
+    y_RF, dx_RD, dkernel_EDF = by_hand(*exact, sizes, np.asarray(dy_RF, np.float64))
+    layer, size_E = jnp.int32(1), jnp.asarray(sizes, jnp.int32)
+    found_RF = tiles.rows(x_RD, jnp.asarray(kernel_LEDF), size_E, False, layer=layer)
+    found_RD = tiles.rows(dy_RF, jnp.asarray(kernel_LEDF), size_E, True, layer=layer)
+    written_LEDF = tiles.outer(x_RD, dy_RF, size_E, room((2, 6, D, F)), layer)
+    for found, expected in ((found_RF, y_RF), (found_RD, dx_RD)):
+        np.testing.assert_allclose(  # rounded to bfloat16
+            np.asarray(found, np.float64)[: sum(sizes)],
+            expected[: sum(sizes)],
+            rtol=2**-7,
+            atol=1e-2,
+        )
+    assert np.isnan(written_LEDF[0]).all()  # as interpreted room is
+    np.testing.assert_allclose(written_LEDF[1], dkernel_EDF, rtol=1e-4, atol=1e-4)
 
 
 def test_tiles_on_a_mesh(small_tiles):

@@ -58,13 +58,20 @@ def test_the_same_as_all_slots(name, monkeypatch):
     jax.tree.map(near, found, expected)
 
 
-def test_what_is_worth_packing():
-    """With half of the last block, at most half of an expert's slots."""
+def test_what_is_worth_packing(monkeypatch):
+    """With half of the last block, at most half of an expert's slots; of TPUs three quarters."""
+    shares = functools.partial(packed_shares, in_stacks=False)
     released = Slots(((2048, 2),))
-    assert packed_shares(released, 456, 512) == [114]  # Switch-C's decoder, all on one device
-    assert packed_shares(released, 456, 16) == [None]  # 4 tokens in 32 slots: a block is as many
-    assert packed_shares(released, 2048, 512) == [None]  # its encoder: 512 in 1024
-    assert packed_shares(Slots(((4, 96), (4, 64))), 128, 64) == [1229, 820]  # of two widths
-    assert packed_shares(Slots(((4, 16),)), 4 * 64, 64) == [None]  # experts choose
+    assert shares(released, 456, 512) == [114]  # Switch-C's decoder, all on one device
+    assert shares(released, 456, 16) == [None]  # 4 tokens in 32 slots: a block is as many
+    assert shares(released, 2048, 512) == [None]  # its encoder: 512 in 1024
+    assert shares(Slots(((4, 96), (4, 64))), 128, 64) == [1229, 820]  # of two widths
+    assert shares(Slots(((4, 16),)), 4 * 64, 64) == [None]  # experts choose
     with jax.set_mesh(make_mesh(MeshConfig(2, 4, 1))):
-        assert packed_shares(released, 456, 512) == [57]
+        assert shares(released, 456, 512) == [57]
+    monkeypatch.setattr(packed, "platform", lambda: "tpu")
+    assert shares(released, 456, 512) == [None]  # its experts' matrices would be copied
+    in_stacks = functools.partial(packed_shares, in_stacks=True)
+    assert in_stacks(released, 456, 512) == [114]
+    assert in_stacks(released, 2048, 512) == [512]
+    assert in_stacks(Slots(((128, 10),)), 1024, 512) == [None]  # Switch-Base's: 4096 of 5120

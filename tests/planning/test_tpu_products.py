@@ -1,17 +1,22 @@
 """What a TPU does for products of rows sorted by expert: kernels, counted as what they compute."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import topologies
 
+from switchx.model import NO_NOISE, Model
 from switchx.model.dispatch.sorted_product import sorted_product, sorted_relu_network
+from switchx.model.switch_layer import Grouping
 from switchx.planning.chips import CHIPS
 from switchx.planning.cycles import costliest, costs
 from switchx.planning.network import Network
 from switchx.planning.products import Counter
 from switchx.sharding import MeshConfig, make_mesh
+from tests.helpers import init, tiny_config, with_switch
 
 pytest.importorskip("libtpu")
 
@@ -80,3 +85,27 @@ def test_a_compiled_network():
     others = [shape for *_, part, shape, _ in costliest(text, CHIPS["v5e"]) if part != "products"]
     assert others  # of where experts' rows begin
     assert not any("f32[" in shape or "bf16[" in shape for shape in others)
+
+
+def test_a_compiled_loop_over_layers():
+    """No copies of experts' float32 matrices: read, and their gradients written, in the stacks."""
+    config = tiny_config(d_model=128, d_ff=256, num_decoder_layers=0, dtype="bfloat16")
+    config = with_switch(config, every=1, dispatcher="ragged")
+    model, shapes = Model.of(config), jax.eval_shape(lambda: init(config))
+    groups = Grouping.of(config.switch, causal=False, train=True)
+
+    def loss(params, token_BM):
+        encoded_BMD, *_ = model.bind(params).encode(token_BM, groups, NO_NOISE)
+        return jnp.sum(jnp.sin(encoded_BMD.astype(jnp.float32)))
+
+    tokens = (8, 16), jnp.int32
+    leaves, treedef = jax.tree.flatten(shapes)
+    run = lambda token_BM, *leaves: jax.grad(loss)(treedef.unflatten(leaves), token_BM)  # noqa: E731
+    traced = trace(run, tokens, *((leaf.shape, leaf.dtype) for leaf in leaves))
+    text = traced.lower().compile().as_text()
+    own = [row for row in costliest(text, CHIPS["v5e"]) if MATRICES.search(row[3])]
+    assert [times for _, times, *_ in own] == [2, 2]  # of both layers, wi's and wo's
+    assert {part for *_, part, _, _ in own} == {"products"}
+
+
+MATRICES = re.compile(r"f32\[(2,4|8),(128,256|256,128)\]")

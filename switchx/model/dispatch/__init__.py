@@ -14,6 +14,7 @@ from switchx.model.dispatch.einsum import EinsumDispatcher
 from switchx.model.dispatch.index import IndexDispatcher
 from switchx.model.dispatch.packed import packed_shares
 from switchx.model.dispatch.ragged import RaggedDispatcher, for_answers
+from switchx.model.dispatch.stacked import Kernel, Kernels, Stacked
 
 DISPATCHERS: dict[str, Dispatcher] = {
     "einsum": EinsumDispatcher(),
@@ -26,7 +27,10 @@ __all__ = [
     "Dispatcher",
     "ExpertNetworks",
     "ExpertsByWidth",
+    "Kernel",
+    "Kernels",
     "Operations",
+    "Stacked",
     "for_answers",
     "packed_shares",
 ]

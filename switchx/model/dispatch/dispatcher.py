@@ -2,19 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 from jax.sharding import PartitionSpec
 
 from switchx.errors import UserError
+from switchx.model.dispatch.stacked import Kernels, Stacked, stacked_in
 from switchx.model.noise import Noise
 from switchx.model.routing import Assignment, Capacity, Settings
 from switchx.sharding import batch_shards, spec
 
 # Multiplies each expert's rows with the expert's kernel: [E, G, C, D] and [E, D, F] to
 # [E, G, C, F], or rows sorted by expert, [R, D], to [R, F].
-Product = Callable[[jax.Array, jax.Array], jax.Array]
+Product = Callable[[jax.Array, Any], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Operations:
 
     product: Product
     drop: Callable[[jax.Array], jax.Array]
-    relu_network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+    relu_network: Callable[[jax.Array, Any, Any], jax.Array] | None = None
 
 
 class ExpertNetworks(Protocol):
@@ -46,13 +47,11 @@ class ExpertNetworks(Protocol):
         """Logical axis of the last dimension of what `compute` returns."""
         ...
 
-    def kernels(self) -> dict[str, jax.Array]:
-        """The parameters by name, each [E, ...], in the dtype of computation."""
+    def kernels(self) -> Kernels:
+        """The parameters by name, each [E, ...], in the dtype of computation or in stacks."""
         ...
 
-    def compute(
-        self, kernels: dict[str, jax.Array], x: jax.Array, operations: Operations
-    ) -> jax.Array:
+    def compute(self, kernels: Kernels, x: jax.Array, operations: Operations) -> jax.Array:
         """Every expert's network on its rows.
 
         Args:
@@ -71,14 +70,19 @@ class ExpertsByWidth(Protocol):
         ...
 
 
-def number_of(kernels: Mapping[str, jax.Array]) -> int:
+def number_of(kernels: Kernels) -> int:
     """How many experts have these parameters."""
     return next(iter(kernels.values())).shape[0]
 
 
-def kernel_specs(networks: ExpertNetworks) -> dict[str, PartitionSpec]:
-    """How the mesh shares out what `kernels` returns."""
-    return {name: spec(*axes) for name, axes in networks.kernel_axes.items()}
+def kernel_specs(networks: ExpertNetworks, kernels: Kernels) -> dict[str, PartitionSpec | Stacked]:
+    """How the mesh shares out what `kernels` returned."""
+    specs: dict[str, PartitionSpec | Stacked] = {}
+    for name, axes in networks.kernel_axes.items():
+        of_all = spec(None, *axes)
+        in_stack = Stacked(of_all, of_all, PartitionSpec())  # type: ignore[arg-type]
+        specs[name] = in_stack if isinstance(kernels[name], Stacked) else spec(*axes)
+    return specs
 
 
 def shards_of(groups: int) -> int:
@@ -102,20 +106,32 @@ def on_devices(
     """What each device does, shared out over the mesh in force: `jax.shard_map`.
 
     Args:
-      device: where its share of the experts' widths gives a share of each sum, that.
+      device: where its share of the experts' widths gives a share of each sum, that. Of kernels in
+        stacks it takes parts, and what these hand on is handed on.
       out_axes: logical axes of the result.
     """
     out_specs = spec(*out_axes)
-    if "model" in out_specs:
-        return jax.shard_map(device, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     # Summed out here: within, JAX would sum the gradients of the shares once more.
-    shares = jax.shard_map(
-        lambda *args: device(*args)[None],
-        in_specs=in_specs,
-        out_specs=PartitionSpec("model", *out_specs),
-        check_vma=False,
+    summed = "model" not in out_specs
+    if summed:
+        out_specs = PartitionSpec("model", *out_specs)
+
+    def shares(*args: Any) -> tuple[jax.Array, list[jax.Array]]:
+        y = device(*args)
+        return y[None] if summed else y, [each.passed_LEDF for each in stacked_in(args)]
+
+    passed_specs = [each.passed_LEDF for each in stacked_in(in_specs)]
+    on_mesh = jax.shard_map(
+        shares, in_specs=in_specs, out_specs=(out_specs, passed_specs), check_vma=False
     )
-    return lambda *args: jax.lax.reduce(shares(*args), 0, jax.lax.add, (0,))
+
+    def run(*args: Any) -> jax.Array:
+        y, passed = on_mesh(*args)
+        for each, passed_LEDF in zip(stacked_in(args), passed, strict=True):
+            each.passed_LEDF = passed_LEDF
+        return jax.lax.reduce(y, 0, jax.lax.add, (0,)) if summed else y
+
+    return run
 
 
 class Dispatcher(Protocol):
@@ -128,6 +144,18 @@ class Dispatcher(Protocol):
 
     def check(self, settings: Settings) -> None:
         """Raises UserError for settings of routing that mean nothing with it."""
+        ...
+
+    def in_stacks(
+        self, capacity: Capacity | None, numbers: Sequence[int], choices: int, groups: int
+    ) -> bool:
+        """Whether it takes experts' kernels in the stacks of all layers, where it is given them so.
+
+        Args:
+          numbers: of experts, of each width.
+          choices: of a group's tokens.
+          groups: of the batch.
+        """
         ...
 
     def __call__(

@@ -16,25 +16,29 @@ import jax.numpy as jnp
 from switchx.model.dispatch.dispatcher import ExpertNetworks, kernel_specs, on_devices
 from switchx.model.dispatch.sorted_experts import SortedExperts
 from switchx.model.dispatch.sorted_product import cpu_block
+from switchx.model.dispatch.stacked import Kernels
 from switchx.model.noise import NO_NOISE, Noise
 from switchx.model.routing import Slots
 from switchx.sharding import expert_copies, platform, spec
 
 # Of an expert's slots, the most that may be filled, half of the last block of its rows counted in:
-# by platform, where it was measured (docs/speed.md). On TPUs products of all slots read and write
-# experts' float32 matrices where these lie, which costs less than blocks' copies of them.
+# by platform, where it was measured (docs/speed.md). On TPUs, whose products of all slots read and
+# write experts' float32 matrices where these lie, copies of them would cost more than is saved.
 _MOST_FILLED = {"cpu": Fraction(1, 2)}
+_MOST_FILLED_IN_STACKS = {"tpu": Fraction(3, 4)}
 
 
-def packed_shares(slots: Slots, choices: int, groups: int) -> list[int | None]:
+def packed_shares(slots: Slots, choices: int, groups: int, in_stacks: bool) -> list[int | None]:
     """About how many of an expert's slots on a device are filled, for each width; None: not packed.
 
     Args:
       slots: of a group, which has so many choices.
       groups: of the batch.
+      in_stacks: whether experts' kernels are read where they lie.
     """
     groups //= expert_copies(jax.sharding.get_abstract_mesh())
-    filled, most = Fraction(min(choices, slots.total), slots.total), _MOST_FILLED.get(platform(), 0)
+    filled = Fraction(min(choices, slots.total), slots.total)
+    most = (_MOST_FILLED_IN_STACKS if in_stacks else _MOST_FILLED).get(platform(), 0)
     shares = []
     for _, C in slots.by_width:
         share = math.ceil(filled * groups * C)
@@ -45,7 +49,7 @@ def packed_shares(slots: Slots, choices: int, groups: int) -> list[int | None]:
 
 def computed_packed(
     networks: ExpertNetworks,
-    kernels: dict[str, jax.Array],
+    kernels: Kernels,
     x_EPRD: jax.Array,
     filled_EPR: jax.Array,
     share: int,
@@ -69,7 +73,7 @@ def computed_packed(
     axes = "expert", "expert_group", None
     slots = spec(*axes)
     device = dataclasses.replace(device, num_model=mesh.shape["model"])
-    in_specs = (kernel_specs(networks), slots, slots, slots)
+    in_specs = (kernel_specs(networks, kernels), slots, slots, slots)
     on_mesh = on_devices(device, in_specs, *axes, networks.output_axis)
     return on_mesh(kernels, x_EPRD, filled_EPR, noise_EPR)
 
@@ -85,7 +89,7 @@ class _Device:
 
     def __call__(
         self,
-        kernels: dict[str, jax.Array],
+        kernels: Kernels,
         x_EPRD: jax.Array,
         filled_EPR: jax.Array,
         noise_EPR: Noise,

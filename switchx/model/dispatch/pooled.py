@@ -6,6 +6,7 @@ sorts rows by expert: with a slot travels the number of its expert, as no pool k
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,8 @@ import numpy as np
 
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
 from switchx.model.dispatch.places import indices
-from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts
+from switchx.model.dispatch.sorted_experts import SortedExperts
+from switchx.model.dispatch.stacked import Kernels
 from switchx.model.noise import Noise
 from switchx.model.remat import kept
 from switchx.model.routing import Assignment, Pools, Slots, queues
@@ -21,7 +23,7 @@ from switchx.model.routing import Assignment, Pools, Slots, queues
 
 def through_pools(
     own: SortedExperts,
-    kernels: Kernels,
+    kernels: Sequence[Kernels],
     pools: Pools,
     n: int,
     x_GSD: jax.Array,

@@ -28,7 +28,8 @@ from switchx.model.dispatch.dispatcher import (
 from switchx.model.dispatch.exchange import Traffic, bring_back, send
 from switchx.model.dispatch.gathers import gather_outputs, gather_tokens
 from switchx.model.dispatch.pooled import through_pools
-from switchx.model.dispatch.sorted_experts import Kernels, SortedExperts, argsort, sizes
+from switchx.model.dispatch.sorted_experts import SortedExperts, argsort, sizes
+from switchx.model.dispatch.stacked import Kernels
 from switchx.model.noise import NO_NOISE, Noise
 from switchx.model.routing import Assignment, Capacity, Pools, Settings
 from switchx.sharding import spec
@@ -57,6 +58,12 @@ class RaggedDispatcher:
         if settings.ragged_pools is None:
             in_order = {"priority": "sequence"}
             only(settings, "dispatcher='ragged'", in_order, "where without RAGGED_POOLS all fit in")
+
+    def in_stacks(
+        self, capacity: Capacity | None, numbers: Sequence[int], choices: int, groups: int
+    ) -> bool:
+        """All rows are sorted; but a gradient is written once, and so not by turns."""
+        return not self.bounded
 
     def __call__(
         self,
@@ -90,7 +97,7 @@ class RaggedDispatcher:
             raise UserError(f"RAGGED_POOLS={pools.number} must be a multiple of MESH_EXPERT={n}.")
         device = _Device((*experts,), dropout_rate, n, mesh.shape["model"], turns, pools)
         groups = spec("group")
-        in_specs = (groups, groups, [*map(kernel_specs, experts)], groups)
+        in_specs = (groups, groups, [*map(kernel_specs, experts, kernels)], groups)
         on_mesh = on_devices(device, in_specs, "group", None, experts[0].output_axis)
         return on_mesh(x_GSD, assignment, kernels, noise)
 
@@ -134,7 +141,7 @@ class _Device:
         self,
         x_GSD: jax.Array,
         assignment: Assignment,
-        kernels: Kernels,
+        kernels: Sequence[Kernels],
         noise: Noise,
     ) -> jax.Array:
         G, S, D = x_GSD.shape
@@ -161,7 +168,7 @@ class _Device:
 
     def _tokens(
         self,
-        kernels: Kernels,
+        kernels: Sequence[Kernels],
         x_TD: jax.Array,
         assignment_TJ: Assignment,
         noise_R: Noise,
@@ -188,7 +195,7 @@ class _Device:
         return SortedExperts(self.experts, self.dropout_rate, share, self.num_model)
 
     def _compute_there(
-        self, kernels: Kernels, x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
+        self, kernels: Sequence[Kernels], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
     ) -> jax.Array:
         """Sends each row to the device of its expert, computes there, and brings it back."""
         n, R, E = self.num_expert, x_RD.shape[0], size_E.shape[0]

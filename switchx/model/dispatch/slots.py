@@ -22,6 +22,7 @@ from switchx.model.dispatch.dispatcher import (
 )
 from switchx.model.dispatch.packed import computed_packed, packed_shares
 from switchx.model.dispatch.places import filled_slots
+from switchx.model.dispatch.stacked import Kernels, stacked_in
 from switchx.model.noise import Noise, dropout
 from switchx.model.product import product
 from switchx.model.remat import kept
@@ -58,6 +59,13 @@ class SlotDispatcher(abc.ABC):
     def check(self, settings: Settings) -> None:  # noqa: B027
         """Nothing: every policy goes through slots."""
 
+    def in_stacks(
+        self, capacity: Capacity | None, numbers: Sequence[int], choices: int, groups: int
+    ) -> bool:
+        """Where the filled slots of all experts are sorted."""
+        assert isinstance(capacity, int | Slots)
+        return all(packed_shares(Slots.of(capacity, numbers), choices, groups, in_stacks=True))
+
     def __call__(
         self,
         x_GSD: jax.Array,
@@ -73,7 +81,8 @@ class SlotDispatcher(abc.ABC):
         kernels = [networks.kernels() for networks in experts]
         slots = Slots.of(capacity, [*map(number_of, kernels)])
         G, S, J = assignment.slot_GSJ.shape
-        P, shares = shards_of(G), packed_shares(slots, S * J, G)
+        in_stacks = bool(stacked_in(kernels))
+        P, shares = shards_of(G), packed_shares(slots, S * J, G, in_stacks)
         with jax.named_scope("dispatch"):
             inputs = [kept(to_experts(x)) for x in self.dispatch(x_GSD, assignment, slots, P)]
             filled: Sequence[jax.Array | None] = [None] * len(shares)
@@ -95,7 +104,7 @@ class SlotDispatcher(abc.ABC):
 
 def _computed(
     networks: ExpertNetworks,
-    kernels: dict[str, jax.Array],
+    kernels: Kernels,
     x_EPRD: jax.Array,
     filled_EPR: jax.Array | None,
     share: int | None,
@@ -130,7 +139,7 @@ def _per_slot(noise: Noise, slots: Sequence[int], F: int, C: int) -> Noise:
     return own_1PR.shifted((expert_E11 * C + row_R % C) * jnp.uint32(F))
 
 
-def _interim_width(networks: ExpertNetworks, kernels: dict[str, jax.Array]) -> int:
+def _interim_width(networks: ExpertNetworks, kernels: Kernels) -> int:
     """F, 0 where experts have no interim activations."""
     axes = networks.kernel_axes.items()
     return next((kernels[name].shape[own.index("mlp")] for name, own in axes if "mlp" in own), 0)

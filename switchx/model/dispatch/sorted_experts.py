@@ -9,10 +9,9 @@ import numpy as np
 
 from switchx.model.dispatch.dispatcher import ExpertNetworks, Operations, number_of
 from switchx.model.dispatch.sorted_product import sorted_product, sorted_relu_network
+from switchx.model.dispatch.stacked import Kernel, Kernels
 from switchx.model.noise import Noise, dropout
 from switchx.model.tpu import from_v5_on
-
-Kernels = list[dict[str, jax.Array]]  # of the experts of each width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class SortedExperts:
     num_model: int = 1
 
     def of_rows(
-        self, kernels: Kernels, x_ND: jax.Array, expert_N: jax.Array, noise_N: Noise
+        self, kernels: Sequence[Kernels], x_ND: jax.Array, expert_N: jax.Array, noise_N: Noise
     ) -> jax.Array:
         """The outputs [N, D] of rows in any order; anything finite for those of no expert.
 
@@ -48,7 +47,7 @@ class SortedExperts:
             return permute(y_ND, place_N, order_N)
 
     def of_sorted_rows(
-        self, kernels: Kernels, x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
+        self, kernels: Sequence[Kernels], x_RD: jax.Array, size_E: jax.Array, noise_R: Noise
     ) -> jax.Array:
         """The outputs of rows that are sorted by expert, `size_E` for each.
 
@@ -71,7 +70,7 @@ class SortedExperts:
     def _of_width(
         self,
         networks: ExpertNetworks,
-        kernels: dict[str, jax.Array],
+        kernels: Kernels,
         x_RD: jax.Array,
         size_E: jax.Array,
         noise_R: Noise,
@@ -82,11 +81,11 @@ class SortedExperts:
             number = jax.lax.axis_index("model") if self.num_model > 1 else 0
             return dropout(h_RF, self.dropout_rate, noise_R.shifted(number * h_RF.shape[1]))
 
-        def product(x_RD: jax.Array, kernel_EDF: jax.Array) -> jax.Array:
-            return sorted_product(x_RD, kernel_EDF, size_E, self.share)
+        def product(x_RD: jax.Array, kernel: Kernel) -> jax.Array:
+            return sorted_product(x_RD, kernel, size_E, self.share)
 
-        def network(x_RD: jax.Array, wi_EDF: jax.Array, wo_EFD: jax.Array) -> jax.Array:
-            return sorted_relu_network(x_RD, wi_EDF, wo_EFD, size_E, self.share)
+        def network(x_RD: jax.Array, wi: Kernel, wo: Kernel) -> jax.Array:
+            return sorted_relu_network(x_RD, wi, wo, size_E, self.share)
 
         as_one = None if self.dropout_rate or not from_v5_on() else network
         with jax.named_scope("experts"):

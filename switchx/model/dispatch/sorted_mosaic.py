@@ -26,9 +26,24 @@ def fits(x_RD: jax.Array, kernel_EDF: jax.Array, share: int, masked: bool = Fals
 
     `masked`: with rows beside the results, see MosaicTiles.rows.
     """
-    (R, itemsize), (_, D, F) = (x_RD.shape[0], x_RD.dtype.itemsize), kernel_EDF.shape
-    sizes = (D, F), (F, D)
-    return all(sorted_tiles.of_rows(R, share, *size, itemsize, masked) for size in sizes)
+    _, D, F = kernel_EDF.shape
+    bytes_each = x_RD.dtype.itemsize, kernel_EDF.dtype.itemsize
+    return all(
+        sorted_tiles.of_rows(x_RD.shape[0], share, *size, *bytes_each, masked)
+        for size in ((D, F), (F, D))
+    )
+
+
+def room(shape: tuple[int, ...]) -> jax.Array:
+    """A float32 array that nothing has been written to."""
+    return pl.pallas_call(
+        lambda _: None,
+        jax.ShapeDtypeStruct(shape, jnp.float32),
+        out_specs=pl.BlockSpec(memory_space=pltpu.HBM),
+        cost_estimate=pl.CostEstimate(0, 0, 0),
+        interpret=platform() != "tpu",
+        name="room",
+    )()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,35 +67,45 @@ class MosaicTiles:
         transposed: bool,
         rectified: bool = False,
         mask_RN: jax.Array | None = None,
+        layer: jax.Array | None = None,
     ) -> jax.Array:
         """[R, N]: each row times its expert's kernel, [E, K, N], or [E, N, K] transposed.
 
         Rows beyond the last expert's are zeros.
 
         Args:
+          kernel: in the dtype of the rows, or float32, which is rounded to it.
+          layer: of which it is meant, where `kernel` is that of all layers, [L, E, ...].
           rectified: whether negative results are made zeros.
           mask_RN: results are zeros where this is not positive.
         """
-        (R, K), E = x_RK.shape, kernel.shape[0]
+        kernel, first_1 = _in_line(kernel, layer)
+        if _lies_turned(kernel):
+            kernel, transposed = kernel.swapaxes(1, 2), not transposed
+        (R, K), E = x_RK.shape, size_E.shape[0]
         N = kernel.shape[1 if transposed else 2]
         masks = [] if mask_RN is None else [mask_RN]
-        t = sorted_tiles.of_rows(R, self.share, K, N, x_RK.dtype.itemsize, bool(masks))
+        bytes_each = x_RK.dtype.itemsize, kernel.dtype.itemsize
+        t = sorted_tiles.of_rows(R, self.share, K, N, *bytes_each, bool(masks))
         assert t is not None, "see fits"
         visits = Visits.to_every_row(size_E, R, t.rows)
         last = jnp.maximum(jnp.sum(size_E, dtype=jnp.int32) - 1, 0) // t.rows
         read_V = jnp.minimum(visits.tile_V, last)  # of rows that no expert has nothing is
-        whose = lambda v, expert_V: jnp.minimum(expert_V[v], E - 1)  # noqa: E731
+        whose = lambda v, of: of[5][0] + jnp.minimum(of[3][v], E - 1)  # noqa: E731
         if transposed:
-            block, place = (1, t.outputs, K), lambda n, v, *of: (whose(v, of[3]), n, 0)
+            block, place = (1, t.outputs, K), lambda n, v, *of: (whose(v, of), n, 0)
         else:
-            block, place = (1, K, t.outputs), lambda n, v, *of: (whose(v, of[3]), 0, n)
+            block, place = (1, K, t.outputs), lambda n, v, *of: (whose(v, of), 0, n)
+        rounded = []
+        if kernel.dtype != x_RK.dtype:
+            rounded.append(pltpu.VMEM(block[1:], x_RK.dtype))
         y_RN = jax.ShapeDtypeStruct((R, N), x_RK.dtype)
         y_tile = pl.BlockSpec((t.rows, t.outputs), lambda n, v, *of: (of[0][v], n))
         call = pl.pallas_call(
             functools.partial(_rows_kernel, t, E, transposed, rectified, self._dot),
             y_RN,
             grid_spec=pltpu.PrefetchScalarGridSpec(
-                num_scalar_prefetch=5,
+                num_scalar_prefetch=6,
                 grid=(pl.cdiv(N, t.outputs), visits.tile_V.shape[0]),
                 in_specs=[
                     pl.BlockSpec((t.rows, K), lambda n, v, *of: (of[4][v], 0)),
@@ -88,40 +113,62 @@ class MosaicTiles:
                     *(y_tile for _ in masks),
                 ],
                 out_specs=y_tile,
+                scratch_shapes=rounded,
             ),
             name="sorted_rows",
-            **_options(t, 2 * E * self.share * K * N, x_RK, kernel, *masks, y_RN),
+            **_options(t, 2 * E * self.share * K * N, x_RK, _of(E, kernel), *masks, y_RN),
         )
         with jax.named_scope(scope_of(self.share, t.block)):
-            return call(*visits, read_V, x_RK, kernel, *masks)
+            return call(*visits, read_V, first_1, x_RK, kernel, *masks)
 
-    def outer(self, x_RD: jax.Array, dy_RF: jax.Array, size_E: jax.Array) -> jax.Array:
-        """[E, D, F]: x^T dy over each expert's rows, summed in float32."""
+    def outer(
+        self,
+        x_RD: jax.Array,
+        dy_RF: jax.Array,
+        size_E: jax.Array,
+        stack: jax.Array | None = None,
+        layer: jax.Array | None = None,
+    ) -> jax.Array:
+        """[E, D, F]: x^T dy over each expert's rows, summed in float32.
+
+        Args:
+          stack: [L, E, D, F], of which a copy is returned where those of `layer` are these.
+        """
         (R, D), F, E = x_RD.shape, dy_RF.shape[1], size_E.shape[0]
-        t = sorted_tiles.of_outer(R, self.share, D, F, x_RD.dtype.itemsize)
+        if stack is not None and _lies_turned(stack):
+            turned = self.outer(dy_RF, x_RD, size_E, stack.swapaxes(-1, -2), layer)
+            return turned.swapaxes(-1, -2)
+        others, out = [], jax.ShapeDtypeStruct((E, D, F), x_RD.dtype)
+        first_1 = jnp.zeros(1, jnp.int32)
+        if stack is not None:
+            into, first_1 = _in_line(stack, layer)
+            others, out = [into], jax.ShapeDtypeStruct(into.shape, into.dtype)
+        t = sorted_tiles.of_outer(R, self.share, D, F, x_RD.dtype.itemsize, out.dtype.itemsize)
         assert t is not None, "tiles of one vector always fit"
         visits = Visits.to_every_expert(size_E, R, t.rows)
-        dkernel_EDF = jax.ShapeDtypeStruct((E, D, F), x_RD.dtype)
         call = pl.pallas_call(
             functools.partial(_outer_kernel, t, self._dot),
-            dkernel_EDF,
+            out,
             grid_spec=pltpu.PrefetchScalarGridSpec(
-                num_scalar_prefetch=4,
+                num_scalar_prefetch=5,
                 grid=(pl.cdiv(D, t.inputs), pl.cdiv(F, t.outputs), visits.tile_V.shape[0]),
                 in_specs=[
                     pl.BlockSpec((t.rows, t.inputs), lambda d, f, v, *of: (of[0][v], d)),
                     pl.BlockSpec((t.rows, t.outputs), lambda d, f, v, *of: (of[0][v], f)),
+                    *(pl.BlockSpec(memory_space=pltpu.HBM) for _ in others),
                 ],
                 out_specs=pl.BlockSpec(
-                    (1, t.inputs, t.outputs), lambda d, f, v, *of: (of[3][v], d, f)
+                    (1, t.inputs, t.outputs), lambda d, f, v, *of: (of[4][0] + of[3][v], d, f)
                 ),
                 scratch_shapes=[pltpu.VMEM((t.inputs, t.outputs), jnp.float32)],
             ),
+            input_output_aliases={7: 0} if others else {},
             name="sorted_outer",
-            **_options(t, 2 * E * self.share * D * F, x_RD, dy_RF, dkernel_EDF),
+            **_options(t, 2 * E * self.share * D * F, x_RD, dy_RF, _of(E, out)),
         )
         with jax.named_scope(scope_of(self.share, t.block)):
-            return call(*visits, x_RD, dy_RF)
+            dkernel = call(*visits, first_1, x_RD, dy_RF, *others)
+        return dkernel if stack is None else dkernel.reshape(stack.shape)
 
     def _dot(self, a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
         default = a.dtype != jnp.float32 or self.precision in (None, "default", "bfloat16")
@@ -132,6 +179,28 @@ class MosaicTiles:
             precision=None if default else jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
         )
+
+
+def _lies_turned(kernel: jax.Array | jax.ShapeDtypeStruct) -> bool:
+    """Whether XLA keeps the last dimension before the other, which fills whole vectors alone.
+
+    A kernel of Pallas takes arrays as they are written, and would have it copied.
+    """
+    *_, D, F = kernel.shape
+    return D % sorted_tiles.LANES == 0 and F % sorted_tiles.LANES != 0
+
+
+def _in_line(kernel: jax.Array, layer: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """The kernels of all layers' experts one after the other, and where a layer's begin, [1]."""
+    if layer is None:
+        return kernel, jnp.zeros(1, jnp.int32)
+    E = kernel.shape[1]
+    return kernel.reshape(-1, *kernel.shape[2:]), (layer * E).astype(jnp.int32).reshape(1)
+
+
+def _of(E: int, kernel: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """What of all kernels those of E experts are."""
+    return jax.ShapeDtypeStruct((E, *kernel.shape[1:]), kernel.dtype)
 
 
 def _options(
@@ -159,19 +228,27 @@ def _rows_kernel(
     end_V: jax.Ref,
     expert_V: jax.Ref,
     read_V: jax.Ref,
+    first_1: jax.Ref,
     x_rK: jax.Ref,
     kernel: jax.Ref,
-    *mask_and_y_rn: jax.Ref,
+    *others: jax.Ref,
 ) -> None:
-    *masks, y_rn = mask_and_y_rn
-    v = pl.program_id(1)
+    v, before = pl.program_id(1), jnp.maximum(pl.program_id(1) - 1, 0)
+    *masks, y_rn = others if kernel.dtype == x_rK.dtype else others[:-1]
+    multiplied = kernel.at[0]
+    if kernel.dtype != x_rK.dtype:
+        multiplied = others[-1]
 
-    @pl.when((v == 0) | (tile_V[v] != tile_V[jnp.maximum(v - 1, 0)]))
+        @pl.when((v == 0) | (expert_V[v] != expert_V[before]))
+        def rounded() -> None:
+            multiplied[...] = kernel[0].astype(multiplied.dtype)
+
+    @pl.when((v == 0) | (tile_V[v] != tile_V[before]))
     def begin() -> None:
         y_rn[...] = jnp.zeros_like(y_rn)
 
     def block(at: Any, mine_b1: jax.Array) -> None:
-        y_bn = dot(x_rK[at], kernel[0], 1, 1 if transposed else 0)
+        y_bn = dot(x_rK[at], multiplied[...], 1, 1 if transposed else 0)
         if rectified:
             y_bn = jnp.maximum(y_bn, 0)
         for mask_rn in masks:  # compared in float32: not every TPU compares bfloat16
@@ -190,11 +267,12 @@ def _outer_kernel(
     start_V: jax.Ref,
     end_V: jax.Ref,
     expert_V: jax.Ref,
+    first_1: jax.Ref,
     x_rd: jax.Ref,
     dy_rf: jax.Ref,
-    dkernel: jax.Ref,
-    sum_df: jax.Ref,
+    *others: jax.Ref,
 ) -> None:
+    *_, dkernel, sum_df = others
     v, last = pl.program_id(2), pl.num_programs(2) - 1
 
     @pl.when((v == 0) | (expert_V[v] != expert_V[jnp.maximum(v - 1, 0)]))

@@ -10,6 +10,7 @@ from switchx.model import bilinear
 from switchx.model.activations import relu
 from switchx.model.dispatch.sorted_blocks import XlaLoops, scope_of
 from switchx.model.dispatch.sorted_triton import TritonTiles
+from switchx.model.dispatch.stacked import Kernel, Stacked
 from switchx.model.product import precision_in_force
 from switchx.model.remat import kept
 from switchx.model.tpu import from_v5_on
@@ -19,9 +20,7 @@ from switchx.model.tpu import from_v5_on
 _TPU_BLOCK = 512
 
 
-def sorted_product(
-    x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array, share: int
-) -> jax.Array:
+def sorted_product(x_RD: jax.Array, kernel_EDF: Kernel, size_E: jax.Array, share: int) -> jax.Array:
     """[R, F]: the first size_E[0] rows times kernel 0, the next size_E[1] times kernel 1, ...
 
     `jax.lax.ragged_dot` where the platform is none of these three: XLA's programs of it for CPUs
@@ -33,6 +32,11 @@ def sorted_product(
       share: rows that an expert has where all have as many, about: the room may be for more.
     """
     precision = precision_in_force()
+    if isinstance(kernel_EDF, Stacked):
+        from switchx.model.dispatch import sorted_mosaic, sorted_network
+
+        tiles = sorted_mosaic.MosaicTiles(share, precision)
+        return sorted_network.TileProduct(tiles)(x_RD, kernel_EDF, size_E)
     return jax.lax.platform_dependent(
         x_RD,
         kernel_EDF,
@@ -55,12 +59,12 @@ def cpu_block(share: int) -> int:
 
 
 def sorted_relu_network(
-    x_RD: jax.Array, wi_EDF: jax.Array, wo_EFD: jax.Array, size_E: jax.Array, share: int
+    x_RD: jax.Array, wi_EDF: Kernel, wo_EFD: Kernel, size_E: jax.Array, share: int
 ) -> jax.Array:
     """[R, D]: relu(x wi) wo of rows as `sorted_product` has them, on TPUs from v5 on."""
     from switchx.model.dispatch import sorted_mosaic, sorted_network
 
-    if sorted_mosaic.fits(x_RD, wi_EDF, share, masked=True):
+    if isinstance(wi_EDF, Stacked) or sorted_mosaic.fits(x_RD, wi_EDF, share, masked=True):
         tiles = sorted_mosaic.MosaicTiles(share, precision_in_force())
         return sorted_network.relu_network(tiles, x_RD, wi_EDF, wo_EFD, size_E)
     h_RF = relu(kept(sorted_product(x_RD, wi_EDF, size_E, share)))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 FAST_MEMORY, _TILES = 32 << 20, 28 << 20
 # Rows that are multiplied at a time, and of a tile, unless there are fewer.
 _BLOCK, _ROWS = 128, (512, 256, 128)
-_LANES = 128
+LANES = 128
 # Of v5e: multiplications and bytes of memory in a cycle. And what a program takes besides.
 _PRODUCTS, _BYTES, _BEGIN = 4 * 128 * 128, 546, 150
 
@@ -41,18 +41,21 @@ class Tiles:
 
 @functools.cache
 def of_rows(
-    R: int, share: int, K: int, N: int, itemsize: int, masked: bool = False
+    R: int, share: int, K: int, N: int, itemsize: int, kernel_itemsize: int, masked: bool = False
 ) -> Tiles | None:
     """For [R, K], `share` rows an expert, times kernels [E, K, N]; None if none fit.
 
-    `masked`: where [R, N] is read beside what is written.
+    Args:
+      kernel_itemsize: where that is another, a tile of the kernel is there in the rows' dtype too.
+      masked: where [R, N] is read beside what is written.
     """
 
     def tiles() -> Iterator[Tiles]:
         for (rows, block), (n, outputs) in itertools.product(_rows(R), _parts(N)):
-            x, kernel, y = (a * b * itemsize for a, b in ((rows, K), (K, outputs), (rows, outputs)))
-            y *= 2 if masked else 1
-            if 2 * (x + kernel + y) <= _TILES:
+            x, y = rows * K * itemsize, rows * outputs * itemsize * (2 if masked else 1)
+            kernel = K * outputs * kernel_itemsize
+            rounded = K * outputs * itemsize if kernel_itemsize != itemsize else 0
+            if 2 * (x + kernel + y) + rounded <= _TILES:
                 visits = share / rows + 1
                 multiplied = (share + block) * _whole(K) * outputs
                 cycles = _cycles(visits, multiplied, x + y, kernel)
@@ -62,7 +65,9 @@ def of_rows(
 
 
 @functools.cache
-def of_outer(R: int, share: int, D: int, F: int, itemsize: int) -> Tiles | None:
+def of_outer(
+    R: int, share: int, D: int, F: int, itemsize: int, kernel_itemsize: int
+) -> Tiles | None:
     """For x^T dy of [R, D] and [R, F] for each expert; None if none fit."""
 
     def tiles() -> Iterator[Tiles]:
@@ -70,10 +75,11 @@ def of_outer(R: int, share: int, D: int, F: int, itemsize: int) -> Tiles | None:
             _rows(R), _parts(D), _parts(F)
         ):
             x, dy, sums = (a * b for a, b in ((rows, inputs), (rows, outputs), (inputs, outputs)))
-            if 2 * (x + dy + sums) * itemsize + 4 * sums <= _TILES:
+            there = 2 * (x + dy) * itemsize + 2 * sums * kernel_itemsize
+            if there + 4 * sums <= _TILES:
                 visits = share / rows + 1
                 multiplied = (share + block) * inputs * outputs
-                cycles = _cycles(visits, multiplied, (x + dy) * itemsize, sums * itemsize)
+                cycles = _cycles(visits, multiplied, (x + dy) * itemsize, sums * kernel_itemsize)
                 yield Tiles(rows, inputs, outputs, block, 2, d * f * cycles)
 
     return min(tiles(), key=lambda t: t.cycles, default=None)
@@ -96,9 +102,9 @@ def _rows(R: int) -> list[tuple[int, int]]:
 
 def _parts(N: int) -> list[tuple[int, int]]:
     """In how many parts N can be cut, and how large they then are."""
-    return [(n, N if n == 1 else _whole(-(-N // n))) for n in range(1, -(-N // _LANES) + 1)]
+    return [(n, N if n == 1 else _whole(-(-N // n))) for n in range(1, -(-N // LANES) + 1)]
 
 
 def _whole(N: int) -> int:
     """Vectors' lanes are always all there."""
-    return -(-N // _LANES) * _LANES
+    return -(-N // LANES) * LANES
