@@ -4,7 +4,7 @@
 
 me=$(basename "$0" .sh)
 # shellcheck disable=SC2034  # the launchers read it
-repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+repository=$(CDPATH="" cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 dry_run=""
 flags=()  # every --..._flag=VALUE, in order: options of the underlying tool, passed on as they are
 rest=()   # what follows --: the switchx command line

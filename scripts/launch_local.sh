@@ -78,6 +78,17 @@ leave() {
   [[ -z $pipes ]] || rm -rf "$pipes"
 }
 
+# leave_to_us FLAG...: those that every process is told from here, which would silently win.
+leave_to_us() {
+  local argument flag
+  for argument in "${rest[@]}"; do
+    for flag in "$@"; do
+      [[ ${argument%%=*} != "--$flag" ]] ||
+        fail "'$argument' behind -- would be overridden by $me's own --$flag: leave it out, and say what you want with $me's options, before --"
+    done
+  done
+}
+
 # Collects the processes as they end; the first failure gives the others a deadline.
 wait_for_all() {
   local running=("${!pids[@]}") still index code
@@ -108,6 +119,7 @@ wait_for_all() {
 main() {
   parse "processes workers cpu_devices port grace switchx" "" "$@"
   at_most_one processes workers
+  at_most_one port workers
   [[ -z $workers ]] || require_number workers 1
   processes=${processes:-${workers:-2}}
   require_number processes 1
@@ -117,6 +129,7 @@ main() {
   require_switchx_command
   [[ -z $workers || ${rest[0]} == sweep ]] ||
     fail "--workers=$workers is for -- sweep run; '${rest[0]}' is one job of --processes"
+  leave_to_us coordinator_address num_processes process_id ${cpu_devices:+cpu_devices}
   need "$switchx" "make install"
   [[ -n $port ]] || port=$(free_port)
 

@@ -8,6 +8,11 @@ from switchx.errors import UserError
 
 LEAST, MOST = 1.2e-38, 3.4e38  # of float32: denormal numbers are 0 on accelerators
 
+# What a sweep's gin file may say, and its sweep.json, which is read without gin.
+ON_FAILURE = ("go_on", "stop")
+ORDERS = ("longest", "listed")
+COUNTED = ("logits", "router")
+
 _TRANSFERS = (
     ("disallow", "disallow_explicit"),
     "refuses that batches get to devices and figures from them",

@@ -1,5 +1,6 @@
 """What is shown to a person alike everywhere: tables, remarks, and how far long work is."""
 
+import contextlib
 import errno
 import shutil
 import sys
@@ -42,8 +43,9 @@ def _cell(value: Any) -> str:
 
 
 def remark(sentence: str) -> None:
-    """Says something beside what was asked for: a line of standard error."""
-    print(f"switchx: {sentence}", file=sys.stderr, flush=True)
+    """Says something beside what was asked for: a line of standard error, if anybody reads it."""
+    with contextlib.suppress(OSError):  # of a pipe or a terminal that is closed, of a full disk
+        print(f"switchx: {sentence}", file=sys.stderr, flush=True)
 
 
 def counted(number: int, name: str) -> str:

@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _said(sentence: str, status: int) -> int:
-    with contextlib.suppress(OSError):  # of a standard error that is closed or full
-        remark(sentence)
+    remark(sentence)
     return status
 
 

@@ -1,9 +1,13 @@
 """switchx train: trains, and shows what became of it."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from switchx.cli.flags import add_host_arguments, load
 from switchx.terminal import remark
+
+if TYPE_CHECKING:
+    from switchx.training import TrainResult
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Without --gin_file it runs configs/runs/quickstart.gin. A run directory that holds "
         "checkpoints of the same run is continued: --gin_file=RUN/config.gin."
     )
+
+
+def _stopped(result: "TrainResult", model_dir: str) -> str:
+    done = result.step > result.first_step
+    what = f"step {result.step:,} is saved in {model_dir}" if done else "before a step was done"
+    return f"stopped: {what}; the same command goes on from there"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         with joined(args, settings, preemption=True) as token:
             result, drawn = train_run(settings, token, begun, args.profile_steps, writers)
         if result.stopped_by is not None:
+            if hosts.is_first():
+                remark(_stopped(result, settings.model_dir))
             return 128 + result.stopped_by
         if hosts.is_first():
             from switchx.reports import results

@@ -2,12 +2,8 @@
 
 import dataclasses
 
-from switchx.checks import above_zero, at_least, one_of
+from switchx.checks import COUNTED, ON_FAILURE, ORDERS, above_zero, at_least, one_of
 from switchx.errors import UserError
-
-ON_FAILURE = ("go_on", "stop")
-ORDERS = ("longest", "listed")
-COUNTED = ("logits", "router")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from switchx.errors import UserError
+from switchx.errors import RunError, UserError
 from switchx.sweeps.claims import EXPIRY, Claim, Claims, Look
 from switchx.sweeps.folder import Point, SweepFolder
 from switchx.sweeps.states import State, States
@@ -96,21 +96,28 @@ class Desk:
         """Whether a point failed for good, and the rest is not to go on."""
         return self.folder.on_failure == "stop" and any(map(self.states.failed, states.values()))
 
-    def done(self, point: Point, claim: Claim, facts: Mapping[str, Any]) -> None:
+    def done(self, point: Point, facts: Mapping[str, Any]) -> None:
         """The point's run has ended well."""
         self.states.write_done(point, facts)
-        claim.give_back()
 
-    def failed(self, point: Point, claim: Claim, facts: Mapping[str, Any]) -> None:
-        """A try has failed; `facts` say why."""
-        number = self.states.write_failure(point, facts)
-        claim.give_back()
+    def failed(self, point: Point, facts: Mapping[str, Any]) -> None:
+        """A try has failed; `facts` say why.
+
+        Raises:
+          UserError, RunError: that cannot be written down.
+        """
+        number = self._written(point, facts)
         tries = self.folder.retries + 1
         self._say(f"{point.name} failed, try {number + 1} of {tries}: {facts['why']}")
 
-    def busy(self, point: Point, claim: Claim, why: str) -> None:
+    def _written(self, point: Point, facts: Mapping[str, Any]) -> int:
+        try:
+            return self.states.write_failure(point, facts)
+        except (UserError, RunError) as error:
+            raise type(error)(f"{point.name} failed ({facts['why']}), and {error}") from error
+
+    def busy(self, point: Point, why: str) -> None:
         """Somebody trains in its run directory without a claim."""
-        claim.give_back()
         self._busy.add(point.name)
         self._say(f"{point.name} is left alone: {why}")
 

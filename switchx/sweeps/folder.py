@@ -9,7 +9,7 @@ from typing import Any
 
 import switchx
 from switchx import storage
-from switchx.checks import is_whole
+from switchx.checks import COUNTED, ON_FAILURE, ORDERS, is_whole
 from switchx.errors import UserError
 
 FORMAT = 1
@@ -124,9 +124,9 @@ class SweepFolder:
             name=str(values["name"]),
             points=_points(values["points"]),
             retries=_whole(values, "retries"),
-            on_failure=str(values["on_failure"]),
-            order=str(values["order"]),
-            counted=tuple(values.get("counted", ("logits",))),
+            on_failure=_one_of(values, "on_failure", ON_FAILURE),
+            order=_one_of(values, "order", ORDERS),
+            counted=_counted(values.get("counted", ["logits"])),
             version=str(values["switchx"]),
         )
 
@@ -204,6 +204,19 @@ def _whole(values: Mapping[str, Any], name: str, least: int = 0) -> int:
     if not is_whole(value) or value < least:
         raise ValueError(f"{name} is {value!r}, no whole number of at least {least}")
     return value
+
+
+def _one_of(values: Mapping[str, Any], name: str, accepted: Sequence[str]) -> str:
+    value = values[name]
+    if value not in accepted:
+        raise ValueError(f"{name} is {value!r}, not one of {', '.join(accepted)}")
+    return str(value)
+
+
+def _counted(parts: Any) -> tuple[str, ...]:
+    if not isinstance(parts, list) or not all(part in COUNTED for part in parts):
+        raise ValueError(f"counted is {parts!r}, no list of {', '.join(COUNTED)}")
+    return tuple(parts)
 
 
 def _plain_name(name: Any) -> str:

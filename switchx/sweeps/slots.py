@@ -110,7 +110,8 @@ class Slots:
                 self._say(f"worker {slot} ended with status {status}: see {self.log(slot)}")
         if self._signals:
             return 128 + self._signals[-1]
-        return next((abs(status) for status in statuses if status), 0)
+        first = next((status for status in statuses if status), 0)
+        return first if first >= 0 else 128 - first  # as shells report a signal
 
     @contextlib.contextmanager
     def _forwarding(self) -> Iterator[None]:

@@ -56,8 +56,9 @@ class States:
         folder = self.folder.state_directory(point)
         names = storage.names_in(folder, "SWEEP_DIR")
         done = None
-        if DONE in names:
-            done = _facts(storage.record_of(storage.read_if_there(folder / DONE, "SWEEP_DIR")))
+        if DONE in names:  # with nothing in it, as after a crash where no links can be made: none
+            found = storage.record_of(storage.read_if_there(folder / DONE, "SWEEP_DIR"))
+            done = _facts(found) if found else None
         state = State(done, _in_order(names), bool(numbers(names)))
         if done is not None:
             self._done[point.name] = state
@@ -76,8 +77,13 @@ class States:
 
     def write_done(self, point: Point, facts: Mapping[str, Any]) -> bool:
         """Writes done.json if nobody did; whether it was written."""
-        path = self.folder.state_directory(point) / DONE
-        return storage.create_once(path, json.dumps(facts) + "\n", "SWEEP_DIR")
+        path, text = self.folder.state_directory(point) / DONE, json.dumps(facts) + "\n"
+        if storage.create_once(path, text, "SWEEP_DIR"):
+            return True
+        if self.of(point).done is not None:
+            return False
+        storage.write_whole(path, text)
+        return True
 
     def write_failure(self, point: Point, facts: Mapping[str, Any]) -> int:
         """Writes down a try that failed; returns its number, from 0."""

@@ -18,6 +18,7 @@ from switchx.sweeps.folder import Point, SweepFolder
 from switchx.terminal import clock
 
 _WAIT, _OVER = "wait", "over"
+_GO_ON = "`switchx sweep run` goes on from there"
 _AGREE_SECONDS = 120.0  # in which hosts that had the same point come to its end
 
 
@@ -98,21 +99,30 @@ class _Part:
     def work_on(self, point: Point, run: Runner) -> signal.Signals | None:
         self._introduce(point)
         try:
+            return self._worked_on(point, run)
+        finally:  # also where it could not be written down what became of it
+            if self._claim:
+                self._claim.give_back()
+            gc.collect()  # a run's arrays may hang in a circle, on the device of the next one
+
+    def _worked_on(self, point: Point, run: Runner) -> signal.Signals | None:
+        try:
             outcome = run(point)
         except storage.InUseError as error:
-            if self._desk and self._claim:
-                self._desk.busy(point, self._claim, str(error))
+            if self._desk:
+                self._desk.busy(point, str(error))
         except Exception as error:
             self._failed(point, error)
         except BaseException:
-            self._give_back()
+            self._say(f"{point.name} is left as it was last saved; {_GO_ON}")
             raise
         else:
             if outcome.stopped_by is not None:
-                self._give_back()
+                self._say(
+                    f"{point.name} is stopped at step {outcome.step:,} of {point.steps:,}; {_GO_ON}"
+                )
                 return outcome.stopped_by
             self._done(point, outcome)
-        gc.collect()  # a run's arrays may hang in a circle, on the device of the next one
         return None
 
     def _introduce(self, point: Point) -> None:
@@ -123,7 +133,7 @@ class _Part:
             )
 
     def _done(self, point: Point, outcome: Outcome) -> None:
-        if not (self._desk and self._claim):
+        if not self._desk:
             return
         facts = {
             "steps": outcome.step,
@@ -133,7 +143,7 @@ class _Part:
             "loss": None if outcome.loss is None else float(f"{outcome.loss:.8g}"),
             **self._by(),
         }
-        self._desk.done(point, self._claim, facts)
+        self._desk.done(point, facts)
         states = self._desk.states.read()
         done = sum(state.done is not None for state in states.values())
         left = Estimate.of(self._desk.folder, states, {}).seconds_left
@@ -147,12 +157,8 @@ class _Part:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         if not isinstance(error, UserError | RunError):
             why = f"{type(error).__name__}: {first_line(error)}"
-        if self._desk and self._claim:
-            self._desk.failed(point, self._claim, {"why": why, **self._by()})
-
-    def _give_back(self) -> None:
-        if self._claim:
-            self._claim.give_back()
+        if self._desk:
+            self._desk.failed(point, {"why": why, **self._by()})
 
     def _by(self) -> dict[str, Any]:
         return {"worker": self._worker, "time": round(time.time(), 3)}

@@ -5,11 +5,13 @@ import json
 import math
 import re
 import shutil
+import signal
 
 import pytest
 
-from switchx import data
+from switchx import api, data
 from switchx.settings import Request, load
+from switchx.training import TrainResult
 from switchx.training.run_reader import metric_rows
 from tests.writers.rows import values
 
@@ -41,6 +43,17 @@ def test_training_shows_what_it_made(trained):
     assert all((trained.run / name).stat().st_size for name in names)
     assert sorted(path.name for path in (trained.run / "checkpoints").iterdir()) == ["2", "4"]
     assert steps(trained.run) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("before", "said"), [(0, "step 3 is saved in runs/a"), (3, "before a step was done")]
+)
+def test_a_run_that_was_stopped_says_so(command, monkeypatch, before, said):
+    stopped = TrainResult(3, signal.SIGTERM, {}, None, first_step=before)
+    monkeypatch.setattr(api, "train_run", lambda *_: (stopped, []))
+    outcome = command("train", "--model_dir=runs/a")
+    assert outcome.status == 143
+    assert outcome.err == f"switchx: stopped: {said}; the same command goes on from there\n"
 
 
 def test_tensorboard_has_what_was_shown(trained):

@@ -1,5 +1,6 @@
 """What launchers print is what they run; each option does what it says; mistakes are one line."""
 
+import os
 import re
 import shlex
 import shutil
@@ -406,6 +407,17 @@ MISTAKES = [
     ("launch_local", "-- --model_dir=x", "after -- comes a switchx command"),
     ("launch_local", "--processes=0 -- train", "--processes=0 is not a whole number"),
     ("launch_local", "--processes=2", "the switchx command is missing"),
+    (
+        "launch_local",
+        "--dry_run -- train --num_processes=4",
+        "'--num_processes=4' behind -- would be overridden by launch_local's own --num_processes: ",
+    ),
+    (
+        "launch_local",
+        "--dry_run --cpu_devices=2 -- train --cpu_devices 4",
+        "'--cpu_devices' behind -- would be overridden",
+    ),
+    ("launch_local", "--workers=2 --port=9 -- sweep run", "only one of these can be set: --port"),
     ("launch_local", "--process=2 -- train", "unknown option '--process=2'; accepted here:"),
 ]
 
@@ -443,6 +455,14 @@ def test_a_missing_tool_is_named_and_no_dry_run_needs_it(tmp_path, script, line,
     assert result.stderr.startswith(f"{script}: {tool} not found; install it")
     assert len(result.stderr.splitlines()) == 1
     assert dry_run(script, *line.split(), env=env)
+
+
+def test_folders_of_cdpath_are_not_the_checkout(tmp_path):
+    (tmp_path / "scripts").mkdir()
+    command = ["scripts/launch_local.sh", "--dry_run", "--processes=1", "--", "train"]
+    env = {**os.environ, "CDPATH": str(tmp_path)}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.stdout.startswith(f"{ROOT}/.venv/bin/switchx train ")
 
 
 def test_an_argument_with_a_line_break_is_refused():

@@ -139,6 +139,10 @@ def test_a_sweep_json_that_was_edited_into_none(sweep):
         ({"points": [{**first, "varied": ""}]}, '"" stands where a JSON object should'),
         ({"points": []}, "it has no points"),
         ({"retries": -1}, "retries is -1, no whole number of at least 0"),
+        ({"on_failure": "halt"}, "on_failure is 'halt', not one of go_on, stop"),
+        ({"order": ["listed"]}, "order is ['listed'], not one of longest, listed"),
+        ({"counted": ["router", "bias"]}, "counted is ['router', 'bias'], no list of logits, rou"),
+        ({"counted": "logits"}, "counted is 'logits', no list of logits, router"),
         ({"format": True}, "format is True, no whole number of at least 1"),
     ):
         file.write_text(json.dumps({**json.loads(before), **values}))

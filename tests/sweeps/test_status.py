@@ -111,7 +111,7 @@ def test_watching_draws_in_place_or_says_what_changed(folder, monkeypatch):
     assert terminal.getvalue().count("\x1b[9A\r") == 1  # back to the head of a table of 9 lines
     for name in ("going", "again", "branch"):
         assert not plain.look()
-        States(folder).write_done(by_name[name], {})
+        States(folder).write_done(by_name[name], {"worker": "w"})
         plain.show()
     assert plain.look()
 

@@ -177,8 +177,9 @@ def test_a_run_directory_in_use_is_no_failure(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_was_stopped_is_given_back(tmp_path, number):
     folder = sweep(tmp_path, "a", "b")
-    stopped = Outcome(number, 5, None, 2.0, 1.0)
-    assert work(folder, desk_of(folder), Runs(a=[stopped]), "me", print) == number
+    stopped, said = Outcome(number, 5, None, 2.0, 1.0), []
+    assert work(folder, desk_of(folder), Runs(a=[stopped]), "me", said.append) == number
+    assert said[-1] == "a is stopped at step 5 of 10; `switchx sweep run` goes on from there"
     runs = Runs()
     work(folder, desk_of(folder), runs, "another", print)  # at once: no clock was turned
     assert runs.order == ["a", "b"]
@@ -203,6 +204,32 @@ def test_and_so_is_one_that_could_not_save_yet(tmp_path, number, raised):
     runs = Runs()
     work(folder, desk_of(folder), runs, "another", print)
     assert runs.order == ["a", "b"]
+
+
+def test_a_point_of_which_nothing_can_be_written_down_is_given_back(tmp_path, monkeypatch):
+    """As on a full disk; the worker ends, saying also why the point failed."""
+    folder, made = sweep(tmp_path, "a"), storage.create_once
+
+    def full(path, *rest):
+        if "failed" in path.name:
+            raise RunError(f"{path.name} cannot be written (No space left on device).")
+        return made(path, *rest)
+
+    monkeypatch.setattr(storage, "create_once", full)
+    why = r"a failed \(A=1 is wrong.\), and failed.0.json cannot be written \(No space left"
+    with pytest.raises(RunError, match=why):
+        work(folder, desk_of(folder), Runs(a=[UserError("A=1 is wrong.")]), "me", print)
+    work(folder, desk_of(folder), Runs(), "another", print)  # at once: no clock was turned
+    assert done(folder) == {"a"}
+
+
+def test_an_empty_file_of_what_is_done_says_nothing(tmp_path):
+    folder = sweep(tmp_path, "a")
+    storage.write_whole(folder.state_directory(folder.points[0]) / "done.json", "")
+    assert done(folder) == set()
+    runs = Runs()
+    work(folder, desk_of(folder), runs, "me", print)
+    assert (runs.order, done(folder)) == (["a"], {"a"})
 
 
 def test_done_is_written_once(tmp_path):
