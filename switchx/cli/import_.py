@@ -52,7 +52,10 @@ def run(args: argparse.Namespace) -> None:
     from switchx.interop.new_run import write_run
     from switchx.sharding import make_mesh
     from switchx.training.checks import check_run
+    from switchx.training.config import MOST_STEPS
 
+    if (args.step or 0) > MOST_STEPS:
+        raise UserError(f"--step={args.step} must be at most {MOST_STEPS}.")
     step = (source.step or 0) if args.step is None else args.step
     with tempfile.TemporaryDirectory() as here:
         vocabulary = Path(here) / VOCABULARY  # until there is a run's directory

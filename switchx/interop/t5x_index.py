@@ -18,9 +18,11 @@ import tensorstore
 from flax import serialization
 
 from switchx import storage
+from switchx.data.files.formats import check_fetched
 from switchx.errors import UserError
 
 INDEX = "checkpoint"
+_OF_ORBAX = ("state", "_METADATA", "manifest.ocdbt", "_CHECKPOINT_METADATA")
 # Switch-C's index has about 3,000 arrays in 2 MB.
 _MAX_INDEX_BYTES = 256 << 20
 _MAX_DEPTH = 32
@@ -67,9 +69,11 @@ class StoredArray:
         # A missing chunk would otherwise be read as zeros.
         spec = {"driver": "zarr", "kvstore": self.kvstore, "fill_missing_data_reads": False}
         store = tensorstore.open(spec, open=True, read=True).result()
-        if store.shape != self.shape or store.dtype.name not in _DTYPES:
-            found = f"{store.dtype.name}{list(store.shape)}"
+        found = f"{store.dtype.name}{list(store.shape)}"
+        if store.shape != self.shape:
             raise ValueError(f"it holds {found}, and the index says {list(self.shape)}")
+        if store.dtype.name not in _DTYPES:
+            raise ValueError(f"it holds {found}, and {' or '.join(_DTYPES)} is read")
         return store
 
     def _unreadable(self, error: Exception) -> UserError:
@@ -90,17 +94,25 @@ def read_index(path: Path) -> dict[str, Array]:
     """
     if not storage.is_file(path / INDEX, "--input"):
         raise UserError(f"--input={path} holds no file named {INDEX}{_nearby(path)}.")
-    tree = _unpack(storage.read_bytes(path / INDEX, "--input", _MAX_INDEX_BYTES), path)
+    content = storage.read_bytes(path / INDEX, "--input", _MAX_INDEX_BYTES)
+    check_fetched(content, path / INDEX, "--input")
+    tree = _unpack(content, path)
     if not isinstance(tree, dict) or not isinstance(tree.get("optimizer"), dict):
         raise UserError(f"{path}/{INDEX} is not the index of a T5X checkpoint.")
     return dict(_arrays(tree["optimizer"], (), path))
 
 
 def _nearby(path: Path) -> str:
-    """Advice for who named the folder above."""
-    steps = sorted(
-        name for name in storage.names_in(path, "--input") if name.startswith("checkpoint_")
-    )
+    """Advice for who named another place than such a folder."""
+    if path.name == INDEX and storage.is_file(path, "--input"):
+        return f", but is one: name the folder {path.parent}"
+    there = storage.names_in(path, "--input")
+    if there & set(_OF_ORBAX):
+        return (
+            ", but what Orbax writes, also for later versions of T5X: have T5X save with its own "
+            "checkpoints.Checkpointer"
+        )
+    steps = sorted(name for name in there if name.startswith("checkpoint_"))
     whole = [step for step in steps if storage.is_file(path / step / INDEX, "--input")]
     return f", but {whole[-1]} in it does: name that" if whole else ""
 

@@ -7,6 +7,7 @@ together is `gin_values`' business.
 import dataclasses
 import difflib
 import io
+import re
 import tokenize
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -162,7 +163,7 @@ def read_flag(flag: str) -> Binding:
         statements = list(_parse(f"{name} = {value}"))
     except _NOT_GIN as error:
         if value[:1] in "'\"[({%@":
-            raise UserError(f"{origin} is not valid gin ({_reason(error)}).") from error
+            raise UserError(f"{origin} is not valid gin ({_reason(error, value)}).") from error
         statements = _plain_text(name, value, origin)
     if len(statements) != 1 or not isinstance(statements[0], config_parser.BindingStatement):
         raise UserError(f"{origin} is not one setting: write --gin.NAME=VALUE.")
@@ -186,7 +187,8 @@ def _statements(text: str, name: str, modules: dict[str, str]) -> Iterator[tuple
         yield Wrong(f"{name} is not valid gin (nested too deeply)."), name
     except (SyntaxError, tokenize.TokenError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
-        yield Wrong(f"{name} line {line} is not valid gin ({_reason(error)})."), name
+        written = "".join(text.splitlines()[line - 1 : line])
+        yield Wrong(f"{name} line {line} is not valid gin ({_reason(error, written)})."), name
 
 
 def _parse(text: str, modules: dict[str, str] | None = None) -> Iterator[Any]:
@@ -197,8 +199,19 @@ def _parse(text: str, modules: dict[str, str] | None = None) -> Iterator[Any]:
 _NOT_GIN = (SyntaxError, tokenize.TokenError, RecursionError)
 
 
-def _reason(error: Exception) -> str:
+_WORD = re.compile(r"Failed to parse token '(.+)'")
+_TYPOGRAPHIC = re.compile(
+    "[\u2018\u2019\u201c\u201d\u00a0]"
+)  # quotation marks, a space that does not break
+
+
+def _reason(error: Exception, line: str) -> str:
     message = error.msg if isinstance(error, SyntaxError) else str(error.args[0])
+    word, typographic = _WORD.search(str(message)), _TYPOGRAPHIC.search(line)
+    if word:
+        return f"{word[1]} is no value: write '{word[1]}' for a text, %{word[1]} for a setting's"
+    if typographic:
+        return f"{typographic[0]!r} is of a text processor: write ' or a plain space"
     return " ".join(str(message).split()).rstrip(".").lower()
 
 

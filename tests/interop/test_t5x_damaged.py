@@ -152,6 +152,16 @@ DAMAGES = {
         ),
         f"{KERNEL} .* it holds float32\\[4, 24, 16\\], and the index says \\[4, 16, 24\\]",
     ),
+    "another type on disk": (
+        lambda f: (f / FOLDER / ".zarray").write_text(
+            (f / FOLDER / ".zarray").read_text().replace("<f4", "<f2")
+        ),
+        f"{KERNEL} .* it holds float16\\[4, 16, 24\\], and float32 or bfloat16 is read",
+    ),
+    "not fetched": (
+        lambda f: (f / "checkpoint").write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "--input leads to '.*checkpoint', which is a Git LFS pointer",
+    ),
     "left over": (
         edited(lambda i: i["optimizer"]["target"].update(extra=specification(i))),
         "target/extra of the T5X checkpoint has no place",
@@ -196,3 +206,11 @@ def test_an_undamaged_copy_is_read(folder, setup):
 def test_the_folder_above_is_advised_against(folder):
     with pytest.raises(UserError, match="checkpoint_10 in it does: name that"):
         open_source("t5x", str(folder.parent))
+    with pytest.raises(UserError, match=f"checkpoint, but is one: name the folder {folder}"):
+        open_source("t5x", str(folder / "checkpoint"))
+
+
+def test_what_orbax_wrote_is_called_so(tmp_path):
+    (tmp_path / "_METADATA").touch()
+    with pytest.raises(UserError, match="but what Orbax writes, also for later versions of T5X"):
+        open_source("t5x", str(tmp_path))

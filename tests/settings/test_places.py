@@ -29,6 +29,14 @@ def outer(tmp_path, inner):
     ("inner", "said"),
     [
         ("SEED = 1\nBATCH_SIZE 8\n", "far/inner.gin line 2 is not valid gin"),
+        (
+            "SEED = 1\nVOCABULARY = Bytes\n",
+            "far/inner.gin line 2 is not valid gin (Bytes is no value: write 'Bytes' for a text,",
+        ),
+        (
+            "VOCABULARY = \u201cbytes\u201d\n",
+            "line 1 is not valid gin ('\u201c' is of a text processor",
+        ),
         ("\nTRAIN_STEP = 5\n", "far/inner.gin line 2: nothing uses TRAIN_STEP"),
         ("ModelConfig.dmodel = 5\n", "far/inner.gin line 1: ModelConfig has no parameter"),
         (
