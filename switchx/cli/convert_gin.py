@@ -1,6 +1,7 @@
 """switchx convert-gin: T5X's gin files become one of switchx."""
 
 import argparse
+import shlex
 
 from switchx import storage
 from switchx.cli.flags import request
@@ -37,6 +38,9 @@ def run(args: argparse.Namespace) -> None:
     for note in notes:
         print(note)
     command = " ".join(
-        [f"switchx train --gin_file={args.output}", *(f"--gin.{name}=VALUE" for name in missing)]
+        [
+            f"switchx train --gin_file={shlex.quote(args.output)}",
+            *(f"--gin.{name}=VALUE" for name in missing),
+        ]
     )
     print(f"{args.output} is written: `{command}` runs it.")

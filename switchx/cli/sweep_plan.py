@@ -37,9 +37,8 @@ def run(args: argparse.Namespace) -> None:
         print(command)
     for line in made.changes():
         _say(line)
-    _say(
-        f"wrote {made.folder.path}: run it with `switchx sweep run --sweep_dir={made.folder.path}`"
-    )
+    where = shlex.quote(str(made.folder.path))
+    _say(f"wrote {made.folder.path}: run it with `switchx sweep run --sweep_dir={where}`")
 
 
 def _commands(folder: "SweepFolder") -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,7 +113,8 @@ def _conclude(desk: "Desk") -> int:
     if len(desk.left.unfit) == len(states) - done > 0 and not desk.handed_out:
         raise UserError("None of the points that are left can run on the devices here: see above.")
     if done == len(states):
-        remark(f"see them with `switchx sweep report --sweep_dir={folder.path}`")
+        where = shlex.quote(str(folder.path))
+        remark(f"see them with `switchx sweep report --sweep_dir={where}`")
     return 0
 
 

@@ -186,7 +186,7 @@ def _statements(text: str, name: str, modules: dict[str, str]) -> Iterator[tuple
     except RecursionError:
         yield Wrong(f"{name} is not valid gin (nested too deeply)."), name
     except (SyntaxError, tokenize.TokenError) as error:
-        line = error.lineno if isinstance(error, SyntaxError) else error.args[1][0]
+        line: int = (error.lineno or 1) if isinstance(error, SyntaxError) else error.args[1][0]
         written = "".join(text.splitlines()[line - 1 : line])
         yield Wrong(f"{name} line {line} is not valid gin ({_reason(error, written)})."), name
 

@@ -11,7 +11,7 @@ from switchx.terminal import remark
 
 TRIES = 6
 FIRST_WAIT = 1.0  # seconds before the second try; each later wait is twice as long
-_QUIET_WAIT = 2.0  # shorter waits are nothing to tell the user about
+_QUIET_WAIT = 2.0  # shorter tries and waits are nothing to tell the user about
 _KNOWN = (OSError, ImportError, NotImplementedError, UserError)  # what callers catch
 T = TypeVar("T")
 
@@ -29,6 +29,7 @@ def with_retries(call: Callable[[], T], path: str, seconds: float, doing: str = 
     """
     wait = FIRST_WAIT
     for number in range(TRIES):
+        began = time.monotonic()
         try:
             return in_time(call, seconds)
         except Exception as error:  # whatever a file system raises
@@ -38,7 +39,9 @@ def with_retries(call: Callable[[], T], path: str, seconds: float, doing: str = 
                 raise OSError(explain(error)) from error
             if number == TRIES - 1:
                 raise OSError(f"{explain(error)}, after {TRIES} tries") from error
-            _pause(wait, error, path, doing)
+            if time.monotonic() - began + wait > _QUIET_WAIT:
+                remark(f"{path} cannot be {doing} ({explain(error)}); trying again in {wait:.0f} s")
+            time.sleep(wait)
         wait *= 2
     raise AssertionError
 
@@ -62,11 +65,3 @@ def in_time(call: Callable[[], T], seconds: float) -> T:
     if not outcome:
         raise TimeoutError(f"no answer within {seconds:.0f} s")
     return outcome[0]
-
-
-def _pause(wait: float, error: Exception, path: str, doing: str) -> None:
-    if wait > _QUIET_WAIT:
-        remark(
-            f"{path} cannot be {doing} ({explain(error)}); trying again in {wait:.0f} s",
-        )
-    time.sleep(wait)

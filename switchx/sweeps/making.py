@@ -11,7 +11,7 @@ from switchx.settings import Request
 from switchx.sweeps import points, statement
 from switchx.sweeps.folder import FILE, Point, SweepFolder
 from switchx.sweeps.points import Resolved
-from switchx.sweeps.saved_gin import SAVED
+from switchx.sweeps.saved_gin import HEADER, SAVED
 
 _AT_ONCE = 16  # requests to a bucket
 
@@ -106,6 +106,7 @@ def make(request: Request, sweep_dir: str | None = None) -> Made:
             "own with --sweep_dir."
         )
     _check_untouched(folder)
+    _check_own(path, stated.texts)
     return Made(
         folder,
         tuple(resolved),
@@ -166,6 +167,17 @@ def _check_untouched(folder: SweepFolder) -> None:
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         list(pool.map(check, folder.points))
+
+
+def _check_own(path: Path, texts: Mapping[str, str]) -> None:
+    """Raises UserError where a file of a name that the sweep writes is the user's own."""
+    for name, text in texts.items():
+        content = storage.read_if_there(path / name, "SWEEP_DIR")
+        if content not in (None, text.encode()) and not content.startswith(HEADER.encode()):
+            raise UserError(
+                f"SWEEP_DIR={str(path)!r} has a {name} that no sweep wrote, and this one would: "
+                "name another folder with --sweep_dir, or rename the file."
+            )
 
 
 def _write_other(path: Path, text: str) -> None:

@@ -24,8 +24,8 @@ def test_the_command(command, tmp_path):
 
 def test_what_is_left_to_be_set_is_in_the_command(command, tmp_path):
     (tmp_path / "their.gin").write_text(PRETRAIN.replace("DROPOUT_RATE = 0.1\n", ""))
-    done = command("convert-gin", "their.gin", "--output=ours.gin")
-    assert "`switchx train --gin_file=ours.gin --gin.DROPOUT_RATE=VALUE` runs it." in done.out
+    done = command("convert-gin", "their.gin", "--output=our own.gin")
+    assert "`switchx train --gin_file='our own.gin' --gin.DROPOUT_RATE=VALUE` runs it." in done.out
 
 
 def test_a_command_shows_what_it_reads(command, tmp_path):

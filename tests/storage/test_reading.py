@@ -64,6 +64,15 @@ def test_waits_grow(flaky, content, monkeypatch, capsys):
     assert f"flaky://data/bytes {said} 16 s" in capsys.readouterr().err
 
 
+def test_a_try_that_hung_is_said_before_the_next(flaky, content, monkeypatch, capsys):
+    monkeypatch.setattr("switchx.storage.reading.REMOTE_SECONDS", 0.05)
+    monkeypatch.setattr(retries, "_QUIET_WAIT", 0.04)
+    flaky.hangs = 1
+    assert read() == content
+    said = "flaky://data/bytes cannot be read (TimeoutError: no answer within 0 s); trying again"
+    assert capsys.readouterr().err == f"switchx: {said} in 0 s\n"
+
+
 def test_what_does_not_pass_is_tried_once(flaky):
     with pytest.raises(UserError, match=r"which cannot be read \(No such file"):
         read("flaky://data/no-such-file")

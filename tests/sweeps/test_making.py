@@ -150,6 +150,17 @@ def test_a_sweep_json_that_was_edited_into_none(sweep):
             SweepFolder.open(sweep.path)
 
 
+def test_a_users_own_file_is_not_written_over(tmp_path):
+    """As of who states a sweep in the sweep.gin of its own folder."""
+    (tmp_path / "sweep").mkdir()
+    own = tmp_path / "sweep/sweep.gin"
+    own.write_text(TINY + SEEDS)
+    said = refused(tmp_path, SEEDS)
+    assert "has a sweep.gin that no sweep wrote, and this one would: name another folder" in said
+    assert own.read_text() == TINY + SEEDS
+    assert list((tmp_path / "sweep").iterdir()) == [own]
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "sweep").write_text("a file")
     assert "SWEEP_DIR=" in refused(tmp_path, SEEDS)

@@ -15,7 +15,7 @@ TOY = "--gin_file=configs/sweeps/toy.gin"
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sweep") / "toy"
+    folder = tmp_path_factory.mktemp("sweep") / "a toy"
     assert main(["sweep", "plan", TOY, f"--sweep_dir={folder}"]) == 0
     return SweepFolder.open(folder)
 
@@ -42,10 +42,11 @@ def test_each_config_is_what_training_would_write_there(planned):
 
 def test_the_commands_of_a_dry_run_are_those_of_the_points(planned, capsys):
     assert main(["sweep", "plan", TOY, f"--sweep_dir={planned.path}", "--dry_run"]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said == [
-        f"switchx train --gin_file={planned.config_file(point)}" for point in planned.points
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        f"switchx train --gin_file='{planned.config_file(point)}'" for point in planned.points
     ]
+    assert f"run it with `switchx sweep run --sweep_dir='{planned.path}'`" in said.err
 
 
 def test_the_sweep_that_its_folder_keeps_is_the_same(planned, capsys):

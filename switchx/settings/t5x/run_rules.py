@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 
 from switchx.settings.gin_syntax import REQUIRED, Macro
 from switchx.settings.t5x.reading import Reading, are_numbers
@@ -74,7 +75,8 @@ def _start(reading: Reading) -> int | None:
         task += f" --gin.VOCABULARY={words.value}" if words else ""
         reading.refuse(
             path,
-            f"T5X wrote it: bring it in once with `switchx import --from=t5x --input={named} "
+            f"T5X wrote it: bring it in once with `switchx import --from=t5x "
+            f"--input={shlex.quote(step[0])} "
             f"--model_dir=runs/imported --gin.MIXTURE_OR_TASK_NAME={task} --gin.TRAIN_STEPS=1`, "
             "and add --gin.START_FROM=runs/imported",
             "START_FROM",
