@@ -22,6 +22,11 @@ def saved_config(from_dir: str) -> Path:
     """
     saved = storage.store_path(from_dir, "--from_dir") / "config.gin"
     if not storage.is_file(saved, "--from_dir"):
+        from switchx.training.run_reader import run_around
+
+        around = run_around(saved.parent)
+        if around is not None:
+            raise UserError(f"--from_dir={from_dir} is no run's directory: name {str(around)!r}.")
         raise UserError(f"--from_dir={from_dir} holds no config.gin, so no run was started there.")
     if not storage.is_folder(saved.parent / "checkpoints", "--from_dir"):
         raise UserError(f"--from_dir={from_dir} holds no checkpoint.")

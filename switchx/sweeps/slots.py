@@ -12,6 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from switchx import storage
+
 POLL = 0.5  # seconds
 
 
@@ -74,25 +76,35 @@ class Slots:
 
         Args:
           between: is called all the while.
+
+        Raises:
+          RunError: a log cannot be written.
         """
-        self._logs.mkdir(parents=True, exist_ok=True)
         with self._forwarding():
-            for slot, own in enumerate(environments(slots, devices)):
-                self._processes.append(self._start(slot, own))
-                self._pass_on()  # one may have come while it started
-            while any(process.poll() is None for process in self._processes):
-                between()
-                time.sleep(POLL)
+            try:
+                for slot, own in enumerate(environments(slots, devices)):
+                    self._processes.append(self._start(slot, own))
+                    self._pass_on()  # one may have come while it started
+                while any(process.poll() is None for process in self._processes):
+                    between()
+                    time.sleep(POLL)
+            except BaseException:
+                self._forward(signal.SIGTERM, None)  # nobody would look after them
+                raise
         between()
         return self._status()
 
     def _start(self, slot: int, own: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        with self.log(slot).open("ab") as log:
+        log = self.log(slot)
+        with storage.write_errors(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
+        with output:
             return subprocess.Popen(
                 self._command,
                 env={**os.environ, **own},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's ctrl-C reaches it through us, and once
             )

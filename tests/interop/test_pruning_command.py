@@ -145,6 +145,7 @@ BAD = {
     ),
     "there": (["--experts=2", "--model_dir=one"], "--model_dir='one' exists already"),
     "no run": (["--experts=2", "--from_dir=nowhere"], "--from_dir=nowhere holds no config.gin"),
+    "checkpoints": (["--experts=2", "--from_dir=whole/checkpoints"], "directory: name 'whole'"),
     "no step": (["--experts=2", "--step=3"], "--step=3 is not in MODEL_DIR='whole'"),
     "vocabulary": (
         ["--experts=2", "--gin.VOCABULARY='default'"],

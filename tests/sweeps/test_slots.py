@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from switchx.errors import RunError
 from switchx.sweeps.slots import Slots
 
 
@@ -33,8 +34,18 @@ def test_a_signal_reaches_every_worker_whenever_it_comes(moment, tmp_path, monke
     assert all((tmp_path / "logs").iterdir())
 
 
+def test_where_one_cannot_be_started_those_that_were_are_told_to_leave(tmp_path):
+    slots = Slots(["sleep", "600"], tmp_path, print)
+    slots.log(1).mkdir()
+    with pytest.raises(RunError, match=r"-1.log cannot be written \(Is a directory\)"):
+        slots.run(2, lambda: None, [])
+    assert [process.wait(60) for process in slots._processes] == [-signal.SIGTERM]
+
+
 def test_the_status_is_that_of_the_worker_that_failed(tmp_path):
     said = []
+    killed = ["sh", "-c", "kill -9 $$"]
+    assert Slots(killed, tmp_path, [].append).run(1, lambda: None, []) == 128 + signal.SIGKILL
     slots = Slots(["false"], tmp_path, said.append)
     assert slots.run(2, lambda: None, []) == 1
     assert [line.split(":")[0] for line in said] == [
