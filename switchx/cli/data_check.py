@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from switchx.errors import RunError, UserError
-from switchx.terminal import Progress, table
+from switchx.terminal import Progress, counted, table
 
 if TYPE_CHECKING:
     from switchx.data import DataConfig
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
         task = "remove the folder of the task and prepare it again, or copy its files again"
         logits = "remove these files and run `switchx data teach` again, or copy them again"
         raise RunError(
-            f"PREPARED_DIR {settings.data.prepared_dir!r} has {count:,} problems"
+            f"PREPARED_DIR={settings.data.prepared_dir!r} has {counted(count, 'problem')}"
             f"{f' ({more:,} more)' if more > 0 else ''}: {task if problems else logits}."
         )
     print("nothing is wrong")

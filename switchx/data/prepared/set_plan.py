@@ -153,6 +153,11 @@ def read_info(folder: Path, task: str) -> SetInfo:
     content = storage.read_if_there(path, "PREPARED_DIR", MAX_BYTES)
     if content is None:
         storage.check_bucket(folder.parent, "PREPARED_DIR")
+        if storage.is_file(folder.parent / FILE, "PREPARED_DIR"):
+            raise UserError(
+                f"PREPARED_DIR={str(folder.parent)!r} is the folder of one task's set: name the "
+                f"one that it lies in, {str(folder.parent.parent)!r}."
+            )
         unfinished = storage.is_folder(folder / PREPARING, "PREPARED_DIR")
         state = "holds an unfinished set" if unfinished else "holds no prepared set"
         advice = "again to go on" if unfinished else "first"

@@ -196,6 +196,9 @@ def test_a_missing_set_is_named(config, tmp_path):
     other = dataclasses.replace(config, prepared_dir=str(tmp_path))
     with pytest.raises(UserError, match=r"PREPARED_DIR=.* holds no prepared set of .*: run"):
         data.preflight(other)
+    (tmp_path / "set.json").touch()
+    with pytest.raises(UserError, match="is the folder of one task's set: name the one that it li"):
+        data.preflight(other)
 
 
 def test_a_reader_that_dies_ends_the_run_with_its_reason(config, monkeypatch):
