@@ -16,7 +16,7 @@ def run(args: argparse.Namespace, settings: "Settings") -> None:
     from switchx import data
 
     began = time.monotonic()
-    splits = [split for split in args.splits.split(",") if split]
+    splits = [split for named in args.splits.split(",") if (split := named.strip())]
     sets = data.prepare(settings.data, splits, args.shards, args.beyond)
     for line in set_table(sets):
         print(line)

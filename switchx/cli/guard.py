@@ -11,9 +11,11 @@ import traceback
 from collections.abc import Mapping
 
 from switchx.checks import UNFIT
+from switchx.cli.flags import MOST_CPU_DEVICES
 from switchx.errors import RunError, UserError, first_line
 
 _TRUE = ("1", "on", "t", "true", "y", "yes")
+_CPU_DEVICES = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 _LIBRARY_WORDS = re.compile(r"^[FE]\d{4} [\d:.]+\s+\d+ \S+\] (.*)", re.M)  # as absl logs them
 
 
@@ -34,11 +36,19 @@ def check_computing(environment: Mapping[str, str] = os.environ) -> None:
         value = environment.get(name, "").lower()
         if value in (_TRUE if unfit == (True,) else unfit):
             raise UserError(f"{name}={environment[name]} {why}: unset it.")
-    said = _refused_flags(environment.get("XLA_FLAGS", ""))
+    flags, jaxs = environment.get("XLA_FLAGS", ""), environment.get("JAX_NUM_CPU_DEVICES", "")
+    asked = [("XLA_FLAGS", flags, count) for count in _CPU_DEVICES.findall(flags)]
+    asked += [("JAX_NUM_CPU_DEVICES", jaxs, jaxs)] * jaxs.isdecimal()
+    for name, value, count in asked:
+        if not 1 <= int(count) <= MOST_CPU_DEVICES:  # each takes memory and threads
+            raise UserError(
+                f"{name}={value} asks for {count} CPU devices: ask for 1 to {MOST_CPU_DEVICES}, or "
+                "unset it."
+            )
+    said = _refused_flags(flags)
     if said is not None:
         raise UserError(
-            f"XLA_FLAGS={environment['XLA_FLAGS']} is not accepted by XLA ({said}): correct it, "
-            "or unset it."
+            f"XLA_FLAGS={flags} is not accepted by XLA ({said}): correct it, or unset it."
         )
 
 
@@ -47,7 +57,7 @@ def _refused_flags(flags: str) -> str | None:
 
     It would end this process: a copy of it is to end instead, made before there are any threads.
     """
-    known = re.fullmatch(r"\s*(--xla_force_host_platform_device_count=\d+)?\s*", flags)
+    known = re.fullmatch(rf"\s*({_CPU_DEVICES.pattern})?\s*", flags)
     if known or "jax" in sys.modules:
         return None
     reading, writing = os.pipe()

@@ -55,6 +55,16 @@ def test_bench_compares_prepared_with_streamed(flags, capsys):
         (["check", "--", "--runner=x"], "'--runner=x' is for `switchx data prepare` alone"),
         (["prepare", "--gin.PREPARED_DIR=x", "--shards=0"], "--shards=0 is no whole number"),
         (["prepare", "--gin.PREPARED_DIR=x", "--splits=test"], "lacks 'test'"),
+        (
+            [
+                "prepare",
+                "--gin.PREPARED_DIR=x",
+                "--gin.MIXTURE_OR_TASK_NAME=c4_json_span_corruption",
+                "--gin.C4_JSON_TRAIN=x",
+                "--splits=tran, train",
+            ],
+            "has the splits 'train', 'validation' and lacks 'tran': name one that it has",
+        ),
         (["prepare", "--gin.PREPARED_DIR=x", "--splits="], "--splits='' names no split: give some"),
         (["show", "--count=0"], "--count=0 is no count: give"),
         (["bench", "--seconds=nan"], "--seconds=nan is no time: give"),

@@ -148,6 +148,19 @@ def test_a_variable_that_a_library_would_end_on(tmp_path, name, value, part):
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("XLA_FLAGS", "--xla_foo=1 --xla_force_host_platform_device_count=0"),
+        ("JAX_NUM_CPU_DEVICES", "100000"),
+    ],
+)
+def test_as_many_devices_as_no_machine_simulates(name, value):
+    count = value.split("=")[-1]
+    with pytest.raises(UserError, match=f"^{name}={value} asks for {count} CPU devices: ask for 1"):
+        guard.check_computing({name: value})
+
+
+@pytest.mark.parametrize(
     ("optimize", "line"),
     [
         (0, "TensorFlow and seqio cannot be imported (TypeError: no %)"),

@@ -45,10 +45,16 @@ def check(config: DataConfig, task: str, split: str) -> Given:
     """What is given of the files of a split, if there can be such files.
 
     Raises:
-      UserError: there is no glob, or none that tells languages apart.
+      UserError: there is no such split, no glob, or none that tells languages apart.
     """
     language = names.TEXT_TASKS[task]
-    found = given(config, task).get(split, Given(split, None))
+    of_split = given(config, task)
+    if split not in of_split:
+        raise UserError(
+            f"MIXTURE_OR_TASK_NAME={task!r} has the splits {', '.join(map(repr, of_split))} and "
+            f"lacks {split!r}: name one that it has."
+        )
+    found = of_split[split]
     if not found.glob and task in names.OWN_TEXT:
         raise UserError(
             f"TEXT_FILES={None if config.text_files is None else dict(config.text_files)!r} names "
