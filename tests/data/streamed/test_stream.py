@@ -73,14 +73,14 @@ def test_restart_in_another_process(tiny, tmp_path):
 def test_restart_in_this_process_from_any_step(tiny):
     stream = train_stream(tiny)
     expected, states = [], []
-    for _ in range(50):
+    for _ in range(40):
         states.append(stream.state())
         expected += take(stream, 1)
-    assert len(set(expected)) == 50  # also: epochs are shuffled and corrupted anew
+    assert len(set(expected)) == 40  # also: epochs are shuffled and corrupted anew
     for step in (30, 1, 0):
         stream.restore(states[step])
-        assert take(stream, 20) == expected[step : step + 20]
-    assert take(train_stream(tiny), 50) == expected  # taking positions changed nothing
+        assert take(stream, 10) == expected[step : step + 10]
+    assert take(train_stream(tiny), 40) == expected  # taking positions changed nothing
 
 
 def rows_of(batch):
@@ -178,19 +178,19 @@ def test_a_position_of_other_files(tiny, tiny_state, tmp_path):
 
 
 def test_another_size_of_batch_reads_on_at_the_next_example(tiny):
-    """Through three changes, two in the middle of a block, past the end of an epoch."""
+    """Through changes behind a block and within one, past the end of an epoch."""
     shards = 2
     config = dataclasses.replace(tiny, shards=shards)
     whole = train_stream(config, range(shards))
     per_shard = [[] for _ in range(shards)]
-    for _ in range(40):
+    for _ in range(19):
         for rows, found in zip(
             np.split(np.array(rows_of(next(whole))), shards), per_shard, strict=True
         ):
             found += rows.tolist()
     seen = [[] for _ in range(shards)]
     state = None
-    for size, steps in ((4, 5), (10, 3), (2, 7), (6, 4)):
+    for size, steps in ((4, 5), (10, 3), (6, 4)):
         stream = train_stream(dataclasses.replace(config, batch_size=size), range(shards))
         if state:
             check_position(dataclasses.replace(config, batch_size=size), state[0])
@@ -203,7 +203,7 @@ def test_another_size_of_batch_reads_on_at_the_next_example(tiny):
         state = stream.state()
     for found, expected in zip(seen, per_shard, strict=True):
         assert found == expected[: len(found)]
-        assert len(found) == (20 + 30 + 14 + 24) // shards
+        assert len(found) == (20 + 30 + 24) // shards
 
 
 def test_skipped_examples_are_those_that_would_have_come(tiny):
