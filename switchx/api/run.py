@@ -126,13 +126,15 @@ class Run:
         return restore_params(self.model, directory, self.mesh, self._step, split)
 
     def check_model(self) -> None:
-        """Raises UserError where its checkpoint is of another model or vocabulary."""
+        """Raises UserError where its checkpoint is not there, or of another model or vocabulary."""
         from switchx import data
+        from switchx.training.checkpoints.reading import saved_step
         from switchx.training.checkpoints.refusals import check_model
         from switchx.training.checks import check_vocabulary
 
         config, model = self.config.data, self.config.run.model
         check_model(model, self.config.model_dir, data.vocabulary_digest(config))
+        saved_step(self.config.model_dir, self._step)
         check_vocabulary(model.vocab_size, data.vocabulary_size(config))
 
     def encode(self, text: str) -> list[int]:

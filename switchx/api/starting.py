@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from switchx import storage
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
 from switchx.training.config import CONTINUE, RunConfig
@@ -42,12 +43,23 @@ def beginning(settings: Settings) -> Beginning:
 
     if settings.start.from_run is None:
         return Beginning(settings.run)
+    _check_other(settings.start.from_run, settings.model_dir)
     record = read_start(settings.model_dir)
     if saved_steps(settings.model_dir):
         return Beginning(_from_step(settings, record.get("step", 0)))
     warm = _warm_start(settings, record)
     warm.check(settings.run)
     return Beginning(_from_step(settings, warm.first_step), warm)
+
+
+def _check_other(from_run: str, model_dir: str) -> None:
+    paths = (storage.as_path(path, "START_FROM") for path in (from_run, model_dir))
+    named, own = (path if storage.is_remote(path) else path.resolve() for path in paths)
+    if named == own:
+        raise UserError(
+            f"START_FROM={from_run!r} is MODEL_DIR itself, which goes on from its own checkpoints: "
+            "name another run's directory, or leave START_FROM out."
+        )
 
 
 def _from_step(settings: Settings, first: int) -> RunConfig:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from types import ModuleType
 
+import switchx
 from switchx.cli import environment, guard
 from switchx.cli.flags import Parser, add_common_arguments, rewrite_gin_flags
 from switchx.errors import RunError, UserError
@@ -156,6 +157,7 @@ def _overview() -> Parser:
         prog="switchx",
         description="Pretrains Switch Transformers. `switchx COMMAND --help` says more.",
     )
+    parser.add_argument("--version", action="version", version=f"switchx {switchx.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
         commands.add_parser(name, help=purpose)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import switchx
 from switchx.cli import info
 from switchx.cli.environment import prepare_devices
 from switchx.cli.main import COMMANDS, main
@@ -20,6 +21,7 @@ def test_help_imports_nothing_heavy():
     asked = [["--help"], *([name, "--help"] for name in COMMANDS)]
     code = f"""
 import sys
+import switchx
 from switchx.cli.main import main
 for argv in {asked!r}:
     try:
@@ -47,6 +49,12 @@ def test_no_arguments_show_the_commands(capsys):
     assert end.value.code == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert (end.value.code, capsys.readouterr().out) == (0, f"switchx {switchx.__version__}\n")
 
 
 SWALLOWED = """

@@ -9,7 +9,8 @@ import signal
 
 import pytest
 
-from switchx import api, data
+from switchx import api, data, evaluation
+from switchx.errors import UserError
 from switchx.settings import Request, load
 from switchx.training import TrainResult
 from switchx.training.run_reader import metric_rows
@@ -178,6 +179,14 @@ def test_ablate_shows_a_row_for_each_part(trained, command):
     for row in parts:
         loss, nats = map(float, row.split()[-2:])
         assert loss - nats == pytest.approx(last["loss"], abs=2e-4)
+
+
+def test_a_step_that_is_not_there_is_said_before_anything_is_compiled(trained, monkeypatch):
+    monkeypatch.setattr(evaluation, "evaluate", None)
+    with pytest.raises(
+        UserError, match=r"--step=3 is not in MODEL_DIR=.*checkpoints there are 2, 4"
+    ):
+        api.Run(trained.run, step=3).evaluate()
 
 
 def test_eval_reads_the_whole_split_each_example_once(trained, command):

@@ -157,6 +157,7 @@ def test_a_restart_before_the_first_save_begins_with_the_checkpoint_of_before(
             {"START_OPTIMIZER": True, "OPTIMIZER": "adafactor"},
             "was trained with OPTIMIZER='adamw', and this run with 'adafactor'",
         ),
+        ({"START_FROM": "./new/"}, "START_FROM='./new/' is MODEL_DIR itself, which goes on from"),
         ({"START_FROM": "empty"}, "START_FROM='empty' holds no checkpoint"),
         ({"START_FROM": "half"}, "START_FROM='half' holds no checkpoint"),
         ({"START_FROM": "newer"}, "START_FROM='newer': MODEL_DIR='newer' is of format 99, and"),

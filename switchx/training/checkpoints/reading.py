@@ -104,7 +104,7 @@ def saved_params(
       RunError: if what vouches for its files is damaged.
     """
     check_model(config, model_dir)
-    step = _choose(model_dir, step)
+    step = saved_step(model_dir, step)
     try:
         saved, _ = read_identity(model_dir, step)
     except ValueError as error:
@@ -113,7 +113,8 @@ def saved_params(
     return folder, saved["arrays"], step
 
 
-def _choose(model_dir: str | Path, step: int | None) -> int:
+def saved_step(model_dir: str | Path, step: int | None) -> int:
+    """The step that is asked for, or the newest; UserError where it is not there."""
     steps = saved_steps(model_dir)
     if step is None:
         return steps[-1]
