@@ -34,8 +34,9 @@ class ModelConfig:
         stack one.
       remat: what the backward pass computes again instead of keeping it: "none", "dots" (all but
         products with parameters, and what was exchanged), "full" (each block from its input).
-      scan: run identical blocks as one compiled loop, so compile time does not grow with depth.
-        Without it a step is faster: no stacks of what the backward pass needs are made.
+      scan: train identical blocks as one compiled loop, so compile time does not grow with depth.
+        Without it a step is faster: no stacks of what the backward pass needs are made. What has
+        no backward pass, evaluation and answers, is always a loop.
       switch: the switch layers; None is a dense model.
     """
 

@@ -88,7 +88,9 @@ class Stack(nnx.Module, Generic[C]):
             policy = POLICIES[self.config.remat]
             body = recomputed(body, policy=policy, looped=self.config.scan)
         numbers_N = jnp.arange(row.first_block, row.first_block + row.num_blocks, dtype=jnp.uint32)
-        (x_BLD, passed), returned_N = self._loop(
+        # Without gradients nothing is kept for a backward pass: a loop loses nothing.
+        run = jax.lax.scan if self.config.scan or noise.silent else _unrolled
+        (x_BLD, passed), returned_N = run(
             body, (x_BLD, stacks.passed), (stacks.others_N, numbers_N)
         )
         x_BLD = stacks.ended(x_BLD, passed)
@@ -150,12 +152,8 @@ class Stack(nnx.Module, Generic[C]):
             return (x_BPD, own_N), None
 
         numbers_N = jnp.arange(row.num_blocks)
-        carry, _ = self._loop(body, (x_BPD, own_N), (params_N, numbers_N, cross_N))
+        carry, _ = jax.lax.scan(body, (x_BPD, own_N), (params_N, numbers_N, cross_N))
         return carry
-
-    @property
-    def _loop(self) -> Callable:
-        return jax.lax.scan if self.config.scan else _unrolled
 
 
 def _unrolled(body: Callable, carry: Any, xs: Any) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from switchx.evaluation import Evaluator, ablation
-from switchx.model import NO_NOISE, Model, blocks
+from switchx.model import NO_NOISE, Model, blocks, stack
 from switchx.model.switch_layer import SwitchLayer
 from switchx.sharding import make_mesh
 from switchx.training.adapting import named
@@ -66,13 +66,13 @@ def loss_keeping(run):
 
     A function of parameters and one number a sublayer, 1 or 0, in the order of SUBLAYERS.
     """
-    unrolled = Model.of(dataclasses.replace(run.model, scan=False))
-    objective = Pretraining.of(run, unrolled)
+    objective = Pretraining.of(run, Model.of(run.model))
 
     @jax.jit
     def sums(params, kept_K, batch):
         step = iter(kept_K)
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(jax.lax, "scan", stack._unrolled)
             patch.setattr(
                 blocks, "_residual", lambda _, x_BLD, h_BLD, __: x_BLD + h_BLD * next(step)
             )
@@ -117,7 +117,7 @@ def test_without_an_expert_its_tokens_pass_by_the_residual(run, params, evaluate
     assert [[part.name for part in layer][5] for layer in layers] == [
         f"{name} expert 5" for name in ("encoder 1", "encoder 3", "decoder 1")
     ]
-    objective = Pretraining.of(run, Model.of(dataclasses.replace(run.model, scan=False)))
+    objective = Pretraining.of(run, Model.of(run.model))
     answered, turn = SwitchLayer.__call__, itertools.count()
 
     def without(layer, x_BLD, mask_BL, grouping, noise):
@@ -126,6 +126,7 @@ def test_without_an_expert_its_tokens_pass_by_the_residual(run, params, evaluate
         gone_BL1 = (routed.record.assignment.expert_GSJ == 5).reshape(*mask_BL.shape, 1)
         return jnp.where(gone_BL1 & (next(turn) == 1), 0.0, y_BLD), routed  # of encoder 3 alone
 
+    monkeypatch.setattr(jax.lax, "scan", stack._unrolled)
     monkeypatch.setattr(SwitchLayer, "__call__", without)
 
     @jax.jit

@@ -215,6 +215,24 @@ def test_scan_and_remat_change_nothing(scanned, changes):
     )
 
 
+def test_blocks_run_one_after_another_where_they_train_alone():
+    config = dataclasses.replace(BY_ROW, num_layers=3, scan=False)
+    model, inputs = Model.of(config), random_inputs(batch=BATCH)
+
+    def loops(keys):
+        """Over three blocks."""
+
+        def logits(params):
+            return model.bind(params)(*inputs, keys).logits_BLV
+
+        traced = jax.make_jaxpr(logits)(model.shapes)
+        own = (eqn.params for eqn in traced.eqns if eqn.primitive.name == "scan")
+        return sum(params["length"] == 3 for params in own)
+
+    assert loops(noise(BATCH)) == 0
+    assert loops(NO_NOISE) == 2
+
+
 def test_the_forms_of_tpus_change_nothing(scanned, monkeypatch):
     """What they keep for the backward pass, and compute again in it, on a CPU."""
     for module in (experts, layers, remat, router, slots, whole):
