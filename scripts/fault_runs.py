@@ -32,7 +32,7 @@ from switchx import storage
 from switchx.training.checkpoints.identity import is_whole
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 40, 10, 5
+STEPS, EVAL_PERIOD, CHECKPOINT_PERIOD = 20, 10, 5
 FLAGS = [
     "--cpu_devices=1",
     "--gin.ModelConfig.d_model=32",

@@ -10,6 +10,8 @@ from switchx import Run, storage
 from switchx.planning import saved
 from tests.interop.t5x_files import checkpoint_arrays, target_arrays, write_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 ODD = "a b/ü#50%41 [1]"
 LINES = "".join(f"{json.dumps({'text': f'line {n} says that __ is seven'})}\n" for n in range(3))
 RUN = (

@@ -12,6 +12,8 @@ from switchx.training.adapting import named
 from switchx.training.run_reader import metric_rows
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture
 def flags(trained, tmp_path):

@@ -23,6 +23,8 @@ from switchx.reports import inspection_words as words
 from tests.helpers import switch_config
 from tests.reports import browser
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 HOSTILE = "<script>document.title = 'ran'</script><img src=x onerror=\"document.title = 'ran'\">"
 
 

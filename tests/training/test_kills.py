@@ -93,9 +93,8 @@ def test_asked_to_stop(tmp_path, undisturbed, flags):
     for phase, number in (
         ("compile", signal.SIGINT),
         ("step", signal.SIGTERM),
-        ("step", signal.SIGHUP),
-        ("save", signal.SIGINT),
-        ("evaluation", signal.SIGTERM),
+        ("save", signal.SIGHUP),
+        ("evaluation", signal.SIGINT),
     ):
         attempt = Attempt(tmp_path / "run", *flags)
         wait_for(phase, attempt)
@@ -213,7 +212,7 @@ def test_files_that_cannot_grow_end_the_run(tmp_path, undisturbed, flags):
     First the metrics cannot grow, then a checkpoint cannot be saved.
     """
     for kilobytes, period, said in (
-        (30, 1000, " cannot be written (File too large)"),
+        (12, 1000, " cannot be written (File too large)"),
         (200, fault_runs.CHECKPOINT_PERIOD, ": A checkpoint could not be saved in MODEL_DIR="),
     ):
         run = fault_runs.command(tmp_path / "run", *flags, f"--gin.CHECKPOINT_PERIOD={period}")

@@ -16,6 +16,8 @@ from switchx.errors import UserError
 
 from ..conftest import digest, docs_config
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 TEXTS = [f"number {i} is followed by number {i + 1}" for i in range(7)]
 LENGTHS = {"inputs": 64, "targets": 64}
 
