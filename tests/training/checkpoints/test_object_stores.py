@@ -55,6 +55,15 @@ def states(setup, tmp_path_factory):
     ]
 
 
+@pytest.fixture(scope="module")
+def of_two(setup, states, tmp_path_factory):
+    """The files of a run on this machine that saved the first two."""
+    folder = tmp_path_factory.mktemp("two")
+    save(folder, setup, states[:2])
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """No pauses between tries, of ours, TensorStore's and gcsfs's."""
@@ -138,10 +147,10 @@ def wait_until_quiet(store):
 
 
 @pytest.mark.parametrize("moment", range(2, 65, 12))
-def test_killed_at_any_moment_of_a_save(gs, setup, states, moment):
+def test_killed_at_any_moment_of_a_save(gs, setup, states, of_two, moment):
     """So many changes of objects arrive of what a process does, and none of the later ones."""
     root, changes = gs.folder(), itertools.count(1)
-    save(root, setup, states[:2])
+    upload(of_two, root)
 
     def choose(method, path):
         dead = next(changes) > moment if method in ("POST", "DELETE") else False
@@ -189,11 +198,9 @@ def test_damage_to_an_object_is_noticed(gs, setup, states, capfd):
     assert {name.split("-")[0] for name in aside} == {"2"}
 
 
-def test_a_run_is_copied_to_a_bucket_and_back(store, setup, states, tmp_path):
-    save(tmp_path / "there", setup, states[:2])
+def test_a_run_is_copied_to_a_bucket_and_back(store, setup, states, of_two, tmp_path):
     root = store.folder()
-    files = [path for path in (tmp_path / "there").rglob("*") if path.is_file()]
-    upload({str(p.relative_to(tmp_path / "there")): p.read_bytes() for p in files}, root)
+    upload(of_two, root)
     assert_is(restored(root, setup), states[1])
     save(root, setup, states[2:3])
     for name, content in objects(root).items():
