@@ -111,14 +111,14 @@ def test_an_export_and_an_import_of_it(command, run, trained, gs, tmp_path):
 
 def test_t5x_and_upcycling_in_buckets(command, gs, tmp_path):
     """The checkpoint's arrays are read by TensorStore, from the bucket itself."""
-    write_checkpoint(tmp_path / "t5x", checkpoint_arrays(target_arrays(sparse=(), V=360)))
+    write_checkpoint(tmp_path / "t5x", checkpoint_arrays(target_arrays(sparse=(), V=360, L=1)))
     source = upload(tmp_path / "t5x", f"{gs.folder()}/{ODD}/checkpoint_10")
     dense, sparse = (f"{gs.folder()}/{name}" for name in ("dense", "sparse"))
     for place, at in ((source, dense), (tmp_path / "t5x", tmp_path / "dense")):
         made = command("import", "--from=t5x", f"--input={place}", f"--model_dir={at}", *RUN)
         assert made.status == 0, made.err
     assert params(dense) == params(tmp_path / "dense")
-    flags = ("--gin.NUM_EXPERTS=4", "--gin.SwitchConfig.every=2")
+    flags = ("--gin.NUM_EXPERTS=4", "--gin.SwitchConfig.every=1")
     made = command("upcycle", f"--from_dir={dense}", f"--model_dir={sparse}", *flags)
     assert made.status == 0, made.err
     table = "params/embedding/table_VD"
