@@ -16,8 +16,6 @@ from switchx.interop.new_run import bring_vocabulary
 from switchx.training.checkpoints.identity import newest_identity
 from tests.interop.peers import torch, transformers
 
-pytestmark = pytest.mark.usefixtures("one_device")
-
 ROOM = "--gin.EVAL_CAPACITY_FACTOR=8"  # for all tokens, as in transformers
 
 FOLD = "--fold_gates"
