@@ -87,11 +87,9 @@ def meshes(model: str, topology: Topology) -> list[dict[str, Any]]:
     chips = topology.num_chips
     if model.startswith("t5"):
         return [{"MESH_DATA": chips}, {"MESH_DATA": chips, "FULLY_SHARDED": True}]
-    wide, narrow = min(chips, 128), 16
-    return [
-        GROUPS | {"MESH_EXPERT": wide, "MESH_DATA": chips // wide},
-        GROUPS | {"MESH_EXPERT": narrow, "MESH_DATA": chips // narrow, "FULLY_SHARDED": True},
-    ]
+    experts = min(chips, 128)
+    wide = GROUPS | {"MESH_EXPERT": experts, "MESH_DATA": chips // experts}
+    return [wide, wide | {"FULLY_SHARDED": True}]
 
 
 def counted(case: dict, folder: Path) -> dict:

@@ -39,7 +39,9 @@ def _for_activations(run: RunConfig, mesh: Mesh, held: Memory) -> Iterator[str]:
 
 def _for_state(run: RunConfig, mesh: Mesh) -> Iterator[str]:
     sizes: dict[str, Any] = dict(mesh.shape)
-    if sizes["data"] > 1 and not run.mesh.fully_sharded:
+    split = dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, fully_sharded=True))
+    copies = sizes["data"] * sizes["expert"]
+    if copies > 1 and not run.mesh.fully_sharded and _accepted(split, mesh):
         yield "FULLY_SHARDED=True"
     widths, experts, model = run.model.expert_widths, 2 * sizes["expert"], 2 * sizes["model"]
     divides = {

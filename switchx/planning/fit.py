@@ -136,7 +136,7 @@ def _meshes(run: RunConfig, topology: Topology) -> Iterator[MeshConfig]:
             if model > MOST_MODEL_SHARDS:
                 continue
             data = rest // expert // model
-            for fully_sharded in (False, True) if data > 1 else (False,):
+            for fully_sharded in (False, True) if data * expert > 1 else (False,):
                 yield MeshConfig(data, expert, model, replicas, fully_sharded)
 
 

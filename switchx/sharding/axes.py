@@ -21,10 +21,6 @@ LOGICAL_AXES: dict[str, tuple[str, ...] | str | None] = {
     "buckets": None,
 }
 
-# Of parameters and optimizer state where these are fully sharded. Every matrix has one `embed`
-# dimension, and each use gathers it again, over the fast network only.
-FULLY_SHARDED_AXES = {**LOGICAL_AXES, "embed": "data"}
-
 
 def spec(*axes: str | None) -> PartitionSpec:
     """The partition of an array whose dimensions carry these logical names (None: replicated)."""
@@ -32,9 +28,17 @@ def spec(*axes: str | None) -> PartitionSpec:
 
 
 def state_spec(axes: tuple[str | None, ...], fully_sharded: bool) -> PartitionSpec:
-    """The partition of a parameter or of optimizer state of these logical names."""
-    table = FULLY_SHARDED_AXES if fully_sharded else LOGICAL_AXES
-    return PartitionSpec(*(None if axis is None else table[axis] for axis in axes))
+    """The partition of a parameter or of optimizer state of these logical names.
+
+    Fully sharded, its `embed` dimension, of which every matrix has one, is split over all devices
+    of the fast network that would have copies; each use gathers it again.
+    """
+    whole = spec(*axes)
+    if not fully_sharded:
+        return whole
+    copies = "data" if "expert" in axes else ("data", "expert")
+    split = (copies if axis == "embed" else over for axis, over in zip(axes, whole, strict=True))
+    return PartitionSpec(*split)
 
 
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
@@ -49,7 +53,7 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def gathered(x: jax.Array, axes: tuple[str | None, ...]) -> jax.Array:
-    """A parameter to compute with: whole along `data`, over which it may be split at rest.
+    """A parameter to compute with: whole along `embed`, which may be split at rest.
 
     Left to itself the compiler gathers some of them piece by piece within their products, and
     tokens in place of others. Only the value is pinned: the gradient goes where the parameter is.

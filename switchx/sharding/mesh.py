@@ -33,8 +33,9 @@ class MeshConfig:
       model: shards of heads, d_ff and vocabulary (macro MESH_MODEL).
       replica: copies of all of these over a slower network, as many or a multiple of the slices;
         only gradients pass between them (macro MESH_REPLICA).
-      fully_sharded: whether parameters and optimizer state are split over `data` too, and gathered
-        where they are used: less memory, more traffic, the same numbers (macro FULLY_SHARDED).
+      fully_sharded: whether parameters and optimizer state are split over `data` too, those that
+        are no experts' over `expert` as well, and gathered where they are used: less memory, more
+        traffic, the same numbers (macro FULLY_SHARDED).
     """
 
     data: int = -1
@@ -140,7 +141,8 @@ def mesh_table(mesh: Mesh, fully_sharded: bool) -> list[str]:
     carries = {
         "replica": "the batch, over the slower network",
         "data": "the batch" + ("; parameters and optimizer state" if fully_sharded else ""),
-        "expert": "experts; the batch outside expert layers",
+        "expert": "experts; the batch outside expert layers"
+        + ("; parameters and optimizer state there" if fully_sharded else ""),
         "model": "heads, d_ff and vocabulary",
     }
     hosts = len({device.process_index for device in mesh.devices.flat})

@@ -42,8 +42,9 @@ def _check_model(run: RunConfig, mesh: Mesh) -> None:
         if pools := model.switch.ragged_pools:
             _divides("RAGGED_POOLS", pools, "MESH_EXPERT", mesh.shape["expert"])
     if run.mesh.fully_sharded:
-        by = "MESH_DATA (FULLY_SHARDED splits every matrix along d_model)"
-        _divides("ModelConfig.d_model", model.d_model, by, mesh.shape["data"])
+        by = "MESH_DATA x MESH_EXPERT (FULLY_SHARDED splits every matrix along d_model)"
+        copies = mesh.shape["data"] * mesh.shape["expert"]
+        _divides("ModelConfig.d_model", model.d_model, by, copies)
     _check_batch(run, run.batch, mesh, run.trainer.microbatches, "BATCH_SIZE")
     _check_batch(run, run.eval_batch, mesh, 1, "EVAL_BATCH_SIZE")
 

@@ -110,21 +110,29 @@ def test_the_papers_layouts(layout):
 
 
 def test_fully_sharded_parameters():
-    """Gathered for each pass, their gradients summed, all within a replica; between replicas
-
-    each device sums its part.
+    """Gathered where they are used, their gradients summed, all within a replica; between replicas
+    each device sums its part. Experts', which lie over `expert` anyway, over `data` alone.
     """
-    planned = setup(MeshConfig(data=4, replica=2, fully_sharded=True))
-    sizes = parameters(planned)
-    split = sizes["matrix"] + sizes["table"]
-    whole = 2 * sizes["table"] + sizes["norm"] + biases(planned.mesh.shape)
+    planned = setup(MeshConfig(replica=2, data=2, expert=2, fully_sharded=True), {})
+    sizes, rows = parameters(planned), BATCH // 8
+    everywhere, split = ("replica", "data", "expert"), sizes["matrix"] + sizes["table"]
+    slots = rows * E * sum(int(1.25 * length / E) for length in (INPUTS, TARGETS)) * D * FLOAT
+    # For each pass, but once routers' kernels, D x E in both layers, experts' matrices, which are
+    # kept, and the table: the logits are the last thing in the forward pass.
+    dense = 2 * (sizes["matrix"] + sizes["norm"]) + sizes["table"] - 2 * D * E * FLOAT
+    # Adafactor's means over d_model, of d_ff numbers for each expert's gradient and matrix.
+    means = sizes["expert"] // D
     compare(
         planned,
         {
-            # The table is kept from the forward pass: the logits are the last thing there.
-            ("all-gather", ("data",)): 2 * (sizes["matrix"] + sizes["norm"]) + sizes["table"],
-            ("all-reduce", ("data",)): split,
-            ("all-reduce", ("replica",)): split // 4,
-            ("all-reduce", ("replica", "data")): whole,
+            ("all-gather", ("data", "expert")): dense,
+            ("all-gather", ("data",)): sizes["expert"],
+            ("all-to-all", ("expert",)): 4 * slots,
+            ("all-reduce", ("data", "expert")): split,
+            ("all-reduce", ("data",)): sizes["expert"] + means,
+            ("all-reduce", ("replica",)): split // 4 + sizes["expert"] // 2,
+            ("all-reduce", everywhere): 2 * sizes["table"]
+            + sizes["norm"]
+            + biases(planned.mesh.shape),
         },
     )

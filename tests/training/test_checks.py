@@ -74,6 +74,12 @@ def test_widths_that_do_not_divide():
     assert "2 experts of d_ff 20: their d_ff must be a multiple of MESH_MODEL=8" in refusal(run)
 
 
+def test_a_width_that_cannot_be_split():
+    mesh = MeshConfig(2, 4, 1, fully_sharded=True)
+    said = refusal(run_config(mesh=mesh, d_model=132))
+    assert "d_model=132 must be a multiple of MESH_DATA x MESH_EXPERT (FULLY_SHARDED" in said
+
+
 def test_an_expert_axis_without_experts():
     run = run_config(mesh=MeshConfig(1, 8, 1), switch=None)
     assert "no experts" in refusal(run)

@@ -30,7 +30,7 @@ def restore_params(
 
     Args:
       step: which one; None is the newest.
-      fully_sharded: whether they are split over `data` too, as in training.
+      fully_sharded: whether they are split over `data` and `expert` too, as in training.
 
     Raises:
       UserError: if there is none, or it is of another model.
