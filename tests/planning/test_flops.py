@@ -3,14 +3,15 @@
 import math
 import re
 
+import jax
 import pytest
 
 from switchx.model.counts import forward_flops
+from switchx.model.dispatch import sorted_product
 from switchx.planning.flops import count_flops
 from switchx.planning.hlo import Program
 from switchx.planning.products import Counter
 from switchx.sharding import MeshConfig
-from switchx.training.step import trace_train_step
 from tests.planning.helpers import BATCH, INPUTS, TARGETS, D, E, F, H, K, compiled_text, setup
 
 INNER = H * K
@@ -179,10 +180,23 @@ def test_slots_that_are_packed():
     assert flops.waste["other"] == attention(2) + 2 * ROUTING
 
 
-def test_a_platform_counts_its_own_products():
+def test_a_platform_counts_its_own_products(monkeypatch):
     """A GPU multiplies sorted rows in one kernel, which does not fill up an expert's last block."""
-    planned = setup(switch=dict(dispatcher="ragged"))
-    traced = trace_train_step(planned).jaxpr
-    on_cpu = Counter("cpu", whole_blocks=False).count(traced)
-    assert Counter("cuda", whole_blocks=True).count(traced) == on_cpu
-    assert Counter("tpu", whole_blocks=True).count(traced) > on_cpu
+    share = 40
+    arrays = [jax.ShapeDtypeStruct(of, "float32") for of in ((E * share, D), (E, D, F))]
+    sizes = jax.ShapeDtypeStruct((E,), "int32")
+
+    def counted(platform, whole_blocks):
+        monkeypatch.setattr(sorted_product, "platform", lambda: platform)
+
+        def run(x_RD, kernel_EDF, size_E):
+            product = lambda *both: sorted_product.sorted_product(*both, size_E, share)  # noqa: E731
+            y_RF, back = jax.vjp(product, x_RD, kernel_EDF)
+            return y_RF, *back(y_RF)
+
+        return Counter(platform, whole_blocks).count(jax.make_jaxpr(run)(*arrays, sizes))
+
+    assert counted("cpu", whole_blocks=False) == 3 * 2 * E * share * D * F
+    assert counted("gpu", whole_blocks=True) == 3 * 2 * E * share * D * F
+    assert counted("cpu", whole_blocks=True) == 3 * 2 * E * 64 * D * F
+    assert counted("tpu", whole_blocks=True) == 3 * 2 * E * 512 * D * F

@@ -9,11 +9,11 @@ import jax
 from switchx.model import bilinear
 from switchx.model.activations import relu
 from switchx.model.dispatch.sorted_blocks import XlaLoops, scope_of
-from switchx.model.dispatch.sorted_triton import TritonTiles
 from switchx.model.dispatch.stacked import Kernel, Stacked
 from switchx.model.product import precision_in_force
 from switchx.model.remat import kept
 from switchx.model.tpu import from_v5_on
+from switchx.sharding import platform
 
 # Rows that are multiplied at a time on a TPU that has no room for tiles. Fewer waste less where an
 # expert's rows end, more run nearer to the rate of the matrix unit.
@@ -37,15 +37,10 @@ def sorted_product(x_RD: jax.Array, kernel_EDF: Kernel, size_E: jax.Array, share
 
         tiles = sorted_mosaic.MosaicTiles(share, precision)
         return sorted_network.TileProduct(tiles)(x_RD, kernel_EDF, size_E)
-    return jax.lax.platform_dependent(
-        x_RD,
-        kernel_EDF,
-        size_E,
-        cpu=functools.partial(product, XlaLoops(cpu_block(share), share, precision)),
-        tpu=functools.partial(product, _on_tpus(x_RD, kernel_EDF, share, precision)),
-        cuda=functools.partial(product, TritonTiles(share, precision)),
-        default=functools.partial(_ragged_dot, share),
-    )
+    form = _form(x_RD, kernel_EDF, share, precision)
+    if form is None:
+        return _ragged_dot(share, x_RD, kernel_EDF, size_E)
+    return product(form, x_RD, kernel_EDF, size_E)
 
 
 def _ragged_dot(share: int, x_RD: jax.Array, kernel_EDF: jax.Array, size_E: jax.Array) -> jax.Array:
@@ -71,8 +66,19 @@ def sorted_relu_network(
     return sorted_product(h_RF, wo_EFD, size_E, share)
 
 
-def _on_tpus(x_RD: jax.Array, kernel_EDF: jax.Array, share: int, precision: str | None) -> "Form":
-    """Kernels, in a third of the cycles of XLA's loops and less (docs/speed.md), where they fit."""
+def _form(
+    x_RD: jax.Array, kernel_EDF: jax.Array, share: int, precision: str | None
+) -> "Form | None":
+    """The platform's. On TPUs kernels, in a third of the cycles of XLA's loops and less
+    (docs/speed.md), where they fit."""
+    if platform() == "cpu":
+        return XlaLoops(cpu_block(share), share, precision)
+    if platform() == "gpu":
+        from switchx.model.dispatch.sorted_triton import TritonTiles
+
+        return TritonTiles(share, precision)
+    if platform() != "tpu":
+        return None
     if from_v5_on():
         from switchx.model.dispatch import sorted_mosaic
 
