@@ -22,3 +22,9 @@ def command(
         return Outcome(status, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def nothing_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run shows at its end `trained` has; the program that fills blanks is a third of it."""
+    monkeypatch.setattr("switchx.reports.results.show", lambda *_: "")

@@ -7,7 +7,7 @@ import pytest
 from switchx.cli.main import main
 from switchx.training.run_reader import metric_rows
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "nothing_shown")
 
 TASKS = ["own_branching", "own_shouting"]
 SMALL = [

@@ -92,6 +92,7 @@ def test_the_saved_configuration_is_the_run(trained, monkeypatch):
     assert saved.resolved == (trained.run / "config.gin").read_text()
 
 
+@pytest.mark.usefixtures("nothing_shown")
 def test_a_copied_run_goes_on_in_the_copy(trained, copy, command):
     before = (trained.run / "metrics.jsonl").read_bytes()
     outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.TRAIN_STEPS=6")
@@ -131,6 +132,7 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(copy, command, flags, 
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}.items() >= before.items()
 
 
+@pytest.mark.usefixtures("nothing_shown")
 def test_another_batch_size_and_then_other_data(copy, command):
     def train(steps, *flags):
         flags = (f"--gin.TRAIN_STEPS={steps}", "--gin.EVAL_BATCH_SIZE=8", *flags)

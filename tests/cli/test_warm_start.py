@@ -12,7 +12,7 @@ from switchx.training.adapting import named
 from switchx.training.run_reader import metric_rows
 from tests.conftest import SMALL
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "nothing_shown")
 
 
 @pytest.fixture

@@ -196,8 +196,9 @@ def loss_and_gradients(config, params, dtype="float32"):
 
 @pytest.fixture(scope="module")
 def scanned():
-    """Two blocks of a dense layer and one with experts."""
+    """Blocks of a dense layer and one with experts, two in the encoder and one in the decoder."""
     config = dataclasses.replace(with_switch(BY_ROW, every=2), num_layers=4, dropout_rate=0.1)
+    config = dataclasses.replace(config, num_decoder_layers=2)
     return config, loss_and_gradients(config, init(config))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jax._src import compiler
 
 from switchx import hosts
+from switchx.cli import environment
 from switchx.errors import RunError, UserError
 from switchx.hosts.job import Job
 from switchx.sharding import MeshConfig
@@ -74,6 +75,7 @@ def main(model_dir, address, count, index, options="{}"):
 
 
 if __name__ == "__main__":
+    environment.collect_garbage_less()
     keep_compiled()
     try:
         status = main(*sys.argv[1:])

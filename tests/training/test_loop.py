@@ -42,10 +42,15 @@ class Failing:
         raise ValueError("no room\nfor more")
 
 
+def noisy_run(**changes):
+    """With dropout, which a run that goes on must draw as it would have."""
+    return run_config(dropout_rate=0.1, **changes)
+
+
 def go(directory, stream=Stream, own=(), **changes):
     facts = RunFacts(str(directory), layer_names=["encoder 1", "decoder 1"])
     with Writers(facts, ["tensorboard"], own) as writers:
-        run = run_config(**changes)
+        run = noisy_run(**changes)
         return train(run, str(directory), feed(stream), "# none\n", writers=writers)
 
 
@@ -118,7 +123,7 @@ def test_a_checkpoint_holds_the_items_that_the_document_lists(undisturbed):
 
 def test_evaluation_of_the_checkpoint_equals_the_runs_own(undisturbed):
     directory, result = undisturbed
-    values = evaluate(run_config(), str(directory), eval_batches)
+    values = evaluate(noisy_run(), str(directory), eval_batches)
     assert values["step"] == 6
     assert values["loss"] == result.validation["loss"]
 
@@ -129,7 +134,7 @@ def test_train_then_resume_is_bitwise_the_same_beside_a_writer_that_fails(
     go(tmp_path, own=[Failing()], train_steps=4)
     assert capfd.readouterr().err.count("writer Failing is off, and the run goes on (Value") == 1
     go(tmp_path)
-    assert_same_end(tmp_path, undisturbed[0], run_config())
+    assert_same_end(tmp_path, undisturbed[0], noisy_run())
 
 
 @pytest.mark.parametrize("changes", [{}, {"learning_rate": 0.5}], ids=["again", "another rate"])
@@ -138,7 +143,7 @@ def test_a_finished_run_started_again_is_left_as_it_is(changes, undisturbed, mon
     directory, result = undisturbed
     before = {p: p.read_bytes() for p in directory.rglob("*") if p.is_file() and p.name != ".lock"}
     monkeypatch.setattr(run, "compile_train_step", None)
-    again = train(run_config(**changes), str(directory), feed(), "# another config\n")
+    again = train(noisy_run(**changes), str(directory), feed(), "# another config\n")
     assert (again.step, again.first_step, again.stopped_by) == (6, 6, None)
     assert again.validation == pytest.approx(result.validation, rel=1e-7)
     np.testing.assert_allclose(again.load, result.load, rtol=1e-7)
@@ -166,7 +171,7 @@ def test_another_models_directory_is_refused_and_left_alone(undisturbed):
     with pytest.raises(UserError, match=r"OPTIMIZER=.adamw. is not what"):
         go(directory, name="adamw")
     with pytest.raises(UserError, match="VOCABULARY does not match"):
-        train(run_config(), str(directory), feed(vocabulary="v2"))
+        train(noisy_run(), str(directory), feed(vocabulary="v2"))
     assert written(directory) == before
 
 
@@ -188,12 +193,12 @@ def test_an_optimizer_with_other_arrays_is_refused_not_taken_for_damage(undistur
 
 def test_a_checkpoint_restores_onto_another_mesh(undisturbed):
     directory, _ = undisturbed
-    run = run_config(mesh=MeshConfig(2, 2, 2))
+    run = noisy_run(mesh=MeshConfig(2, 2, 2))
     found = restored(directory, Setup.of(run, make_mesh(run.mesh)))
     jax.tree.map(
         np.testing.assert_array_equal,
         jax.device_get(found.state.params),
-        params_of(directory, run_config()),
+        params_of(directory, noisy_run()),
     )
     assert found.positions == {0: b"6"}
     wi_NEDF = found.state.params["encoder"]["blocks"]["layer_0"]["feed_forward"]["switch"][
