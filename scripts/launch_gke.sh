@@ -42,7 +42,7 @@
 # delete    the cluster; xpk asks first. The bucket stays
 set -euo pipefail
 # shellcheck source=scripts/launch_common.sh
-source "$(dirname "$0")/launch_common.sh"
+source "$(dirname "$(readlink -f "$0" 2>/dev/null || echo "$0")")/launch_common.sh"
 
 cluster="" project="" zone="" topology="" num_slices=1 spot="" on_demand="" reservation="" bucket="" name=""
 docker_image="" base_docker_image="" max_restarts=50 save_seconds=600

@@ -19,7 +19,7 @@
 #   --dry_run          print the commands, run nothing
 set -euo pipefail
 # shellcheck source=scripts/launch_common.sh
-source "$(dirname "$0")/launch_common.sh"
+source "$(dirname "$(readlink -f "$0" 2>/dev/null || echo "$0")")/launch_common.sh"
 
 processes="" workers="" cpu_devices="" port="" grace=60 switchx="$repository/.venv/bin/switchx"
 pids=() readers=() pipes="" status="" deadline=""

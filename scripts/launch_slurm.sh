@@ -42,7 +42,7 @@
 #   --job=NUMBER
 set -euo pipefail
 # shellcheck source=scripts/launch_common.sh
-source "$(dirname "$0")/launch_common.sh"
+source "$(dirname "$(readlink -f "$0" 2>/dev/null || echo "$0")")/launch_common.sh"
 
 log_dir=logs nodes=1 gpus_per_node="" time="" save_seconds=600 name=switchx partition="" account=""
 switchx="$repository/.venv/bin/switchx" job="" lines=50 follow=""

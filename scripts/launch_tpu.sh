@@ -46,7 +46,7 @@
 # delete       the slice and its disks; gcloud asks first. The bucket stays
 set -euo pipefail
 # shellcheck source=scripts/launch_common.sh
-source "$(dirname "$0")/launch_common.sh"
+source "$(dirname "$(readlink -f "$0" 2>/dev/null || echo "$0")")/launch_common.sh"
 
 name="" project="" zone="" topology="" spot="" reserved="" runtime_version="" poll=30 bucket="" ref=HEAD
 worker=all lines=20 follow="" signal=TERM timeout=900 logdir="" port=6006

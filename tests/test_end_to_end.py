@@ -71,4 +71,4 @@ def test_infer_needs_the_run_directory_alone(trained):
     assert result.returncode == 0, result.stderr
     answer = json.loads(result.stdout)
     assert (answer["text"], answer["id"], len(answer["blanks"])) == (line["text"], 7, 2)
-    assert result.stderr == "1 lines, checkpoint of step 4, greedy, 8 at a time\n"
+    assert result.stderr == "1 line, checkpoint of step 4, greedy, 8 at a time\n"

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchx import storage
@@ -43,23 +44,50 @@ def beginning(settings: Settings) -> Beginning:
 
     if settings.start.from_run is None:
         return Beginning(settings.run)
-    _check_other(settings.start.from_run, settings.model_dir)
+    check_other(settings.start.from_run, settings.model_dir, "START_FROM")
     record = read_start(settings.model_dir)
     if saved_steps(settings.model_dir):
+        _check_begun(settings, record)
         return Beginning(_from_step(settings, record.get("step", 0)))
     warm = _warm_start(settings, record)
     warm.check(settings.run)
     return Beginning(_from_step(settings, warm.first_step), warm)
 
 
-def _check_other(from_run: str, model_dir: str) -> None:
-    paths = (storage.as_path(path, "START_FROM") for path in (from_run, model_dir))
-    named, own = (path if storage.is_remote(path) else path.resolve() for path in paths)
-    if named == own:
+def check_other(named: str, model_dir: str, setting: str) -> None:
+    """Raises UserError where a setting that is to name another run names this one."""
+    from switchx.training.checkpoints.choosing import run_and_step
+
+    if run_and_step(_place(named, setting))[0] == _place(model_dir, "MODEL_DIR"):
         raise UserError(
-            f"START_FROM={from_run!r} is MODEL_DIR itself, which goes on from its own checkpoints: "
-            "name another run's directory, or leave START_FROM out."
+            f"{setting}={named!r} is of MODEL_DIR itself, which goes on from its own checkpoints: "
+            f"name another run's directory, or leave {setting} out."
         )
+
+
+def _place(path: str, setting: str) -> Path:
+    found = storage.as_path(path, setting)
+    return found if storage.is_remote(found) else found.resolve()
+
+
+def _check_begun(settings: Settings, record: dict[str, Any]) -> None:
+    """Raises UserError where a run that goes on began otherwise than START_FROM says.
+
+    A command that made a run left its source's settings there, START_FROM with them: as it is.
+    """
+    named, began = settings.start.from_run, str(record.get("path"))
+    assert named is not None
+    if record.get("from") == "fresh":
+        has, way_out = "began with new parameters", "leave START_FROM out"
+    elif record.get("from") == "run" and _place(named, "START_FROM") != _place(began, "START_FROM"):
+        has = f"began with {began!r}"
+        way_out = "set that, which need no longer be there, or leave START_FROM out"
+    else:
+        return
+    raise UserError(
+        f"START_FROM={named!r} does nothing: the run in MODEL_DIR={settings.model_dir!r} {has}, "
+        f"and goes on from its own checkpoints: {way_out}, or choose another MODEL_DIR."
+    )
 
 
 def _from_step(settings: Settings, first: int) -> RunConfig:

@@ -11,7 +11,7 @@ from switchx import data, storage
 from switchx.api.given import configured, listed
 from switchx.api.run import Run
 from switchx.api.scoring import check_scores, scorer, task_batches
-from switchx.api.starting import Beginning, beginning
+from switchx.api.starting import Beginning, beginning, check_other
 from switchx.api.teaching import taught
 from switchx.settings import Settings, changed_settings, check_fits, check_idle_of_teacher
 from switchx.writers import RunFacts, Writer, Writers, check_installed, check_writer
@@ -92,6 +92,8 @@ def train_run(
     check_fits(settings)
     check_idle_of_teacher(settings)
     data.check_settings(settings.data)
+    if settings.objective.teacher is not None:
+        check_other(settings.objective.teacher, settings.model_dir, "TEACHER")
     settings = dataclasses.replace(settings, run=taught(settings))
     begins = beginning(settings)
     steps = _profile_steps(settings, begins.run.trainer.train_steps, profile_steps)

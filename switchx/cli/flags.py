@@ -23,6 +23,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
+        no_number = re.fullmatch("argument (.*): invalid (int|float) value: (.*)", message)
+        if no_number is not None:
+            flag, kind, value = no_number.groups()
+            number = "a whole number" if kind == "int" else "a number"
+            raise UserError(f"{flag}={value} must be {number}.")
         raise UserError(f"{message[:1].upper()}{message[1:]} (see `{self.prog} --help`).")
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]

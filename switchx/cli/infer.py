@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from switchx.cli.flags import load_run
-from switchx.terminal import tracked
+from switchx.terminal import counted, tracked
 
 DESCRIPTION = """\
 Reads lines of text, or JSON lines, a JSON array or Parquet with a "text" in each record, plain or
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     tokens = lines.encode_rows(rows, run.encode)
     with lines.writing(args.output) as output:
         print(
-            f"{len(rows)} lines, checkpoint of step {run.step}, {decoding.method}, "
+            f"{counted(len(rows), 'line')}, checkpoint of step {run.step}, {decoding.method}, "
             f"{decoding.batch_size} at a time",
             file=sys.stderr,
         )

@@ -49,7 +49,8 @@ def _row(file: files.Records, record: files.Record) -> Row:
         there = f" (its fields are {', '.join(map(repr, row))})" if row else ""
         raise UserError(
             f'{file.format.unit} {record.number} of --input has no "text" that can be read{there}: '
-            'give lines of text, or JSON objects such as {"text": "Return the __ of the list."}.'
+            "give lines of text alone, or JSON objects alone, such as "
+            '{"text": "Return the __ of the list."}.'
         )
     encoded = json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace")
     whole: Row = json.loads(encoded, parse_constant=lambda _: None)  # no JSON has a NaN

@@ -63,6 +63,11 @@ class Reader:
         if storage.is_remote(path):
             raise UserError(f"{wanted_by} was not found: see that its bucket and name are right.")
         places = " or ".join(map(str, dict.fromkeys(self._folders(beside))))
+        if any(os.path.isdir(_below(folder, path)) for folder in self._folders(beside)):
+            raise UserError(
+                f"{wanted_by} is a folder: name a file in it, of a run's directory "
+                f"{os.path.join(name, 'config.gin')!r}."
+            )
         where = "" if path.is_absolute() else f" in {places}"
         raise UserError(f"{wanted_by} was not found{where}{_near_file(name)}.")
 

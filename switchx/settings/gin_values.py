@@ -97,7 +97,7 @@ class GinConfig:
         value = self._resolve(self.bindings[target].value, target)
         if not _fits(value, hint):
             name = self.name_to_set(target)
-            raise UserError(f"{name}={value!r} must be {_in_words(hint)}.")
+            raise UserError(f"{name}={value!r} must be {_in_words(hint, name)}.")
         for part in leaves(value):
             if isinstance(part, int | float) and not _is_held(part):
                 name = self.name_to_set(target)
@@ -110,7 +110,12 @@ class GinConfig:
     def _resolve(self, value: Any, setting: str, using: tuple[str, ...] = ()) -> Any:
         """Replaces macros and references within a value; `setting` is what it is for."""
         if value == REQUIRED:
-            raise UserError(f"{setting} is required and not set: add --gin.{setting}=VALUE.")
+            used = self.used() - {setting}
+            others = [b.target for b in self.bindings.values() if b.value == REQUIRED]
+            flags = [f" and --gin.{name}=VALUE" for name in others if name in used]
+            raise UserError(
+                f"{setting} is required and not set: add --gin.{setting}=VALUE{''.join(flags)}."
+            )
         if isinstance(value, Reference):
             return self.build(value.name)
         if isinstance(value, Macro):
@@ -264,15 +269,27 @@ _WORDS = {
     types.NoneType: "None",
     tuple: "a tuple",
     list: "a list",
+    Sequence: "a list",
 }
 
 
-def _in_words(hint: Any) -> str:
+_FILES = "{'train': 'text/*.txt', 'validation': 'held_out.txt'}"
+_DICTIONARIES = {
+    "TASK_FEATURE_LENGTHS": "{'inputs': 512, 'targets': 114}",
+    "TEXT_FILES": _FILES,
+    "TASK_FILES": _FILES,
+    "TASK_FIELDS": "{'inputs': 'q: {question}', 'targets': 'answer'}",
+    "MIXTURE_STARTS": "{'c4_v310_span_corruption': 1000}",
+}
+
+
+def _in_words(hint: Any, name: str) -> str:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return " or ".join(_option_in_words(option) for option in options)
+    return " or ".join(_option_in_words(option, name) for option in options)
 
 
-def _option_in_words(hint: Any) -> str:
+def _option_in_words(hint: Any, name: str) -> str:
     if dataclasses.is_dataclass(hint):
         return f"@{hint.__name__}()"  # type: ignore[union-attr]
-    return _WORDS.get(hint, "a dictionary such as {'inputs': 512, 'targets': 114}")
+    example = f" such as {_DICTIONARIES[name]}" if name in _DICTIONARIES else ""
+    return _WORDS.get(typing.get_origin(hint) or hint, f"a dictionary{example}")

@@ -43,10 +43,12 @@ def run_form(model_dir: str | Path) -> dict[str, Any]:
 
 
 def run_around(path: Path) -> Path | None:
-    """The run directory among whose checkpoints a path lies, or that it names with /checkpoints."""
+    """The run directory to whose checkpoints or config.gin a path leads."""
     while path != path.parent:
         run = path.parent
-        if path.name == "checkpoints" and storage.is_file(run / FORMAT_FILE, "MODEL_DIR"):
+        if path.name in ("checkpoints", "config.gin") and storage.is_file(
+            run / FORMAT_FILE, "MODEL_DIR"
+        ):
             return run
         path = run
     return None

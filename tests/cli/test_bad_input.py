@@ -46,6 +46,8 @@ def refused(outcome) -> str:
         # values
         (["--gin.TRAIN_STEPS=many"], ["TRAIN_STEPS='many' must be a whole number"]),
         (["--gin.TRAIN_STEPS=1e5"], ["TRAIN_STEPS=100000.0 must be a whole number"]),
+        (["--gin.TEXT_FILES=a.txt"], ["must be a dictionary such as {'train': 'text/*.txt', 'v"]),
+        (["--gin.MIXTURE_TASKS=3"], ["MIXTURE_TASKS=3 must be a list or a dictionary or None."]),
         (["--gin.WARMUP_STEPS=True"], ["WARMUP_STEPS=True must be a whole number"]),
         (["--gin.DROPOUT_RATE=low"], ["DROPOUT_RATE='low' must be a number"]),
         (["--gin.EXPERT_DROPOUT_RATE=low"], ["EXPERT_DROPOUT_RATE='low'", "a number or None"]),
@@ -94,7 +96,7 @@ def test_a_wrong_setting(command, flags, parts):
     [
         ("--gin.TRAIN_STEPS", ["TRAIN_STEPS is required", "--gin.TRAIN_STEPS=VALUE"]),
         ("--gin.MIXTURE", ["MIXTURE_OR_TASK_NAME is required"]),
-        ("--gin_file", ["C4_JSON_TRAIN is required"]),
+        ("--gin_file", ["C4_JSON_TRAIN is required", "VALUE and --gin.C4_JSON_VALIDATION=VALUE."]),
     ],
 )
 def test_something_required_is_missing(command, left_out, parts):
@@ -135,6 +137,9 @@ def test_no_such_gin_file(command, tmp_path):
     assert "--gin_file='switch_bas_8.gin' was not found" in said
     assert str(tmp_path) in said
     assert "configs/models/switch_base_8.gin" in said
+    (tmp_path / "runs/a").mkdir(parents=True)
+    said = refused(command("train", "--gin_file=runs/a"))
+    assert "='runs/a' is a folder: name a file in it, of a run's directory 'runs/a/config" in said
 
 
 def test_an_unreadable_gin_file(command, tmp_path):

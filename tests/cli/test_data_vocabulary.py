@@ -92,7 +92,7 @@ def test_sizes_that_the_text_cannot_give_and_the_advice(train, size, tmp_path):
     [
         (["--size=400", "--input=no*"], "--input='no*' matches no file"),
         (["--size=2147483648"], "--size=2147483648 is too large: give at most 2147483647"),
-        (["--size=x"], "--size: invalid int value: 'x'"),
+        (["--size=x"], "--size='x' must be a whole number."),
         ([], "--size is required"),
         (["--size=400", "--sample_mb=0"], "--sample_mb=0 is no size"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchx import data
+from switchx.api.starting import beginning
 from switchx.errors import UserError
 from switchx.settings import Request, load, read_flag
 from switchx.training.checkpoints.identity import identity, sealed
@@ -124,6 +125,7 @@ def run(tmp_path_factory):
         read = position.settings_of(began.data, digest)
         state = position.pack(read, position.Position(8, [], {}, {}))
         (checkpoint / "position/shard-00000-of-00001").write_bytes(b"a hash\n" + state)
+        (folder / "run/start.json").write_text('{"from": "fresh", "step": 0}')
         (folder / "run/run.json").write_text('{"format": 1, "switchx": "0"}')
         yield began
 
@@ -147,6 +149,7 @@ def another(name, began):
 
 
 def resume(asked):
+    beginning(asked)
     return check_resume(asked.run, "run", None, functools.partial(data.check_position, asked.data))
 
 

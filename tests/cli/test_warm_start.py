@@ -33,7 +33,9 @@ def test_it_goes_on_behind_the_other_run(trained, tmp_path, flags, command):
     """Its schedule too, with the optimizer's state; then as itself, though that run is gone."""
     more = ["--gin.START_STEP=continue", "--gin.START_OPTIMIZER=True", "--gin.TRAIN_STEPS=2"]
     more.append("--gin.FREEZE=('experts',)")
-    tuned = tmp_path / "tuned"
+    tuned, base = tmp_path / "tuned", tmp_path / "base"
+    base.symlink_to(trained.run)
+    flags = [f.replace(str(trained.run), str(base)) for f in flags]
     outcome = command(*flags, *more)
     assert outcome.status == 0, outcome.err
     said = outcome.err + outcome.out
@@ -48,9 +50,12 @@ def test_it_goes_on_behind_the_other_run(trained, tmp_path, flags, command):
     there, found = named(Run(trained.run).params), named(before)
     stayed = {name for name in found if np.array_equal(there[name], found[name])}
     assert stayed == {name for name in found if "/experts/" in name}
-    moved = [f.replace(str(trained.run), f"{tmp_path}/absent") for f in flags]
-    assert command(*moved, *more).status == 0  # done already: nothing is read of the other run
+    base.unlink()
+    assert command(*flags, *more).status == 0  # done already: nothing is read of the other run
     assert same(Run(tuned).params, before)
+    outcome = command(*flags, *more, f"--gin.START_FROM={trained.run}")
+    assert outcome.status == 2
+    assert f"the run in MODEL_DIR='{tuned}' began with '{base}', and goes on" in outcome.err
 
 
 def test_the_first_state_is_the_others_to_the_bit(trained, tmp_path, flags, monkeypatch):
@@ -81,6 +86,8 @@ OPTIMIZER_TOO = "--gin.START_OPTIMIZER=True"
     ("changed", "says"),
     [
         (["--gin.START_FROM=absent"], "START_FROM='absent' holds no checkpoint"),
+        (["--gin.START_FROM=tuned"], "START_FROM='tuned' is of MODEL_DIR itself"),
+        (["--gin.OBJECTIVE=distill", "--gin.TEACHER=tuned"], "TEACHER='tuned' is of MODEL_DIR its"),
         (["--gin.START_CHECKPOINT=3"], "the checkpoints there are 2, 4"),
         (["--gin.START_CHECKPOINT=last"], "START_CHECKPOINT='last' is not one of newest, best"),
         (["--gin.START_STEP=7"], "START_STEP=7 must be 0 or 'continue'"),

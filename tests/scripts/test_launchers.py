@@ -473,8 +473,10 @@ def test_an_argument_with_a_line_break_is_refused():
 
 
 @pytest.mark.parametrize("script", LAUNCHERS)
-def test_help_explains_every_option(script):
-    result = launch(script, "--help")
+def test_help_explains_every_option(script, tmp_path):
+    """Through a link too, as of a folder on PATH."""
+    (tmp_path / f"{script}.sh").symlink_to(SCRIPTS / f"{script}.sh")
+    result = launch(script, "--help", scripts=tmp_path)
     assert result.returncode == 0
     source = (SCRIPTS / f"{script}.sh").read_text()
     accepted = {"dry_run"}

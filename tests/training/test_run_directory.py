@@ -52,6 +52,7 @@ def test_a_run_among_the_checkpoints_of_another_is_refused(tmp_path, below):
         UserError, match=f"START_FROM='.*' is no run's directory: name '{tmp_path}'"
     ):
         chosen_step(str(tmp_path / "checkpoints"), "newest", "START_FROM", "START_CHECKPOINT")
+    assert run_around(tmp_path / "config.gin") == tmp_path
 
 
 def test_of_runs_in_a_bucket_too(monkeypatch):

@@ -22,14 +22,14 @@ def chosen_step(
     Raises:
       UserError: no run is there, it has no such checkpoint, or the folder's is another.
     """
-    path = storage.store_path(named, setting)
-    if path.parent.name == "checkpoints" and re.fullmatch("[0-9]{1,18}", path.name):
-        if wanted not in ("newest", int(path.name)):
+    path, step = run_and_step(storage.store_path(named, setting))
+    if step is not None:
+        if wanted not in ("newest", step):
             raise UserError(
                 f"{of_checkpoint}={wanted!r} is another than {setting}={named!r} names: leave one "
                 "of the two out."
             )
-        path, wanted = path.parent.parent, int(path.name)
+        wanted = step
     steps = saved_steps(path)
     if not steps:
         around = run_around(path)
@@ -55,6 +55,13 @@ def chosen_step(
             f"there are {', '.join(map(str, steps))}."
         )
     return path, int(wanted)
+
+
+def run_and_step(path: Path) -> tuple[Path, int | None]:
+    """A run's directory as it is, and RUN/checkpoints/STEP taken apart."""
+    if path.parent.name == "checkpoints" and re.fullmatch("[0-9]{1,18}", path.name):
+        return path.parent.parent, int(path.name)
+    return path, None
 
 
 def _losses(path: Path, steps: list[int]) -> dict[int, float]:
