@@ -19,7 +19,9 @@ MOST_COLUMNS = 300
 
 
 def draw(model_dir: str | Path, layer_names: Sequence[str] = ()) -> list[Path]:
-    """Draws loss.png, and expert_load.png if the model has experts; returns what was drawn.
+    """Draws loss.png, and expert_load.png if there are experts to choose from.
+
+    Returns what was drawn.
 
     Args:
       layer_names: titles of the switch layers, as `switchx.training.metrics.layer_names` gives.
@@ -28,7 +30,7 @@ def draw(model_dir: str | Path, layer_names: Sequence[str] = ()) -> list[Path]:
     directory = storage.as_path(model_dir, "MODEL_DIR")
     if any("loss" in row for row in rows):
         drawn.append(save(_loss_figure(rows), directory / "loss.png"))
-    loaded = [row for row in rows if row["split"] == "train" and "load" in row]
+    loaded = [row for row in rows if row["split"] == "train" and len(row.get("load", [[]])[0]) > 1]
     if loaded:
         drawn.append(save(_load_figure(loaded, layer_names), directory / "expert_load.png"))
     return drawn

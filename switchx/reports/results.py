@@ -61,7 +61,7 @@ def _quality(values: dict[str, float]) -> list[str]:
 
 
 def _experts(result: TrainResult) -> list[str]:
-    if result.load is None:
+    if result.load is None or result.load.shape[-1] == 1:
         return []
     shares = [share * len(layer) for layer in result.load.tolist() for share in layer]
     dead = sum(share < DEAD_LOAD for share in shares)

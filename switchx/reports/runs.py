@@ -52,6 +52,7 @@ class Size:
       parameters_of_layers: of those, all but the routers': the same for any number of experts.
       flops_per_step, tokens_per_step: of one training step, with a teacher's forward pass; tokens
         of inputs and targets, padding counted.
+      teacher_flops_per_step: how many of them are a teacher's.
     """
 
     parameters: int
@@ -59,6 +60,7 @@ class Size:
     parameters_of_layers: int
     flops_per_step: int
     tokens_per_step: int
+    teacher_flops_per_step: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,10 +192,12 @@ def size_of(run: RunConfig, teacher_flops: int = 0) -> Size:
       teacher_flops: of a sequence, where `run` does not have its teacher.
     """
     batch = run.batch
+    of_teacher = batch.batch_size * teacher_flops
     return Size(
         *_parameters(run.model),
-        step_flops(run, Model.of(run.model)) + batch.batch_size * teacher_flops,
+        step_flops(run, Model.of(run.model)) + of_teacher,
         batch.batch_size * (batch.input_length + batch.target_length),
+        of_teacher,
     )
 
 

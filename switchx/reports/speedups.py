@@ -78,7 +78,9 @@ def families(groups: Sequence[Group]) -> list[list[Group]]:
 
 
 def _flops_per_token(group: Group) -> float:
-    return group.size.flops_per_step / group.size.tokens_per_step
+    """Of the model: a student is no larger for the teacher that it learns from."""
+    size = group.size
+    return (size.flops_per_step - size.teacher_flops_per_step) / size.tokens_per_step
 
 
 def speed_up(group: Group, baseline: Group) -> SpeedUp:

@@ -27,13 +27,13 @@ def make_run(model_dir, layers, experts, rows, dropped=True):
 
 @pytest.mark.parametrize(
     ("layers", "experts", "rows"),
-    [(0, 0, 5), (1, 1, 1), (4, 8, 3), (4, 8, 100), (2, 300, 2)],
+    [(0, 0, 5), (1, 1, 1), (1, 2, 1), (4, 8, 3), (4, 8, 100), (2, 300, 2)],
 )
 def test_pictures_are_drawn(tmp_path, layers, experts, rows):
     make_run(tmp_path, layers, experts, rows)
     names = layer_names(tiny_config(num_layers=4)) if layers == 4 else ()
     drawn = draw(tmp_path, names)
-    assert [path.name for path in drawn] == ["loss.png", "expert_load.png"][: 1 + (layers > 0)]
+    assert [path.name for path in drawn] == ["loss.png", "expert_load.png"][: 1 + (experts > 1)]
     assert all(path.read_bytes().startswith(PNG) for path in drawn)
 
 

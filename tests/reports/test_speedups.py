@@ -65,6 +65,7 @@ def test_what_is_not_reached_has_no_number():
 
 def test_a_baseline_is_dense_in_its_own_family_and_larger_beyond_it():
     large = Size(5000, 5000, 5000, 30000, 10)
+    student = Size(1000, 1000, 1000, 9000, 10, teacher_flops_per_step=3000)
     groups = [
         group(run("small dense"), family=(("d", 1),)),
         group(run("small 8", 8, speed=2), family=(("d", 1),)),
@@ -73,7 +74,7 @@ def test_a_baseline_is_dense_in_its_own_family_and_larger_beyond_it():
     found, left_out = over_dense(groups)
     assert [(s.group, s.baseline) for s in found] == [("small 8", "small dense")]
     assert [one.name for one in left_out] == ["speed-up of large dense"]
-    (larger,) = over_larger(groups)
+    (larger,) = over_larger([group(run("student", size=student)), *groups])
     assert (larger.group, larger.baseline) == ("small 8", "large dense")
     assert larger.steps.mean == pytest.approx(2 / 1.5, rel=1e-4)
     assert larger.flops.mean == pytest.approx(5 * 2 / 1.5, rel=1e-4)
