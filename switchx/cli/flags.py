@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -43,6 +44,10 @@ class Parser(argparse.ArgumentParser):
             return f": the nearest is {close[0]}"
         if unknown.startswith("--"):
             return ": settings are given as --gin.NAME=VALUE"
+        folder = "--sweep_dir" if "--sweep_dir" in flags else "--model_dir"
+        named = {".gin": "--gin_file", "": folder}.get(os.path.splitext(unknown)[1])
+        if named in flags:
+            return f": give it as {named}={unknown}"
         return f" (see `{self.prog} --help`)"
 
 
