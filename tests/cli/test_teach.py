@@ -10,7 +10,7 @@ from switchx.training.checkpoints import reading
 from tests.conftest import SMALL
 from tests.data.taught.made import prepared_set
 
-pytestmark = pytest.mark.usefixtures("one_device", "nothing_shown")
+pytestmark = pytest.mark.usefixtures("one_device")
 
 STUDENT = ["--gin.OBJECTIVE=distill", "--gin.TEACHER_LOGITS=t", "--gin.TEACHER_TOP_K=8"]
 DOCS = "--gin.MIXTURE_OR_TASK_NAME=python_docs_span_corruption"
