@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 from switchx.errors import UserError
 
 LEAST, MOST = 1.2e-38, 3.4e38  # of float32: denormal numbers are 0 on accelerators
+_BELOW_ONE = 1 - 2**-24  # the largest of float32
 
 # What a sweep's gin file may say, and its sweep.json, which is read without gin.
 ON_FAILURE = ("go_on", "stop")
@@ -70,9 +71,10 @@ def _within_float32(name: str, value: float) -> None:
 
 
 def below_one(name: str, value: Any) -> None:
-    """Raises UserError unless `value` is a share that leaves something."""
-    if not is_number(value) or not 0 <= value < 1:
-        raise UserError(f"{name}={value!r} must be at least 0 and below 1.")
+    """Raises UserError unless `value` is a share that leaves something, in float32 too."""
+    if not is_number(value) or not 0 <= value <= _BELOW_ONE:
+        raise UserError(f"{name}={value!r} must be at least 0 and below 1, as float32 holds it.")
+    _within_float32(name, value)
 
 
 def one_of(name: str, value: Any, accepted: Collection[Any]) -> None:

@@ -30,8 +30,8 @@ def draw(model_dir: str | Path, layer_names: Sequence[str] = ()) -> list[Path]:
     directory = storage.as_path(model_dir, "MODEL_DIR")
     if any("loss" in row for row in rows):
         drawn.append(save(_loss_figure(rows), directory / "loss.png"))
-    loaded = [row for row in rows if row["split"] == "train" and len(row.get("load", [[]])[0]) > 1]
-    if loaded:
+    loaded = [row for row in rows if row["split"] == "train" and "load" in row]
+    if loaded and len(loaded[0]["load"][0]) > 1:
         drawn.append(save(_load_figure(loaded, layer_names), directory / "expert_load.png"))
     return drawn
 

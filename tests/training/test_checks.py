@@ -103,6 +103,8 @@ def test_heads_that_do_not_divide():
         (lambda: OptimizerConfig(learning_rate=1e300), r"LEARNING_RATE=1e\+300 .* 3.4e\+38, as"),
         (lambda: OptimizerConfig(clip_by_unit=1e-300), "CLIP_BY_UNIT=1e-300 must be from 1.2e-38"),
         (lambda: TrainerConfig(train_steps=1, z_loss=10**40), "Z_LOSS=10+ must be from 1.2e-38"),
+        (lambda: OptimizerConfig(weight_decay=1e-300), "WEIGHT_DECAY=1e-300 must be from 1.2e-38"),
+        (lambda: OptimizerConfig(beta2=0.9999999999), "beta2=0.9999999999 must .* below 1, as f"),
         (lambda: OptimizerConfig(decay_share=1.0), "DECAY_SHARE=1.0 must be above 0"),
         (
             lambda: TrainerConfig(train_steps=1, checkpoint_steps=(2, 0)),
