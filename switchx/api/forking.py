@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from switchx.api.given import as_python, configured
+from switchx.api.given import as_python, configured, path_str
 from switchx.settings import Settings, check_fork
 
 
@@ -22,7 +22,7 @@ def fork(settings: Settings, source: str | Path, step: int) -> bool:
       UserError: the runs do not agree in a setting that reaches that checkpoint, or there is none.
       RunError: it is damaged, or cannot be copied.
     """
-    settings, step = configured(settings), as_python(step)
+    settings, source, step = configured(settings), path_str("source", source), as_python(step)
     check_fork(settings, source, step)
 
     from switchx.training.checkpoints.fork import copy_checkpoint

@@ -4,26 +4,43 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from switchx.checks import is_whole
 from switchx.errors import UserError
 from switchx.settings import Settings
 
 
 def listed(name: str, given: Iterable[Any]) -> list[Any]:
     """The same as a list; UserError for one text in its place, which would be its letters."""
-    if isinstance(given, str | os.PathLike):
+    if isinstance(given, str | bytes | os.PathLike):
         raise UserError(f"{name}={given!r} is one alone: give a list, as [{given!r}].")
     if not isinstance(given, Iterable) or isinstance(given, Mapping):
         raise UserError(f"{name}={given!r} is no list: give one.")
     return list(given)
 
 
-def listed_paths(name: str, given: Iterable[Any]) -> list[str]:
-    """The same of paths, as text."""
-    found = [as_python(path) for path in listed(name, given)]
-    for path in found:
-        if not isinstance(path, str):
-            raise UserError(f"{name}={found!r} holds {path!r}, which is no path: give a str.")
+def listed_strs(name: str, given: Iterable[Any]) -> list[str]:
+    """The same of names or paths, as text."""
+    found = [as_python(item) for item in listed(name, given)]
+    for item in found:
+        if not isinstance(item, str):
+            raise UserError(f"{name}={found!r} holds {item!r}: give each as a str.")
     return found
+
+
+def path_str(name: str, given: Any) -> str:
+    """A path as text."""
+    path = as_python(given)
+    if not isinstance(path, str):
+        raise UserError(f"{name}={path!r} is no path: give a str or a Path.")
+    return path
+
+
+def step_number(name: str, given: Any) -> int | None:
+    """A step, or None."""
+    step = as_python(given)
+    if step is not None and not is_whole(step):
+        raise UserError(f"{name}={step!r} is no step: give a whole number, or None.")
+    return step
 
 
 def utf8_text(given: str) -> str:

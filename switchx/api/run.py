@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from switchx.api.by_name import bindings
-from switchx.api.given import as_python, listed, listed_paths, utf8_text
+from switchx.api.given import as_python, listed, listed_strs, path_str, step_number, utf8_text
+from switchx.checks import is_whole
 from switchx.data.config import ENCODER_ALONE
 from switchx.errors import UserError
 from switchx.settings import Request, Settings, load
@@ -65,12 +66,10 @@ class Run:
         Raises:
           UserError: no run was started there.
         """
-        step = as_python(step)
-        if step is not None and type(step) is not int:
-            raise UserError(f"step={step!r} is no step: give a whole number, or None.")
-        asked = Request(bindings=bindings(settings), model_dir=str(model_dir))
+        directory = path_str("model_dir", model_dir)
+        asked = Request(bindings=bindings(settings, directory), model_dir=directory)
+        self._step = step_number("step", step)
         self.config = load(asked.of_run().of_whole_split())
-        self._step = step
 
     @classmethod
     def of(cls, config: Settings, step: int | None = None) -> "Run":
@@ -154,8 +153,19 @@ class Run:
         return tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of tokens up to the end of sequence."""
-        return self.vocabulary.decode(list(tokens))
+        """The text of tokens up to the end of sequence.
+
+        Raises:
+          UserError: one is none of the model's.
+        """
+        found, size = as_python(listed("tokens", tokens)), self.config.run.model.vocab_size
+        for token in found:
+            if not is_whole(token) or not 0 <= token < size:
+                raise UserError(
+                    f"tokens hold {token!r}: give whole numbers from 0 to {size - 1}, as "
+                    "ModelConfig.vocab_size has them."
+                )
+        return self.vocabulary.decode(found)
 
     def decoding(self, **choices: Any) -> "DecodingConfig":
         """How to find answers, with the defaults that follow from the run.
@@ -361,11 +371,12 @@ class Run:
         from switchx import evaluation
         from switchx.api.inspecting import sources
 
+        earlier = step_number("earlier", earlier)
         self.check_model()
         return evaluation.inspect(
             self.config.run,
             self.config.model_dir,
-            sources(self.config, listed_paths("texts", texts), listed("tasks", tasks)),
+            sources(self.config, listed_strs("texts", texts), listed_strs("tasks", tasks)),
             self.vocabulary,
             self._step,
             earlier,

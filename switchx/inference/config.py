@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from switchx.checks import is_number, is_whole
+from switchx.checks import above_zero, from_zero, is_whole
 from switchx.errors import UserError
 
 METHODS = ("greedy", "sample", "beam")
@@ -57,12 +57,11 @@ class Sampling:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "top_p"):
-            _check(name, getattr(self, name), is_number(getattr(self, name)), "a number")
+        from_zero("--temperature", self.temperature)
+        above_zero("--top_p", self.top_p)
         _check("top_k", self.top_k, is_whole(self.top_k), "a whole number")
-        _check("temperature", self.temperature, 0 <= self.temperature < float("inf"), "from 0 up")
         _check("top_k", self.top_k, 0 <= self.top_k < 2**31, f"from 0 (all tokens) to {2**31 - 1}")
-        _check("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
+        _check("top_p", self.top_p, self.top_p <= 1, "above 0 and at most 1")
 
 
 GREEDY = Sampling(temperature=0.0)
@@ -95,10 +94,8 @@ class DecodingConfig:
         for name in ("seed", "length", "num_beams", "batch_size"):
             shown = "max_length" if name == "length" else name
             _check(shown, getattr(self, name), is_whole(getattr(self, name)), "a whole number")
-        penalty = self.length_penalty
-        _check("length_penalty", penalty, is_number(penalty), "a number")
         _check("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
-        _check("length_penalty", penalty, 0 <= penalty < float("inf"), "from 0 up")
+        from_zero("--length_penalty", self.length_penalty)
         for name, value in (
             ("max_length", self.length),
             ("num_beams", self.num_beams),

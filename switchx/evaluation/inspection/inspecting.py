@@ -22,6 +22,7 @@ from switchx.terminal import Progress
 from switchx.training.batches import HostBatch
 from switchx.training.checkpoints import restore_params
 from switchx.training.checkpoints.identity import saved_steps
+from switchx.training.checkpoints.reading import saved_step
 from switchx.training.config import RunConfig
 from switchx.training.run_reader import metric_rows
 from switchx.training.state import Setup
@@ -74,8 +75,8 @@ def inspect(
     Raises:
       UserError: a checkpoint is not there, or a source has no text.
     """
+    compared = _earlier(model_dir, saved_step(model_dir, step), earlier)
     setup, params, step = opened(run, model_dir, step)
-    compared = _earlier(model_dir, step, earlier)
     read = _read(sources, setup)
     seen, pieces = look(setup, params, read), Pieces(vocabulary)
     switch = setup.model.config.switch
