@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> None:
 
     places = names.of_directories(args.runs)
     output.check_output(args.output)
-    found = [runs.read_run(name, place) for name, place in places.items()]
+    found = {place: runs.read_run(name, place) for name, place in places.items()}
     runs.check_measured(found)
-    made = document.of_comparison(found)
+    made = document.of_comparison(list(found.values()))
     page = output.write(made, args.output)
     print("\n".join(terminal.lines(made)))
     print(f"wrote {page}", file=sys.stderr)

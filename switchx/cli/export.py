@@ -5,6 +5,7 @@ import re
 
 from switchx import storage
 from switchx.cli.flags import load_run
+from switchx.cli.new_run import check_new_folder
 from switchx.errors import UserError
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
       RunError: the checkpoint is damaged.
     """
     most = num_bytes(args.max_shard_size)
-    storage.check_new(args.output, "--output")
+    check_new_folder(args.output, "--output")
     import jax
 
     from switchx import data

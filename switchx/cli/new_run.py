@@ -1,4 +1,4 @@
-"""A run's directory that a command makes: --model_dir, and --from_dir where of another run."""
+"""A directory that a command makes: --model_dir, and --from_dir where of another run."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,15 @@ def check_new_run(args: argparse.Namespace) -> None:
     """Raises UserError unless --model_dir names a place where nothing is yet."""
     if args.model_dir is None:
         raise UserError("--model_dir is required: name the run directory to write.")
-    storage.check_new(args.model_dir, "--model_dir")
+    check_new_folder(args.model_dir, "--model_dir")
+
+
+def check_new_folder(path: str, flag: str) -> None:
+    """Raises UserError unless nothing is there, and it is no place among a run's checkpoints."""
+    storage.check_new(path, flag)
+    from switchx.training.run_reader import check_no_part_of_a_run
+
+    check_no_part_of_a_run(storage.as_path(path, flag), flag)
 
 
 def saved_config(from_dir: str) -> Path:

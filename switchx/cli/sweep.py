@@ -32,9 +32,9 @@ FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("plan",),
         {"action": "store_true", "help": "with --topology: compile nothing, by formulas alone"},
     ),
-    "--dry_run": (
+    "--commands": (
         ("plan",),
-        {"action": "store_true", "help": "print the command of each point instead"},
+        {"action": "store_true", "help": "print each point's command, not the table"},
     ),
     "--output": (
         ("report",),

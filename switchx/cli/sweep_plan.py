@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     topology = _topology(args)
     made = making.make(request(args), args.sweep_dir)
     found = figures.of_sweep(made, topology, not args.analytic, _say)
-    if not args.dry_run:
+    if not args.commands:
         planned = plan_table.Planned.of(made, found, topology)
         print(json.dumps(planned.form(), indent=1) if args.json else planned.text(), flush=True)
     refused = [each.problem for each in found if each.problem is not None]
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
             f"{refused[0]}"
         )
     made.write()
-    for command in _commands(made.folder) if args.dry_run else ():
+    for command in _commands(made.folder) if args.commands else ():
         print(command)
     for line in made.changes():
         _say(line)

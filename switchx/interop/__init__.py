@@ -19,6 +19,16 @@ def open_source(kind: str, path: str) -> "Source":
     Raises:
       UserError: it is not there, damaged, or not a model that switchx can represent.
     """
+    from switchx import storage
+    from switchx.errors import UserError
+    from switchx.training.run_reader import run_around
+
+    run = run_around(storage.as_path(path, "--input") / "config.gin")
+    if run is not None:
+        raise UserError(
+            f"--input={path} is of a run of switchx, {str(run)!r}, which needs no import: every "
+            "command takes it as it is, and START_FROM begins another run with it."
+        )
     return importlib.import_module(SOURCES[kind]).open_source(path)
 
 

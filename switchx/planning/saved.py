@@ -9,6 +9,7 @@ from switchx import storage
 from switchx.errors import UserError
 from switchx.planning import picture
 from switchx.planning.plan import Plan
+from switchx.training.run_reader import check_no_part_of_a_run
 
 _IDENTITY = ".plan"  # in a plan's folder: which plan it is
 
@@ -21,12 +22,13 @@ def choose_directory(output: str | None, name: str, identity: str) -> Path:
       identity: what makes it the same; a file of the folder keeps it.
 
     Raises:
-      UserError: the folder that was asked for is another plan's.
+      UserError: the folder that was asked for is another plan's, or among a run's checkpoints.
     """
     if output is None:
         names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
         return next(d for d in (Path("plans") / n for n in names) if _is_free(d, identity))
     directory = storage.writable_path(output, "--output")
+    check_no_part_of_a_run(directory, "--output")
     if storage.is_remote(directory):
         storage.check_writable(directory, "--output")
     if not _is_free(directory, identity):

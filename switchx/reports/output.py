@@ -13,6 +13,7 @@ from switchx.errors import UserError
 from switchx.reports import charts
 from switchx.reports.page import page
 from switchx.reports.tables import Table, tables
+from switchx.training.run_reader import check_no_part_of_a_run
 
 HEAD = "report.json"  # by which a folder is known for a report: written first
 PAGE = "report.html"
@@ -63,11 +64,12 @@ def check_output(output: storage.AnyPath) -> set[str]:
     """The files of an earlier report there.
 
     Raises:
-      UserError: something else is there.
+      UserError: something else is there, or it lies among a run's checkpoints.
     """
     folder = storage.writable_path(output, OUTPUT)
     if storage.is_file(folder, OUTPUT):
         raise UserError(f"{OUTPUT}={str(output)!r} is a file: name a folder.")
+    check_no_part_of_a_run(folder, OUTPUT)
     if not storage.names_in(folder, OUTPUT):
         return set()
     try:

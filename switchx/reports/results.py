@@ -15,7 +15,7 @@ from switchx.api import Run
 from switchx.evaluation import blanks, predictions
 from switchx.reports.peaks import Peak, peaks
 from switchx.reports.pictures import DEAD_LOAD
-from switchx.terminal import table
+from switchx.terminal import counted, table
 from switchx.training import TrainResult
 
 _JUDGED_BATCHES = 20  # where evaluations read all
@@ -44,7 +44,7 @@ def show(run: Run, result: TrainResult, drawn: Sequence[Path]) -> str:
 
 def _what_was_done(model_dir: str, result: TrainResult) -> str:
     if result.first_step < result.step:
-        return f"Trained {result.step:,} steps in {model_dir}"
+        return f"Trained {counted(result.step, 'step')} in {model_dir}"
     return (
         f"Nothing was trained: {model_dir} is at step {result.step:,} already, and this is its "
         "result (TRAIN_STEPS says how far it goes)"

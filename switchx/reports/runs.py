@@ -129,12 +129,12 @@ def read_runs(
     return runs, left_out
 
 
-def check_measured(runs: Sequence[RunRecord]) -> None:
-    """Raises UserError where one of them has no losses yet."""
-    for run in runs:
+def check_measured(runs: Mapping[str, RunRecord]) -> None:
+    """Raises UserError where one of them, by their directories, has no losses yet."""
+    for directory, run in runs.items():
         if not run.steps_done:
             raise UserError(
-                f"RUN={run.name!r} has no metrics yet: train it first, or leave it out."
+                f"RUN={directory!r} has no metrics yet: train it first, or leave it out."
             )
 
 

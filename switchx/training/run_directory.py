@@ -18,7 +18,13 @@ from switchx.sharding import describe
 from switchx.terminal import table
 from switchx.training.placing import abstract_params, bytes_per_device
 from switchx.training.resets import NO_RESETS, Resets
-from switchx.training.run_reader import FORMAT, FORMAT_FILE, START_FILE, check_format, run_around
+from switchx.training.run_reader import (
+    FORMAT,
+    FORMAT_FILE,
+    START_FILE,
+    check_format,
+    check_no_part_of_a_run,
+)
 from switchx.training.state import Setup
 
 
@@ -33,7 +39,7 @@ def prepare(model_dir: str | Path, token: str = "") -> Path:
     """
     check_format(model_dir)
     path = storage.writable_path(model_dir, "MODEL_DIR")
-    _check_no_part_of_a_run(path)
+    check_no_part_of_a_run(path, "MODEL_DIR")
     if jax.process_count() == 1:
         storage.make_directory(path, "MODEL_DIR")
         return path
@@ -56,15 +62,6 @@ def prepare(model_dir: str | Path, token: str = "") -> Path:
     if hosts.is_first():
         storage.remove(mark)
     return path
-
-
-def _check_no_part_of_a_run(path: Path) -> None:
-    run = run_around(path)
-    if run is not None:
-        raise UserError(
-            f"MODEL_DIR={str(path)!r} lies in the run directory {str(run)!r}: name that, to go on "
-            "with the run, or a directory elsewhere."
-        )
 
 
 @contextlib.contextmanager

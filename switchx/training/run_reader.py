@@ -54,6 +54,16 @@ def run_around(path: Path) -> Path | None:
     return None
 
 
+def check_no_part_of_a_run(path: Path, setting: str) -> None:
+    """Raises UserError for a new place among a run's checkpoints, where it would be one of them."""
+    run = run_around(path if storage.is_remote(path) else path.absolute())
+    if run is not None:
+        raise UserError(
+            f"{setting}={str(path)!r} lies in the run directory {str(run)!r}: name that for the "
+            "run itself, or a directory elsewhere."
+        )
+
+
 def damaged_form(model_dir: str | Path) -> UserError:
     """The error for a run.json that says what no run wrote."""
     return UserError(

@@ -318,6 +318,13 @@ def test_a_name_of_the_hub_is_no_folder(command, tmp_path):
     assert "from which nothing is fetched here" in line
 
 
+def test_a_run_needs_no_import(command, tmp_path):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "run.json").write_text("{}")
+    assert "is of a run of switchx, 'ours'" in import_refused(command, Path("ours"))
+    assert "is of a run of switchx, 'ours'" in import_refused(command, Path("ours/checkpoints/4"))
+
+
 def test_gin_that_asks_for_more_than_there_is(command, saved):
     line = import_refused(command, saved["switch"], "--gin.SwitchConfig.top_k=2")
     assert "SwitchConfig.top_k=2" in line
@@ -347,6 +354,10 @@ def test_what_is_there_is_not_written_over(command, saved, tmp_path):
     assert command(*argv).status == 0
     argv = ["export", "--to=hf", "--model_dir=other", "--output=run"]
     assert "--output='run' exists already" in said(command(*argv))
+    within = "other/checkpoints/9"  # it would be the newest checkpoint
+    assert f"--output='{within}' lies in" in said(command(*argv[:3], f"--output={within}"))
+    argv = ["import", "--from=hf", f"--input={saved['t5']}", f"--model_dir={within}", *RUN]
+    assert f"--model_dir='{within}' lies in" in said(command(*argv))
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "..", "a\\b", ""])

@@ -64,8 +64,10 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     assert "holds no config.gin" in refused(capsys, "compare", a, str(runs), out)
     empty = make_run(tmp_path / "empty")
     (empty / "metrics.jsonl").unlink()
-    assert "has no metrics yet" in refused(capsys, "compare", a, str(empty), out)
+    assert f"RUN={str(empty)!r} has no metrics" in refused(capsys, "compare", a, str(empty), out)
     assert "holds something that is no" in refused(capsys, "compare", a, b, f"--output={runs}")
+    within = f"--output={a}/checkpoints/9"
+    assert "lies in the run directory" in refused(capsys, "compare", a, b, within)
     assert not (tmp_path / "out").exists()
 
 

@@ -40,8 +40,8 @@ def test_each_config_is_what_training_would_write_there(planned):
         assert point.name.endswith(f"_{digest[:8]}")
 
 
-def test_the_commands_of_a_dry_run_are_those_of_the_points(planned, capsys):
-    assert main(["sweep", "plan", TOY, f"--sweep_dir={planned.path}", "--dry_run"]) == 0
+def test_the_commands_are_those_of_the_points(planned, capsys):
+    assert main(["sweep", "plan", TOY, f"--sweep_dir={planned.path}", "--commands"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         f"switchx train --gin_file='{planned.config_file(point)}'" for point in planned.points
