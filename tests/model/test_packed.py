@@ -59,7 +59,7 @@ def test_the_same_as_all_slots(name, monkeypatch):
 
 
 def test_what_is_worth_packing(monkeypatch):
-    """With half of the last block, at most half of an expert's slots; of TPUs three quarters."""
+    """With half of the last block, at most half of an expert's slots; of TPUs five sixths."""
     shares = functools.partial(packed_shares, in_stacks=False)
     released = Slots(((2048, 2),))
     assert shares(released, 456, 512) == [114]  # Switch-C's decoder, all on one device
@@ -74,4 +74,5 @@ def test_what_is_worth_packing(monkeypatch):
     in_stacks = functools.partial(packed_shares, in_stacks=True)
     assert in_stacks(released, 456, 512) == [114]
     assert in_stacks(released, 2048, 512) == [512]
-    assert in_stacks(Slots(((128, 10),)), 1024, 512) == [None]  # Switch-Base's: 4096 of 5120
+    assert in_stacks(Slots(((128, 10),)), 1024, 512) == [4096]  # of 5120, capacity_factor 1.25
+    assert in_stacks(Slots(((128, 9),)), 1024, 512) == [None]  # of 4608

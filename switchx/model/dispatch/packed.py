@@ -25,7 +25,7 @@ from switchx.sharding import expert_copies, platform, spec
 # by platform, where it was measured (docs/speed.md). On TPUs, whose products of all slots read and
 # write experts' float32 matrices where these lie, copies of them would cost more than is saved.
 _MOST_FILLED = {"cpu": Fraction(1, 2)}
-_MOST_FILLED_IN_STACKS = {"tpu": Fraction(3, 4)}
+_MOST_FILLED_IN_STACKS = {"tpu": Fraction(5, 6)}
 
 
 def packed_shares(slots: Slots, choices: int, groups: int, in_stacks: bool) -> list[int | None]:
@@ -94,10 +94,15 @@ class _Device:
         filled_EPR: jax.Array,
         noise_EPR: Noise,
     ) -> jax.Array:
-        E, P, R, D = x_EPRD.shape
-        expert_EPR = jnp.where(filled_EPR, jnp.arange(E, dtype=jnp.int32)[:, None, None], E)
+        # As the exchange brought them, before its turn for products of whole experts: sorted they
+        # are the same, and the compiler leaves both turns out.
+        x_PERD, filled_PER, noise_PER = jax.tree.map(
+            lambda x_EPR: x_EPR.swapaxes(0, 1), (x_EPRD, filled_EPR, noise_EPR)
+        )
+        P, E, R, D = x_PERD.shape
+        expert_PER = jnp.where(filled_PER, jnp.arange(E, dtype=jnp.int32)[:, None], E)
         own = SortedExperts([self.networks], self.dropout_rate, self.share, self.num_model)
         y_ND = own.of_rows(
-            [kernels], x_EPRD.reshape(-1, D), expert_EPR.reshape(-1), noise_EPR.in_line()
+            [kernels], x_PERD.reshape(-1, D), expert_PER.reshape(-1), noise_PER.in_line()
         )
-        return y_ND.reshape(E, P, R, -1)
+        return y_ND.reshape(P, E, R, -1).swapaxes(0, 1)
