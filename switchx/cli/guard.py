@@ -91,8 +91,9 @@ def _full_memory(error: Exception) -> RunError | None:
     if not of_device and not isinstance(error, MemoryError):
         return None
     return RunError(
-        f"There is not memory enough ({first_line(error)}): lower BATCH_SIZE or raise "
-        "MICROBATCHES, or lower --batch_size and --num_beams of answers; what was saved is whole."
+        f"There is not memory enough ({first_line(error)}): lower BATCH_SIZE or EVAL_BATCH_SIZE, "
+        "raise MICROBATCHES, or lower --batch_size and --num_beams of answers; what was saved is "
+        "whole."
     )
 
 

@@ -25,12 +25,14 @@ def check_room(setup: Setup) -> None:
             f"and one has {_size(room)}: choose a smaller model, or share it out over more "
             "devices by MESH_EXPERT, MESH_MODEL or FULLY_SHARDED (`switchx plan` finds how)."
         )
-    batch = bytes_per_device(abstract_batch(setup.run.batch, setup))
-    if batch > room:
-        raise UserError(
-            f"BATCH_SIZE={setup.run.batch.batch_size} needs {_size(batch)} of each device "
-            f"for the tokens alone, and one has {_size(room)}: lower it."
-        )
+    shapes = {"BATCH_SIZE": setup.run.batch, "EVAL_BATCH_SIZE": setup.run.eval_batch}
+    for name, shape in shapes.items():
+        batch = bytes_per_device(abstract_batch(shape, setup))
+        if batch > room:
+            raise UserError(
+                f"{name}={shape.batch_size} needs {_size(batch)} of each device for the tokens "
+                f"alone, and one has {_size(room)}: lower it."
+            )
     constants = bytes_per_device(setup.objective.abstract_constants(setup.mesh))
     if teacher and state + constants > room:
         halves = (

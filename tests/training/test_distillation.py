@@ -184,10 +184,11 @@ def test_a_run_that_has_no_room_is_refused_too(monkeypatch):
     monkeypatch.setattr(room, "device_bytes", lambda: 9000)
     with pytest.raises(UserError, match=r"optimizer's state need .* GB of each device, and one"):
         room.check_room(setup)
-    large = dataclasses.replace(setup.run, batch=BatchShape(10**9, 16, 8))
     monkeypatch.setattr(room, "device_bytes", lambda: 10**9)
-    with pytest.raises(UserError, match=r"BATCH_SIZE=1000000000 needs 20 GB of each device"):
-        room.check_room(Setup.of(large, setup.mesh))
+    for field, name in (("batch", "BATCH_SIZE"), ("eval_batch", "EVAL_BATCH_SIZE")):
+        large = dataclasses.replace(setup.run, **{field: BatchShape(10**9, 16, 8)})
+        with pytest.raises(UserError, match=rf"^{name}=1000000000 needs 20 GB of each device"):
+            room.check_room(dataclasses.replace(setup, run=large))
 
 
 def test_one_that_has_no_room_is_refused_before_anything_is_allocated(taught_by, monkeypatch):
