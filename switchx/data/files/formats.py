@@ -70,7 +70,8 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 # What no text is full of: the control characters but tab, the ends of line and page, and escape.
 _CONTROL = re.compile(rb"[\0-\x07\x0e-\x1a\x1c-\x1f]")
 _CONTROL_SHARE = 0.02  # strays are found on web pages; of compressed bytes it is a tenth
-_TABLES = {".csv": "CSV", ".tsv": "TSV"}
+# What no content tells: a table from a text with commas, a text from JSON whose beginning is lost.
+_NAMED = re.compile(r"\.(?:(csv|tsv)|jsonl?|ndjson)(?:\.(?:gz|zst|xz|bz2))?$", re.IGNORECASE)
 
 
 def check_fetched(head: bytes, path: AnyPath, setting: str) -> None:
@@ -92,10 +93,15 @@ def recognised(head: bytes, path: str, setting: str) -> Format:
         raise UserError(f"{setting} leads to {path!r}, which is {what}: {advice}.")
     if head.startswith(b"PAR1"):
         return PARQUET
+    return _json(head) or TEXT
+
+
+def _json(head: bytes) -> Format | None:
+    """The format of a file that begins as JSON does."""
     content = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     if content.startswith(b"{"):
         return JSON_LINES
-    return JSON_ARRAY if _ARRAY.match(content) else TEXT
+    return JSON_ARRAY if _ARRAY.match(content) else None
 
 
 def _other(head: bytes, path: str) -> tuple[str, str] | None:
@@ -117,13 +123,21 @@ def _other(head: bytes, path: str) -> tuple[str, str] | None:
         return "a Python pickle, which could run anything", _TEXTS
     if head[:1] != head[1:2] and {0} in ({*head[1:40:2]}, {*head[:40:2]}) and len(head) > 3:
         return "UTF-16 text", _UTF8
-    if head.startswith(b"PAR1") or content.startswith(b"{"):
+    if head.startswith(b"PAR1"):
+        return None
+    json = _json(head)
+    if json is not JSON_ARRAY and b"\r" in head[:-1] and b"\n" not in head:
+        return "lines that end in CR alone", "end them in LF, as `tr '\\r' '\\n'` does"
+    if json is JSON_LINES:
         return None
     if len(_CONTROL.findall(head)) > _CONTROL_SHARE * len(head):
         return f"binary data of no known kind (it begins with {head[:8]!r})", _GIVE
-    suffix = path[path.rfind(".") :].lower()
-    if suffix in _TABLES:  # no content tells a table from a text with commas
-        return _TABLES[suffix], "give its rows as JSON lines or Parquet"
+    named = _NAMED.search(path)
+    if named and named[1]:
+        return named[1].upper(), "give its rows as JSON lines or Parquet"
+    if named and content and json is None:
+        what = f"neither JSON lines nor an array of objects (it begins with {content[:20]!r})"
+        return what, "mend it, or do not name text as JSON"
     return None
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from switchx.data.files import TEXT, Record, Records, open_records
+from switchx.data.files import TEXT, CutLine, Record, Records, open_records
 from switchx.data.tasks.table_fields import Missing, columns_of, found_at
 from switchx.errors import UserError
 
@@ -122,13 +122,18 @@ class LineCounter:
         content, values = record.content, file.values(record)
         shown = content.decode("utf-8", "replace") if isinstance(content, bytes) else str(content)
         what = ""
-        if values and found_at(values, self._field) is Missing:
-            fields = ", ".join(map(repr, file.fields(values)[:5]))
-            what = f", which has no {self._field!r}; its fields are {fields}"
+        if values:
+            found = found_at(values, self._field)
+            what = f", whose {self._field!r} is no text but of type {type(found).__name__}"
+            if found is Missing:
+                fields = ", ".join(map(repr, file.fields(values)[:5]))
+                what = f", which has no {self._field!r}; its fields are {fields}"
+        elif isinstance(content, CutLine):
+            what = ", which is too long"
         elif isinstance(content, bytes) and not _is_utf8(content):
             what = ", which is not UTF-8"
-        elif isinstance(content, bytes) and content.strip() in (b"{", b"["):
-            what = ", where JSON lines have a whole object in each line"
+        elif isinstance(content, bytes):
+            what = ", where JSON lines have one whole object in each line"
         return f"{file.place(record)}: {shown[:_EXCERPT_CHARS]!r}{what}"
 
     def _stop(self, reason: str) -> NoReturn:

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 import zstandard
 
-from switchx.data.files import open_records
+from switchx.data.files import formats, open_records
 from switchx.errors import UserError
 
 TEXTS = [f"text {n} of é \u2028 \U0001f600 " * 9 for n in range(300)]
@@ -176,9 +176,29 @@ def test_records_of_other_tools_are_named(tmp_path):
         content = made(tmp_path / "made")
         with pytest.raises(UserError, match=rf"^X leads to '.*/x', which is {kind}: "):
             read_bytes(tmp_path, content)
-    for name in ("csv", "tsv"):
-        with pytest.raises(UserError, match=rf"x.{name}', which is {name.upper()}: give its rows"):
-            read_bytes(tmp_path, b"a,b\n1,2\n", f"x.{name}")
+    for name, end in (("csv", ""), ("tsv", ".gz")):
+        match = rf"x.{name}{end}', which is {name.upper()}: give its rows"
+        with pytest.raises(UserError, match=match):
+            read_bytes(tmp_path, b"a,b\n1,2\n", f"x.{name}{end}")
+
+
+def test_json_by_its_name_alone(tmp_path):
+    """Of a file that was cut at some byte, say: its lines would be trained on as text."""
+    for name in ("x.jsonl", "x.JSON.zst"):
+        with pytest.raises(UserError, match=r"is neither JSON lines nor an array .* b'ext\": "):
+            read_bytes(tmp_path, LINES[3:], name)
+        assert read_bytes(tmp_path, LINES, name) == ROWS
+        assert read_bytes(tmp_path, b"", name) == []
+
+
+def test_lines_of_cr_alone(tmp_path):
+    for kind in ("text", "JSON lines"):
+        with pytest.raises(UserError, match=r"x', which is lines that end in CR alone: end them"):
+            read_bytes(tmp_path, FORMATS[kind].replace(b"\n", b"\r"))
+    array = FORMATS["a JSON array"].replace(b"\n", b"\r")
+    assert read_bytes(tmp_path, array) == ROWS
+    long = b"a" * (formats.HEAD - 1) + b"\r\nb\r\n"
+    assert read_bytes(tmp_path, long) == [{"text": "a" * (formats.HEAD - 1)}, {"text": "b"}]
 
 
 def test_text_that_looks_like_something_else(tmp_path):

@@ -60,7 +60,8 @@ def test_long_lines_are_broken_lines(monkeypatch, tmp_path):
     assert found == ["x" * 20, "last"]
     assert (counter.lines, counter.broken) == (4, 2)
     assert len(fits) <= 100
-    with pytest.raises(UserError, match=r"MAX_BROKEN_LINES=0.1 but 2 of 4 .*t.json'.*yyyy"):
+    sentence = r"MAX_BROKEN_LINES=0.1 but 2 of 4 .*t.json': '.*yyyy', which is too long"
+    with pytest.raises(UserError, match=sentence):
         read_strictly(path)
 
 
@@ -129,8 +130,9 @@ def test_blocks_by_number(tmp_path):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("[1, 2]", ""),
-        ("{", ", where JSON lines have a whole object in each line"),
+        ("[1, 2]", ", where JSON lines have one whole object in each line"),
+        ('{"text": "a"},', ", where JSON lines have one whole object in each line"),
+        ('{"text": ["a"]}', ", whose 'text' is no text but of type list"),
         ('{"content": "a", "id": 3}', ", which has no 'text'; its fields are 'content', 'id'"),
         ('{"text": "caf\xe9"}', ", which is not UTF-8"),
     ],
