@@ -118,7 +118,7 @@ def _files(globs: list[str]) -> list[str]:
     for pattern in globs:
         matched = storage.list_files(pattern, "--input")
         if not matched:
-            raise UserError(f"--input={pattern!r} matches no file: give the glob of some.")
+            raise UserError(f"{storage.why_none(pattern, '--input')}.")
         found |= matched
     return list(found)
 

@@ -7,8 +7,8 @@ a local one can rename, append or lock.
 
 - `as_path`, `writable_path`, `store_path`, `local_path`, `expanded`, `is_remote`: what a user's
   path means, and whether it will do.
-- `read_bytes`, `read_if_there`, `chunks`, `list_files`, `list_hashes`, `names_in`, `sizes_in`,
-  `is_file`, `is_folder`, `check_bucket`: what is there.
+- `read_bytes`, `read_if_there`, `chunks`, `list_files`, `why_none`, `list_hashes`,
+  `names_in`, `sizes_in`, `is_file`, `is_folder`, `check_bucket`: what is there.
 - `download`, `read_parts`, `open_to_seek`: a large file from a URL, some bytes of several, or one
   to move about in.
 - `write_whole`, `whole_file`, `new_directory`, `new_place`, `copy_folder`: there whole or not at
@@ -38,6 +38,7 @@ from switchx.storage.directories import (
     new_place,
     set_aside,
 )
+from switchx.storage.globs import list_files, list_hashes, why_none
 from switchx.storage.holders import InUseError, is_gone, record_of, this_process
 from switchx.storage.locks import exclusive_lock
 from switchx.storage.parts import Part, read_parts
@@ -57,8 +58,6 @@ from switchx.storage.reading import (
     download,
     is_file,
     is_folder,
-    list_files,
-    list_hashes,
     names_in,
     read_bytes,
     read_errors,
@@ -128,6 +127,7 @@ __all__ = [
     "store_path",
     "this_process",
     "whole_file",
+    "why_none",
     "with_checksum",
     "with_retries",
     "writable_path",

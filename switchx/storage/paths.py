@@ -1,5 +1,6 @@
 """What a user's path means: a place on this machine, or a URL of another file system."""
 
+import contextlib
 import difflib
 import functools
 import os
@@ -12,6 +13,7 @@ from switchx.errors import UserError, first_line
 
 AnyPath = str | os.PathLike[str]
 STORES = ("gs", "s3")  # where a run can live; other file systems are only read
+_MOST_BYTES = 255  # of a name, on all file systems in use
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -147,6 +149,7 @@ def local_path(path: AnyPath, setting: str) -> Path:
         )
     if not text or "\0" in text:
         raise UserError(f"{setting}={os.fspath(path)!r} names no file: give a path.")
+    check_names(text, setting)
     mistaken = re.match(r"(gs|s3):/+(.*)", text)
     if mistaken:
         raise UserError(
@@ -154,6 +157,17 @@ def local_path(path: AnyPath, setting: str) -> Path:
             f"{mistaken[1]}://{mistaken[2]} or ./{text}."
         )
     return Path(text)
+
+
+def check_names(path: str, setting: str) -> None:
+    """Raises UserError for a name that no file has, or that not all libraries take."""
+    with contextlib.suppress(UnicodeEncodeError):
+        if max(map(len, path.encode().split(b"/"))) <= _MOST_BYTES:
+            return
+    raise UserError(
+        f"{setting}={path!r} has a name that is not UTF-8 or too long: give names of at most "
+        f"{_MOST_BYTES} bytes."
+    )
 
 
 def scheme_of(url: AnyPath) -> str:

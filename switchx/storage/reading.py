@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import glob
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,6 @@ REMOTE_SECONDS = 20.0
 LISTING_SECONDS = 120.0  # a listing may be of tens of thousands of files, a page at a time
 REMOTE_CHUNK = 2 * 2**20  # bytes of one request, held once for each file that is open
 LOCAL_CHUNK = 2**20
-_HASHES = ("md5Hash", "crc32c", "ETag", "blob_id", "etag")  # of gs, s3 and hf, by their names
 T = TypeVar("T")
 
 
@@ -100,7 +98,7 @@ def read_if_there(path: AnyPath, setting: str, most: int | None = None) -> bytes
     if most is not None and (size_of(path, setting) or 0) > most:
         raise too_large(path, setting, most)
     if is_remote(path):
-        return _ask(path, setting, lambda system, name: system.cat_file(name))
+        return ask(path, setting, lambda system, name: system.cat_file(name))
     with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return Path(expanded(os.fspath(path))).read_bytes()
     return None
@@ -109,7 +107,7 @@ def read_if_there(path: AnyPath, setting: str, most: int | None = None) -> bytes
 def size_of(path: AnyPath, setting: str) -> int | None:
     """A file's bytes; None where there is none."""
     if is_remote(path):
-        return _ask(path, setting, lambda system, name: system.size(name))
+        return ask(path, setting, lambda system, name: system.size(name))
     with read_errors(path, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return Path(expanded(os.fspath(path))).stat().st_size
     return None
@@ -118,21 +116,21 @@ def size_of(path: AnyPath, setting: str) -> int | None:
 def is_file(path: AnyPath, setting: str) -> bool:
     """Whether there is a file of this name."""
     if is_remote(path):  # fsspec's own isfile takes whatever goes wrong for no
-        return _ask(path, setting, lambda system, name: system.info(name)["type"]) == "file"
-    return Path(expanded(os.fspath(path))).is_file()
+        return ask(path, setting, lambda system, name: system.info(name)["type"]) == "file"
+    return os.path.isfile(expanded(os.fspath(path)))
 
 
 def is_folder(path: AnyPath, setting: str) -> bool:
     """Whether there is a folder; an object store has one where something lies in it."""
     if is_remote(path):
         return bool(names_in(path, setting))
-    return Path(expanded(os.fspath(path))).is_dir()
+    return os.path.isdir(expanded(os.fspath(path)))
 
 
 def names_in(folder: AnyPath, setting: str) -> set[str]:
     """The names of what lies in a folder, folders included; none where there is no such folder."""
     if is_remote(folder):
-        return _ask(folder, setting, _list_names) or set()
+        return ask(folder, setting, _list_names) or set()
     with read_errors(folder, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return set(os.listdir(expanded(os.fspath(folder))))
     return set()
@@ -141,45 +139,18 @@ def names_in(folder: AnyPath, setting: str) -> set[str]:
 def sizes_in(folder: AnyPath, setting: str) -> dict[str, int]:
     """The names of the files that lie in a folder and the bytes of each; one listing of a URL."""
     if is_remote(folder):
-        return _ask(folder, setting, _list_sizes_in, LISTING_SECONDS) or {}
+        return ask(folder, setting, _list_sizes_in, LISTING_SECONDS) or {}
     here = Path(expanded(os.fspath(folder)))
     with read_errors(folder, setting), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return {path.name: path.stat().st_size for path in here.iterdir() if path.is_file()}
     return {}
 
 
-def list_files(pattern: str, setting: str) -> dict[str, int]:
-    """Returns the files that a glob matches, by name and sorted, and the bytes of each.
-
-    A file of exactly that name is what is meant, whatever characters are in it; of folders alike
-    those that the pattern begins with. `**` is any number of folders.
-
-    Raises:
-      UserError: there is no looking there, in the name of the setting that holds the glob.
-    """
-    pattern = expanded(pattern)
-    if is_remote(pattern):
-        return _ask(pattern, setting, _list_sizes, LISTING_SECONDS) or {}
-    whole = os.path.isfile(pattern)
-    found = [pattern] if whole else glob.glob(_literal(pattern, os.path.isdir), recursive=True)
-    with read_errors(pattern, setting):
-        return {path: os.path.getsize(path) for path in sorted(found) if os.path.isfile(path)}
-
-
-def list_hashes(pattern: str, setting: str) -> dict[str, str]:
-    """The files that a glob at a URL matches and what changes with the content of each.
-
-    That is the hash that its store keeps of it; a file without one is left out, as all of this
-    machine are.
-    """
-    return (_ask(pattern, setting, _hashes, LISTING_SECONDS) or {}) if is_remote(pattern) else {}
-
-
 def check_bucket(path: AnyPath, setting: str) -> None:
     """Raises UserError where a URL's bucket is not there, which reading takes for no file."""
     if is_remote(path):
         root = f"{scheme_of(path)}://{bucket_of(path)}"
-        if _ask(root, setting, lambda system, name: system.ls(name) is not None) is None:
+        if ask(root, setting, lambda system, name: system.ls(name) is not None) is None:
             raise UserError(
                 f"{setting}={str(path)!r} cannot be read: {explain_missing_bucket(path)}."
             )
@@ -235,7 +206,7 @@ def _read_on(system: Any, name: str, position: int, opened: list[Any]) -> tuple[
     return file, chunk
 
 
-def _ask(
+def ask(
     url: AnyPath,
     setting: str,
     ask: Callable[[Any, str], T],
@@ -261,48 +232,3 @@ def _list_sizes_in(system: Any, folder: str) -> dict[str, int]:
         for entry in listed
         if entry["type"] == "file" and entry["name"].rstrip("/") != folder
     }
-
-
-def _list_sizes(system: Any, pattern: str) -> dict[str, int]:
-    return {path: found["size"] or 0 for path, found in _list(system, pattern).items()}
-
-
-def _hashes(system: Any, pattern: str) -> dict[str, str]:
-    hashes = {}
-    for path, found in _list(system, pattern).items():
-        known = [str(found[name]).strip('"') for name in _HASHES if found.get(name)]
-        hashes.update({path: known[0]} if known else {})
-    return hashes
-
-
-def _literal(pattern: str, is_folder: Callable[[str], bool]) -> str:
-    """The pattern with the folders that are there by these very names escaped: their [ is a [."""
-    parts = pattern.split("/")
-    for end in range(len(parts) - 1, 0, -1):
-        folder = "/".join(parts[:end])
-        if not glob.has_magic(folder):
-            break
-        if is_folder(folder):
-            return "/".join([glob.escape(folder), *parts[end:]])
-    return pattern
-
-
-def _is_folder(system: Any, folder: str) -> bool:
-    """Asks only where a set of characters may be meant as it stands."""
-    if "[" not in folder:
-        return False
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        return bool(system.ls(folder, detail=False))
-    return False
-
-
-def _list(system: Any, pattern: str) -> dict[str, dict[str, Any]]:
-    """The files that a glob matches, by URL, and what their store says of each."""
-    if glob.has_magic(pattern):
-        with contextlib.suppress(FileNotFoundError):
-            there = system.info(pattern)
-            if there["type"] == "file":
-                return {system.unstrip_protocol(pattern): there}
-    found = system.glob(_literal(pattern, lambda folder: _is_folder(system, folder)), detail=True)
-    files = {path: facts for path, facts in found.items() if facts["type"] == "file"}
-    return {system.unstrip_protocol(path): files[path] for path in sorted(files)}

@@ -1,5 +1,6 @@
 """What a user's path means; a URL where only this machine will do is refused, nothing is made."""
 
+import os
 import re
 from pathlib import Path
 
@@ -29,6 +30,22 @@ def test_a_url_is_refused_and_nothing_is_made(tmp_path, monkeypatch, path):
 def test_no_name_of_a_file(path):
     with pytest.raises(UserError, match=r"--output='.*' names no file: give a path"):
         storage.local_path(path, "--output")
+
+
+@pytest.mark.parametrize("name", ["é" * 128, os.fsdecode(b"a\xff")])
+def test_a_name_that_not_all_can_use(tmp_path, monkeypatch, name):
+    """No file has it, or TensorFlow, Orbax and pages of UTF-8 cannot name it."""
+    monkeypatch.chdir(tmp_path)
+    for path in (name, f"folder/{name}/below"):
+        for use in (storage.local_path, storage.check_new, storage.make_directory):
+            with pytest.raises(UserError, match=r"X='.*' has a name that is not UTF-8 or too long"):
+                use(path, "X")
+        assert not storage.is_file(path, "X")
+        assert not storage.is_folder(path, "X")
+    assert list(tmp_path.iterdir()) == []
+    Path(os.fsdecode(b"b\xff")).touch()
+    with pytest.raises(UserError, match=r"X='.*' has a name that is not UTF-8 or too long"):
+        storage.list_files("b*", "X")
 
 
 @pytest.mark.parametrize("path", ["runs/a", "a b", "ä#%?", "run[1]*", "c::d", "1://x", "a:/b", "é"])

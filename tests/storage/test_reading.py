@@ -1,5 +1,6 @@
 """Files are read and listed alike wherever they lie; what fails is tried again, then explained."""
 
+import os
 import threading
 
 import fsspec
@@ -161,6 +162,30 @@ def test_what_is_there_and_what_is_not(folder):
     assert storage.names_in(folder, "X") == {"b.txt", "deep"}
     storage.remove(folder)
     assert storage.names_in(folder, "X") == set()
+
+
+def test_why_a_glob_finds_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full/empty").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("nothing")
+    os.mkfifo("pipe")
+    for pattern, why in (
+        ("full", "is a folder: give a glob of its files, as in 'full/*'"),
+        ("full/empty/", "is an empty folder"),
+        ("link", "is a link to nothing"),
+        ("pipe", "is a pipe or a device"),
+        ("full/*", "matches no file"),
+        ("*.txt", "matches no file"),
+    ):
+        assert storage.list_files(pattern, "X") == {}
+        assert storage.why_none(pattern, "X").startswith(f"X={pattern!r} {why}")
+
+    def listed(folder):
+        raise (PermissionError(13, "Permission denied") if folder == "full" else FileNotFoundError)
+
+    monkeypatch.setattr(os, "listdir", listed)
+    with pytest.raises(UserError, match=r"^X leads to 'full', which .*\(Permission denied\): give"):
+        storage.why_none("full/*.txt", "X")
 
 
 def test_a_file_that_is_too_large_or_no_text(tmp_path):

@@ -23,11 +23,4 @@ def check_there(found: str, split: str, source: str | None = None) -> dict[str, 
     if files:
         return files
     come_from = f"; this set is published as {source!r}" if source else ""
-    if storage.names_in(found, setting):
-        raise UserError(
-            f"{setting}={found!r} is a folder: give a glob of its files, as in "
-            f"'{found.rstrip('/')}/*'{come_from}."
-        )
-    raise UserError(
-        f"{setting}={found!r} matches no file: give a glob of JSON or Parquet files{come_from}."
-    )
+    raise UserError(f"{storage.why_none(found, setting)}{come_from}.")

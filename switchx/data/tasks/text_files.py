@@ -98,11 +98,6 @@ def check_there(found: Given) -> dict[str, int]:
     """The files that a glob matches and their bytes; UserError where there is none."""
     setting, pattern = found.setting, str(found.glob)
     files = storage.list_files(pattern, setting)
-    if not files and storage.names_in(pattern, setting):
-        raise UserError(
-            f"{setting}={pattern!r} is a folder: give a glob of its files, as in "
-            f"'{pattern.rstrip('/')}/*'."
-        )
     if not files:
-        raise UserError(f"{setting}={pattern!r} matches no file: give a glob that does.")
+        raise UserError(f"{storage.why_none(pattern, setting)}.")
     return files
