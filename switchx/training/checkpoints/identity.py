@@ -1,12 +1,14 @@
 """What a checkpoint is of, in a small JSON file of its own that vouches for the other files."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from switchx import storage
+from switchx.errors import UserError
 from switchx.model import ModelConfig
 from switchx.model.shape import StackShape
 from switchx.training.teacher import Teacher
@@ -118,9 +120,27 @@ def unsealed(found: Any) -> tuple[dict[str, Any], str]:
 
 
 def checkpoints_of(model_dir: storage.AnyPath) -> Path:
-    """The folder of a run's checkpoints, absolute."""
+    """The folder of a run's checkpoints, absolute; UserError where none could be read there."""
     folder = storage.as_path(model_dir, "MODEL_DIR") / FOLDER
-    return folder if storage.is_remote(folder) else folder.resolve()
+    folder = folder if storage.is_remote(folder) else folder.resolve()
+    _check_name(folder)
+    return folder
+
+
+def _check_name(directory: Path) -> None:
+    """Raises UserError for the few names below which arrays cannot be written and read again."""
+    name = str(directory)
+    is_text = name.encode(errors="replace") == os.fsencode(name)
+    # Orbax takes the first part of such a path for a URL's scheme; TensorStore normalizes the rest.
+    remote = storage.is_remote(directory)
+    a_url = not remote and directory.parts[1] in ("gs", "s3", "az", "hf")
+    below = name.split("://", 1)[1] if remote else name
+    if a_url or "\\" in below or ":/" in below or ".." in below.split("/") or not is_text:
+        raise UserError(
+            f"MODEL_DIR={str(directory.parent)!r} has a name that checkpoints cannot lie below: "
+            "choose one in UTF-8 without backslashes, '..', folders that end in ':', or a first "
+            "folder gs, s3, az or hf."
+        )
 
 
 def saved_steps(model_dir: storage.AnyPath) -> list[int]:

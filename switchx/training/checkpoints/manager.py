@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from orbax.checkpoint import checkpoint_managers
 from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from switchx import hosts, storage
-from switchx.errors import UserError
 from switchx.training.checkpoints.best import Best
 from switchx.training.checkpoints.identity import is_step, is_whole, saved_steps
 from switchx.training.checkpoints.objects import remove_checkpoint
@@ -54,7 +52,6 @@ def open_manager(
     policies = [checkpoint_managers.LatestN(keep), best, _OfSteps(frozenset(extra))]
     if base_period is not None:
         policies.append(_NewestBase(base_period))
-    check_name(directory)
     if hosts.is_first():
         _remove_unfinished(directory)
     remote = storage.is_remote(directory)
@@ -71,22 +68,6 @@ def open_manager(
             ),
         ),
     )
-
-
-def check_name(directory: Path) -> None:
-    """Raises UserError for the few names below which arrays cannot be written and read again."""
-    name = str(directory)
-    is_text = name.encode(errors="replace") == os.fsencode(name)
-    # Orbax takes the first part of such a path for a URL's scheme; TensorStore normalizes the rest.
-    remote = storage.is_remote(directory)
-    a_url = not remote and directory.parts[1] in ("gs", "s3", "az", "hf")
-    below = name.split("://", 1)[1] if remote else name
-    if a_url or "\\" in below or ":/" in below or ".." in below.split("/") or not is_text:
-        raise UserError(
-            f"MODEL_DIR={str(directory.parent)!r} has a name that checkpoints cannot lie below: "
-            "choose one in UTF-8 without backslashes, '..', folders that end in ':', or a first "
-            "folder gs, s3, az or hf."
-        )
 
 
 def _remove_unfinished(directory: Path) -> None:

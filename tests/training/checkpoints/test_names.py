@@ -9,12 +9,13 @@ import pytest
 from switchx import storage
 from switchx.errors import UserError
 from switchx.training.checkpoints.best import Best
+from switchx.training.checkpoints.identity import checkpoints_of, saved_steps
 from switchx.training.checkpoints.manager import open_manager
 
 
 def open_below(folder):
     return open_manager(
-        folder / "checkpoints", keep=1, extra=(), base_period=None, best=Best("loss")
+        checkpoints_of(folder), keep=1, extra=(), base_period=None, best=Best("loss")
     )
 
 
@@ -33,8 +34,9 @@ def test_what_is_saved_can_be_read(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a\\b", "gs:/run", os.fsdecode(b"\xff")])
 def test_a_name_that_cannot_be(tmp_path, name):
-    with pytest.raises(UserError, match=r"MODEL_DIR='.*' has a name that checkpoints cannot lie b"):
-        open_below(tmp_path / name)
+    for use in (open_below, saved_steps):  # whoever trains, and whoever reads
+        with pytest.raises(UserError, match=r"MODEL_DIR='.*' has a name that"):
+            use(tmp_path / name)
     with pytest.raises(UserError, match="MODEL_DIR='/s3/run' has a name"):
         open_below(type(tmp_path)("/s3/run"))
     assert list(tmp_path.iterdir()) == []
