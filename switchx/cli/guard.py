@@ -6,7 +6,9 @@ that it finds a wrong flag in.
 
 import os
 import re
+import resource
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping
 
@@ -26,6 +28,13 @@ def check() -> None:
     except OSError:
         raise UserError(
             "The working folder is no longer there: change to one that is, as with `cd ~`."
+        ) from None
+    try:
+        tempfile.gettempdir()
+    except OSError as error:  # also where disks are full
+        raise UserError(
+            f"Temporary files cannot be written ({error.strerror}): make room, or set TMPDIR to a "
+            "folder that has some."
         ) from None
 
 
@@ -82,7 +91,23 @@ def _refused_flags(flags: str) -> str | None:
 
 def explained(error: Exception) -> UserError | RunError | None:
     """What in the environment a failure came of, in a sentence; None where that is not known."""
-    return _refused_variable(error) or _full_memory(error) or _missing_platform()
+    return (
+        _refused_variable(error)
+        or _limited_memory(error)
+        or _full_memory(error)
+        or _missing_platform()
+    )
+
+
+def _limited_memory(error: Exception) -> UserError | None:
+    """The sentence for a library that has no room within `ulimit -v`, as batch systems set it."""
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if not isinstance(error, ImportError) or most == resource.RLIM_INFINITY:
+        return None
+    return UserError(
+        f"A library cannot be loaded ({first_line(error)}) within the {most // 2**20:,} MB of "
+        "memory that this process may map: raise that, as with `ulimit -v unlimited`."
+    )
 
 
 def _full_memory(error: Exception) -> RunError | None:

@@ -1,8 +1,10 @@
 """What a command does to its process, and what it says of its environment."""
 
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 from types import SimpleNamespace
 
 import jax
@@ -191,6 +193,26 @@ def test_a_working_folder_that_is_gone(tmp_path):
     )
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "The working folder is no longer there" in ended.stderr
+
+
+def test_no_room_for_temporary_files(monkeypatch):
+    def full():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", full)
+    with pytest.raises(UserError, match=r"written \(No usable .* in \['/tmp'\]\): make room, or"):
+        guard.check()
+
+
+def test_a_library_beyond_the_limit_of_memory(monkeypatch):
+    error = ImportError("lib.so: failed to map segment from shared object")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert guard.explained(error) is None
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**28, 2**28))
+    found = guard.explained(error)
+    assert isinstance(found, UserError)
+    assert str(found).startswith(f"A library cannot be loaded ({error}) within the 256 MB of memor")
+    assert guard.explained(ValueError()) is None
 
 
 @pytest.mark.parametrize(
