@@ -93,7 +93,8 @@ def check_new_file(path: AnyPath, setting: str) -> Path:
     folder = target.parent
     if not is_remote(target) and not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UserError(
-            f"{setting}={os.fspath(path)} cannot be written: {folder} must be a writable folder."
+            f"{setting}={os.fspath(path)!r} cannot be written: {str(folder)!r} must be a writable "
+            "folder."
         )
     return target
 

@@ -145,7 +145,7 @@ def test_a_bad_line_is_named_and_nothing_written(infer, tmp_path, lines, complai
         (["--batch_size=12"], "--batch_size=12 must be a multiple of 8"),
         (["--step=7"], "--step=7"),
         (["--input=absent.jsonl"], "--input leads to 'absent.jsonl', which cannot be read"),
-        (["--output=absent/out.jsonl"], "absent must be a writable folder"),
+        (["--output=absent/out.jsonl"], "absent' must be a writable folder"),
         (["--gin.VOCABULARY=python_docs"], "VOCABULARY"),
     ],
 )

@@ -88,7 +88,8 @@ def check_model(config: ModelConfig, model_dir: str | Path, vocabulary: str | No
     check_format(model_dir)
     if not saved_steps(model_dir):
         raise UserError(
-            f"MODEL_DIR={str(model_dir)!r} holds no checkpoint: name the directory of a run."
+            f"MODEL_DIR={str(model_dir)!r} holds no checkpoint: name the directory of a run that "
+            "saved one."
         )
     saved = newest_identity(model_dir)
     if saved is not None:
