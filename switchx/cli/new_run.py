@@ -32,7 +32,7 @@ def saved_config(from_dir: str) -> Path:
     if not storage.is_file(saved, "--from_dir"):
         from switchx.training.run_reader import run_around
 
-        around = run_around(saved.parent)
+        around = run_around(saved.parent, "--from_dir")
         if around is not None:
             raise UserError(f"--from_dir={from_dir} is no run's directory: name {str(around)!r}.")
         raise UserError(f"--from_dir={from_dir} holds no config.gin, so no run was started there.")

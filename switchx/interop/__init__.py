@@ -23,7 +23,7 @@ def open_source(kind: str, path: str) -> "Source":
     from switchx.errors import UserError
     from switchx.training.run_reader import run_around
 
-    run = run_around(storage.as_path(path, "--input") / "config.gin")
+    run = run_around(storage.as_path(path, "--input") / "config.gin", "--input")
     if run is not None:
         raise UserError(
             f"--input={path} is of a run of switchx, {str(run)!r}, which needs no import: every "

@@ -74,7 +74,7 @@ class Request:
         model_dir = f"runs/{Path(DEFAULT_RUN).stem}" if named is None else named
         saved = storage.as_path(model_dir, "--model_dir") / SAVED
         if not storage.is_file(saved, "--model_dir"):
-            around = run_around(saved.parent)
+            around = run_around(saved.parent, "--model_dir")
             named = "a run's directory" if around is None else f"the run's directory, {around}"
             raise UserError(
                 f"--model_dir={model_dir} holds no {SAVED}, so no run was started there: "

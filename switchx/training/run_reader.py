@@ -42,12 +42,12 @@ def run_form(model_dir: str | Path) -> dict[str, Any]:
     return form
 
 
-def run_around(path: Path) -> Path | None:
-    """The run directory to whose checkpoints or config.gin a path leads."""
+def run_around(path: Path, setting: str) -> Path | None:
+    """The run directory to whose checkpoints or config.gin the path of a setting leads."""
     while path != path.parent:
         run = path.parent
         if path.name in ("checkpoints", "config.gin") and storage.is_file(
-            run / FORMAT_FILE, "MODEL_DIR"
+            run / FORMAT_FILE, setting
         ):
             return run
         path = run
@@ -56,7 +56,7 @@ def run_around(path: Path) -> Path | None:
 
 def check_no_part_of_a_run(path: Path, setting: str) -> None:
     """Raises UserError for a new place among a run's checkpoints, where it would be one of them."""
-    run = run_around(path if storage.is_remote(path) else path.absolute())
+    run = run_around(path if storage.is_remote(path) else path.absolute(), setting)
     if run is not None:
         raise UserError(
             f"{setting}={str(path)!r} lies in the run directory {str(run)!r}: name that for the "

@@ -22,9 +22,9 @@ def infer(trained, tmp_path, capsys):
 
     def run(lines, *flags: str) -> Outcome:
         text = lines if isinstance(lines, bytes) else "\n".join(map(json.dumps, lines)).encode()
-        (tmp_path / "in.jsonl").write_bytes(text)
+        (tmp_path / "in").write_bytes(text)
         capsys.readouterr()
-        flags = (f"--input={tmp_path / 'in.jsonl'}", "--max_length=6", *flags)
+        flags = (f"--input={tmp_path / 'in'}", "--max_length=6", *flags)
         return Outcome(main(["infer", f"--model_dir={trained.run}", *flags]), *capsys.readouterr())
 
     return run
@@ -51,7 +51,7 @@ def test_each_line_comes_back_with_its_answer(infer, tmp_path, monkeypatch):
     to_file = infer([], "--input=-", f"--output={tmp_path / 'out.jsonl'}")
     assert (to_file.status, to_file.out) == (0, "")
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8") == outcome.out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.jsonl"]
 
 
 def test_flags_reach_the_decoder(infer):
@@ -130,7 +130,7 @@ def test_a_bad_line_is_named_and_nothing_written(infer, tmp_path, lines, complai
     assert complaint in outcome.err
     assert outcome.err.startswith("switchx: ")
     assert (outcome.out, outcome.err.count("\n")) == ("", 1)
-    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_bad_flag_is_named(infer, flags, complaint):
 
 
 def test_a_vocabulary_that_cannot_be_had_is_of_no_line(infer, tmp_path):
-    cache = tmp_path / "in.jsonl"  # a file
+    cache = tmp_path / "in"  # a file
     outcome = infer(LINES, "--gin.VOCABULARY=python_docs", f"--gin.CACHE_DIR={cache}")
     assert outcome.status == 2
     assert f"switchx: CACHE_DIR='{cache}/python_docs" in outcome.err

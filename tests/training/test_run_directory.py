@@ -52,13 +52,16 @@ def test_a_run_among_the_checkpoints_of_another_is_refused(tmp_path, below):
         UserError, match=f"START_FROM='.*' is no run's directory: name '{tmp_path}'"
     ):
         chosen_step(str(tmp_path / "checkpoints"), "newest", "START_FROM", "START_CHECKPOINT")
-    assert run_around(tmp_path / "config.gin") == tmp_path
+    assert run_around(tmp_path / "config.gin", "MODEL_DIR") == tmp_path
 
 
 def test_of_runs_in_a_bucket_too(monkeypatch):
     monkeypatch.setattr(storage, "is_file", lambda path, _: str(path) == "gs://bucket/run/run.json")
-    assert str(run_around(storage.as_path("gs://bucket/run/checkpoints/3"))) == "gs://bucket/run"
-    assert run_around(storage.as_path("gs://bucket/other/3")) is None
+    checkpoint, other = map(
+        storage.as_path, ("gs://bucket/run/checkpoints/3", "gs://bucket/other/3")
+    )
+    assert str(run_around(checkpoint, "MODEL_DIR")) == "gs://bucket/run"
+    assert run_around(other, "MODEL_DIR") is None
 
 
 def test_an_earlier_config_is_kept(tmp_path):

@@ -32,7 +32,7 @@ def chosen_step(
         wanted = step
     steps = saved_steps(path)
     if not steps:
-        around = run_around(path)
+        around = run_around(path, setting)
         if around is not None:
             raise UserError(f"{setting}={named!r} is no run's directory: name {str(around)!r}.")
         raise UserError(
