@@ -102,7 +102,8 @@ def explained(error: Exception) -> UserError | RunError | None:
 def _limited_memory(error: Exception) -> UserError | None:
     """The sentence for a library that has no room within `ulimit -v`, as batch systems set it."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if not isinstance(error, ImportError) or most == resource.RLIM_INFINITY:
+    there = isinstance(error, ImportError) and not isinstance(error, ModuleNotFoundError)
+    if not there or most == resource.RLIM_INFINITY:
         return None
     return UserError(
         f"A library cannot be loaded ({first_line(error)}) within the {most // 2**20:,} MB of "
