@@ -104,17 +104,17 @@ def _conclude(desk: "Desk") -> int:
         remark(f"{name} waits for a checkpoint of {trunk}")
     for name, why in desk.left.unfit.items():
         remark(f"{name} is left to a worker with other devices: {why}")
+    where = f"--sweep_dir={shlex.quote(str(folder.path))}"
     if failed:
         why = desk.states.why(failed[0], states[failed[0].name])
         raise RunError(
             f"{len(failed)} of {len(states)} points failed, {failed[0].name} for one: {why} "
-            "`switchx sweep run --retry_failed` tries them again."
+            f"`switchx sweep run {where} --retry_failed` tries them again."
         )
     if len(desk.left.unfit) == len(states) - done > 0 and not desk.handed_out:
         raise UserError("None of the points that are left can run on the devices here: see above.")
     if done == len(states):
-        where = shlex.quote(str(folder.path))
-        remark(f"see them with `switchx sweep report --sweep_dir={where}`")
+        remark(f"see them with `switchx sweep report {where}`")
     return 0
 
 

@@ -100,7 +100,8 @@ def test_a_configuration_changed_by_hand_is_a_failure_of_its_point(swept, tmp_pa
     assert main(["sweep", "run", f"--sweep_dir={copy}"]) == 1
     said = capfd.readouterr().err.splitlines()[-1]
     assert "1 of 3 points failed" in said
-    assert "config.gin', which is not what the sweep wrote there" in said
+    assert "config.gin', which is not what the sweep wrote there: remove the file" in said
+    assert f"`switchx sweep run --sweep_dir={copy} --retry_failed` tries" in said
 
 
 def test_in_a_bucket(gs, tmp_path, trained):
