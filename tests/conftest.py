@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 # Eight CPU devices, so that every mesh is tested on any machine, with or without accelerators.
 DEVICES = "--xla_force_host_platform_device_count=8"
-# What is small and runs once is better compiled fast than well: a third of the time, and XLA's
+# What is small and runs once is better compiled fast than well: a quarter of the time, and XLA's
 # programs are the same down to the loops of each operation. On two cores, several workers gain
 # nothing by each compiling in parts. test_end_to_end runs `switchx` without these, as users do.
 QUICKLY = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE"
 )
 os.environ["JAX_PLATFORMS"] = os.environ.get("SWITCHX_TEST_PLATFORM", "cpu")  # scripts/on_gpu.sh
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -37,6 +37,9 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
 _cache_root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_root / "switchx" / "test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+# Where in Python an operation is from is not looked up for each: no test asks.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 
 gc.set_threshold(50_000)  # as commands do: a test traces and imports more than it computes
 

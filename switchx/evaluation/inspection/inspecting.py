@@ -113,7 +113,7 @@ def _earlier(model_dir: str, step: int, earlier: int | None) -> list[int]:
         known = ", ".join(map(str, there)) or "none"
         raise UserError(
             f"--earlier={earlier} is no checkpoint before step {step} in "
-            f"MODEL_DIR={str(model_dir)!r}: those there are {known}."
+            f"MODEL_DIR={str(model_dir)!r}: those there: {known}."
         )
     return [earlier]
 
