@@ -79,6 +79,8 @@ def gs() -> Iterator[ObjectStore]:
     from gcp_storage_emulator.server import create_server
 
     server = create_server("127.0.0.1", _free_port(), in_memory=True, default_bucket=BUCKET)
+    # Its index of all objects, written anew at each change, is read by nobody: it is in memory too.
+    server._storage._write_config_to_file = lambda: None
     with server, _proxy(server._api._port, _GsHandler) as (proxy, store):
         store.root = f"gs://{BUCKET}"
         store.environment = {
@@ -121,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Passes a request on to the server behind, or does what the store's `choose` says."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else 40 ms an answer: its head waits to be acknowledged
     store: ObjectStore
     target: int
     writing: threading.Lock
