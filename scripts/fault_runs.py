@@ -77,7 +77,7 @@ class Attempt:
         # A shell's background job ignores ctrl-C, and what it starts would do so too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # Small programs too are read from the cache, so that a restart is quick.
-        own = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05", **environment}
+        own = {**environment}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command(directory, *flags),
