@@ -189,7 +189,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _GsHandler(_Handler):
-    """Adds what the emulator leaves out: an object's generation, and preconditions on it."""
+    """Adds what the emulator leaves out: an object's generation, and preconditions on it.
+
+    gcsfs ends the lines around an object by LF alone, of which the emulator, but no Google, takes a
+    CR that the object ends with for a part.
+    """
 
     def pass_on(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         url = urllib.parse.urlsplit(self.path)
@@ -202,7 +206,8 @@ class _GsHandler(_Handler):
                     return 412, {"Content-Type": "application/json"}, b'{"error": {"code": 412}}'
                 if unwanted == there:
                     return 304, {}, b""
-            status, headers, content = super().pass_on(body)
+            framed = body.replace(b"\n--==0==", b"\r\n--==0==")  # the boundary is gcsfs's
+            status, headers, content = super().pass_on(framed)
             if status in (200, 206) and query.get("alt") == "media":
                 headers["x-goog-generation"] = self._generation(url.path, query, body)
             return status, headers, content

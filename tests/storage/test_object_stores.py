@@ -16,19 +16,19 @@ ODD = ["a b/ü", "50%41", "run[1]*", "a#b?c", "é/日本"]
 
 
 def test_what_was_written_is_read_and_listed(store):
-    """Under any name that an object may have."""
+    """Under any name that an object may have, to the last byte."""
     folder = storage.as_path(store.folder(), "MODEL_DIR")
     for name in ODD:
-        path = folder / name / "file.txt"
+        path, content = folder / name / "file.txt", f"{name}\r".encode()
         assert storage.read_if_there(path, "X") is None
         assert not storage.is_file(path, "X")
-        storage.write_whole(path, name)
-        assert storage.read_bytes(path, "X") == name.encode()
-        assert storage.size_of(path, "X") == len(name.encode())
+        storage.write_whole(path, content)
+        assert storage.read_bytes(path, "X") == content
+        assert storage.size_of(path, "X") == len(content)
         assert storage.is_file(path, "X")
         assert storage.is_folder(folder / name, "X")
         assert storage.names_in(folder / name, "X") == {"file.txt"}
-        assert list(storage.list_files(str(path), "X").values()) == [len(name.encode())]
+        assert list(storage.list_files(str(path), "X").values()) == [len(content)]
     assert storage.names_in(folder, "X") == {name.split("/")[0] for name in ODD}
     storage.remove(folder / ODD[0])
     storage.remove(folder / "none")
