@@ -11,35 +11,53 @@ from switchx.sharding import MeshConfig, make_mesh
 from switchx.training.batches import put_batch
 from switchx.training.state import Setup, TrainState
 from switchx.training.step import apply_gradients, gradients
-from tests.training.helpers import batch, packed_batch, run_config
+from tests.training.helpers import SWITCH, batch, packed_batch, run_config
 
-# Each axis alone, as 4, as 2, and each two of them.
-MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (1, 4, 2), (2, 1, 4), (2, 2, 2)]
+# All three axes; each two of them, of which one as 4; replicas; and what is fully sharded. How a step
+# is computed is another in some, and what is of replicas or none makes its fresh state itself.
+PLACES = {
+    "all three axes": (MeshConfig(2, 2, 2), {}),
+    "data and model": (MeshConfig(2, 1, 4), {}),
+    "experts and model": (MeshConfig(1, 4, 2), {"microbatches": 2, "remat": "dots"}),
+    "replicas": (MeshConfig(2, 2, 1, replica=2), {"scan": False}),
+    "fully sharded": (MeshConfig(2, 2, 2, fully_sharded=True), {}),
+    "fully sharded replicas": (MeshConfig(2, 1, 2, replica=2, fully_sharded=True), {}),
+}
+OWN_STATE = ("all three axes", "fully sharded replicas")
+ONE = MeshConfig(1, 1, 1)
 
 
-def one_step(run, devices, rows=batch, fresh=None):
-    """(gradients, sums, stats, updated state) of the third step, on the host.
+class Step:
+    """A run's compiled step: (gradients, sums, stats, updated state) of the third, on the host."""
 
-    From a fresh state that the mesh makes itself, unless it is given.
-    """
-    setup = Setup.of(run, make_mesh(run.mesh, devices))
-    state = setup.init() if fresh is None else fresh
+    def __init__(self, run):
+        sizes = run.mesh
+        count = sizes.replica * sizes.data * sizes.expert * sizes.model
+        self.setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:count]))
 
-    # Moments far from zero make the update smooth in the gradient: from zero moments Adafactor's
-    # first step is the gradient's sign, which rounding decides where the true gradient is zero.
-    def used(leaf):
-        return jnp.ones_like(leaf) * (10 if leaf.dtype == jnp.int32 else 1e-4)
+        def both(state, numbers, batch):
+            own = self.setup.given(numbers)
+            grads, outcome = gradients(own, state, own.constants, batch)
+            return (grads, outcome.sums, outcome.stats), apply_gradients(own, state, grads)
 
-    state = TrainState(state.step + 3, state.params, jax.tree.map(used, state.opt_state))
+        self.both = jax.jit(both)
 
-    def both(state, numbers, batch):
-        own = setup.given(numbers)
-        grads, outcome = gradients(own, state, own.constants, batch)
-        return (grads, outcome.sums, outcome.stats), apply_gradients(own, state, grads)
+    def __call__(self, batch, fresh=None, numbers=None):
+        """From a fresh state that the mesh makes itself, unless it is given."""
+        setup = self.setup
+        state = setup.init() if fresh is None else fresh
 
-    with jax.set_mesh(setup.mesh):
-        placed = jax.device_put(state, setup.shardings)
-        return jax.device_get(jax.jit(both)(placed, setup.numbers, put_batch(rows(0), setup)))
+        # Moments far from zero make the update smooth in the gradient: from zero moments
+        # Adafactor's first step is the gradient's sign, which rounding decides where the true
+        # gradient is zero.
+        def used(leaf):
+            return jnp.ones_like(leaf) * (10 if leaf.dtype == jnp.int32 else 1e-4)
+
+        state = TrainState(state.step + 3, state.params, jax.tree.map(used, state.opt_state))
+        with jax.set_mesh(setup.mesh):
+            placed = jax.device_put(state, setup.shardings)
+            numbers = setup.numbers if numbers is None else numbers
+            return jax.device_get(self.both(placed, numbers, put_batch(batch, setup)))
 
 
 def smooth_run(**changes):
@@ -47,20 +65,20 @@ def smooth_run(**changes):
     return run_config(**{"activation": "geglu", "dropout_rate": 0.1, **changes})
 
 
-def fresh_state(run):
-    """Of one device, on the host."""
-    return jax.device_get(Setup.of(run, make_mesh(run.mesh, jax.devices()[:1])).init())
+@pytest.fixture(scope="module")
+def alone():
+    """The step of one device."""
+    return Step(smooth_run(mesh=ONE))
 
 
 @pytest.fixture(scope="module")
-def fresh():
-    return fresh_state(smooth_run(mesh=MeshConfig(1, 1, 1)))
+def fresh(alone):
+    return jax.device_get(alone.setup.init())
 
 
 @pytest.fixture(scope="module")
-def reference(fresh):
-    run = smooth_run(mesh=MeshConfig(1, 1, 1))
-    return one_step(run, jax.devices()[:1], fresh=fresh)
+def reference(alone, fresh):
+    return alone(batch(0), fresh)
 
 
 def assert_same(actual, expected):
@@ -82,86 +100,48 @@ def test_the_reference_drops_tokens_and_moves_every_parameter(reference):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("sizes", MESHES, ids=lambda s: "x".join(map(str, s)))
-def test_axes_alone_in_pairs_and_all_three(sizes, reference, fresh):
-    """The mesh of all axes makes its fresh state too: a quarter of the compilation."""
-    own = sizes == (2, 2, 2)
-    run = smooth_run(mesh=MeshConfig(*sizes))
-    assert_same(one_step(run, jax.devices(), fresh=None if own else fresh), reference)
+@pytest.mark.parametrize("place", PLACES)
+def test_where_and_how_it_is_computed_changes_nothing(place, reference, fresh):
+    mesh, changes = PLACES[place]
+    step = Step(smooth_run(mesh=mesh, **changes))
+    assert_same(step(batch(0), None if place in OWN_STATE else fresh), reference)
 
 
-def test_an_encoder_alone_on_devices_of_every_axis():
-    def rows(step):
-        whole = batch(step)
-        input_BL = whole["encoder_input_tokens"]
-        weight_BL = (input_BL % 5 == 1).astype(np.float32)
-        return {
-            "encoder_input_tokens": np.where(weight_BL > 0, 255, input_BL).astype(np.int32),
-            "encoder_target_tokens": input_BL,
-            "encoder_loss_weights": weight_BL,
-        }
-
+def test_an_encoder_alone_with_experts_in_attention_and_an_extra_feed_forward():
+    """On devices of every axis and in microbatches; tests/training/test_balance.py has decoders."""
+    input_BL = batch(0)["encoder_input_tokens"]
+    weight_BL = (input_BL % 5 == 1).astype(np.float32)
+    rows = {
+        "encoder_input_tokens": np.where(weight_BL > 0, 255, input_BL).astype(np.int32),
+        "encoder_target_tokens": input_BL,
+        "encoder_loss_weights": weight_BL,
+    }
     changes = {"num_decoder_layers": 0, "d_model": 32, "d_ff": 32, "num_heads": 4}
-    changes |= {"dropout_rate": 0.0}
-    alone = one_step(smooth_run(**changes, mesh=MeshConfig(1, 1, 1)), jax.devices()[:1], rows)
-    shared = smooth_run(**changes, mesh=MeshConfig(2, 2, 2), microbatches=2)
-    assert_same(one_step(shared, jax.devices(), rows), alone)
-    assert alone[0][1]["weight"] == rows(0)["encoder_loss_weights"].sum()
+    switch = dataclasses.replace(SWITCH, experts_in="both", extra_dense=True)
+    changes |= {"dropout_rate": 0.0, "switch": switch}
+    alone = Step(smooth_run(**changes, mesh=ONE))
+    fresh = jax.device_get(alone.setup.init())
+    expected = alone(rows, fresh)
+    (grads, sums, stats), _ = expected
+    assert sums["weight"] == weight_BL.sum()
+    assert stats.load_E.shape == (2, 8)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+    shared = Step(smooth_run(**changes, mesh=MeshConfig(2, 2, 2), microbatches=2))
+    assert_same(shared(rows, fresh), expected)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"scan": False}, {"microbatches": 2, "remat": "dots"}],
-    ids=str,
-)
-def test_how_it_is_computed_changes_nothing(changes, reference, fresh):
-    """And remat in full in `test_packed_rows`."""
-    run = smooth_run(mesh=MeshConfig(2, 2, 2), **changes)
-    assert_same(one_step(run, jax.devices(), fresh=fresh), reference)
-
-
-@pytest.mark.parametrize(
-    "mesh",
-    [
-        MeshConfig(2, 2, 2, fully_sharded=True),
-        MeshConfig(2, 2, 1, replica=2),
-        MeshConfig(2, 1, 2, replica=2, fully_sharded=True),
-    ],
-    ids=str,
-)
-def test_replicas_and_fully_sharded_state_change_nothing(mesh, reference, fresh):
-    """What is fully sharded in replicas makes its fresh state too."""
-    own = mesh.fully_sharded and mesh.replica > 1
-    found = one_step(smooth_run(mesh=mesh), jax.devices(), fresh=None if own else fresh)
-    assert_same(found, reference)
-
-
-def test_experts_in_attention_and_an_extra_feed_forward():
-    """And their microbatches: a mesh of all three axes against one device."""
-    model = smooth_run(dropout_rate=0.0).model
-    switch = dataclasses.replace(model.switch, experts_in="both", extra_dense=True)
-    model = dataclasses.replace(model, switch=switch)
-    alone = smooth_run(model=model, mesh=MeshConfig(1, 1, 1))
-    fresh = fresh_state(alone)
-    expected = one_step(alone, jax.devices()[:1], fresh=fresh)
-    (gradients_of_all, _, stats), _ = expected
-    assert stats.load_E.shape == (4, 8)
-    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradients_of_all))
-    run = smooth_run(model=model, mesh=MeshConfig(2, 2, 2), microbatches=2)
-    assert_same(one_step(run, jax.devices(), fresh=fresh), expected)
-
-
-def test_packed_rows(reference, fresh):
+def test_packed_rows(fresh):
     """In parts and rematerialised, on a mesh of all three axes against one device."""
-    one = one_step(smooth_run(mesh=MeshConfig(1, 1, 1)), jax.devices()[:1], packed_batch, fresh)
-    run = smooth_run(mesh=MeshConfig(2, 2, 2), microbatches=2, remat="full")
-    assert_same(one_step(run, jax.devices(), packed_batch, fresh), one)
+    rows, alone = packed_batch(0), Step(smooth_run(dropout_rate=0.0, mesh=ONE))
+    expected = alone(rows, fresh)
+    changes = {"dropout_rate": 0.0, "microbatches": 2, "remat": "full"}
+    assert_same(Step(smooth_run(mesh=MeshConfig(2, 2, 2), **changes))(rows, fresh), expected)
+    whole = {n: np.minimum(x, 1) if n.endswith("segment_ids") else x for n, x in rows.items()}
     with pytest.raises(AssertionError):  # segments do change the result
-        assert_same(one[0][1], reference[0][1])
+        assert_same(alone(whole, fresh)[0][1], expected[0][1])
 
 
-def test_noise_of_another_seed_does_change_it(reference, fresh):
-    run = smooth_run(mesh=MeshConfig(1, 1, 1), seed=1)
-    other = one_step(run, jax.devices()[:1], fresh=fresh)
+def test_noise_of_another_seed_does_change_it(alone, reference, fresh):
+    other = Setup.of(smooth_run(mesh=ONE, seed=1), alone.setup.mesh)
     with pytest.raises(AssertionError):
-        assert_same(other, reference)
+        assert_same(alone(batch(0), fresh, other.numbers), reference)
