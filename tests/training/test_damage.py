@@ -13,13 +13,13 @@ import pytest
 from switchx.errors import RunError
 from switchx.model import Model
 from switchx.sharding import make_mesh
-from switchx.training import train
-from switchx.training.checkpoints import restore_params
-from switchx.training.state import Setup
-from tests.training.helpers import SMALL, checkpoints_of, feed, run_config
+from switchx.training.checkpoints import History, restore_params
+from switchx.training.state import Setup, TrainState
+from tests.training.helpers import SMALL, checkpoints_of, run_config
 
-# A dense model has the same kinds of files and fewer arrays; Muon, one moment of a matrix.
-ONE = {**SMALL, "train_steps": 4, "name": "muon", "learning_rate": 0.01}
+# An encoder of dense layers has the same kinds of files and fewer arrays; Muon, one moment of a
+# matrix.
+ONE = {**SMALL, "num_decoder_layers": 0, "name": "muon", "learning_rate": 0.01}
 
 # What a failed restore leaves unfinished is not ours.
 pytestmark = [
@@ -29,25 +29,36 @@ pytestmark = [
 ]
 
 
-def go(directory, **changes):
-    run = run_config(**{**ONE, **changes})
-    return train(run, str(directory), feed(), "# none\n")
+def save(directory, seed):
+    """Checkpoints of steps 2 and 4, in no array the same, as a run of this seed has them."""
+    run = run_config(**ONE, seed=seed)
+    setup = Setup.of(run, make_mesh(run.mesh))
+    rng = np.random.default_rng(seed)
+
+    def random(leaf):
+        whole = np.issubdtype(leaf.dtype, np.integer)
+        drawn = rng.integers(9, size=leaf.shape) if whole else rng.standard_normal(leaf.shape)
+        return drawn.astype(leaf.dtype)
+
+    with contextlib.closing(checkpoints_of(directory, setup)) as checkpoints:
+        for step in (2, 4):
+            drawn = jax.tree.map(random, setup.abstract)
+            state = TrainState(np.int32(step), drawn.params, drawn.opt_state)
+            placed = jax.device_put(state, setup.shardings)
+            checkpoints.save(placed, {0: b"%d" % step}, {"loss": 1.0}, History(step, (step / 7,)))
+            checkpoints.wait()
+    return directory
 
 
 @pytest.fixture(scope="module")
 def run_of_four(tmp_path_factory, one_device):
-    """Checkpoints of steps 2 and 4."""
-    directory = tmp_path_factory.mktemp("run")
-    go(directory)
-    return directory
+    return save(tmp_path_factory.mktemp("run"), 0)
 
 
 @pytest.fixture(scope="module")
 def another_run(tmp_path_factory, one_device):
     """The same of another seed: no array in it is the same."""
-    directory = tmp_path_factory.mktemp("other")
-    go(directory, seed=1)
-    return directory
+    return save(tmp_path_factory.mktemp("other"), 1)
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from switchx.training.state import Setup, TrainState
 from switchx.training.step import apply_gradients, gradients
 from tests.training.helpers import SWITCH, batch, packed_batch, run_config
 
-# All three axes; each two of them, of which one as 4; replicas; and what is fully sharded. How a step
-# is computed is another in some, and what is of replicas or none makes its fresh state itself.
+# All three axes, each two of them, replicas, and what is fully sharded. How a step is computed
+# differs in some of them: each way is seen on one.
 PLACES = {
     "all three axes": (MeshConfig(2, 2, 2), {}),
     "data and model": (MeshConfig(2, 1, 4), {}),
@@ -23,6 +23,7 @@ PLACES = {
     "fully sharded": (MeshConfig(2, 2, 2, fully_sharded=True), {}),
     "fully sharded replicas": (MeshConfig(2, 1, 2, replica=2, fully_sharded=True), {}),
 }
+# Who make their fresh state themselves: a quarter of the compilation.
 OWN_STATE = ("all three axes", "fully sharded replicas")
 ONE = MeshConfig(1, 1, 1)
 
