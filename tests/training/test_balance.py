@@ -15,7 +15,15 @@ from switchx.training.adapting import named
 from switchx.training.batches import put_batch
 from switchx.training.state import Setup
 from switchx.training.step import compile_train_step
-from tests.training.helpers import BATCH, assert_same_end, batch, feed, params_of, run_config
+from tests.training.helpers import (
+    BATCH,
+    SWITCH,
+    assert_same_end,
+    batch,
+    feed,
+    params_of,
+    run_config,
+)
 
 WAYS = {
     "bias": dict(balance_bias=0.01, balance_loss_over="batch"),
@@ -26,21 +34,26 @@ ONE = MeshConfig(1, 1, 1)
 
 
 def balanced_run(way, **changes):
-    """Experts in attention and in two feed-forwards of a stack: three rows of biases in each."""
-    switch = dataclasses.replace(run_config().model.switch, experts_in="both", **way)
+    """Experts in the one feed-forward of each stack."""
+    switch = dataclasses.replace(SWITCH, **way)
     sizes = {"d_model": 32, "d_ff": 32, "num_heads": 2, "switch": switch, "activation": "geglu"}
     optimizer = {"name": "adamw", "weight_decay": 0.1, "learning_rate": 1e-3}
     return run_config(**{**sizes, **optimizer, **changes})
 
 
-def trained(run, fresh):
+def in_attention(way):
+    """And in attention: two rows of biases in a layer."""
+    return {**way, "experts_in": "both"}
+
+
+def trained(run, fresh, rows):
     """(parameters by name, metrics of the last step) on the host, some steps from a state."""
     sizes = run.mesh
     count = sizes.data * sizes.expert * sizes.model
     setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:count]))
     state, step = jax.device_put(fresh, setup.shardings), compile_train_step(setup)
     for number in range(STEPS):
-        state, metrics = step(state, put_batch(batch(number), setup))
+        state, metrics = step(state, put_batch(rows(number), setup))
     return named(jax.device_get(state.params)), jax.device_get(metrics)
 
 
@@ -54,19 +67,28 @@ def biases(params):
     return {name: leaf for name, leaf in params.items() if name.endswith("bias_E")}
 
 
-@pytest.fixture(scope="module")
-def fresh():
-    """Of one device, on the host; either way's, as both begin with biases of zero."""
-    run = balanced_run(WAYS["bias"], mesh=ONE)
-    return jax.device_get(Setup.of(run, make_mesh(run.mesh, jax.devices()[:1])).init())
+def encoder_rows(number):
+    """A batch of an encoder alone."""
+    input_BL = batch(number)["encoder_input_tokens"]
+    weight_BL = (input_BL % 5 == 1).astype(np.float32)
+    rows = {"encoder_input_tokens": input_BL, "encoder_target_tokens": input_BL}
+    return {**rows, "encoder_loss_weights": weight_BL}
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_it_is_the_same_on_a_mesh_and_in_microbatches(way, fresh):
-    one, metrics = trained(balanced_run(WAYS[way], mesh=ONE), fresh)
-    shared = balanced_run(WAYS[way], mesh=MeshConfig(2, 2, 2), microbatches=2)
-    other, others = trained(shared, fresh)
-    assert len(biases(one)) == 4
+@pytest.mark.parametrize(
+    ("way", "changes", "rows"),
+    [("bias", {"num_decoder_layers": 0}, encoder_rows), ("quantile", {}, batch)],
+    ids=WAYS,
+)
+def test_it_is_the_same_on_a_mesh_and_in_microbatches(way, changes, rows):
+    """The encoder alone with an extra feed-forward too."""
+    way = {**in_attention(WAYS[way]), "extra_dense": bool(changes)}
+    alone = balanced_run(way, mesh=ONE, **changes)
+    fresh = jax.device_get(Setup.of(alone, make_mesh(ONE, jax.devices()[:1])).init())
+    one, metrics = trained(alone, fresh, rows)
+    shared = balanced_run(way, mesh=MeshConfig(2, 2, 2), microbatches=2, **changes)
+    other, others = trained(shared, fresh, rows)
+    assert len(biases(one)) == 4 - 2 * len(changes)
     for name, leaf in biases(one).items():
         assert (np.abs(leaf) > 0).mean() > 0.5
         # Counts are exact: what is left is where a margin lies between two edges.
@@ -83,7 +105,7 @@ def test_a_bias_moves_by_its_layers_loads_alone():
     The optimizer, with its decay, sees no bias; one that is frozen stays.
     """
     frozen = "encoder/blocks/layer_0/attention/switch/router/bias_E"
-    run = balanced_run(WAYS["bias"], mesh=ONE, num_layers=2, frozen=(frozen,))
+    run = balanced_run(in_attention(WAYS["bias"]), mesh=ONE, num_layers=2, frozen=(frozen,))
     setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
     state, placed = setup.init(), put_batch(batch(0), setup)
     assert "bias_E" not in str(jax.tree_util.tree_structure(state.opt_state))
