@@ -1,5 +1,6 @@
 """OBJECTIVE='distill': the loss, whom it is learnt from, and that a run keeps its teacher."""
 
+import contextlib
 import dataclasses
 
 import jax
@@ -20,12 +21,12 @@ from switchx.training.objectives import Pretraining
 from switchx.training.objectives.losses import grouped, soft_sums
 from switchx.training.placing import bytes_per_device
 from switchx.training.run_reader import read_start
-from switchx.training.state import Setup
+from switchx.training.state import Setup, TrainState
 from switchx.training.step import gradients
 from switchx.training.teacher import ObjectiveConfig, Teacher
 from switchx.training.teaching import compile_teacher
 from tests.helpers import with_switch
-from tests.training.helpers import SMALL, VOCAB, batch, feed, run_config
+from tests.training.helpers import SMALL, VOCAB, batch, checkpoints_of, feed, run_config
 
 DENSE = {**SMALL, "num_layers": 1}
 SPARSE = {**SMALL, "switch": run_config().model.switch, "d_model": 16, "num_layers": 2}
@@ -34,12 +35,12 @@ SPARSE = {**SMALL, "switch": run_config().model.switch, "d_model": 16, "num_laye
 @pytest.fixture(scope="module")
 def taught_by(tmp_path_factory):
     """The directory of a wee switch model, which another of other sizes learns from."""
-    devices, patch = jax.devices()[:1], pytest.MonkeyPatch()
-    patch.setattr(jax, "devices", lambda *_: devices)
-    patch.setattr(jax, "device_count", lambda *_: 1)
-    directory = tmp_path_factory.mktemp("teacher")
-    train(run_config(**SPARSE, train_steps=1), directory, feed())
-    patch.undo()
+    directory, run = tmp_path_factory.mktemp("teacher"), run_config(**SPARSE)
+    setup = Setup.of(run, make_mesh(run.mesh, jax.devices()[:1]))
+    state = setup.init()
+    first = TrainState(state.step + 1, state.params, state.opt_state)
+    with contextlib.closing(checkpoints_of(directory, setup)) as checkpoints:
+        checkpoints.save(first, {0: b"1"}, None)
     return directory
 
 
@@ -115,11 +116,15 @@ def test_the_objective_mixes_the_two_and_keeps_the_z_loss(taught_by):
     np.testing.assert_allclose(sums["objective"], wanted, rtol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def of_pretraining(taught_by):
+    return gradients_of(setup_of(taught_by, changes={"objective": "pretraining"}))[0]
+
+
 @pytest.mark.parametrize("config", [{"share": 0.0}, {"start_step": 1}], ids=str)
-def test_without_a_share_it_is_pretraining_bit_for_bit(taught_by, config):
+def test_without_a_share_it_is_pretraining_bit_for_bit(taught_by, of_pretraining, config):
     found = gradients_of(setup_of(taught_by, **config))[0]
-    own = gradients_of(setup_of(taught_by, changes={"objective": "pretraining"}))[0]
-    jax.tree.map(np.testing.assert_array_equal, found, own)
+    jax.tree.map(np.testing.assert_array_equal, found, of_pretraining)
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +132,10 @@ def on_one_device(taught_by):
     return gradients_of(setup_of(taught_by))
 
 
-@pytest.mark.parametrize(
-    ("devices", "changes"),
-    [(1, {"microbatches": 2}), (4, {"mesh": MeshConfig(1, 2, 2)})],
-    ids=["microbatches", "mesh"],
-)
-def test_it_is_the_same_on_a_mesh_and_in_microbatches(taught_by, on_one_device, devices, changes):
+def test_it_is_the_same_on_a_mesh_and_in_microbatches(taught_by, on_one_device):
     """The student is dense: the mesh has an axis that only the teacher's experts use."""
-    found, outcome = gradients_of(setup_of(taught_by, devices, changes))
+    changes = {"mesh": MeshConfig(1, 2, 2), "microbatches": 2}
+    found, outcome = gradients_of(setup_of(taught_by, 4, changes))
     grads, of_one = on_one_device
     assert outcome.sums["teacher_kl"] > 0
     np.testing.assert_allclose(outcome.sums["objective"], of_one.sums["objective"], rtol=1e-5)

@@ -31,10 +31,9 @@ ON_A_MESH = {
 # FREEZE, and what is in the names of the parameters that it means.
 FROZEN = {
     ("experts",): "/experts/",
-    ("embedding", "norms", "encoder/*"): "^embedding/|norm|^encoder/",
     ("router", "attention"): "/router/|attention/|_bias/",
-    # Products of the same sizes, of which some have a gradient for each of their two.
-    ("*/query_DT",): "/query_DT",
+    # And of the decoder products of the same sizes, of which some have a gradient for each of two.
+    ("embedding", "norms", "encoder/*", "*/query_DT"): "^embedding/|norm|^encoder/|/query_DT",
 }
 
 
