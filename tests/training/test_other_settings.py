@@ -66,10 +66,9 @@ def run(begun, tmp_path):
     return shutil.copytree(begun, tmp_path / "run")
 
 
-@pytest.mark.parametrize("changes", [{"clip_global_norm": 1.0}, {"weight_decay": 0.1}], ids=str)
-def test_what_an_optimizer_does_to_gradients_may_change(run, changes):
+def test_what_an_optimizer_does_to_gradients_may_change(run):
     """Neither has a state, and none of what is saved of it stands in its way, there and back."""
-    assert go(run, train_steps=3, **changes).first_step == 2
+    assert go(run, train_steps=3, clip_global_norm=1.0, weight_decay=0.1).first_step == 2
     assert go(run, train_steps=4).first_step == 3
 
 

@@ -1,5 +1,6 @@
 """A profile of some steps: its trace, read again; what is refused; and that it changes nothing."""
 
+import dataclasses
 import re
 
 import jax
@@ -9,9 +10,11 @@ from switchx.errors import UserError
 from switchx.training import train
 from switchx.training.profile import ProfileSteps
 from switchx.training.profile_costs import STEP, Costs, part_of
-from tests.training.helpers import SMALL, TWO_KINDS, assert_same_end, feed, run_config
+from tests.training.helpers import SMALL, SWITCH, assert_same_end, feed, run_config
 
-WITH_EXPERTS = {**SMALL, **TWO_KINDS, "train_steps": 4}
+# Both kinds of feed-forward in the one layer of each stack.
+BOTH = dataclasses.replace(SWITCH, extra_dense=True)
+WITH_EXPERTS = {**SMALL, "switch": BOTH, "train_steps": 4}
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
