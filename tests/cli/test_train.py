@@ -92,17 +92,6 @@ def test_the_saved_configuration_is_the_run(trained, monkeypatch):
     assert saved.resolved == (trained.run / "config.gin").read_text()
 
 
-@pytest.mark.usefixtures("nothing_shown")
-def test_a_copied_run_goes_on_in_the_copy(trained, copy, command):
-    before = (trained.run / "metrics.jsonl").read_bytes()
-    outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.TRAIN_STEPS=6")
-    assert outcome.status == 0, outcome.err
-    assert "switchx: TRAIN_STEPS was 4 and is now 6 (SCHEDULE='cosine'" in outcome.err
-    assert "resuming from step 4" in outcome.err
-    assert steps(copy) == [1, 2, 3, 4, 5, 6]
-    assert (trained.run / "metrics.jsonl").read_bytes() == before
-
-
 def test_a_finished_run_started_again_keeps_its_record(copy, command):
     kept = {name: (copy / name).read_bytes() for name in ("metrics.jsonl", "config.gin")}
     outcome = command("train", f"--gin_file={copy}/config.gin", "--gin.LEARNING_RATE=0.5")
@@ -133,7 +122,9 @@ def test_what_cannot_go_on_is_refused_and_changes_nothing(copy, command, flags, 
 
 
 @pytest.mark.usefixtures("nothing_shown")
-def test_another_batch_size_and_then_other_data(copy, command):
+def test_a_copied_run_goes_on_with_another_batch_size_and_then_other_data(trained, copy, command):
+    before = (trained.run / "metrics.jsonl").read_bytes()
+
     def train(steps, *flags):
         flags = (f"--gin.TRAIN_STEPS={steps}", "--gin.EVAL_BATCH_SIZE=8", *flags)
         outcome = command("train", f"--gin_file={copy}/config.gin", *flags)
@@ -142,15 +133,18 @@ def test_another_batch_size_and_then_other_data(copy, command):
         return outcome.err, identity["history"][2]
 
     said, examples = train(5, "--gin.BATCH_SIZE=16")
+    assert "switchx: TRAIN_STEPS was 4 and is now 5 (SCHEDULE='cosine'" in said
+    assert "resuming from step 4" in said
     assert "BATCH_SIZE was 8 and is now 16 (the data goes on at its next example; " in said
     assert examples == 4 * 8 + 16
     said, examples = train(6, "--gin.SEED=1", "--gin.RESET_DATA=True")
     assert "SEED was 0 and is now 1\n" in said
     assert "the data begins anew at step 5 (RESET_DATA)\n" in said
     assert examples == 16
-    said, examples = train(7)  # config.gin has the seed, and nothing to be done again
-    assert "anew" not in said
-    assert examples == 2 * 16
+    kept = load(Request((f"{copy}/config.gin",)))  # the seed, and nothing to be done again
+    assert (kept.data.seed, kept.run.trainer.reset_data) == (1, False)
+    assert steps(copy) == [1, 2, 3, 4, 5, 6]
+    assert (trained.run / "metrics.jsonl").read_bytes() == before
 
 
 def test_eval_gives_what_training_wrote(trained, command):
