@@ -50,15 +50,23 @@ def assert_same(ours, theirs):
             np.testing.assert_array_equal(x_BL, other[name])
 
 
-@pytest.mark.parametrize(
-    ("shards", "read", "seed"), [(1, [0], 0), (2, [0, 1], 3), (6, [0, 5], 2**31 - 1)]
-)
+@pytest.mark.parametrize(("shards", "read", "seed"), [(2, [0, 1], 3), (6, [0, 5], 2**31 - 1)])
 def test_training_rows_are_seqios(small, shards, read, seed):
     """Through more than an epoch; by files, and with more shards than files by documents."""
     config = dataclasses.replace(small, shards=shards, seed=seed, batch_size=120)
     ours = data.train_stream(config, read)
     assert isinstance(ours, embedded.EmbeddedStream)
     assert_same(itertools.islice(ours, 14), itertools.islice(seqios(config, read), 14))
+
+
+def test_a_run_that_tensorflow_began_goes_on(small):
+    """Behind more than an epoch of one shard, which is the same too."""
+    config = dataclasses.replace(small, batch_size=120)
+    theirs, ours = seqios(config, [0]), data.train_stream(config)
+    assert_same(itertools.islice(ours, 14), itertools.islice(theirs, 14))
+    resumed = data.train_stream(config)
+    resumed.restore(theirs.state())
+    assert_same(itertools.islice(resumed, 2), itertools.islice(theirs, 2))
 
 
 def test_evaluation_rows_are_seqios(small):
@@ -101,14 +109,6 @@ def test_a_position_brings_back_the_next_row(small):
         assert digest(again) == expected[step]
     skipping.skip(4 * 270)
     assert digest(next(skipping)) == expected[270]
-
-
-def test_a_run_that_tensorflow_began_goes_on(small):
-    theirs, ours = seqios(small, [0]), data.train_stream(small)
-    for _ in range(5):
-        next(theirs)
-    ours.restore(theirs.state())
-    assert_same(itertools.islice(ours, 4), itertools.islice(theirs, 4))
 
 
 def test_damaged_positions_are_refused(small):

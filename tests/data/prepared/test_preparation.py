@@ -24,11 +24,13 @@ from switchx.errors import RunError, UserError
 from ..conftest import docs_config, record, sentences, write_lines
 
 
-def json_config(folder: Path, **changes) -> DataConfig:
+def json_config(folder: Path, documents: int = 150, first_seed: int = 0, **changes) -> DataConfig:
     """Three JSON-lines shards to train on and one to validate, read as bytes."""
     for shard in range(3):
-        write_lines(folder / f"train-{shard}.json.gz", map(record, sentences(150, seed=shard)))
-    write_lines(folder / "validation-0.json.gz", map(record, sentences(40, seed=9)))
+        texts = sentences(documents, seed=first_seed + shard)
+        write_lines(folder / f"train-{shard}.json.gz", map(record, texts))
+    texts = sentences(40, seed=first_seed + 9)
+    write_lines(folder / "validation-0.json.gz", map(record, texts))
     values = {
         "mixture_or_task_name": "c4_json_span_corruption",
         "feature_lengths": {"inputs": 64, "targets": 18},
@@ -367,12 +369,12 @@ def test_shards_may_be_more_than_files(tmp_path):
 
 
 def test_embedded_corpus_from_the_command_line(tmp_path, capfd):
-    """Prepared, checked and shown; beside what is asked for, nothing is printed."""
+    """Prepared and checked; beside what is asked for, nothing is printed."""
     flags = [
         f"--gin.PREPARED_DIR={str(tmp_path)!r}",
         f"--gin.TASK_FEATURE_LENGTHS={docs_config().feature_lengths}",
     ]
-    assert main(["data", "prepare", *flags]) == 0
+    assert main(["data", "prepare", "--splits=validation", *flags]) == 0  # a twentieth of it
     made = capfd.readouterr().err
     print(made)
     assert "documents/s" in made
@@ -381,10 +383,6 @@ def test_embedded_corpus_from_the_command_line(tmp_path, capfd):
     assert main(["data", "check", *flags]) == 0
     out, err = capfd.readouterr()
     assert out.endswith("nothing is wrong\n")
-    assert err == ""
-    assert main(["data", "show", *flags, "--count=1"]) == 0
-    out, err = capfd.readouterr()
-    assert "<extra_id_0>" in out
     assert err == ""
 
 
