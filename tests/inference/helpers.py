@@ -18,9 +18,12 @@ LENGTH = 8  # of inputs and answers
 
 
 def answering_config(switch: bool = True, length: int = LENGTH, **changes: Any) -> ModelConfig:
-    """A tiny model that drops nothing in evaluation either, so decoding must agree with it."""
+    """A tiny model that drops nothing in evaluation either, so decoding must agree with it.
+
+    Experts in each of its two layers: one kind of layer is one to compile.
+    """
     sparse = switch_config(
-        encoder_group_size=LENGTH, decoder_group_size=length, eval_capacity_factor=4.0
+        every=1, encoder_group_size=LENGTH, decoder_group_size=length, eval_capacity_factor=4.0
     )
     settings: dict[str, Any] = dict(vocab_size=VOCAB, tied_embeddings=False)
     return tiny_config(**{**settings, "switch": sparse if switch else None, **changes})

@@ -27,7 +27,7 @@ KINDS = pytest.mark.parametrize("switch", [False, True], ids=["dense", "switch"]
     "config",
     [
         answering_config(False),
-        answering_config(),
+        with_switch(answering_config(), every=2),  # layers of both kinds
         with_switch(answering_config(), experts_in="attention"),
         with_switch(answering_config(), experts_in="both", extra_dense=True, top_k=2),
     ],

@@ -27,7 +27,7 @@ def targets():
 )
 def test_it_is_what_each_router_says_of_its_tokens(changes):
     """One layer is sent to one expert, and shows so in its own place and no other."""
-    config = with_switch(answering_config(num_layers=4), **changes)
+    config = with_switch(answering_config(), **changes)
     model, params = Model.of(config), lively(config)
     encoder_BM, target_BL = inputs(ROWS), targets()
     before = routing(model, params, encoder_BM, target_BL)
@@ -42,7 +42,7 @@ def test_it_is_what_each_router_says_of_its_tokens(changes):
             assert stack.kept_NBLJ[real].all()
             assert len(np.unique(stack.expert_NBLJ)) == E
     # The decoder's last switch layer: with a router of zeros ties go to the first experts.
-    block = params["decoder"]["blocks"]["layer_1"]["feed_forward"]["switch"]["router"]
+    block = params["decoder"]["blocks"]["layer_0"]["feed_forward"]["switch"]["router"]
     block["kernel_DE"] = block["kernel_DE"].at[1].set(0.0)
     after = routing(model, params, encoder_BM, target_BL)
     for j in range(config.switch.top_k):
@@ -54,7 +54,7 @@ def test_it_is_what_each_router_says_of_its_tokens(changes):
 @pytest.mark.parametrize("scan", [True, False])
 def test_loads_follow_from_it_in_training_too(scan):
     """Counted over the choices returned, scanned or not, loads are those of the statistics."""
-    config = with_switch(answering_config(num_layers=4, scan=scan), top_k=2)
+    config = with_switch(answering_config(scan=scan), top_k=2)
     model, params = Model.of(config), lively(config)
     mask_BL = np.ones((ROWS + 1, LENGTH), bool)
     groupings = Groupings.of(config.switch, train=True).recorded()
@@ -107,7 +107,7 @@ def test_a_dense_model_has_none():
 def test_a_bias_decides_who_is_chosen_and_who_is_next_and_no_gate():
     config = with_switch(answering_config(), balance_bias=0.1)
     model, params = Model.of(config), lively(config)
-    names = ("encoder", "blocks", "layer_1", "feed_forward", "switch", "router")
+    names = ("encoder", "blocks", "layer_0", "feed_forward", "switch", "router")
     router = params
     for name in names:
         router = router[name]

@@ -8,19 +8,16 @@ import numpy as np
 import pytest
 
 from switchx.model import NO_NOISE, Model, Segments
-from tests.helpers import init, sparse_config, tiny_config, with_switch
+from tests.helpers import init, sparse_config, tiny_config
 
 M, L, VOCAB = 24, 16, 64
 # (tokens of the input, tokens of the target) of each example, row by row.
 ROWS = [[(9, 4), (8, 7), (3, 5)], [(24, 3)], [(1, 1), (2, 12), (11, 2)], [(5, 16)]]
 # Slots for all: what a token computes then depends on no other, whichever group it is in.
-ROOMY = sparse_config(eval_capacity_factor=4.0, encoder_group_size=24)
+ROOMY = sparse_config(eval_capacity_factor=4.0, encoder_group_size=24, experts_in="both")
 CONFIGS = {
     "dense": tiny_config(num_layers=1, switch=None),
-    "index": ROOMY,
-    "einsum": with_switch(ROOMY, dispatcher="einsum"),
-    "ragged": with_switch(ROOMY, dispatcher="ragged"),
-    "experts in attention": with_switch(ROOMY, experts_in="both"),
+    "experts": ROOMY,
 }
 
 
@@ -76,12 +73,9 @@ def apart(config):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_losses_and_gradients_are_those_of_a_row_each(name):
-    """Of the other dispatchers by index: where nothing is dropped they give the same."""
     rows = examples()
     loss, logits, stats, gradients = run(CONFIGS[name], rows)
-    expected_loss, expected_logits, expected_stats, expected = apart(
-        CONFIGS["index" if name in ("einsum", "ragged") else name]
-    )
+    expected_loss, expected_logits, expected_stats, expected = apart(CONFIGS[name])
     for each in (stats, expected_stats):
         assert each is None or not np.any(each.dropped_fraction)
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
@@ -95,7 +89,7 @@ def test_losses_and_gradients_are_those_of_a_row_each(name):
         np.testing.assert_allclose(here, alone[: len(here)], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["dense", "index", "einsum", "ragged"])
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("part", [0, 1], ids=["input", "target"])
 def test_another_segment_changes_nothing(name, part):
     """Bit for bit: both the example before it in the row and the one behind it are others."""

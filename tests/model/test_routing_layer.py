@@ -35,12 +35,14 @@ DROPLESS_WIDTHS = {
 }
 IN_SLOTS = {**POLICIES, **EXPLORATIONS}
 POOLS = {f"pools of {n}": dict(dispatcher="ragged", ragged_pools=E // n) for n in (1, 4)}
+# Of each kind of assignment: of several choices, rounds, by experts, to slots of several sizes.
+BY_EINSUM = ["switch", "top 3 at random", "two more rounds, by gate", "experts choose"]
+BY_EINSUM += ["two widths, by cost"]
 CASES = [
-    *((name, dispatcher, False) for name in IN_SLOTS for dispatcher in ("einsum", "index")),
+    *((name, "index", False) for name in IN_SLOTS),
     *((name, "index", True) for name in ("top 2", "by gate", "one more round", "experts choose")),
     *((name, "ragged", False) for name in {**DROPLESS, **DROPLESS_WIDTHS}),
     *((name, "index", False) for name in WIDTHS),
-    ("two widths, by cost", "einsum", False),
     ("pools, top 2, by gate", "ragged", False),
     ("pools, at random", "ragged", True),
 ]
@@ -167,7 +169,7 @@ def same(found, expected):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [*IN_SLOTS, "two widths, by cost"])
+@pytest.mark.parametrize("name", BY_EINSUM)
 def test_dispatchers_agree(name):
     """Einsum and index on output, drops and every gradient."""
     same(*(ours(name, dispatcher, False, ROOM) for dispatcher in ("einsum", "index")))

@@ -90,14 +90,9 @@ def test_training_is_noisy_and_evaluation_is_not():
     np.testing.assert_array_equal(run(config, params, inputs)[0], run(config, params, inputs)[0])
 
 
-@pytest.mark.parametrize(
-    ("changes", "more"),
-    [({}, 0), ({"experts_in": "both", "extra_dense": True}, 3)],
-    ids=["experts", "experts in both and an extra feed-forward"],
-)
-def test_every_use_of_randomness_has_keys_of_its_own(changes, more, monkeypatch):
+def test_every_use_of_randomness_has_keys_of_its_own(monkeypatch):
     """Every dropout and jitter of every layer of both stacks: no site repeats another's numbers."""
-    switch = with_switch(BY_ROW, every=2, **changes)
+    switch = with_switch(BY_ROW, every=2, experts_in="both", extra_dense=True)
     config = dataclasses.replace(switch, dropout_rate=0.2, scan=False)
     model, inputs, used = Model.of(config), random_inputs(batch=2), []
     # What is used within a function that is traced apart could not be returned from here.
@@ -114,10 +109,10 @@ def test_every_use_of_randomness_has_keys_of_its_own(changes, more, monkeypatch)
         return used
 
     # Per dense layer of the encoder: weights, residual, activations, residual. A switch layer has
-    # its jitter too, a decoder layer another attention, a stack a dropout at either end. More:
-    # the jitter of attention's router, the extra feed-forward's activations and residual.
+    # its jitter too, that of attention's router, and the extra feed-forward's activations and
+    # residual, a decoder layer another attention, a stack a dropout at either end.
     keys = [tuple(np.ravel(part)[0] for part in key) for key in keys_used(init(config))]
-    assert len(keys) == (4 + 5 + more) + (6 + 7 + more) + 2 * 2
+    assert len(keys) == (4 + 5 + 3) + (6 + 7 + 3) + 2 * 2
     assert len(set(keys)) == len(keys)
 
 
@@ -196,9 +191,8 @@ def loss_and_gradients(config, params, dtype="float32"):
 
 @pytest.fixture(scope="module")
 def scanned():
-    """Blocks of a dense layer and one with experts, two in the encoder and one in the decoder."""
-    config = dataclasses.replace(with_switch(BY_ROW, every=2), num_layers=4, dropout_rate=0.1)
-    config = dataclasses.replace(config, num_decoder_layers=2)
+    """Two layers with experts in the encoder, two dense ones in the decoder: one kind in each."""
+    config = dataclasses.replace(with_switch(BY_ROW, decoder_sparse=()), dropout_rate=0.1)
     return config, loss_and_gradients(config, init(config))
 
 

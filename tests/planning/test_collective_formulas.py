@@ -17,8 +17,6 @@ from tests.planning.helpers import (
 )
 
 LAYOUTS = {
-    "data": (MeshConfig(8, 1, 1), None),
-    "model": (MeshConfig(1, 1, 8), None),
     "model and data": (MeshConfig(2, 1, 4), None),
     "expert and data": (MeshConfig(1, 8, 1), {}),
     "expert, model and data": (MeshConfig(2, 2, 2), {}),

@@ -1,4 +1,4 @@
-"""Every dispatcher on every mesh of eight devices: the same numbers, and no needless collective."""
+"""Every dispatcher on meshes of eight devices: the same numbers, and no needless collective."""
 
 import dataclasses
 import functools
@@ -22,22 +22,11 @@ from tests.model.policies import DROPLESS, POLICIES, POOLED
 
 # 16 groups of 16 tokens, two for each device; 8 experts, widths that no other dimension has.
 B, L, D, F, E, ROOM = 16, 16, 24, 40, 8, 3
-MESHES = [
-    (data, expert, 8 // data // expert)
-    for data in (1, 2, 4, 8)
-    for expert in (1, 2, 4, 8)
-    if data * expert <= 8
-]
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]  # each axis alone, and all together
 # The policy that draws most; the others on one mesh that has all three axes.
 NAMES = {"einsum": "at random", "index": "at random", "ragged": "dropless at random"}
 ON_EACH = [(NAMES[dispatcher], dispatcher, sizes) for dispatcher in NAMES for sizes in MESHES]
-OTHERS = [
-    "switch",
-    "top 2, sampled",
-    "at random, by gate",
-    "two more rounds, by gate",
-    "experts choose",
-]
+OTHERS = ["top 2, sampled", "two more rounds, by gate", "experts choose"]
 # Of two experts on each device one is wide; one by one the shares are uneven.
 WIDTHS = {
     "two widths": dict(expert_widths=((4, 16), (4, 40)), **POLICIES["at random"]),
@@ -56,7 +45,7 @@ OF_WIDTHS = [
 ]
 # Of which few slots would have to be filled, if it were not asked for.
 PACKED = {"packed, at random": POLICIES["at random"]}
-OF_PACKED = [("packed, at random", "index", sizes) for sizes in ((2, 2, 2), (1, 4, 2))]
+OF_PACKED = [("packed, at random", "index", (2, 2, 2))]
 CASES = ON_EACH + OF_WIDTHS + OF_PACKED + IN_POOLS + [(name, "index", (2, 2, 2)) for name in OTHERS]
 
 
@@ -242,12 +231,13 @@ def test_the_exchange_of_accelerators(monkeypatch):
     monkeypatch.setattr(exchange, "_back_padded", exchange._back_ragged)
     name = NAMES["ragged"]
     *_, state = layer(name, "ragged")
+    expected = on_one_device(name, "ragged")(state, *inputs())
     jax.clear_caches()  # of what was traced with the functions as they are
     compiled, shardings = on_mesh.__wrapped__(backward, name, "ragged", (1, 4, 2))
     assert not any(kind == "all-to-all" for kind, *_ in collectives(compiled))
     jax.clear_caches()
     found = compiled(*jax.device_put((state, *inputs()), shardings))
-    same(found, on_one_device(name, "ragged")(state, *inputs()))
+    same(found, expected)
 
 
 @pytest.mark.parametrize("sizes", [(1, 8, 1), (1, 4, 2)])
