@@ -29,7 +29,11 @@ class Asked:
         sizes = {**TWO_KINDS, "d_model": 32, "d_ff": 32, "num_decoder_layers": 3}
         run = run_config(**sizes, microbatches=2, frozen=frozen)
         self.setup, self.directory = Setup.of(run, make_mesh(run.mesh)), directory
-        self.params = jax.device_get(self.setup.init().params)
+        rng = np.random.default_rng(0)
+        self.params = jax.tree.map(
+            lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32),
+            self.setup.abstract.params,
+        )
         self.inquiry = Inquiry(self.setup, directory)
 
     def __call__(self, change=lambda params, batch: None):
