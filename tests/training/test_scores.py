@@ -19,8 +19,9 @@ class Marks:
         yield "quiz", {"accuracy": ACCURACY[step], "nan": float("nan")}
 
 
-CHANGES = SMALL | {"num_layers": 2, "eval_period": 1, "checkpoint_period": 1, "keep_checkpoints": 1}
-CHANGES |= {"dropout_rate": 0.1}  # with it the loss is lowest before the last step
+CHANGES = SMALL | {"eval_period": 1, "checkpoint_period": 1, "keep_checkpoints": 1}
+# At so high a rate the loss is lowest before the last step.
+CHANGES |= {"learning_rate": 3.0, "seed": 2}
 
 
 def go(directory, steps=4, scored=True, **changes):
