@@ -419,7 +419,7 @@ def write_more(path: Path) -> None:
 @pytest.mark.parametrize("case", OTHER_SOURCES)
 def test_other_sources_are_refused(tmp_path, monkeypatch, case, whole):
     """Into a set that is finished, and into one that was begun."""
-    config = json_config(tmp_path)
+    config = json_config(tmp_path, documents=20)
     if whole:
         data.prepare(config, shards=1)
     else:

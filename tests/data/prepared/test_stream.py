@@ -250,9 +250,8 @@ def test_a_cut_file_is_judged_before_anything_is_read(config, tmp_path, capfd):
 def test_an_encoder_alone_is_fed_from_a_set_too(tmp_path):
     """Packed examples, masked when they were prepared."""
     lengths = {"inputs": 32, "targets": 32}
-    made = json_config(
-        tmp_path, mixture_or_task_name="c4_json_masked_lm", feature_lengths=lengths, pack=True
-    )
+    masked = {"mixture_or_task_name": "c4_json_masked_lm", "pack": True}
+    made = json_config(tmp_path, documents=20, feature_lengths=lengths, **masked)
     data.prepare(made)
     alone = dataclasses.replace(made, encoder_alone=True)
     mask = data.vocabulary(made).sentinel_id(0)

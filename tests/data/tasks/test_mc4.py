@@ -68,9 +68,18 @@ def named(config, name):
     return dataclasses.replace(config, mixture_or_task_name=name)
 
 
-def languages_of_rows(config, batches):
+@pytest.fixture(scope="module")
+def json_stream(json_config):
+    return train_stream(json_config)
+
+
+@pytest.fixture(scope="module")
+def tfds_stream(tfds_config):
+    return train_stream(tfds_config)
+
+
+def languages_of_rows(config, stream, batches):
     words = vocabulary(config)
-    stream = train_stream(config)
     rows = [row for _ in range(batches) for row in next(stream)["encoder_input_tokens"]]
     return [language_of(words.decode(row)) for row in rows]
 
@@ -87,7 +96,8 @@ def test_the_languages():
 def test_the_mixture_draws_by_size_to_the_power_of_0_3(kind, request):
     """Documents are of one length here, so that bytes and documents give the same rates."""
     config = request.getfixturevalue(f"{kind}_config")
-    drawn = languages_of_rows(config, batches=6)  # fails on a row of two languages
+    stream = request.getfixturevalue(f"{kind}_stream")
+    drawn = languages_of_rows(config, stream, batches=6)  # fails on a row of two languages
     weights = np.array(list(DOCUMENTS.values())) ** 0.3
     expected = weights / weights.sum() * len(drawn)
     found = np.array([drawn.count(language) for language in DOCUMENTS])
@@ -99,7 +109,7 @@ def test_the_mixture_draws_by_size_to_the_power_of_0_3(kind, request):
 def test_a_task_reads_its_language(kind, request):
     name = {"json": "mc4_json_{}_span_corruption", "tfds": "mc4_{}_span_corruption"}[kind]
     config = named(request.getfixturevalue(f"{kind}_config"), name.format("zh_Latn"))
-    assert set(languages_of_rows(config, batches=1)) == {"zh-Latn"}
+    assert set(languages_of_rows(config, train_stream(config), batches=1)) == {"zh-Latn"}
 
 
 @pytest.mark.parametrize("kind", ["json", "tfds"])
@@ -110,11 +120,9 @@ def test_the_languages_that_are_there_are_said(kind, request, capsys):
     assert capsys.readouterr().err.count("has data of 3 of 107 tasks: mc4_") == 1
 
 
-def test_a_position_of_a_mixture(json_config):
-    stream = train_stream(json_config)
-    next(stream)
-    state = stream.state()
-    expected = [digest(next(stream)) for _ in range(2)]
+def test_a_position_of_a_mixture(json_config, json_stream):
+    state = json_stream.state()
+    expected = [digest(next(json_stream)) for _ in range(2)]
     fresh = train_stream(json_config)
     fresh.restore(state)
     assert [digest(next(fresh)) for _ in range(2)] == expected
