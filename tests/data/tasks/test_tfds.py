@@ -62,6 +62,7 @@ def config_for(prepared, t5_model, **changes):
     return docs_config(mixture_or_task_name=name, **values)
 
 
+@pytest.mark.parametrize("prepared", ["3.1.0"], indirect=True)
 def test_trains_from_prepared_files(prepared, t5_model):
     config = config_for(prepared, t5_model)
     preflight(config)
