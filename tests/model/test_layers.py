@@ -210,7 +210,7 @@ def test_initial_statistics(initial, name):
 
 def test_routers_have_an_initial_scale_of_their_own():
     """Four times the model's: the same draws, twice as large, and nothing else changes."""
-    config = tiny_config(init_scale=0.1)
+    config = tiny_config(init_scale=0.1, num_decoder_layers=0)
     models, own = init(config), init(with_switch(config, router_init_scale=0.4))
     for path, leaf in jax.tree_util.tree_leaves_with_path(own):
         factor = 2.0 if path[-1].key == "kernel_DE" else 1.0

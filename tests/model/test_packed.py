@@ -17,7 +17,6 @@ from tests.model.policies import POLICIES
 B, L, S, D, F, E, ROOM = 4, 16, 8, 6, 5, 4, 2
 CASES = {
     "switch": POLICIES["switch"],
-    "at random, by gate": POLICIES["at random, by gate"],
     "two more rounds, by gate": POLICIES["two more rounds, by gate"],
     "experts choose": POLICIES["experts choose"],
     "two widths": dict(expert_widths=((3, 3), (1, 9)), top_k=2),
