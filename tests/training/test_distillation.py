@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -58,9 +59,17 @@ def setup_of(directory, devices=1, changes=None, **config):
     return Setup.of(run, mesh)
 
 
+@functools.cache
+def fresh():
+    """The student's, on the host."""
+    run = run_config(**DENSE)
+    return jax.device_get(Setup.of(run, make_mesh(run.mesh, jax.devices()[:1])).init())
+
+
 def gradients_of(setup, of=None):
+    state = jax.device_put(fresh(), setup.shardings)
     with jax.set_mesh(setup.mesh):
-        args = (setup.init(), setup.constants, put_batch(of or batch(0), setup))
+        args = (state, setup.constants, put_batch(of or batch(0), setup))
         return jax.device_get(jax.jit(lambda *args: gradients(setup, *args))(*args))
 
 
@@ -105,7 +114,7 @@ def test_all_others_are_one_class_even_where_little_is_left_to_them():
 
 def test_the_objective_mixes_the_two_and_keeps_the_z_loss(taught_by):
     setup = setup_of(taught_by, share=0.3, temperature=2.0)
-    params, placed = setup.init().params, put_batch(batch(0), setup)
+    params, placed = fresh().params, put_batch(batch(0), setup)
     sums = jax.jit(lambda *args: setup.objective(*args, NO_NOISE).sums)(
         params, setup.constants, placed
     )

@@ -80,17 +80,23 @@ def setup_of(objective, devices=1, **changes):
     return Setup.of(run, make_mesh(run.mesh, jax.devices()[:devices]))
 
 
-def gradients_of(setup):
+@pytest.fixture(scope="module")
+def fresh():
+    """Of one device, on the host."""
+    return jax.device_get(setup_of("pretraining").init())
+
+
+def gradients_of(setup, fresh):
     with jax.set_mesh(setup.mesh):
         placed = put_batch(batch(0), setup)
         found = jax.jit(lambda *args: gradients(setup, *args))(
-            setup.init(), setup.constants, placed
+            jax.device_put(fresh, setup.shardings), setup.constants, placed
         )
         return jax.device_get(found)
 
 
 @pytest.fixture(scope="module")
-def by_definition():
+def by_definition(fresh):
     """The gradient by the parameters, of the mean over target tokens, written out."""
     setup = Setup.of(run_config(**DENSE), make_mesh(MeshConfig(1, 1, 1), jax.devices()[:1]))
     own = Taught(Pretraining.of(setup.run, setup.model), 0.1)
@@ -101,7 +107,7 @@ def by_definition():
         pull = jnp.sum(squared_distance(setup.model, params, teacher, placed))
         return (sums["objective"] + 0.1 * pull) / jnp.sum(placed["decoder_loss_weights"])
 
-    return jax.device_get(jax.jit(jax.grad(mean))(setup.init().params))
+    return jax.device_get(jax.jit(jax.grad(mean))(fresh.params))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +115,8 @@ def by_definition():
     [(1, {}), (8, {"mesh": MeshConfig(4, 1, 2), "microbatches": 2})],
     ids=["one device", "mesh and microbatches"],
 )
-def test_gradients_are_of_the_parameters_alone(by_definition, devices, changes):
-    found, outcome = gradients_of(setup_of("taught", devices, **changes))
+def test_gradients_are_of_the_parameters_alone(by_definition, fresh, devices, changes):
+    found, outcome = gradients_of(setup_of("taught", devices, **changes), fresh)
     assert outcome.sums["distance"] > 0
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(by_definition), strict=True
@@ -119,10 +125,10 @@ def test_gradients_are_of_the_parameters_alone(by_definition, devices, changes):
         np.testing.assert_allclose(a, b, 1e-4, close, err_msg=jax.tree_util.keystr(path))
 
 
-def test_constants_are_neither_donated_nor_changed():
+def test_constants_are_neither_donated_nor_changed(fresh):
     setup = setup_of("taught")
     before = jax.device_get(setup.constants)
-    state, placed = setup.init(), put_batch(batch(0), setup)
+    state, placed = jax.device_put(fresh, setup.shardings), put_batch(batch(0), setup)
     step = compile_train_step(setup)
     for _ in range(2):
         given, (state, metrics) = state, step(state, placed)
@@ -132,12 +138,12 @@ def test_constants_are_neither_donated_nor_changed():
 
 
 @pytest.mark.usefixtures("one_device")
-def test_a_checkpoint_holds_no_constants_and_the_metrics_name_each_sum(tmp_path):
+def test_a_checkpoint_holds_no_constants_and_the_metrics_name_each_sum(fresh, tmp_path):
     run = run_config(**{**DENSE, "objective": "taught", "train_steps": 2})
     assert train(run, tmp_path / "taught", feed()).validation["distance"] > 0
     without = setup_of("pretraining")
     with contextlib.closing(checkpoints_of(tmp_path / "own", without)) as checkpoints:
-        checkpoints.save(without.init(), {0: b"0"}, None)
+        checkpoints.save(jax.device_put(fresh, without.shardings), {0: b"0"}, None)
     taught, own = (
         read_identity(tmp_path / of, n)[0]["arrays"] for of, n in (("taught", 2), ("own", 0))
     )

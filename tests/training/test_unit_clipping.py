@@ -42,7 +42,7 @@ def test_each_matrix_is_clipped_as_if_it_were_alone():
     shapes = {name: jax.ShapeDtypeStruct(of[0], np.float32) for name, of in PARAMS.items()}
     params, grads = random_like(shapes, 1, 1.0), random_like(shapes, 2, 0.05)
     axes = {name: of[1] for name, of in PARAMS.items()}
-    clipped, _ = clip_by_unit(SHARE, axes).update(grads, optax.EmptyState(), params)
+    clipped, _ = jax.jit(clip_by_unit(SHARE, axes).update)(grads, optax.EmptyState(), params)
     for name, (shape, _, leading) in PARAMS.items():
         # optax takes a matrix to be [in, out]; a table is turned for it.
         turned = (lambda x: x.T) if name in ROWS else (lambda x: x)
