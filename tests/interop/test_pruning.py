@@ -83,7 +83,7 @@ def test_experts_that_no_token_uses_are_not_missed(switch):
 def test_one_expert_is_a_dense_layer():
     """The router of one expert gives it every token with a gate of 1: a plain T5 computes that.
 
-    Of several rows of blocks in the encoder, and one of blocks of both kinds in the decoder.
+    Experts come first in a block of the encoder, second in one of the decoder.
     """
     where = dict(encoder_sparse=(0,), decoder_sparse=2, experts_in="both")
     config, params = model_of(sizes=dict(activation="geglu"), **where)

@@ -68,9 +68,7 @@ def test_every_layer_is_in_one_place_and_as_few_as_can_be_are_compiled(layers):
 
 def test_the_cut_changes_nothing_that_is_computed(monkeypatch):
     """The same layers as rows of equal blocks, and as one block of all layers."""
-    config = tiny_config(
-        num_layers=3, switch=switch_config(encoder_sparse=(0,), decoder_sparse=(0, 2))
-    )
+    config = tiny_config(num_layers=4, switch=switch_config(decoder_sparse=(0, 3)))
     model, params, inputs = Model.of(config), init(config), random_inputs()
     token = jnp.asarray(inputs.decoder_token_BL[:, :1])
 
@@ -87,7 +85,7 @@ def test_the_cut_changes_nothing_that_is_computed(monkeypatch):
         return outputs
 
     cut = jax.jit(run(model))(params)
-    assert cut[1].balance_loss.shape == (3,)  # encoder 0, decoder 0 and 2
+    assert cut[1].balance_loss.shape == (4,)  # encoder 1 and 3, decoder 0 and 3
     whole = {stack: as_one_block(shape, params[stack]) for stack, shape in config.stacks.items()}
     monkeypatch.setattr(
         StackShape,
