@@ -93,7 +93,9 @@ def test_training_is_noisy_and_evaluation_is_not():
 def test_every_use_of_randomness_has_keys_of_its_own(monkeypatch):
     """Every dropout and jitter of every layer of both stacks: no site repeats another's numbers."""
     switch = with_switch(BY_ROW, every=2, experts_in="both", extra_dense=True)
-    config = dataclasses.replace(switch, dropout_rate=0.2, scan=False)
+    # Two blocks in the encoder, of which the second is a dense layer.
+    sizes = dict(num_layers=3, num_decoder_layers=2)
+    config = dataclasses.replace(switch, dropout_rate=0.2, scan=False, **sizes)
     model, inputs, used = Model.of(config), random_inputs(batch=2), []
     # What is used within a function that is traced apart could not be returned from here.
     monkeypatch.setattr(jax, "checkpoint", lambda function: function)
@@ -112,7 +114,7 @@ def test_every_use_of_randomness_has_keys_of_its_own(monkeypatch):
     # its jitter too, that of attention's router, and the extra feed-forward's activations and
     # residual, a decoder layer another attention, a stack a dropout at either end.
     keys = [tuple(np.ravel(part)[0] for part in key) for key in keys_used(init(config))]
-    assert len(keys) == (4 + 5 + 3) + (6 + 7 + 3) + 2 * 2
+    assert len(keys) == (4 + 5 + 3 + 4) + (6 + 7 + 3) + 2 * 2
     assert len(set(keys)) == len(keys)
 
 
