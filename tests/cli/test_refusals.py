@@ -37,7 +37,7 @@ def refusals(cwd, commands):
 
 
 def test_before_tensorflow_and_within_seconds(trained, tmp_path):
-    run = shutil.copytree(trained.run, tmp_path / "run")
+    run, used = (shutil.copytree(trained.run, tmp_path / name) for name in ("run", "used"))
     cases = {
         "--gin.NUM_EXPERTS=16": "NUM_EXPERTS is 8 there and 16 here",
         "--gin.OPTIMIZER=adamw": "OPTIMIZER='adamw' is not what the checkpoint",
@@ -59,18 +59,11 @@ def test_before_tensorflow_and_within_seconds(trained, tmp_path):
     }
     cases = {(flag,): said for flag, said in cases.items()}
     cases |= {(*flags, "--model_dir=new"): said for flags, said in new.items()}
+    cases[f"--gin_file={used}/config.gin",] = "is in use by another switchx train"
     common = ["train", f"--gin_file={run}/config.gin"]
-    found, heavy = refusals(tmp_path, [[*common, *flags] for flags in cases])
+    with locked(used):
+        found, heavy = refusals(tmp_path, [[*common, *flags] for flags in cases])
     for (status, said, seconds), (flags, part) in zip(found, cases.items(), strict=True):
         assert (status, seconds < 3) == (2, True), (flags, said, seconds)
         assert part in said
-    assert not heavy
-
-
-def test_a_directory_in_use(trained, tmp_path):
-    run = shutil.copytree(trained.run, tmp_path / "run")
-    with locked(run):
-        ((found,), heavy) = refusals(tmp_path, [["train", f"--gin_file={run}/config.gin"]])
-    assert found[0] == 2
-    assert "is in use by another switchx train" in found[1]
     assert not heavy
