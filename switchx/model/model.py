@@ -17,6 +17,8 @@ Params = dict[str, Any]
 class Model:
     """A configuration with everything about it that is known before it has parameters.
 
+    All who ask for that of a configuration have the same, and leave it as it is.
+
     Attributes:
       graphdef: the module without its parameters.
       shapes: jax.ShapeDtypeStruct of every parameter, nested like the parameters.
@@ -29,6 +31,7 @@ class Model:
     axes: Params
 
     @classmethod
+    @functools.lru_cache(16)
     def of(cls, config: ModelConfig) -> "Model":
         """Traces the constructor; allocates nothing, whatever the model's size."""
         abstract = nnx.eval_shape(lambda: Transformer(config, nnx.Rngs(params=jax.random.key(0))))

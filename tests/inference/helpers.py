@@ -29,9 +29,11 @@ def answering_config(switch: bool = True, length: int = LENGTH, **changes: Any) 
     return tiny_config(**{**settings, "switch": sparse if switch else None, **changes})
 
 
-@functools.cache
 def lively(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
-    """Parameters whose answers vary with the input: with fresh ones the layers hardly matter."""
+    """Parameters whose answers vary with the input: with fresh ones the layers hardly matter.
+
+    In a dict of the caller's own, who may change it.
+    """
     return jax.tree.map(lambda p: p * 10.0 if p.ndim > 2 else p, init(config, seed))
 
 
