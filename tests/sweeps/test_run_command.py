@@ -89,19 +89,31 @@ def test_a_kill_before_done_was_written_costs_no_step(swept, tmp_path, capfd):
     assert (folder.run_directory(point) / "metrics.jsonl").read_bytes() == rows
 
 
-def test_a_configuration_changed_by_hand_is_a_failure_of_its_point(swept, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("SEED = 7\n", "which is not what the sweep wrote there: remove the file, plan the sweep"),
+        (None, "which is missing: plan the sweep again"),
+    ],
+)
+def test_a_configuration_changed_by_hand_is_a_failure_of_its_point(
+    content, said, swept, tmp_path, capfd
+):
     copy = tmp_path / "copy"
     shutil.copytree(swept.path, copy)
     folder = SweepFolder.open(copy)
     point = folder.points[0]
     shutil.rmtree(folder.state_directory(point))
-    with folder.config_file(point).open("a") as file:
-        file.write("SEED = 7\n")
+    config = folder.config_file(point)
+    if content is None:
+        config.unlink()
+    else:
+        config.write_text(content)
     assert main(["sweep", "run", f"--sweep_dir={copy}"]) == 1
-    said = capfd.readouterr().err.splitlines()[-1]
-    assert "1 of 3 points failed" in said
-    assert "config.gin', which is not what the sweep wrote there: remove the file" in said
-    assert f"`switchx sweep run --sweep_dir={copy} --retry_failed` tries" in said
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert "1 of 3 points failed" in last
+    assert f"config.gin', {said}" in last
+    assert f"`switchx sweep run --sweep_dir={copy} --retry_failed` tries" in last
 
 
 def test_in_a_bucket(gs, tmp_path, trained):
