@@ -76,13 +76,11 @@ class Attempt:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # A shell's background job ignores ctrl-C, and what it starts would do so too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        # Small programs too are read from the cache, so that a restart is quick.
-        own = {**environment}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command(directory, *flags),
                 cwd=REPOSITORY,
-                env={**os.environ, **own},
+                env={**os.environ, **environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -83,12 +83,11 @@ class Running:
         path = self._folder.config_file(point)
         content = storage.read_if_there(path, "SWEEP_DIR")
         if content is None or digest(content.decode(errors="replace")) != point.config:
-            what, first = "not what the sweep wrote there", "remove the file, "
-            if content is None:
-                what, first = "missing", ""
+            changed = "not what the sweep wrote there: remove the file, "
             raise UserError(
-                f"SWEEP_DIR leads to {str(path)!r}, which is {what}: {first}plan the sweep again, "
-                "and change settings in its gin file alone."
+                f"SWEEP_DIR leads to {str(path)!r}, which is "
+                f"{'missing: ' if content is None else changed}plan the sweep again, and change "
+                "settings in its gin file alone."
             )
         return load(Request(gin_files=(str(path),)))
 

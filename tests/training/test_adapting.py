@@ -1,6 +1,5 @@
 """One model's parameters as another's, against NumPy."""
 
-import functools
 import itertools
 from pathlib import Path
 
@@ -24,25 +23,21 @@ KERNEL, WI = (
 )
 
 
-# Each model is traced once: tracing is all that most tests here would do.
-model_of = functools.cache(Model.of)
-
-
 def random_params(config, seed):
     rng = np.random.default_rng(seed)
     return jax.tree.map(
-        lambda leaf: rng.standard_normal(leaf.shape, np.float32), model_of(config).shapes
+        lambda leaf: rng.standard_normal(leaf.shape, np.float32), Model.of(config).shapes
     )
 
 
 def adapted(there, wanted, load=None, **settings):
     """Names and values before and after; the new model's own parameters are of another seed."""
     config = StartConfig(from_run="runs/a", **settings)
-    params, axes = random_params(there, seed=1), model_of(wanted).axes
-    parts = parts_of(config, model_of(there), model_of(wanted))
+    params, axes = random_params(there, seed=1), Model.of(wanted).axes
+    parts = parts_of(config, Model.of(there), Model.of(wanted))
     fresh = random_params(wanted, seed=2)
     made = adapt(config, parts, params, fresh, axes, load or {}, jax.random.key(0))
-    shapes = {name: leaf.shape for name, leaf in named(model_of(wanted).shapes).items()}
+    shapes = {name: leaf.shape for name, leaf in named(Model.of(wanted).shapes).items()}
     after = {name: np.asarray(leaf) for name, leaf in named(made).items()}
     assert {name: leaf.shape for name, leaf in after.items()} == shapes
     return {name: np.asarray(leaf) for name, leaf in named(params).items()}, after
@@ -180,7 +175,7 @@ def test_what_is_of_other_sizes_is_new_and_named():
 
 
 def record_between(there, wanted):
-    models = model_of(there), model_of(wanted)
+    models = Model.of(there), Model.of(wanted)
     parts = parts_of(StartConfig(from_run="runs/a", changes=("sizes",)), *models)
     return record_of(parts, *(named(model.shapes) for model in models))
 

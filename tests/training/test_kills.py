@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from scripts import fault_runs
@@ -25,7 +26,8 @@ LENGTHS = {"inputs": 64, "targets": 32}
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device():
-    """As users have, and not the suite's eight."""
+    """As users have, and not the suite's eight, which this process keeps."""
+    jax.devices()  # JAX reads its flags at the first call, which may be this one
     patch = pytest.MonkeyPatch()
     patch.setenv("XLA_FLAGS", QUICKLY)
     yield
